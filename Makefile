@@ -1,0 +1,62 @@
+# Plumbline's front door. Every target bootstraps .venv; nothing has to be activated.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.plumbline-env
+OUT ?= results/figures
+SETTING ?= full
+# One thread a process: on a shared machine two OpenMP threads can be 30-100 times slower.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+export MPLBACKEND ?= Agg
+
+.PHONY: help env figures test lint format bench clean toys verify train audit
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
+		awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@echo
+	@echo "  make env TORCH='torch==2.9.1 --index-url URL'   another build of torch, CUDA say"
+	@echo "  make figures SETTING=small OUT=DIR               coarser, quicker, elsewhere"
+
+env: $(STAMP) ## create .venv and install everything (TORCH=... for another build of torch)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		f"PYTHON = $(PYTHON) is Python {v[0]}.{v[1]}: allowed is 3.11 or newer (make PYTHON=...)")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	# torch first, by exact version: a range would fetch the CUDA build and its gigabytes.
+	$(PY) -m pip install --disable-pip-version-check --quiet $(TORCH)
+	$(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+figures: $(STAMP) ## regenerate every figure with its numbers, compare with the reference
+	$(PY) -m figures make --setting $(SETTING) --out $(OUT)
+
+test: $(STAMP) ## pass the tests (fast profile, two processes)
+	$(PY) -m pytest -n 2 --dist loadscope
+
+lint: $(STAMP) ## linter, formatter's check and type checker
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(STAMP) ## let the formatter rewrite the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP) ## measure the floors: accuracy, speed ratios, CPU-seconds (about 5 minutes)
+	$(PY) -m theory bench
+
+toys verify train audit:
+	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2
+
+clean: ## remove caches and results, keep .venv
+	rm -rf results .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

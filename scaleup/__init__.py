@@ -1,0 +1,1 @@
+"""Plumbline's scaleup: not built yet (docs/STATUS.md)."""

@@ -1,0 +1,1 @@
+"""Plumbline's theory: closed-form targets, exact fields and the exact laws that they sample."""

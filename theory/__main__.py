@@ -1,0 +1,223 @@
+"""`python -m theory`: the exact side of Plumbline from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from theory.fokker_planck import Diffusion
+from theory.problem import Problem, load_problem, problem_names
+from theory.report import FIELDS, LawReport, choose_field, law_report
+from theory.wrappers import (
+    ClippedExponential,
+    Exponential,
+    Power,
+    TruncatedExponential,
+    Wrapper,
+)
+
+WRAPPERS = ("exp", "truncated", "power", "clipped")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(prog="python -m theory", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+
+    law = commands.add_parser(
+        "law", help="what a field samples, measured against every candidate target"
+    )
+    law.add_argument("--problem", required=True, help="a named problem, or a path to a .toml file")
+    law.add_argument("--field", required=True, choices=FIELDS)
+    law.add_argument("--nft-beta", type=float, default=1.0, help="NFT's mixing strength (1)")
+    law.add_argument("--scale", type=float, help="inverse temperature (the problem's)")
+    law.add_argument(
+        "--order", type=int, default=2, help="of --field cumulant, --wrapper truncated"
+    )
+    law.add_argument("--wrapper", choices=WRAPPERS, default="exp", help="for --field tilt")
+    law.add_argument("--exponent", type=int, default=1, help="of --wrapper power (%(default)s)")
+    law.add_argument(
+        "--max-weight", type=float, default=10.0, help="of --wrapper clipped (%(default)s)"
+    )
+    law.add_argument(
+        "--sde", metavar="G", help="sample by the SDE instead, d = 1: a number g, or 'memoryless'"
+    )
+    law.add_argument("--route", choices=("closed", "quadrature"), default="closed")
+    law.add_argument("--samples", type=int, default=20_000, help="draws where d > 2 (%(default)s)")
+    law.add_argument("--seed", type=int, default=0)
+    law.add_argument("--out", type=Path, default=Path("results/law"), help="folder of the picture")
+    law.add_argument("--no-picture", action="store_true")
+    law.add_argument("--json", action="store_true", help="print data instead of a table")
+
+    problems = commands.add_parser("problems", help="the named problems, or one of them in full")
+    problems.add_argument("name", nargs="?", help="a name, or a path to a .toml file")
+    problems.add_argument("--json", action="store_true")
+
+    bench = commands.add_parser("bench", help="measure the floors: accuracy, speed, CPU-seconds")
+    bench.add_argument("--only", help="one of its parts")
+    bench.add_argument("--json", action="store_true")
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (2 for bad input)."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        if options.command == "law":
+            return _law(options)
+        if options.command == "problems":
+            return _problems(options)
+        from theory.bench import run
+
+        return run(options.only, options.json)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _wrapper(options: argparse.Namespace, scale: float) -> Wrapper:
+    if options.wrapper == "truncated":
+        return TruncatedExponential(scale, options.order)
+    if options.wrapper == "power":
+        return Power(options.exponent)
+    if options.wrapper == "clipped":
+        return ClippedExponential(scale, options.max_weight)
+    return Exponential(scale)
+
+
+def _diffusion(text: str | None) -> Diffusion | None:
+    if text is None:
+        return None
+    if text == "memoryless":
+        return Diffusion.of_memoryless()
+    try:
+        return Diffusion.of_constant(float(text))
+    except ValueError as error:
+        raise ValueError(f"--sde = {text!r}: allowed are a number > 0 and 'memoryless'") from error
+
+
+def _law(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    problem = replace(load_problem(options.problem), route=options.route)
+    if options.samples < 100:
+        raise ValueError(f"--samples = {options.samples}: allowed is 100 or more")
+    scale = problem.scale if options.scale is None else options.scale
+    choice = choose_field(
+        problem,
+        options.field,
+        nft_beta=options.nft_beta,
+        scale=scale,
+        order=options.order,
+        wrapper=_wrapper(options, scale),
+    )
+    report = law_report(
+        problem,
+        choice,
+        diffusion=_diffusion(options.sde),
+        samples=options.samples,
+        seed=options.seed,
+    )
+    paths: list[Path] = []
+    if not options.no_picture:
+        from theory.draw import draw_report, save
+
+        name = f"{problem.name}-{options.field}" + ("-sde" if options.sde else "")
+        paths = save(draw_report(report), options.out, name)
+    if options.json:
+        data = report.as_json() | {"pictures": [str(p) for p in paths]}
+        print(json.dumps(data, indent=2))
+    else:
+        _print_report(report, paths)
+    return 0
+
+
+def _print_report(report: LawReport, paths: list[Path]) -> None:
+    console = _console()
+    title = f"{report.problem}, d = {report.dim}: {report.field}, by {report.sampler}"
+    names = list(next(iter(report.distances.values())))
+    table = Table(title=title, title_justify="left", highlight=False)
+    table.add_column("target", no_wrap=True)
+    for name in names:
+        heading = {"SW2": "sliced W2"}.get(name, name)
+        table.add_column(f"{heading} ± floor", justify="right", no_wrap=True)
+    table.add_column("its E(r)", justify="right", no_wrap=True)
+    for target, row in report.distances.items():
+        style = "bold" if target == report.nearest else None
+        cells = [f"{row[n].value:.5f} ± {row[n].floor:.0e}" for n in names]
+        table.add_row(target, *cells, f"{report.reward_of_target[target]:.4f}", style=style)
+    console.print(table)
+    mass = "" if report.mass is None else f"; mass on the grid 1 {report.mass - 1:+.0e}"
+    console.print(
+        f"law: E(r) = {report.mean_reward:.4f}, mean {_row(report.mean)}, "
+        f"std {_row(report.std)}{mass}",
+        highlight=False,
+    )
+    console.print(f"nearest in TV: {report.nearest}", highlight=False)
+    for target, reason in report.refused.items():
+        console.print(
+            f"not a target: {target}: {reason}", highlight=False, markup=False, style="dim"
+        )
+    for path in paths:
+        console.print(f"drawn: {path}", highlight=False)
+
+
+def _console() -> Console:
+    """A console wide enough for the tables where the output is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _row(values: Sequence[float]) -> str:
+    shown = ", ".join(f"{v:.4f}" for v in values[:5])
+    return f"({shown}{', ...' if len(values) > 5 else ''})"
+
+
+def _problems(options: argparse.Namespace) -> int:
+    if options.name is None:
+        found = [load_problem(name) for name in problem_names()]
+    else:
+        found = [load_problem(options.name)]
+    rows = [_summary(problem) for problem in found]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = Table(highlight=False)
+    for column in rows[0]:
+        if column != "description":
+            table.add_column(column, no_wrap=True)
+    for row in rows:
+        cells = [v for k, v in row.items() if k != "description"]
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells))
+    console = _console()
+    console.print(table)
+    for row in rows:
+        console.print(f"{row['name']}: {row['description']}", highlight=False, markup=False)
+    return 0
+
+
+def _summary(problem: Problem) -> dict[str, object]:
+    from theory.triviality import nontriviality
+
+    measured = nontriviality(problem)
+    return {
+        "name": problem.name,
+        "d": problem.dim,
+        "K": problem.base.n_components,
+        "scale": problem.scale,
+        "W1/std": measured.shift,
+        "TV(exp, Taylor)": measured.first_order_gap,
+        "Taylor": measured.polynomial,
+        "description": problem.description,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

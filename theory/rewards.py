@@ -1,0 +1,375 @@
+"""Rewards: linear, quadratic, Gaussian bumps (closed forms) and any callable (quadrature).
+
+A reward maps points (*b, n, d) to values (*b, n). Parameters may carry leading batch axes (*b), one
+reward a problem. What each kind can do in closed form is what `theory.tilt` and
+`theory.conditional` ask of it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import combinations, pairwise
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from theory.checks import as_parameter, check_order, check_symmetric
+from theory.gaussians import MAX_TERMS, GaussianSum
+
+# exp(a r) of a bump with a h < 0 is an alternating series with relative error 1e-16 exp(2 |a h|):
+# beyond this it misses the quadrature_tight tier (1e-9).
+MAX_NEGATIVE_EXPONENT = 8.0
+SERIES_REMAINDER = 1e-17
+
+
+class Reward(ABC):
+    """r(x) as a function of points."""
+
+    dim: int
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """r at x (*b, n, d), as (*b, n)."""
+
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """(inf r, sup r) over all points."""
+
+    def to(
+        self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> Self:
+        """The same reward in another dtype or on another device."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        moved = {
+            k: v.to(dtype=dtype, device=device) for k, v in parts.items() if torch.is_tensor(v)
+        }
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticReward(Reward):
+    """r(x) = x'Hx/2 + b'x + c; matrix H (*b, d, d) symmetric, vector b (*b, d), constant c (*b)."""
+
+    matrix: Tensor
+    vector: Tensor
+    constant: Tensor
+
+    def __post_init__(self) -> None:
+        check_symmetric("matrix", self.matrix)
+        if self.matrix.shape[-1] != self.vector.shape[-1]:
+            raise ValueError(
+                f"matrix has shape {tuple(self.matrix.shape)}, vector {tuple(self.vector.shape)}: "
+                "allowed are (..., d, d) and (..., d)"
+            )
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return self.vector.shape[-1]
+
+    @property
+    def is_linear(self) -> bool:
+        return not bool(self.matrix.any())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        quadratic = 0.5 * ((x @ self.matrix) * x).sum(-1)
+        linear = (x @ self.vector[..., None])[..., 0]
+        return quadratic + linear + self.constant[..., None]
+
+    def bounds(self) -> tuple[float, float]:
+        if self.vector.ndim > 1:
+            return -math.inf, math.inf
+        values, axes = torch.linalg.eigh(self.matrix.double())
+        slope = axes.mT @ self.vector.double()
+        flat = values.abs() <= 1e-14 * values.abs().max()
+        if bool((slope[flat].abs() > 0).any()):
+            return -math.inf, math.inf
+        curved = ~flat
+        extreme = float(self.constant) - 0.5 * float((slope[curved] ** 2 / values[curved]).sum())
+        low = -math.inf if bool((values[curved] < 0).any()) else extreme
+        high = math.inf if bool((values[curved] > 0).any()) else extreme
+        return low, high
+
+    def exponential_tilt(self, base: GaussianSum, scale: float | Tensor) -> GaussianSum:
+        """base(x) exp(scale r(x)): as many components as base.
+
+        Raises:
+            ValueError: the integral does not exist (scale H outgrows a component's precision).
+        """
+        a = torch.as_tensor(scale, dtype=base.dtype, device=base.mean.device)[..., None]
+        return base.times_exp_quadratic(
+            a[..., None, None] * self.matrix[..., None, :, :],
+            a[..., None] * self.vector[..., None, :],
+            a * self.constant[..., None],
+            name=f"exp(scale r) with scale = {_short(scale)} and this quadratic reward",
+        )
+
+
+def linear_reward(
+    vector: Tensor | Sequence[float], constant: float | Tensor = 0.0
+) -> QuadraticReward:
+    """r(x) = b'x + c."""
+    b = as_parameter("vector", vector, 1, "(..., d)")
+    c = torch.as_tensor(constant, dtype=b.dtype).expand(b.shape[:-1])
+    return QuadraticReward(torch.zeros(*b.shape, b.shape[-1], dtype=b.dtype), b, c)
+
+
+def quadratic_reward(
+    matrix: Tensor | Sequence[Any], vector: Tensor | Sequence[float], constant: float | Tensor = 0.0
+) -> QuadraticReward:
+    """r(x) = x'Hx/2 + b'x + c."""
+    b = as_parameter("vector", vector, 1, "(..., d)")
+    H = as_parameter("matrix", matrix, 2, "(..., d, d)").to(b.dtype)
+    c = torch.as_tensor(constant, dtype=b.dtype).expand(b.shape[:-1])
+    return QuadraticReward(H, b, c)
+
+
+@dataclass(frozen=True, eq=False)
+class BumpReward(Reward):
+    """r(x) = sum_i h_i exp(-(x - c_i)' A_i (x - c_i) / 2).
+
+    heights h (*b, m) of any sign, centres c (*b, m, d), precisions A (*b, m, d, d) positive
+    semi-definite.
+    """
+
+    heights: Tensor
+    centres: Tensor
+    precisions: Tensor
+
+    def __post_init__(self) -> None:
+        d = self.centres.shape[-1]
+        if self.heights.shape != self.centres.shape[:-1] or self.precisions.shape != (
+            *self.centres.shape,
+            d,
+        ):
+            raise ValueError(
+                f"heights, centres, precisions have shapes {tuple(self.heights.shape)}, "
+                f"{tuple(self.centres.shape)}, {tuple(self.precisions.shape)}: allowed are "
+                "(..., m), (..., m, d), (..., m, d, d)"
+            )
+        check_symmetric("precisions", self.precisions)
+        least = torch.linalg.eigvalsh(self.precisions)
+        if bool((least[..., 0] < -1e-12 * least[..., -1].abs()).any()):
+            raise ValueError(
+                f"precisions has smallest eigenvalue {least.min().item():g}: allowed are "
+                "positive semi-definite matrices"
+            )
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return self.centres.shape[-1]
+
+    @property
+    def n_bumps(self) -> int:
+        return self.heights.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        offset = x[..., None, :, :] - self.centres[..., None, :]  # (*b, m, n, d)
+        square = ((offset @ self.precisions) * offset).sum(-1)
+        return (self.heights[..., None] * torch.exp(-0.5 * square)).sum(-2)
+
+    def bounds(self) -> tuple[float, float]:
+        h = self.heights.double()
+        low, high = float(h.clamp_max(0).sum(-1).min()), float(h.clamp_min(0).sum(-1).max())
+        if self.n_bumps == 1 or self.heights.ndim > 1:
+            return low, high
+        # Overlapping bumps of several heights: climb from every centre.
+        best = [0.0, 0.0]
+        for i, sign in enumerate((1.0, -1.0)):
+            for start in self.centres.double().cpu().numpy():
+                found = minimize(
+                    lambda y, s=sign: s * self._value(y),
+                    start,
+                    method="Nelder-Mead",
+                    options={"xatol": 1e-10, "fatol": 1e-13, "maxiter": 4000},
+                )
+                best[i] = min(best[i], float(found.fun))
+        return max(low, best[0]), min(high, -best[1])
+
+    def _value(self, y: np.ndarray) -> float:
+        point = torch.as_tensor(y, dtype=self.centres.dtype, device=self.centres.device)
+        return float(self(point[None, :])[0])
+
+    def power_terms(self, base: GaussianSum, order: int) -> GaussianSum:
+        """base(x) r(x)^order as a sum of K C(order + m - 1, m - 1) Gaussians (multinomial)."""
+        check_order("order", order, 0, 64)
+        return self._terms(base, _multi_indices(self.n_bumps, order, base.n_components), None)
+
+    def exponential_tilt(self, base: GaussianSum, scale: float | Tensor) -> GaussianSum:
+        """base(x) exp(scale r(x)) by the power series, to SERIES_REMAINDER relative to exp.
+
+        Raises:
+            ValueError: more than MAX_TERMS terms, or scale * heights below
+                -MAX_NEGATIVE_EXPONENT, where the alternating series loses the quadrature_tight
+                tier.
+        """
+        a = torch.as_tensor(scale, dtype=base.dtype, device=base.mean.device)
+        exponents = a[..., None] * self.heights
+        negative = float(exponents.clamp_max(0).sum(-1).min())
+        if negative < -MAX_NEGATIVE_EXPONENT:
+            raise ValueError(
+                f"scale * heights = {negative:g} (negative part): allowed is at least "
+                f"{-MAX_NEGATIVE_EXPONENT:g} for the closed form, whose series alternates; use "
+                "route='quadrature' (d <= 2)"
+            )
+        size = float(exponents.abs().sum(-1).max())
+        order = _series_order(size)
+        indices = [
+            index
+            for degree in range(order + 1)
+            for index in _multi_indices(self.n_bumps, degree, base.n_components * (order + 1))
+        ]
+        _check_count(len(indices) * base.n_components)
+        return self._terms(base, indices, a)
+
+    def _terms(
+        self, base: GaussianSum, indices: list[tuple[int, ...]], scale: Tensor | None
+    ) -> GaussianSum:
+        """sum over multi-indices n of coef_n base(x) prod_i bump_i(x)^n_i.
+
+        coef_n = (sum n)! / prod n_i! prod h_i^n_i (a power), or prod (a h_i)^n_i / n_i! (the
+        exponential series) where `scale` is given.
+        """
+        n = torch.tensor(indices, dtype=base.dtype, device=base.mean.device)  # (T, m)
+        heights = self.heights if scale is None else scale[..., None] * self.heights
+        size = heights.abs()[..., None, :].log()
+        log_coef = torch.where(n > 0, n * size, 0.0).sum(-1) - torch.lgamma(n + 1).sum(-1)
+        if scale is None:
+            log_coef = log_coef + torch.lgamma(n.sum(-1) + 1)
+        odd = (heights < 0)[..., None, :] & (n % 2 == 1)
+        sign = 1.0 - 2.0 * (odd.sum(-1) % 2).to(base.dtype)
+        pull = (self.precisions @ self.centres[..., None])[..., 0]
+        matrix = -torch.einsum("tm,...mij->...tij", n, self.precisions)
+        vector = torch.einsum("tm,...mi->...ti", n, pull)
+        constant = -0.5 * torch.einsum("tm,...m->...t", n, (pull * self.centres).sum(-1))
+        t, k = len(indices), base.n_components
+        spread = GaussianSum(
+            base.log_abs.repeat_interleave(t, -1),
+            base.sign.repeat_interleave(t, -1),
+            base.mean.repeat_interleave(t, -2),
+            base.cov.repeat_interleave(t, -3),
+        )
+
+        def tiled(value: Tensor, axis: int) -> Tensor:
+            return torch.cat([value] * k, dim=axis)
+
+        tilted = spread.times_exp_quadratic(
+            tiled(matrix, -3), tiled(vector, -2), tiled(constant, -1)
+        )
+        return replace(
+            tilted,
+            log_abs=tilted.log_abs + tiled(log_coef, -1),
+            sign=tilted.sign * tiled(sign, -1),
+        )
+
+
+def bump_reward(
+    height: float,
+    centre: Sequence[float] | Tensor,
+    *,
+    width: float | Sequence[float] | None = None,
+    precision: Sequence[Any] | Tensor | None = None,
+) -> BumpReward:
+    """One bump h exp(-|x - c|^2 / (2 width^2)), or with a full precision matrix A."""
+    return bumps_reward(
+        [height],
+        [centre],
+        widths=None if width is None else [width],
+        precisions=None if precision is None else [precision],
+    )
+
+
+def bumps_reward(
+    heights: Sequence[float] | Tensor,
+    centres: Sequence[Any] | Tensor,
+    *,
+    widths: Sequence[Any] | Tensor | None = None,
+    precisions: Sequence[Any] | Tensor | None = None,
+) -> BumpReward:
+    """A sum of m bumps; widths (m,) or (m, d), or precisions (m, d, d).
+
+    Raises:
+        ValueError: a number that is not finite, a width that is not positive, both or neither of
+            widths and precisions, shapes that do not match.
+    """
+    h = as_parameter("heights", heights, 1, "(..., m)")
+    if isinstance(centres, (list, tuple)):
+        centres = [c.tolist() if isinstance(c, Tensor) else c for c in centres]
+    c = as_parameter("centres", centres, 2, "(..., m, d)").to(h.dtype)
+    if (widths is None) == (precisions is None):
+        raise ValueError(
+            f"widths = {widths!r} and precisions = {precisions!r}: allowed is exactly one"
+        )
+    if widths is not None:
+        w = as_parameter("widths", widths, 1, "(..., m) or (..., m, d)").to(h.dtype)
+        if bool((w <= 0).any()):
+            raise ValueError(f"widths = {w.tolist()}: allowed are numbers > 0")
+        w = w[..., None].expand(c.shape) if w.shape == h.shape else w
+        if w.shape != c.shape:
+            raise ValueError(
+                f"widths has shape {tuple(w.shape)}: allowed are {tuple(h.shape)} or "
+                f"{tuple(c.shape)}"
+            )
+        return BumpReward(h, c, torch.diag_embed(w**-2))
+    return BumpReward(h, c, as_parameter("precisions", precisions, 3, "(..., m, d, d)").to(h.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class CallableReward(Reward):
+    """Any function of points (n, d) -> (n,), handled by quadrature (d = 1 and 2).
+
+    breakpoints: where r has a kink or a jump, in d = 1.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    dim: int
+    breakpoints: tuple[float, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        value = self.function(x.reshape(-1, self.dim))
+        if value.shape != x.reshape(-1, self.dim).shape[:1]:
+            raise ValueError(
+                f"the reward returned shape {tuple(value.shape)} for points of shape "
+                f"{tuple(x.reshape(-1, self.dim).shape)}: allowed is one value a point"
+            )
+        return value.reshape(x.shape[:-1])
+
+    def bounds(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+
+def _series_order(size: float) -> int:
+    """Smallest K with size^{K+1}/(K+1)! <= SERIES_REMAINDER: exp's remainder, relative to exp."""
+    if size == 0:
+        return 0
+    order = 0
+    while (order + 1) * math.log(size) - math.lgamma(order + 2) > math.log(SERIES_REMAINDER):
+        order += 1
+    return order
+
+
+def _multi_indices(m: int, degree: int, per_index: int) -> list[tuple[int, ...]]:
+    """All n in N^m with sum n = degree."""
+    _check_count(math.comb(degree + m - 1, m - 1) * per_index)
+    if m == 1:
+        return [(degree,)]
+    bars = combinations(range(degree + m - 1), m - 1)  # stars and bars
+    edges = ((-1, *places, degree + m - 1) for places in bars)
+    return [tuple(b - a - 1 for a, b in pairwise(edge)) for edge in edges]
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_TERMS:
+        raise ValueError(
+            f"the closed form has {count} Gaussian terms: allowed are at most {MAX_TERMS}; "
+            "use route='quadrature' (d <= 2)"
+        )
+
+
+def _short(value: float | Tensor) -> str:
+    return f"{float(value):g}" if not isinstance(value, Tensor) or value.ndim == 0 else "a batch"

@@ -1,0 +1,221 @@
+"""Tilted targets base(x) Phi(r(x)) / Z, with log Z, for every reward and wrapper.
+
+`tilt` picks the closed form. Where there is none it says so, and route="quadrature" (d <= 2) must
+be asked for by name. log Z = log E[Phi(r(X_1))] is the conditional expectation at alpha = 0, where
+X_t is pure noise and tells nothing: no code of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from theory.checks import check_choice, check_points
+from theory.conditional import ClippedLinearTilt, ConditionalTilt, PolynomialTilt, moments_of
+from theory.gaussians import GaussianSum
+from theory.posterior import Posterior
+from theory.quadrature import QuadratureMoments, QuadratureTilt, check_resolution, nodes_at
+from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward
+from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
+
+Route = Literal["closed", "quadrature"]
+QUADRATURE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Tilt:
+    """The density base(x) Phi(r(x)) / Z.
+
+    law: the same as a (normalised) Gaussian sum where it is one, else None.
+    conditional: E[Phi | X_t = x] and its displacement, where law is None.
+    """
+
+    base: GaussianSum
+    reward: Reward
+    wrapper: Wrapper
+    log_z: Tensor
+    law: GaussianSum | None
+    conditional: ConditionalTilt | None
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log base(x) + log Phi(r(x)) - log Z at x (*b, n, d), as (*b, n)."""
+        check_points(x, self.base.dim, self.base.dtype)
+        log_phi = self.wrapper.log_abs(self.reward(x))
+        return self.base.log_density(x) + log_phi - self.log_z[..., None]
+
+    def expectation(self) -> Tensor:
+        """The tilt's mean, (*b, d)."""
+        if self.law is not None:
+            return self.law.expectation()
+        assert self.conditional is not None
+        _, _, move = self.conditional.evaluate(_blind(self.base))
+        return self.base.expectation() + move[..., 0, :]
+
+
+def _blind(base: GaussianSum) -> Posterior:
+    """The posterior at alpha = 0, sigma = 1: nothing is known about X_1."""
+    at = torch.zeros(*base.batch_shape, 1, base.dim, dtype=base.dtype, device=base.mean.device)
+    return base.noised(at, 0.0, 1.0)
+
+
+def tilt(
+    base: GaussianSum,
+    reward: Reward,
+    wrapper: Wrapper,
+    route: Route = "closed",
+    quadrature_tolerance: float = QUADRATURE_TOLERANCE,
+) -> Tilt:
+    """base(x) Phi(r(x)) / Z; quadrature_tolerance: on log Z and means, by that route.
+
+    Raises:
+        ValueError: the normaliser does not exist, is not positive or float64 cannot carry it;
+            Phi(r) takes negative values (it is no density then); the closed form does not exist
+            or is too large (the message says so; route='quadrature' may serve, d <= 2); unknown
+            route; reward and base of different dimension.
+    """
+    check_choice("route", route, get_args(Route))
+    if reward.dim != base.dim:
+        raise ValueError(f"reward is in d = {reward.dim}: allowed is the base's d = {base.dim}")
+    _check_positive(reward, wrapper, base)
+    law: GaussianSum | None = None
+    conditional: ConditionalTilt | None = None
+    if route == "quadrature":
+        if isinstance(wrapper, Exponential) and isinstance(reward, QuadraticReward):
+            tilt(base, reward, wrapper)  # nodes would not notice that the integral diverges
+        cuts = breakpoints(base, reward, wrapper)
+
+        def blind(count: int) -> Tensor:
+            log_z, _, move = QuadratureTilt(reward, wrapper, cuts, count).evaluate(_blind(base))
+            return torch.cat([log_z[..., None], move], -1)
+
+        check_resolution(blind, base.dim, quadrature_tolerance, f"{wrapper.label} over the base")
+        conditional = QuadratureTilt(reward, wrapper, cuts)
+    elif isinstance(wrapper, Exponential) and isinstance(reward, (QuadraticReward, BumpReward)):
+        law = reward.exponential_tilt(base, wrapper.scale)
+    elif isinstance(wrapper, Polynomial) and isinstance(reward, BumpReward):
+        law = polynomial_sum(base, reward, wrapper)
+    elif isinstance(wrapper, Polynomial):
+        conditional = PolynomialTilt(moments_of(base, reward), wrapper)
+    elif isinstance(wrapper, ClippedExponential) and _is_linear(reward):
+        assert isinstance(reward, QuadraticReward)
+        conditional = ClippedLinearTilt(reward, wrapper)
+    else:
+        raise ValueError(
+            f"wrapper {wrapper.label} of a {type(reward).__name__} has no closed form: allowed are "
+            "exp and polynomials of linear, quadratic and bump rewards, and the clipped "
+            "exponential of linear ones; use route='quadrature' (d <= 2)"
+        )
+    if law is not None:
+        log_z, sign = law.total()
+    else:
+        assert conditional is not None
+        log_z, sign, _ = (part[..., 0] for part in conditional.evaluate(_blind(base)))
+    _check_normaliser(log_z, sign, wrapper)
+    if law is not None:
+        law = replace(law, log_abs=law.log_abs - log_z[..., None])
+    return Tilt(base, reward, wrapper, log_z, law, conditional)
+
+
+def polynomial_sum(base: GaussianSum, reward: BumpReward, wrapper: Polynomial) -> GaussianSum:
+    """base(x) sum_j c_j r(x)^j, unnormalised."""
+    parts = []
+    for j, c in enumerate(wrapper.coefficients):
+        factor = torch.as_tensor(c, dtype=base.dtype, device=base.mean.device)
+        if not bool((factor == 0).all()):
+            power = base if j == 0 else reward.power_terms(base, j)
+            parts.append(power.scaled(factor.abs().log(), factor.sign()))
+    return GaussianSum.sum_of(parts)
+
+
+def _is_linear(reward: Reward) -> bool:
+    return isinstance(reward, QuadraticReward) and reward.is_linear
+
+
+def _check_positive(reward: Reward, wrapper: Wrapper, base: GaussianSum) -> None:
+    if isinstance(wrapper, Exponential | ClippedExponential):
+        return
+    if isinstance(reward, CallableReward):
+        low, high = _range_where_base_lives(reward, base)
+    else:
+        low, high = reward.bounds()
+    least = wrapper.least(low, high)
+    # Rounding may put the least value of r a hair below an exact zero.
+    if least < -1e-12:
+        raise ValueError(
+            f"wrapper {wrapper.label} takes the value {least:g} on rewards in "
+            f"[{low:g}, {high:g}]: allowed is Phi(r) >= 0 everywhere: "
+            "base Phi(r) is no density otherwise"
+        )
+
+
+def _range_where_base_lives(reward: CallableReward, base: GaussianSum) -> tuple[float, float]:
+    values = reward(nodes_at(_blind(base), ()).points)
+    return float(values.min()), float(values.max())
+
+
+def _check_normaliser(log_z: Tensor, sign: Tensor, wrapper: Wrapper) -> None:
+    largest = math.log(torch.finfo(log_z.dtype).max)
+    if bool((~torch.isfinite(log_z) | (log_z.abs() > largest)).any()):
+        raise ValueError(
+            f"the normaliser of {wrapper.label} has log Z = {log_z.tolist()}: allowed is "
+            f"|log Z| <= {largest:.0f}, what {log_z.dtype} can carry; use a smaller scale"
+        )
+    if bool((sign <= 0).any()):
+        raise ValueError(
+            f"the normaliser of {wrapper.label} is negative (log|Z| = {log_z.tolist()}): allowed "
+            "is Z > 0"
+        )
+
+
+def breakpoints(base: GaussianSum, reward: Reward, wrapper: Wrapper) -> tuple[float, ...]:
+    """Where Phi(r(x)) has kinks in d = 1: the reward's own and those of a clipped exponential.
+
+    Raises:
+        ValueError: a clipped exponential in d = 2, whose kink is a curve.
+    """
+    own = reward.breakpoints if isinstance(reward, CallableReward) else ()
+    if not isinstance(wrapper, ClippedExponential) or not math.isfinite(wrapper.threshold):
+        return own
+    if base.dim != 1:
+        raise ValueError(
+            f"wrapper {wrapper.label} of a {type(reward).__name__} in d = {base.dim}: allowed are "
+            "d = 1, or a linear reward with route='closed', since the kink is a curve here"
+        )
+    centre, spread = base.mean[..., 0], base.cov[..., 0, 0].sqrt()
+    low, high = float((centre - 10 * spread).min()), float((centre + 10 * spread).max())
+
+    def excess(y: float) -> float:
+        point = torch.tensor([[y]], dtype=base.dtype, device=base.mean.device)
+        return float(reward(point).flatten()[0]) - wrapper.threshold
+
+    grid = np.linspace(low, high, 4001)
+    points = torch.as_tensor(grid, dtype=base.dtype, device=base.mean.device)[:, None]
+    values = (reward(points) - wrapper.threshold).cpu().numpy()
+    crossings = np.nonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)[0]
+    roots = [brentq(excess, grid[i], grid[i + 1], xtol=1e-14) for i in crossings]
+    return (*own, *roots, *grid[values == 0.0])
+
+
+def quadrature_moments(
+    base: GaussianSum, reward: Reward, quadrature_tolerance: float = QUADRATURE_TOLERANCE
+) -> QuadratureMoments:
+    """The moment series of any reward by quadrature, with its kinks respected.
+
+    Raises:
+        ValueError: the mean, the variance or the covariance with X_1 of r under the base are not
+            resolved to quadrature_tolerance.
+    """
+    cuts = reward.breakpoints if isinstance(reward, CallableReward) else ()
+
+    def blind(count: int) -> Tensor:
+        series = QuadratureMoments(reward, cuts, count).series(_blind(base), 2)
+        return torch.cat([series.centre[..., None], series.F, series.N[..., 1, :]], -1)
+
+    check_resolution(blind, base.dim, quadrature_tolerance, "r over the base")
+    return QuadratureMoments(reward, cuts)

@@ -1,0 +1,44 @@
+"""The tolerance tiers, by name. Tests, ledger and figure checks use these and no bare numbers.
+
+algebra           identities in float64
+quadrature_tight  closed form against an adaptive integral of a smooth density
+quadrature        closed form against an ODE, a PDE or a hard integral (d = 1; d = 2 in `_2d`)
+monte_carlo       anything sampled: false-failure rate of the concentration bound
+trained           networks: share of the distance there was to go
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FALSE_FAILURE_RATE = 1e-6
+TRAINED_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Tier:
+    """|actual - expected| <= rtol max(|expected|, scale), scale the problem's own size."""
+
+    name: str
+    rtol: float
+
+    def error(self, actual: ArrayLike, expected: ArrayLike, scale: float = 0.0) -> float:
+        """Largest error relative to max(|expected|, scale)."""
+        a, b = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
+        size = np.maximum(np.abs(b), scale)
+        gap = np.abs(a - b)
+        ratio = np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0)
+        return float(np.max(ratio, initial=0.0))
+
+    def holds(self, actual: ArrayLike, expected: ArrayLike, scale: float = 0.0) -> bool:
+        """Whether the tier is met; nan never is."""
+        return self.error(actual, expected, scale) <= self.rtol
+
+
+ALGEBRA = Tier("algebra", 1e-10)
+QUADRATURE_TIGHT = Tier("quadrature_tight", 1e-9)
+QUADRATURE = Tier("quadrature", 1e-6)
+QUADRATURE_2D = Tier("quadrature_2d", 1e-4)

@@ -1,0 +1,1 @@
+"""Plumbline's toys: not built yet (docs/STATUS.md)."""
