@@ -40,7 +40,7 @@ figures: $(STAMP) ## regenerate every figure with its numbers, compare with the 
 	$(PY) -m figures make --setting $(SETTING) --out $(OUT)
 
 test: $(STAMP) ## pass the tests (fast profile, two processes)
-	$(PY) -m pytest -n 2 --dist loadscope
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP) ## linter, formatter's check and type checker
 	$(VENV)/bin/ruff check .

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from theory.checks import check_order
 from theory.fokker_planck import Diffusion
 from theory.problem import Problem, load_problem, problem_names
 from theory.report import FIELDS, LawReport, choose_field, law_report
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from theory.bench import run
 
         return run(options.only, options.json)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -107,6 +108,9 @@ def _diffusion(text: str | None) -> Diffusion | None:
 def _law(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
+    check_order("--seed", options.seed, 0, 2**63 - 1)
+    if not options.no_picture:
+        _check_folder(options.out)
     problem = replace(load_problem(options.problem), route=options.route)
     if options.samples < 100:
         raise ValueError(f"--samples = {options.samples}: allowed is 100 or more")
@@ -131,13 +135,27 @@ def _law(options: argparse.Namespace) -> int:
         from theory.draw import draw_report, save
 
         name = f"{problem.name}-{options.field}" + ("-sde" if options.sde else "")
-        paths = save(draw_report(report), options.out, name)
+        try:
+            paths = save(draw_report(report), options.out, name)
+        except OSError as error:
+            raise ValueError(
+                f"--out = {str(options.out)!r}: {error}; allowed are folders that can be written"
+            ) from error
     if options.json:
         data = report.as_json() | {"pictures": [str(p) for p in paths]}
         print(json.dumps(data, indent=2))
     else:
         _print_report(report, paths)
     return 0
+
+
+def _check_folder(folder: Path) -> None:
+    """Known before the work is done, but nothing is made yet."""
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(
+                f"--out = {str(folder)!r}: {str(part)!r} is a file; allowed are folders, new or not"
+            )
 
 
 def _print_report(report: LawReport, paths: list[Path]) -> None:

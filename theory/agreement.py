@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from theory import oracle
+from theory.gaussians import GaussianSum
 from theory.problem import Problem
 from theory.rewards import Reward, bumps_reward, linear_reward, quadratic_reward
-from theory.gaussians import GaussianSum
 from theory.tolerances import QUADRATURE_TIGHT
 from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential, Wrapper
 
@@ -49,7 +49,7 @@ class PlaneProblem:
     scale: float
     frame: Array
     rest_std: float = 1.0
-    condition: float = field(default=math.nan)
+    condition: float = math.nan
 
     @property
     def plane_dim(self) -> int:
@@ -61,7 +61,7 @@ class PlaneProblem:
 
     def problem(self) -> Problem:
         """The same as a Problem in R^d (first route)."""
-        e, plane, rest = self.plane_dim, *np.split(self.frame, [self.plane_dim], axis=1)
+        plane, rest = np.split(self.frame, [self.plane_dim], axis=1)
         covs = plane @ self.covs @ plane.T + self.rest_std**2 * rest @ rest.T
         base = GaussianSum.mixture(
             torch.as_tensor(self.weights),
@@ -192,19 +192,19 @@ def disagreement(
         kappa = moments.cumulants[n] / (1 - t)
         vector(f"cumulant {n}", fields.mixed_cumulant(n, point, time), kappa, zero, spread**n)
     first = moments.cumulants[1] / (1 - t)
-    for name, ours, factor in (
+    for name, field, factor in (
         ("NFT v*, nft_beta = 0.7", problem.nft_field(0.7), 2 / 0.7),
         ("NFT v*+", problem.nft_perturbation(1), 2.0),
         ("NFT v*-", problem.nft_perturbation(-1), -2.0),
     ):
         size = 1.0 + abs(factor) * spread
-        vector(name, ours(point, time), base_velocity + factor * first, rest, size)
+        vector(name, field(point, time), base_velocity + factor * first, rest, size)
     for wrapper, (log_z, mean) in zip(wrappers, tilts, strict=True):
         target = problem.tilt(wrapper)
         number(f"log Z of {type(wrapper).__name__}", target.log_z, log_z, 1.0)
         velocity = (mean - at[:e]) / (1 - t)
-        ours = problem.tilted_field(wrapper)(point, time)
-        vector(f"velocity of {type(wrapper).__name__}", ours, velocity, rest, 1.0)
+        tilted = problem.tilted_field(wrapper)(point, time)
+        vector(f"velocity of {type(wrapper).__name__}", tilted, velocity, rest, 1.0)
     return errors
 
 
@@ -272,7 +272,5 @@ def _rest_velocity(case: PlaneProblem, at: Array, t: float) -> Array:
         lambda y: -0.5 * (y[:, 0] / s) ** 2,
         oracle.Region(np.array([-12 * s]), np.array([12 * s]), np.zeros((1, 1))),
     )
-    rows = [
-        oracle.velocity(law, np.array([place]), t, 1 - t, 1.0, -1.0).value for place in at
-    ]
+    rows = [oracle.velocity(law, np.array([place]), t, 1 - t, 1.0, -1.0).value for place in at]
     return np.concatenate(rows) if rows else np.zeros(0)

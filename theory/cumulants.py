@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from theory.checks import check_order, check_time
+from theory.checks import check_order, check_scale, check_time
 from theory.conditional import MomentSource
 from theory.fields import DisplacedField, MixtureField
 from theory.posterior import Posterior
@@ -70,6 +70,7 @@ def cumulant_field(
     base: MixtureField, moments: MomentSource, scale: Scale, order: int
 ) -> DisplacedField:
     """v0 + a k_1 + ... + a^order / order! k_order at a = scale (a number or a batch)."""
+    check_scale("scale", scale)
     check_order("order", order, 1, MAX_ORDER)
     return DisplacedField(base, CumulantDisplacement(moments, scale, order))
 

@@ -23,11 +23,11 @@ from theory.checks import check_points, check_time
 from theory.conditional import ConditionalTilt
 from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, Path
-from theory.posterior import Posterior
+from theory.posterior import MAX_DIM_DIFFERENCES, Posterior, combine_by_matmul
 from theory.tilt import Tilt
 
 # Rows evaluated at once: temporaries of about this many numbers stay in cache.
-CHUNK_NUMBERS = 2**16
+CHUNK_NUMBERS = 2**17
 
 
 @runtime_checkable
@@ -114,21 +114,31 @@ class MixtureField(ExactField):
 
     def evaluate(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity without checks, in chunks that stay in cache."""
-        pieces = [self._velocity(*part) for part in self.chunks(x, t)]
-        return torch.cat(pieces, dim=-2) if len(pieces) > 1 else pieces[0]
+        parts = self.chunks(x, t)
+        if len(parts) == 1 or (torch.is_grad_enabled() and x.requires_grad):
+            return torch.cat([self._velocity(*part) for part in parts], dim=-2)
+        result, row = torch.empty_like(x), 0
+        for points, times in parts:  # written while in cache: `cat` would read it all again
+            result[..., row : row + points.shape[-2], :] = self._velocity(points, times)
+            row += points.shape[-2]
+        return result
 
     def chunks(self, x: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(x, t) cut along the points, so that temporaries stay in cache."""
-        n = x.shape[-2]
-        width = 1 if self.law.spectrum.isotropic else self.dim
-        batch = max(1, self.law.batch_shape.numel())
-        rows = max(256, CHUNK_NUMBERS // (self.law.n_components * width * batch))
+        n, k, d = x.shape[-2], self.law.n_components, self.dim
+        width = max(k, d) if self.law.spectrum.isotropic else k * d
+        rows = max(256, CHUNK_NUMBERS // (width * max(1, self.law.batch_shape.numel())))
         if n <= rows:
             return [(x, t)]
         times = t.split(rows, -1) if t.ndim and t.shape[-1] == n else [t] * -(-n // rows)
         return list(zip(x.split(rows, -2), times, strict=True))
 
     def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        law = self.law
+        wide = law.spectrum.isotropic and law.dim > MAX_DIM_DIFFERENCES and law.is_positive
+        if wide and t.ndim == 0:
+            times = self.path.alpha(t), self.path.sigma(t)
+            return combine_by_matmul(law, x, *times, *self._readout(t))
         post = self.law.noised(x, self.path.alpha(t), self.path.sigma(t))
         return post.combine(*self._readout(t))
 

@@ -30,6 +30,7 @@ from theory.paths import Path
 FIRST = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 SECOND = (8 / 5, -1 / 5, 8 / 315, -1 / 560)
 SECOND_CENTRE = -205 / 72
+LEAST_POINTS = 16  # the stencils span 9
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Diffusion:
         """g^2 = multiple * 2 eta; 1 is the memoryless schedule."""
         check_positive("multiple", multiple)
         check_positive("start", start)
+        if start >= 1:
+            raise ValueError(f"start = {start!r}: allowed are times in (0, 1)")
         return cls(memoryless=multiple, start=start)
 
     def squared(self, path: Path, t: Tensor) -> Tensor:
@@ -77,15 +80,14 @@ def sde_law(
     """The density at t = 1 on a uniform grid that holds all the mass.
 
     Raises:
-        ValueError: d is not 1, the grid is not uniform, it lost mass or is too coarse (the density
-            went below -1e-6 of its peak): the message says what would do.
+        ValueError: d is not 1, the grid is not LEAST_POINTS or more in equal steps, it lost mass or
+            is too coarse (the density went below -1e-6 of its peak): the message says what would
+            do.
     """
     if field.dim != 1:
         raise ValueError(f"sde_law in d = {field.dim}: allowed is d = 1")
-    h = float(grid[1] - grid[0])
-    if not np.allclose(np.diff(grid), h, rtol=1e-9, atol=0):
-        raise ValueError("grid has unequal steps: allowed is a uniform grid")
-    n = len(grid)
+    grid = np.asarray(grid, dtype=np.float64)
+    n, h = _check_grid(grid)
     points = torch.as_tensor(grid, dtype=torch.float64)[:, None]
     first, second = _stencils(n, h)
     drifts: dict[float, tuple[Array, float]] = {}
@@ -128,6 +130,22 @@ def sde_law(
     cdf = CubicSpline(grid, p).antiderivative()(grid)
     with np.errstate(divide="ignore"):
         return GridLaw((np.asarray(grid, dtype=np.float64),), np.log(p), cdf)
+
+
+def _check_grid(grid: Array) -> tuple[int, float]:
+    """(number of points, step) of a uniform, ascending grid."""
+    if np.ndim(grid) != 1 or len(grid) < LEAST_POINTS:
+        found = f"shape {np.shape(grid)}"
+    else:
+        steps = np.diff(grid)
+        h = float(steps[0])
+        if h > 0 and np.allclose(steps, h, rtol=1e-9, atol=0):
+            return len(grid), h
+        found = f"steps from {steps.min():.9g} to {steps.max():.9g}"
+    raise ValueError(
+        f"grid has {found}: allowed are uniform grids, {LEAST_POINTS} points or more in ascending, "
+        "equal steps"
+    )
 
 
 def _stencils(n: int, h: float) -> tuple:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from theory.checks import (
     as_parameter,
+    check_batch,
+    check_dtype,
     check_order,
     check_points,
     check_positive_definite,
@@ -59,9 +61,9 @@ class GaussianSum:
         or stds ((*b, K) isotropic, or (*b, K, d) along the axes).
 
         Raises:
-            ValueError: weights negative or not summing to one, anything not finite, shapes that
-                do not match, covs not symmetric positive definite, stds not positive, both or
-                neither of covs and stds.
+            ValueError: weights negative or not summing to one, anything not a finite number,
+                shapes that do not match, covs not symmetric positive definite, stds not
+                positive, both or neither of covs and stds.
         """
         w = as_parameter("weights", weights, 1, "(..., K)")
         mu = as_parameter("means", means, 2, "(..., K, d)").to(w.dtype)
@@ -122,11 +124,13 @@ class GaussianSum:
         """The same law in another dtype or on another device.
 
         The spectra of the covariances are computed first, in the precision at hand, so that a
-        float32 copy has rounded, not recomputed, eigenvalues.
+        float32 copy has rounded, not recomputed, eigenvalues. So are the signs: what is moved
+        never reads a value from its new device.
         """
         parts = (self.log_abs, self.sign, self.mean, self.cov)
         moved = GaussianSum(*(p.to(dtype=dtype, device=device) for p in parts))
         moved.__dict__["spectrum"] = self.spectrum.to(dtype, device)
+        moved.__dict__["is_positive"] = self.is_positive
         return moved
 
     @cached_property
@@ -143,12 +147,12 @@ class GaussianSum:
 
     def noised(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Posterior:
         """X_1 given alpha X_1 + sigma X_0 = x, and the density of that sum; x: (*b, n, d)."""
+        check_points(x, self.dim, self.dtype, self.batch_shape)
         as_is: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
         return posterior(self, x, torch.as_tensor(alpha, **as_is), torch.as_tensor(sigma, **as_is))
 
     def log_abs_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(log|S(x)|, sign S(x)), each (*b, n), at x (*b, n, d)."""
-        check_points(x, self.dim, self.dtype)
         post = self.noised(x, 1.0, 0.0)
         return post.log_abs, post.sign
 
@@ -164,13 +168,16 @@ class GaussianSum:
 
     def score(self, x: Tensor) -> Tensor:
         """grad log|S(x)|, (*b, n, d)."""
-        check_points(x, self.dim, self.dtype)
         return self.noised(x, 1.0, 0.0).score
 
     def cdf(self, x: Tensor) -> Tensor:
         """int_{-inf}^x S, for d = 1; x: (*b, n) -> (*b, n)."""
         if self.dim != 1:
             raise ValueError(f"cdf of a law in d = {self.dim}: allowed is d = 1")
+        check_dtype("x", x, self.dtype, "the law")
+        if x.ndim < 1:
+            raise ValueError(f"x has shape {tuple(x.shape)}: allowed is (..., n)")
+        check_batch(x, 1, self.batch_shape, "the law")
         z = (x[..., None, :] - self.mean) / self.cov[..., 0].sqrt()
         return ((self.sign * self.log_abs.exp())[..., None] * torch.special.ndtr(z)).sum(-2)
 
@@ -214,8 +221,9 @@ class GaussianSum:
         """n independent draws, (*b, n, d).
 
         Raises:
-            ValueError: S has negative coefficients.
+            ValueError: S has negative coefficients, or n is no whole number >= 1.
         """
+        check_order("n", n, 1)
         if not self.is_positive:
             raise ValueError("sample of a sum with negative coefficients: allowed are mixtures")
         batch, (k, d) = self.batch_shape, self.mean.shape[-2:]
@@ -245,7 +253,9 @@ class GaussianSum:
 
     @staticmethod
     def sum_of(parts: Sequence[GaussianSum]) -> GaussianSum:
-        """The sum of several, all of one batch shape and dimension."""
+        """The sum of several, all of one batch shape, dimension and dtype."""
+        for part in parts:
+            _check_alike("sum", parts[0], part)
         return GaussianSum(
             torch.cat([p.log_abs for p in parts], -1),
             torch.cat([p.sign for p in parts], -1),
@@ -260,9 +270,9 @@ class GaussianSum:
 
         Raises:
             ValueError: dimensions differ, or more than MAX_TERMS terms.
+            TypeError: dtypes differ.
         """
-        if self.dim != other.dim:
-            raise ValueError(f"product of sums in d = {self.dim} and d = {other.dim}")
+        _check_alike("product", self, other)
         _check_terms("product", self.n_components * other.n_components)
         m, c = self.mean[..., :, None, :], self.cov[..., :, None, :, :]
         n, d = other.mean[..., None, :, :], other.cov[..., None, :, :, :]
@@ -300,13 +310,20 @@ class GaussianSum:
 
     def affine(self, matrix: Tensor, shift: Tensor | None = None) -> GaussianSum:
         """The law of A x + b; matrix A: (*b, e, d) of full row rank, shift b: (*b, e)."""
-        if matrix.shape[-1] != self.dim:
+        check_dtype("matrix", matrix, self.dtype, "the law")
+        if matrix.ndim < 2 or matrix.shape[-1] != self.dim:
             raise ValueError(
                 f"matrix has shape {tuple(matrix.shape)}: allowed is (..., e, {self.dim})"
             )
         A = matrix[..., None, :, :]
         mean = (A @ self.mean[..., None])[..., 0]
         if shift is not None:
+            check_dtype("shift", shift, self.dtype, "the law")
+            if shift.shape[-1:] != matrix.shape[-2:-1]:
+                raise ValueError(
+                    f"shift has shape {tuple(shift.shape)}: allowed is (..., {matrix.shape[-2]}), "
+                    f"for a matrix of shape {tuple(matrix.shape)}"
+                )
             mean = mean + shift[..., None, :]
         cov = A @ self.cov @ A.mT
         return replace(self, mean=mean, cov=0.5 * (cov + cov.mT))
@@ -356,6 +373,17 @@ def _half_log_det(factor: Tensor) -> Tensor:
 
 def _log_norm(dim: int) -> float:
     return 0.5 * dim * math.log(2 * math.pi)
+
+
+def _check_alike(what: str, one: GaussianSum, other: GaussianSum) -> None:
+    if one.dim != other.dim:
+        raise ValueError(
+            f"{what} of laws in d = {one.dim} and d = {other.dim}: allowed is one d for all"
+        )
+    if one.dtype != other.dtype:
+        raise TypeError(
+            f"{what} of laws of dtype {one.dtype} and {other.dtype}: allowed is one dtype for all"
+        )
 
 
 def _check_terms(name: str, count: int) -> None:

@@ -333,7 +333,10 @@ class _Law:
         if not (math.isfinite(alpha) and 0 < sigma < math.inf):
             raise ValueError(f"alpha must be finite and sigma positive, got {alpha} and {sigma}")
         self.density, self.weight, self.alpha, self.sigma = density, weight, alpha, sigma
-        self.origin = self.x / alpha if alpha else (region.lower + region.upper) / 2
+        with np.errstate(over="ignore"):
+            origin = self.x / alpha if alpha else np.full_like(self.x, np.inf)
+        middle = (region.lower + region.upper) / 2
+        self.origin = origin if np.all(np.isfinite(origin)) else middle
         charts = _locate(self.log_h, region, self.origin[None])
         self.origin = charts[0].centre
         self.charts = [replace(c, log_peak=float(self.log_h(c.centre[None])[0])) for c in charts]

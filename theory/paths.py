@@ -24,7 +24,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.checks import check_choice, check_positive, check_time
+from theory.checks import (
+    check_choice,
+    check_like,
+    check_positive,
+    check_time,
+    is_finite_number,
+)
 
 Prediction = Literal["x1", "eps", "score", "velocity", "v", "rf_velocity"]
 
@@ -85,26 +91,34 @@ class Path(ABC):
         value, x: (..., d); t: scalar or the shape of x without its last axis.
 
         Raises:
-            ValueError: unknown kind, t outside [0, 1], or a time at which `source` does not
-                determine the rest (eps at alpha = 0, say).
+            ValueError: unknown kind, shapes of value and x that differ, t outside [0, 1], or a
+                time at which `source` does not determine the rest (eps at alpha = 0, say) or
+                either is infinite (the score at sigma = 0).
+            TypeError: dtypes of value, x and t differ.
         """
         check_choice("source", source, get_args(Prediction))
         check_choice("target", target, get_args(Prediction))
+        check_like("value", value, "x", x)
         t = check_time(t, x)
         p, q = self._row(source, t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         determinant = p * sigma - q * alpha
-        if bool((determinant == 0).any()):
+        solvable = torch.isfinite(determinant) & (determinant != 0)
+        if not bool(solvable.all()):
             raise ValueError(
-                f"source = {source!r} does not determine {target!r} at t = {t.min().item():g}: "
+                f"source = {source!r} does not determine {target!r} at t = {_first(t, ~solvable)}: "
                 "alpha or sigma vanishes there; allowed are times inside (0, 1)"
             )
         determinant, p, q = _column(determinant, x), _column(p, x), _column(q, x)
         x1 = (_column(sigma, x) * value - q * x) / determinant
         eps = (p * x - _column(alpha, x) * value) / determinant
         a, b = self._row(target, t)
-        if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-            raise ValueError(f"target = {target!r} is infinite at t = {t.max().item():g}")
+        finite = torch.isfinite(a) & torch.isfinite(b)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"target = {target!r} is infinite at t = {_first(t, ~finite)}: allowed are times "
+                "inside (0, 1)"
+            )
         return _column(a, x) * x1 + _column(b, x) * eps
 
     def _row(self, kind: Prediction, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +133,10 @@ class Path(ABC):
             "rf_velocity": (one, -one),
         }
         return rows[kind]
+
+
+def _first(t: Tensor, where: Tensor) -> str:
+    return f"{t[where].flatten()[0].item():g}"
 
 
 def _column(value: Tensor, x: Tensor) -> Tensor:
@@ -212,8 +230,8 @@ class VarianceExploding(Path):
 
     def __post_init__(self) -> None:
         check_positive("sigma_max", self.sigma_max)
-        if not self.rho >= 1:
-            raise ValueError(f"rho = {self.rho!r}: allowed are numbers >= 1")
+        if not (is_finite_number(self.rho) and self.rho >= 1):
+            raise ValueError(f"rho = {self.rho!r}: allowed are finite numbers >= 1")
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)

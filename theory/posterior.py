@@ -276,6 +276,26 @@ def _posterior(law: GaussianSum, points: Tensor, alpha: Tensor, sigma: Tensor) -
     )
 
 
+def combine_by_matmul(
+    law: GaussianSum, x: Tensor, alpha: Tensor, sigma: Tensor, p: Tensor, q: Tensor
+) -> Tensor:
+    """`Posterior.combine(p, q)` for an isotropic mixture at one time: a softmax between two GEMMs.
+
+    log w_k = x . (alpha mu_k / V_k) - |x|^2 / (2 V_k) + const_k, and the result is
+    sum_k w_k (p - alpha g_k) mu_k + x sum_k w_k g_k with g_k = (p alpha l_k + q) / V_k.
+    """
+    variances = law.spectrum.variances[..., 0]
+    V = alpha**2 * variances + sigma**2
+    square = (law.mean**2).sum(-1)
+    constant = law.log_abs - 0.5 * law.dim * V.log() - 0.5 * alpha**2 * square / V
+    own = torch.linalg.vector_norm(x, dim=-1)[..., None, :] ** 2
+    logits = (alpha / V[..., None] * law.mean) @ x.mT + constant[..., None]  # (*b, K, n)
+    weights = torch.softmax(torch.addcmul(logits, own, -0.5 / V[..., None]), -2)
+    slope = (p * alpha * variances + q) / V
+    toward = weights.mT @ ((p - alpha * slope)[..., None] * law.mean)
+    return torch.addcmul(toward, weights.mT @ slope[..., None], x)
+
+
 def _square_distances(points: Tensor, mean: Tensor, alpha: Tensor, dim: int) -> Tensor:
     """|x - alpha mu_k|^2, (*b, K, n)."""
     if dim <= MAX_DIM_DIFFERENCES:

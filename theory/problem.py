@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -21,7 +21,13 @@ from theory.cumulants import ConditionalReward, cumulant_field
 from theory.fields import DisplacedField, ExactField, MixtureField, tilted_field
 from theory.gaussians import GaussianSum
 from theory.paths import PATHS, RECTIFIED_FLOW, Path
-from theory.rewards import Reward, bumps_reward, linear_reward, quadratic_reward
+from theory.rewards import (
+    Reward,
+    bumps_reward,
+    check_reward,
+    linear_reward,
+    quadratic_reward,
+)
 from theory.tilt import QUADRATURE_TOLERANCE, Route, Tilt, quadrature_moments, tilt
 from theory.wrappers import Power, Scale, Wrapper
 
@@ -45,10 +51,9 @@ class Problem:
     quadrature_tolerance: float = QUADRATURE_TOLERANCE
 
     def __post_init__(self) -> None:
-        if self.reward.dim != self.base.dim:
-            raise ValueError(
-                f"reward is in d = {self.reward.dim}: allowed is the base's d = {self.base.dim}"
-            )
+        check_reward(self.reward, self.base)
+        check_positive("scale", self.scale)
+        check_choice("route", self.route, get_args(Route))
 
     @property
     def dim(self) -> int:
@@ -122,14 +127,18 @@ def load_problem(name: str) -> Problem:
     """A named problem, or one from a file whose name ends in .toml.
 
     Raises:
-        ValueError: unknown name, or a malformed file (the message names the key at fault).
+        ValueError: unknown name, or a malformed file (the message names it and the key at fault).
         FileNotFoundError: no such file.
     """
     if name.endswith(".toml"):
         file = FilePath(name)
         if not file.is_file():
             raise FileNotFoundError(f"problem = {name!r}: no such file")
-        return parse_problem(file.read_text(encoding="utf-8"), name)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: not text: {error}; allowed is TOML in UTF-8") from error
+        return parse_problem(text, name)
     names = problem_names()
     if name not in names:
         raise ValueError(
@@ -151,12 +160,13 @@ def parse_problem(text: str, origin: str) -> Problem:
         for key, part in (("base", base), ("reward", reward)):
             if not isinstance(part, Mapping):
                 raise ValueError(f"{key} = {part!r}: allowed is a table [{key}]")
-        scale = table.get("scale", 1.0)
+        name, scale = table.get("name", FilePath(origin).stem), table.get("scale", 1.0)
+        _check_name(name)
         check_positive("scale", scale)
         path = table.get("path", "rectified_flow")
         check_choice("path", path, PATHS)
         return Problem(
-            name=str(table.get("name", FilePath(origin).stem)),
+            name=name,
             base=_parse_base(base),
             reward=_parse_reward(reward),
             scale=float(scale),
@@ -165,6 +175,13 @@ def parse_problem(text: str, origin: str) -> Problem:
         )
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
+
+
+def _check_name(name: object) -> None:
+    """Pictures are files of that name."""
+    good = isinstance(name, str) and name and name.isprintable()
+    if not good or "/" in str(name) or "\\" in str(name):
+        raise ValueError(f"name = {name!r}: allowed is printable text without / and \\")
 
 
 def _parse_base(table: Mapping[str, Any]) -> GaussianSum:

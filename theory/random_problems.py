@@ -1,6 +1,6 @@
 """Random problems for the checks: valid by construction, asymmetric, with known difficulty.
 
-d = 1 to 5, K = 1 to 8, condition numbers up to 1e4, spread (standard deviation) of r from 0.05 to 3.
+d = 1 to 5, K = 1 to 8, condition numbers up to 1e4, standard deviation of r from 0.05 to 3.
 Weights are softmaxes, covariances rotations of a given spectrum, rewards rescaled to their spread.
 """
 

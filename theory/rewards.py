@@ -19,19 +19,34 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from theory.checks import as_parameter, check_order, check_symmetric
+from theory.checks import (
+    as_parameter,
+    broadcasts_to,
+    check_dtype,
+    check_instance,
+    check_order,
+    check_points,
+    check_symmetric,
+    tolerance,
+)
 from theory.gaussians import MAX_TERMS, GaussianSum
 
-# exp(a r) of a bump with a h < 0 is an alternating series with relative error 1e-16 exp(2 |a h|):
-# beyond this it misses the quadrature_tight tier (1e-9).
-MAX_NEGATIVE_EXPONENT = 8.0
+# exp(a r) of a bump with a h < 0 is an alternating series, whose relative error grows like
+# exp(2 |a h|). Largest error measured, at a h = -5: 6e-11, -6: 4.6e-10, -6.5: 1.1e-9, -8: 1.5e-8.
+# Beyond -6 it misses the quadrature_tight tier (1e-9).
+MAX_NEGATIVE_EXPONENT = 6.0
 SERIES_REMAINDER = 1e-17
+PRECISION_TOLERANCE = 1e-12
 
 
 class Reward(ABC):
-    """r(x) as a function of points."""
+    """r(x) as a function of points.
+
+    dtype: of the parameters, and of the points it takes; None where any will do.
+    """
 
     dim: int
+    dtype: torch.dtype | None = None
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -73,10 +88,15 @@ class QuadraticReward(Reward):
         return self.vector.shape[-1]
 
     @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.vector.dtype
+
+    @property
     def is_linear(self) -> bool:
         return not bool(self.matrix.any())
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_points(x, self.dim, self.dtype, self.vector.shape[:-1], "the reward")
         quadratic = 0.5 * ((x @ self.matrix) * x).sum(-1)
         linear = (x @ self.vector[..., None])[..., 0]
         return quadratic + linear + self.constant[..., None]
@@ -101,6 +121,7 @@ class QuadraticReward(Reward):
         Raises:
             ValueError: the integral does not exist (scale H outgrows a component's precision).
         """
+        check_reward(self, base)
         a = torch.as_tensor(scale, dtype=base.dtype, device=base.mean.device)[..., None]
         return base.times_exp_quadratic(
             a[..., None, None] * self.matrix[..., None, :, :],
@@ -115,8 +136,8 @@ def linear_reward(
 ) -> QuadraticReward:
     """r(x) = b'x + c."""
     b = as_parameter("vector", vector, 1, "(..., d)")
-    c = torch.as_tensor(constant, dtype=b.dtype).expand(b.shape[:-1])
-    return QuadraticReward(torch.zeros(*b.shape, b.shape[-1], dtype=b.dtype), b, c)
+    H = torch.zeros(*b.shape, b.shape[-1], dtype=b.dtype, device=b.device)
+    return QuadraticReward(H, b, _constant(constant, b))
 
 
 def quadratic_reward(
@@ -125,8 +146,18 @@ def quadratic_reward(
     """r(x) = x'Hx/2 + b'x + c."""
     b = as_parameter("vector", vector, 1, "(..., d)")
     H = as_parameter("matrix", matrix, 2, "(..., d, d)").to(b.dtype)
-    c = torch.as_tensor(constant, dtype=b.dtype).expand(b.shape[:-1])
-    return QuadraticReward(H, b, c)
+    return QuadraticReward(H, b, _constant(constant, b))
+
+
+def _constant(value: float | Tensor, vector: Tensor) -> Tensor:
+    shape = vector.shape[:-1]
+    constant = as_parameter("constant", value, 0, f"() or {tuple(shape)}")
+    if not broadcasts_to(constant.shape, shape):
+        raise ValueError(
+            f"constant has shape {tuple(constant.shape)}: allowed are () and {tuple(shape)}, for "
+            f"a vector of shape {tuple(vector.shape)}"
+        )
+    return constant.to(vector).expand(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +185,8 @@ class BumpReward(Reward):
             )
         check_symmetric("precisions", self.precisions)
         least = torch.linalg.eigvalsh(self.precisions)
-        if bool((least[..., 0] < -1e-12 * least[..., -1].abs()).any()):
+        slack = tolerance(PRECISION_TOLERANCE, least.dtype)
+        if bool((least[..., 0] < -slack * least[..., -1].abs()).any()):
             raise ValueError(
                 f"precisions has smallest eigenvalue {least.min().item():g}: allowed are "
                 "positive semi-definite matrices"
@@ -165,10 +197,15 @@ class BumpReward(Reward):
         return self.centres.shape[-1]
 
     @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return self.centres.dtype
+
+    @property
     def n_bumps(self) -> int:
         return self.heights.shape[-1]
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_points(x, self.dim, self.dtype, self.heights.shape[:-1], "the reward")
         offset = x[..., None, :, :] - self.centres[..., None, :]  # (*b, m, n, d)
         square = ((offset @ self.precisions) * offset).sum(-1)
         return (self.heights[..., None] * torch.exp(-0.5 * square)).sum(-2)
@@ -235,6 +272,7 @@ class BumpReward(Reward):
         coef_n = (sum n)! / prod n_i! prod h_i^n_i (a power), or prod (a h_i)^n_i / n_i! (the
         exponential series) where `scale` is given.
         """
+        check_reward(self, base)
         n = torch.tensor(indices, dtype=base.dtype, device=base.mean.device)  # (T, m)
         heights = self.heights if scale is None else scale[..., None] * self.heights
         size = heights.abs()[..., None, :].log()
@@ -301,6 +339,11 @@ def bumps_reward(
     if isinstance(centres, (list, tuple)):
         centres = [c.tolist() if isinstance(c, Tensor) else c for c in centres]
     c = as_parameter("centres", centres, 2, "(..., m, d)").to(h.dtype)
+    if c.shape[:-1] != h.shape:
+        raise ValueError(
+            f"centres has shape {tuple(c.shape)}: allowed is (..., m, d) with "
+            f"(..., m) = {tuple(h.shape)}, the shape of heights"
+        )
     if (widths is None) == (precisions is None):
         raise ValueError(
             f"widths = {widths!r} and precisions = {precisions!r}: allowed is exactly one"
@@ -331,16 +374,36 @@ class CallableReward(Reward):
     breakpoints: tuple[float, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
-        value = self.function(x.reshape(-1, self.dim))
-        if value.shape != x.reshape(-1, self.dim).shape[:1]:
+        check_points(x, self.dim, None)
+        points = x.reshape(-1, self.dim)
+        value = self.function(points)
+        check_dtype("what the reward returned", value, x.dtype, "x")
+        if value.shape != points.shape[:1]:
             raise ValueError(
                 f"the reward returned shape {tuple(value.shape)} for points of shape "
-                f"{tuple(x.reshape(-1, self.dim).shape)}: allowed is one value a point"
+                f"{tuple(points.shape)}: allowed is one value a point"
             )
         return value.reshape(x.shape[:-1])
 
     def bounds(self) -> tuple[float, float]:
         return -math.inf, math.inf
+
+
+def check_reward(reward: Reward, base: GaussianSum) -> None:
+    """The reward can be asked about draws of the base.
+
+    Raises:
+        ValueError: their dimensions differ.
+        TypeError: their dtypes differ, or the reward is no Reward.
+    """
+    check_instance("reward", reward, Reward)
+    if reward.dim != base.dim:
+        raise ValueError(f"reward is in d = {reward.dim}: allowed is the base's d = {base.dim}")
+    if reward.dtype not in (None, base.dtype):
+        raise TypeError(
+            f"reward has dtype {reward.dtype}, the base has {base.dtype}: allowed is one dtype for "
+            "both (convert one with .to(dtype))"
+        )
 
 
 def _series_order(size: float) -> int:

@@ -16,12 +16,12 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from theory.checks import check_choice, check_points
+from theory.checks import check_choice, check_instance, check_points
 from theory.conditional import ClippedLinearTilt, ConditionalTilt, PolynomialTilt, moments_of
 from theory.gaussians import GaussianSum
 from theory.posterior import Posterior
 from theory.quadrature import QuadratureMoments, QuadratureTilt, check_resolution, nodes_at
-from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward
+from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward, check_reward
 from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
 
 Route = Literal["closed", "quadrature"]
@@ -78,10 +78,11 @@ def tilt(
             Phi(r) takes negative values (it is no density then); the closed form does not exist
             or is too large (the message says so; route='quadrature' may serve, d <= 2); unknown
             route; reward and base of different dimension.
+        TypeError: reward and base of different dtype; reward or wrapper of another kind.
     """
     check_choice("route", route, get_args(Route))
-    if reward.dim != base.dim:
-        raise ValueError(f"reward is in d = {reward.dim}: allowed is the base's d = {base.dim}")
+    check_instance("wrapper", wrapper, Wrapper)
+    check_reward(reward, base)
     _check_positive(reward, wrapper, base)
     law: GaussianSum | None = None
     conditional: ConditionalTilt | None = None
@@ -209,8 +210,10 @@ def quadrature_moments(
 
     Raises:
         ValueError: the mean, the variance or the covariance with X_1 of r under the base are not
-            resolved to quadrature_tolerance.
+            resolved to quadrature_tolerance; reward and base of different dimension.
+        TypeError: reward and base of different dtype.
     """
+    check_reward(reward, base)
     cuts = reward.breakpoints if isinstance(reward, CallableReward) else ()
 
     def blind(count: int) -> Tensor:

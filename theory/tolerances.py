@@ -28,9 +28,11 @@ class Tier:
     def error(self, actual: ArrayLike, expected: ArrayLike, scale: float = 0.0) -> float:
         """Largest error relative to max(|expected|, scale)."""
         a, b = np.asarray(actual, dtype=float), np.asarray(expected, dtype=float)
-        size = np.maximum(np.abs(b), scale)
-        gap = np.abs(a - b)
-        ratio = np.divide(gap, size, out=np.where(gap == 0, 0.0, np.inf), where=size > 0)
+        size = np.maximum(np.abs(b), np.asarray(scale, dtype=float))
+        # Equal values agree, infinite ones and those without a size too; nan never does.
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            gap = np.where(a == b, 0.0, np.abs(a - b))
+            ratio = np.where(gap == 0, 0.0, np.where(np.isinf(b), np.inf, gap / size))
         return float(np.max(ratio, initial=0.0))
 
     def holds(self, actual: ArrayLike, expected: ArrayLike, scale: float = 0.0) -> bool:

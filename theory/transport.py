@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from theory.checks import check_points, check_positive
+from theory.checks import check_order, check_points, check_positive
 from theory.fields import ExactField
 
 RTOL = 1e-9
@@ -115,6 +115,7 @@ class FlowLaw:
 
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """n starting points, (n, d)."""
+        check_order("n", n, 1)
         noise = torch.randn(
             n, self.dim, dtype=self.field.dtype, device=generator.device, generator=generator
         )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.checks import check_finite, check_order, check_positive
+from theory.checks import check_finite, check_order, check_positive, check_scale
 
 MAX_ORDER = 32
 Scale = float | Tensor
@@ -56,14 +56,6 @@ def _point(value: Scale, r: Tensor) -> Scale:
     return value[..., None] if isinstance(value, Tensor) and value.ndim else value
 
 
-def _check_scale(name: str, value: Scale) -> None:
-    if isinstance(value, Tensor):
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{name} = {value.tolist()}: allowed are finite numbers")
-    else:
-        check_finite(name, value)
-
-
 @dataclass(frozen=True)
 class Exponential(Wrapper):
     """exp(scale r)."""
@@ -71,7 +63,7 @@ class Exponential(Wrapper):
     scale: Scale = 1.0
 
     def __post_init__(self) -> None:
-        _check_scale("scale", self.scale)
+        check_scale("scale", self.scale)
 
     def __call__(self, r: Tensor) -> Tensor:
         return torch.exp(_point(self.scale, r) * r)
@@ -131,7 +123,7 @@ class TruncatedExponential(Polynomial):
     order: int = 1
 
     def __post_init__(self) -> None:
-        _check_scale("scale", self.scale)
+        check_scale("scale", self.scale)
         check_order("order", self.order, 1, MAX_ORDER)
 
     @property

@@ -1,0 +1,1 @@
+"""Plumbline's figures: one module a figure; each reads theory, none trains."""

@@ -1,0 +1,114 @@
+"""`python -m figures`: make the figures, their numbers, and compare with the reference."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from figures import reference
+from figures.result import SETTINGS, Result
+from theory.checks import check_choice
+from theory.draw import save
+
+FIGURES = {
+    "figure1": "Figure 1 a-c of the note (liu): base, reward, NFT's exact law and three targets",
+    "figure2": "Figure 2 a-c of the note (liu): the exact laws of Phi-weighted optima",
+    "order_of_error": "error of field and law against a, with slopes, orders 1 (NFT) to 4",
+    "nearest_target": "the target nearest to NFT's law, as a map over two parameters",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(prog="python -m figures", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("make", help="draw figures, write their numbers, compare them")
+    make.add_argument("--only", nargs="+", metavar="NAME", help="some of them (see `list`)")
+    make.add_argument("--setting", default="full", help="full, or small: coarser and quicker")
+    make.add_argument("--out", type=Path, default=Path("results/figures"))
+    make.add_argument("--update", action="store_true", help="rewrite the committed reference")
+    make.add_argument("--json", action="store_true", help="print a summary as data")
+    listing = commands.add_parser("list", help="the figures")
+    listing.add_argument("--json", action="store_true")
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 where every number matches its reference, 1 where not, 2 for bad input."""
+    options = parser().parse_args(arguments)
+    if options.command == "list":
+        return _list(options.json)
+    try:
+        check_choice("--setting", options.setting, SETTINGS)
+        names = options.only or list(FIGURES)
+        for name in names:
+            check_choice("--only", name, FIGURES)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    mpl.use("Agg")
+    torch.set_num_threads(1)
+    try:
+        return _make(names, options)
+    except OSError as error:
+        print(f"error: --out = {str(options.out)!r}: {error}", file=sys.stderr)
+        return 2
+
+
+def _list(as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(FIGURES, indent=2))
+        return 0
+    table = Table("figure", "what it shows", highlight=False)
+    for name, text in FIGURES.items():
+        table.add_row(name, text)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 0
+
+
+def _make(names: Sequence[str], options: argparse.Namespace) -> int:
+    console = Console(stderr=options.json, width=None if sys.stderr.isatty() else 120)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    summary = []
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True,
+                  disable=not console.is_terminal) as progress:  # fmt: skip
+        task = progress.add_task("figures", total=len(names))
+        for name in names:
+            progress.update(task, description=name)
+            start = time.process_time()
+            result: Result = import_module(f"figures.{name}").make(options.setting)
+            pictures = save(result.figure, options.out, name)
+            numbers = reference.write(options.out, name, result.numbers)
+            if options.update:
+                folder = Path(reference.__file__).parent / "reference" / options.setting
+                reference.write(folder, name, result.numbers)
+            wrong = reference.check(options.setting, name, result.numbers)
+            seconds = time.process_time() - start
+            files = [str(p) for p in (*pictures, numbers)]
+            summary.append({"figure": name, "cpu_seconds": seconds, "files": files, "wrong": wrong})
+            verdict = "matches the reference" if not wrong else f"{len(wrong)} numbers differ"
+            console.print(
+                f"{name}: {seconds:.1f} CPU-s, {verdict}; {', '.join(files)}",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            for line in wrong[:10]:
+                console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+            progress.advance(task)
+    if options.json:
+        print(json.dumps(summary, indent=2))
+    return 1 if any(row["wrong"] for row in summary) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Figure 1 of the note (liu): base, reward, and DiffusionNFT's exact law against three targets."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import torch
+
+from figures.laws import compare, note_wrappers, sampled, window
+from figures.result import Result
+from theory.draw import BLACK, GREEN, ORANGE, PURPLE, SKY, use_style
+from theory.problem import load_problem
+
+NFT_BETA = 1.0
+
+
+def make(setting: str) -> Result:
+    """Panels a-c; cheap enough to be the same in both settings."""
+    del setting
+    problem = load_problem("note_1d")
+    scale = 2 / NFT_BETA
+    found = compare(problem, problem.nft_field(NFT_BETA), scale)
+    points = torch.as_tensor(found.axis)[:, None]
+    base = problem.base.log_density(points).exp().numpy()
+    reward = problem.reward(points).numpy()
+    goals = {name: law.density for name, law in found.targets.items()}
+
+    use_style()
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(10.5, 3.1), layout="constrained", width_ratios=[1, 1, 1.5]
+    )
+    limits = window(found.axis, [base, found.law.density, *goals.values()])
+    left.fill_between(found.axis, base, color="0.8", lw=0)
+    left.plot(found.axis, base, color=BLACK, lw=1.2)
+    left.set(title="(a) base density π₁", ylabel="density")
+    middle.plot(found.axis, reward, color=BLACK, lw=1.4)
+    middle.set(title="(b) reward r", ylabel="r(x)", ylim=(0, 1.08))
+    right.fill_between(
+        found.axis, found.law.density, color=SKY, alpha=0.5, lw=0,
+        label=f"NFT v*, nft_beta = {NFT_BETA:g}: exact law",
+    )  # fmt: skip
+    styles = {"exp": (PURPLE, "-"), "order 1": (ORANGE, "--"), "order 2": (GREEN, ":")}
+    for name, wrapper in note_wrappers(scale).items():
+        color, dash = styles[name]
+        label = f"π₁·({wrapper.label})/Z   TV {found.distances[name]['TV']:.3f}"
+        right.plot(found.axis, goals[name], color=color, ls=dash, lw=1.6, label=label)
+    right.set(title="(c) what it samples, and three targets", ylabel="density")
+    right.set_ylim(0, 1.45 * max(found.law.density.max(), *(g.max() for g in goals.values())))
+    right.legend(fontsize=8, loc="upper left")
+    for axes in (left, middle, right):
+        axes.set(xlabel="x", xlim=limits)
+    left.set_ylim(0, None)
+    return Result(
+        figure,
+        {
+            "distances": found.distances,
+            "x": sampled(found.axis),
+            "law": sampled(found.law.density),
+            "targets": {name: sampled(goal) for name, goal in goals.items()},
+        },
+    )

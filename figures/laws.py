@@ -1,0 +1,56 @@
+"""Exact laws on a grid, shared by the figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from theory.divergences import Array, GridLaw, grid_distances
+from theory.fields import ExactField
+from theory.problem import Problem
+from theory.report import candidate_wrappers, flow_on_grid, make_grid, tilt_on_grid
+from theory.wrappers import Wrapper
+
+TARGETS = {"exp": 0, "order 1": 1, "order 2": 2}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A field's law, three targets at one scale, and the distances between them."""
+
+    axis: Array
+    law: GridLaw
+    targets: dict[str, GridLaw]
+    distances: dict[str, dict[str, float]]
+
+
+def note_wrappers(scale: float) -> dict[str, Wrapper]:
+    """exp(a r), 1 + a r, 1 + a r + (a r)^2/2: the note's three."""
+    found = candidate_wrappers(scale)
+    return {name: found[i] for name, i in TARGETS.items()}
+
+
+def compare(problem: Problem, field: ExactField, scale: float) -> Comparison:
+    """The law of the field's ODE against the note's three targets, d = 1."""
+    tilts = {name: problem.tilt(w) for name, w in note_wrappers(scale).items()}
+    axes = make_grid(problem, field, tilts)
+    law = flow_on_grid(field, axes)
+    targets = {name: tilt_on_grid(t, axes) for name, t in tilts.items()}
+    distances = {
+        name: {k: d.value for k, d in grid_distances(law, goal).items()}
+        for name, goal in targets.items()
+    }
+    return Comparison(axes[0], law, targets, distances)
+
+
+def window(axis: Array, densities: list[Array], least: float = 2e-4) -> tuple[float, float]:
+    """Where any of the densities is worth showing."""
+    keep = np.max(densities, axis=0) > least
+    return float(axis[keep][0]), float(axis[keep][-1])
+
+
+def sampled(values: Array, count: int = 25) -> list[float]:
+    """A few of many values, for the numbers file."""
+    index = np.linspace(0, len(values) - 1, count).round().astype(int)
+    return [float(v) for v in values[index]]

@@ -1,0 +1,64 @@
+"""Comparing a run's numbers with the committed reference, number by number.
+
+Every number must agree to the `quadrature` tier of its own size or of 1, whichever is larger (the
+fields' and laws' natural scale); fitted slopes and what is counted, exactly as good.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from theory.tolerances import QUADRATURE
+
+Leaf = tuple[str, Any]
+
+
+def reference_text(setting: str, name: str) -> str | None:
+    """The committed JSON of a figure, or None where there is none."""
+    file = resources.files("figures").joinpath(f"reference/{setting}/{name}.json")
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def leaves(data: Any, where: str = "") -> list[Leaf]:
+    """(path, value) of every number and string in nested data."""
+    if isinstance(data, dict):
+        return [leaf for k, v in data.items() for leaf in leaves(v, f"{where}.{k}" if where else k)]
+    if isinstance(data, list):
+        return [leaf for i, v in enumerate(data) for leaf in leaves(v, f"{where}[{i}]")]
+    return [(where, data)]
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What differs, one line each; empty where everything agrees."""
+    ours, theirs = dict(leaves(found)), dict(leaves(expected))
+    lines = [f"{key}: missing" for key in theirs.keys() - ours.keys()]
+    lines += [f"{key}: not in the reference" for key in ours.keys() - theirs.keys()]
+    for key in ours.keys() & theirs.keys():
+        a, b = ours[key], theirs[key]
+        if isinstance(a, float) and isinstance(b, (int, float)):
+            if not (math.isfinite(a) and QUADRATURE.holds(a, float(b), 1.0)):
+                lines.append(f"{key}: {a!r}, reference {b!r} (tier {QUADRATURE.name})")
+        elif a != b:
+            lines.append(f"{key}: {a!r}, reference {b!r}")
+    return sorted(lines)
+
+
+def check(setting: str, name: str, numbers: dict[str, Any]) -> list[str]:
+    """Differences to the committed reference, or the line that says it is missing."""
+    text = reference_text(setting, name)
+    if text is None:
+        return [f"no reference figures/reference/{setting}/{name}.json; make it with --update"]
+    return differences(json.loads(json.dumps(numbers)), json.loads(text))
+
+
+def write(folder: Path, name: str, numbers: dict[str, Any]) -> Path:
+    """NAME.json, atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, draft = folder / f"{name}.json", folder / f".{name}.json.part"
+    draft.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+    return path

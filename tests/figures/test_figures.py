@@ -1,0 +1,96 @@
+"""Figures: numbers match the reference and the comparison notices when they do not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from figures import reference
+from figures.__main__ import FIGURES, main
+from figures.order_of_error import fitted_slope
+from figures.result import SETTINGS
+from theory.tolerances import QUADRATURE
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The two figures of the note, once."""
+    folder = tmp_path_factory.mktemp("figures")
+    status = main(
+        ["make", "--setting", "small", "--only", "figure1", "figure2", "--out", str(folder)]
+    )
+    return status, folder
+
+
+def test_note_figures_match_the_reference(made):
+    status, folder = made
+    assert status == 0
+    for name in ("figure1", "figure2"):
+        assert (folder / f"{name}.pdf").stat().st_size > 5000
+        pixels = image.imread(folder / f"{name}.png")[..., :3]
+        assert pixels.std() > 0.05, "blank"
+        colours = np.unique((pixels.reshape(-1, 3) * 15).round().astype(int), axis=0)
+        assert len(colours) > 20
+        numbers = json.loads((folder / f"{name}.json").read_text())
+        assert reference.check("small", name, numbers) == []
+
+
+def test_comparison_sees_a_changed_number(made):
+    numbers = json.loads((made[1] / "figure1.json").read_text())
+    off = json.loads(json.dumps(numbers))
+    off["law"][7] += 10 * QUADRATURE.rtol
+    off["distances"].pop("exp")
+    off["extra"] = float("nan")
+    lines = reference.differences(off, numbers)
+    assert len(lines) == 1 + len(numbers["distances"]["exp"]) + 1
+    assert any(line.startswith("law[7]") for line in lines)
+
+
+def test_every_figure_has_a_reference_in_both_settings():
+    for setting in SETTINGS:
+        for name in FIGURES:
+            assert reference.reference_text(setting, name), (setting, name)
+
+
+def test_slopes_of_the_reference_are_the_orders():
+    """Order n leaves an error of order a^{n+1}, in the field and in the law (claim L8)."""
+    slopes = json.loads(reference.reference_text("full", "order_of_error"))["slopes"]
+    for order in (1, 2, 3, 4):
+        for what in ("field", "law"):
+            # Higher terms of the series bend the line by about a / 10 over the fitted decade.
+            assert abs(slopes[f"{what} {order}"] - (order + 1)) < 0.1
+
+
+def test_slope_is_fitted_above_the_floor_only():
+    a = np.geomspace(0.01, 1, 21)
+    errors = 3 * a**4
+    assert QUADRATURE.holds(fitted_slope(a, errors, 0.0), 4.0)
+    assert QUADRATURE.holds(fitted_slope(a, np.maximum(errors, 1e-5), 1e-6), 4.0)
+    assert not QUADRATURE.holds(fitted_slope(a, np.maximum(errors, 1e-5), 1e-9), 4.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["make", "--setting", "huge"], "--setting = 'huge': allowed are 'small', 'full'"),
+        (["make", "--only", "figure9"], "--only = 'figure9': allowed are 'figure1'"),
+    ],
+)
+def test_bad_input(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_out_that_is_a_file(tmp_path, capsys):
+    file = tmp_path / "taken"
+    file.write_text("")
+    assert main(["make", "--only", "figure1", "--setting", "small", "--out", str(file)]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_list(capsys):
+    assert main(["list", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(FIGURES)
