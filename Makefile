@@ -53,6 +53,7 @@ format: $(STAMP) ## let the formatter rewrite the code
 
 bench: $(STAMP) ## measure the floors: accuracy, speed ratios, CPU-seconds (about 5 minutes)
 	$(PY) -m theory bench
+	$(PY) -m figures make --out results/bench-figures
 
 toys verify train audit:
 	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FALSE_FAILURE_RATE = 1e-6
+# How far higher terms may bend a slope that is fitted over the smallest decade of a figure.
+SLOPE = 0.1
 TRAINED_SHARE = 0.05
 
 

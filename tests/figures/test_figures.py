@@ -12,7 +12,7 @@ from figures import reference
 from figures.__main__ import FIGURES, main
 from figures.order_of_error import fitted_slope
 from figures.result import SETTINGS
-from theory.tolerances import QUADRATURE
+from theory.tolerances import QUADRATURE, SLOPE
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,7 @@ def test_slopes_of_the_reference_are_the_orders():
     slopes = json.loads(reference.reference_text("full", "order_of_error"))["slopes"]
     for order in (1, 2, 3, 4):
         for what in ("field", "law"):
-            # Higher terms of the series bend the line by about a / 10 over the fitted decade.
-            assert abs(slopes[f"{what} {order}"] - (order + 1)) < 0.1
+            assert abs(slopes[f"{what} {order}"] - (order + 1)) < SLOPE
 
 
 def test_slope_is_fitted_above_the_floor_only():
