@@ -39,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--out", type=Path, default=Path("results/figures"))
     make.add_argument("--update", action="store_true", help="rewrite the committed reference")
     make.add_argument("--json", action="store_true", help="print a summary as data")
+    checking = commands.add_parser(
+        "check", help="check files that `make` wrote: there, not blank, numbers as the reference"
+    )
+    checking.add_argument("--setting", default="full")
+    checking.add_argument("--out", type=Path, default=Path("results/figures"))
     listing = commands.add_parser("list", help="the figures")
     listing.add_argument("--json", action="store_true")
     return main
@@ -51,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list(options.json)
     try:
         check_choice("--setting", options.setting, SETTINGS)
+        if options.command == "check":
+            return _check(options.out, options.setting)
         names = options.only or list(FIGURES)
         for name in names:
             check_choice("--only", name, FIGURES)
@@ -75,6 +82,14 @@ def _list(as_json: bool) -> int:
         table.add_row(name, text)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
+
+
+def _check(out: Path, setting: str) -> int:
+    wrong = [line for name in FIGURES for line in reference.check_files(out, setting, name)]
+    for line in wrong:
+        print(line)
+    print(f"{out}: {len(FIGURES)} figures checked, {len(wrong)} faults")
+    return 1 if wrong else 0
 
 
 def _make(names: Sequence[str], options: argparse.Namespace) -> int:

@@ -12,7 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from matplotlib import image
+
 from theory.tolerances import QUADRATURE
+
+# Standard deviation of the pixels; the committed figures have 0.1 to 0.3.
+LEAST_CONTRAST = 0.03
 
 Leaf = tuple[str, Any]
 
@@ -53,6 +58,27 @@ def check(setting: str, name: str, numbers: dict[str, Any]) -> list[str]:
     if text is None:
         return [f"no reference figures/reference/{setting}/{name}.json; make it with --update"]
     return differences(json.loads(json.dumps(numbers)), json.loads(text))
+
+
+def check_files(folder: Path, setting: str, name: str) -> list[str]:
+    """Faults of a figure's files in `folder`: missing, blank, or unlike the reference."""
+    faults = []
+    for ending in ("png", "pdf", "json"):
+        path = folder / f"{name}.{ending}"
+        if not path.is_file() or path.stat().st_size == 0:
+            faults.append(f"{path}: missing or empty")
+    if faults:
+        return faults
+    if is_blank(folder / f"{name}.png"):
+        faults.append(f"{folder / name}.png: blank")
+    numbers = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return faults + [f"{name}: {line}" for line in check(setting, name, numbers)]
+
+
+def is_blank(picture: Path) -> bool:
+    """Whether a PNG holds (almost) one colour only."""
+    pixels = image.imread(picture)[..., :3]
+    return bool(pixels.std() < LEAST_CONTRAST)
 
 
 def write(folder: Path, name: str, numbers: dict[str, Any]) -> Path:

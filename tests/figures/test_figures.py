@@ -30,12 +30,21 @@ def test_note_figures_match_the_reference(made):
     assert status == 0
     for name in ("figure1", "figure2"):
         assert (folder / f"{name}.pdf").stat().st_size > 5000
-        pixels = image.imread(folder / f"{name}.png")[..., :3]
-        assert pixels.std() > 0.05, "blank"
-        colours = np.unique((pixels.reshape(-1, 3) * 15).round().astype(int), axis=0)
-        assert len(colours) > 20
-        numbers = json.loads((folder / f"{name}.json").read_text())
-        assert reference.check("small", name, numbers) == []
+        assert reference.check_files(folder, "small", name) == []
+
+
+def test_check_sees_blank_missing_and_changed_files(made, tmp_path):
+    for path in made[1].glob("figure*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    image.imsave(tmp_path / "figure1.png", np.ones((80, 120, 3)))
+    assert reference.check_files(tmp_path, "small", "figure1") == [f"{tmp_path}/figure1.png: blank"]
+    (tmp_path / "figure2.pdf").write_bytes(b"")
+    assert "missing or empty" in reference.check_files(tmp_path, "small", "figure2")[0]
+    numbers = json.loads((tmp_path / "figure1.json").read_text())
+    numbers["law"][3] += 1.0
+    reference.write(tmp_path, "figure1", numbers)
+    assert any("law[3]" in line for line in reference.check_files(tmp_path, "small", "figure1"))
+    assert main(["check", "--setting", "small", "--out", str(tmp_path)]) == 1
 
 
 def test_comparison_sees_a_changed_number(made):
