@@ -130,7 +130,7 @@ def _projection(axes: Axes, report: LawReport) -> None:
     direction = report.samples["law"].mean(0) - report.samples["base"].mean(0)
     direction = direction / np.linalg.norm(direction)
     edges = np.histogram_bin_edges(
-        np.concatenate([v @ direction for v in report.samples.values()]), bins=70
+        np.concatenate([v @ direction for v in report.samples.values()]), bins=45
     )
     axes.hist(
         report.samples["law"] @ direction, edges.tolist(), density=True, color=SKY, alpha=0.45,

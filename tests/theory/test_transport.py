@@ -122,6 +122,19 @@ def test_samples_follow_the_law():
     assert gap(problem.tilt(Exponential(2.0)).law.cdf(x)) > bound
 
 
+@pytest.mark.parametrize("name", ["note_1d", "bump_2d"])
+def test_moments_of_laws(name):
+    """Mean and covariance of what a tilt's field samples are its mixture's; the base's are not."""
+    problem = load_problem(name)
+    target = problem.tilt(Exponential(problem.scale))
+    field = problem.tilted_field(target.wrapper)
+    axes = tuple(axis[:: problem.dim] for axis in make_grid(problem, field, {"exp": target}))
+    mean, cov = flow_on_grid(field, axes).moments()
+    assert QUADRATURE.holds(mean, target.law.expectation(), scale=1.0)
+    assert QUADRATURE.holds(cov, target.law.covariance(), scale=1.0)
+    assert not QUADRATURE.holds(mean, problem.base.expectation(), scale=1.0)
+
+
 # --- SDEs ---------------------------------------------------------------------------------------
 
 GRID = np.linspace(-7, 7, 1201)
