@@ -5,6 +5,9 @@ log q(y) = log N(x_0; 0, sigma_0^2 I) - int_0^1 div v(X_t, t) dt along the path 
 from them; nothing is interpolated. torchdiffeq's dopri8 with the largest error over the batch in
 control, so that the worst point meets the tolerance too.
 
+On paths with alpha_0 > 0 (VP, VE) that start is not X_0's law under the base: the small bias that
+it leaves is part of what such a model samples, and of the law found here.
+
 In d = 1 the flow is monotone: cdf and quantiles follow from where points come from.
 Shapes: points (*b, n, d). All in the field's dtype; use float64.
 """
