@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import torch
 
-from figures.laws import compare, note_wrappers, sampled, window
+from figures.laws import PLACES, compare, note_wrappers, sampled, window
 from figures.result import Result
 from theory.draw import BLACK, GREEN, ORANGE, PURPLE, SKY, use_style
 from theory.problem import load_problem
@@ -53,8 +53,8 @@ def make(setting: str) -> Result:
         figure,
         {
             "distances": found.distances,
-            "x": sampled(found.axis),
-            "law": sampled(found.law.density),
-            "targets": {name: sampled(goal) for name, goal in goals.items()},
+            "x": PLACES.tolist(),
+            "law": sampled(found.axis, found.law.density),
+            "targets": {name: sampled(found.axis, goal) for name, goal in goals.items()},
         },
     )

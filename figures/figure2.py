@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 
-from figures.laws import compare, note_wrappers, sampled, window
+from figures.laws import PLACES, compare, note_wrappers, sampled, window
 from figures.result import Result
 from theory.divergences import grid_distances
 from theory.draw import BLACK, SKY, VERMILION, use_style
@@ -25,7 +25,7 @@ def make(setting: str) -> Result:
     nft = compare(problem, problem.nft_field(2 / SCALE), SCALE)
     use_style()
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.1), layout="constrained", sharey=True)
-    numbers: dict[str, object] = {"x": sampled(nft.axis), "laws": {}, "tv_to_target": {}}
+    numbers: dict[str, object] = {"x": PLACES.tolist(), "laws": {}, "tv_to_target": {}}
     shown = [nft.law.density, *(t.density for t in nft.targets.values())]
     for axes, letter, (name, wrapper) in zip(
         panels, "abc", note_wrappers(SCALE).items(), strict=True
@@ -46,7 +46,7 @@ def make(setting: str) -> Result:
         axes.set(title=f"({letter}) Φ = {wrapper.label}", xlabel="x")
         axes.set(xlim=window(nft.axis, shown), ylim=(0, 1.55 * max(s.max() for s in shown)))
         axes.legend(fontsize=8, loc="upper left")
-        numbers["laws"][name] = sampled(law.density)  # type: ignore[index]
+        numbers["laws"][name] = sampled(nft.axis, law.density)  # type: ignore[index]
         numbers["tv_to_target"][name] = tv  # type: ignore[index]
     panels[0].set_ylabel("density")
     return Result(figure, dict(numbers))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from theory.divergences import Array, GridLaw, grid_distances
 from theory.fields import ExactField
 from theory.problem import Problem
-from theory.report import candidate_wrappers, flow_on_grid, make_grid, tilt_on_grid
-from theory.wrappers import Wrapper
+from theory.report import flow_on_grid, make_grid, tilt_on_grid
+from theory.wrappers import Exponential, TruncatedExponential, Wrapper
 
-TARGETS = {"exp": 0, "order 1": 1, "order 2": 2}
+PLACES = np.linspace(-4.0, 5.0, 37)
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Comparison:
 
 def note_wrappers(scale: float) -> dict[str, Wrapper]:
     """exp(a r), 1 + a r, 1 + a r + (a r)^2/2: the note's three."""
-    found = candidate_wrappers(scale)
-    return {name: found[i] for name, i in TARGETS.items()}
+    return {
+        "exp": Exponential(scale),
+        "order 1": TruncatedExponential(scale, 1),
+        "order 2": TruncatedExponential(scale, 2),
+    }
 
 
 def compare(problem: Problem, field: ExactField, scale: float) -> Comparison:
@@ -50,7 +54,6 @@ def window(axis: Array, densities: list[Array], least: float = 2e-4) -> tuple[fl
     return float(axis[keep][0]), float(axis[keep][-1])
 
 
-def sampled(values: Array, count: int = 25) -> list[float]:
-    """A few of many values, for the numbers file."""
-    index = np.linspace(0, len(values) - 1, count).round().astype(int)
-    return [float(v) for v in values[index]]
+def sampled(axis: Array, values: Array) -> list[float]:
+    """A curve at PLACES, for the numbers file (the grid itself depends on the last digits)."""
+    return [float(v) for v in CubicSpline(axis, values)(PLACES)]

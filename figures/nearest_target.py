@@ -14,7 +14,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 
 from figures.result import Result
-from theory.divergences import Array
+from theory.divergences import Array, integral_of_absolute
 from theory.draw import GREEN, ORANGE, PURPLE, SKY, use_style
 from theory.gaussians import GaussianSum
 from theory.problem import Problem, load_problem
@@ -27,6 +27,7 @@ NAMES = ("exp(ar)", "1+ar", "1+ar+(ar)²/2", "1+ar+(ar)²/2+(ar)³/6")
 COLORS = (PURPLE, ORANGE, GREEN, SKY)
 RTOL, ATOL = 1e-6, 1e-8
 POINTS = 301
+UNDECIDED = 1e-3
 
 
 def make(setting: str) -> Result:
@@ -40,7 +41,10 @@ def make(setting: str) -> Result:
     norm = BoundaryNorm(np.arange(len(NAMES) + 1) - 0.5, len(NAMES))
     left.pcolormesh(centres, scales, nearest.T, cmap=ListedColormap(COLORS), norm=norm)
     step = (centres[1] - centres[0]) / 2, (scales[1] - scales[0]) / 2
-    left.set(title="nearest target in TV")
+    ordered = np.sort(distances, -1)
+    close = np.argwhere(ordered[..., 1] - ordered[..., 0] < UNDECIDED)
+    left.plot(centres[close[:, 0]], scales[close[:, 1]], ".", ms=3, color="k")
+    left.set(title=f"nearest target in TV (dots: by less than {UNDECIDED:g})")
     handles = [
         Patch(facecolor=c, edgecolor="0.3", label=n) for c, n in zip(COLORS, NAMES, strict=True)
     ]
@@ -59,14 +63,12 @@ def make(setting: str) -> Result:
         )
     left.annotate("the note's case", (2.0, 2.0), (2.15, 2.25), fontsize=8)
     figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=4)
-    shares = {name: float((nearest == i).mean()) for i, name in enumerate(NAMES)}
     return Result(
         figure,
         {
             "centres": centres.tolist(),
             "scales": scales.tolist(),
             "tv": {name: distances[..., i].tolist() for i, name in enumerate(NAMES)},
-            "share_nearest": shares,
         },
     )
 
@@ -93,6 +95,6 @@ def tv_table(centres: Array, scales: Array) -> Array:
     targets += [
         polynomial_sum(base, reward, TruncatedExponential(a, n)).normalised() for n in (1, 2, 3)
     ]
-    h = float(axis[1] - axis[0])
-    rows = [0.5 * (law - t.density(points)).abs().sum(-1).numpy() * h for t in targets]
-    return np.stack(rows, -1).reshape(len(centres), len(scales), len(targets))
+    gaps = [(law - t.density(points)).numpy() for t in targets]
+    rows = [[0.5 * integral_of_absolute(axis, row) for row in gap] for gap in gaps]
+    return np.array(rows).T.reshape(len(centres), len(scales), len(targets))

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     law.add_argument("--problem", required=True, help="a named problem, or a path to a .toml file")
     law.add_argument("--field", required=True, choices=FIELDS)
-    law.add_argument("--nft-beta", type=float, default=1.0, help="NFT's mixing strength (1)")
+    law.add_argument("--nft-beta", type=float, help="NFT's mixing strength, of --field nft (1)")
     law.add_argument("--scale", type=float, help="inverse temperature (the problem's)")
     law.add_argument(
         "--order", type=int, default=2, help="of --field cumulant, --wrapper truncated"
@@ -119,7 +119,7 @@ def _law(options: argparse.Namespace) -> int:
         problem,
         options.field,
         nft_beta=options.nft_beta,
-        scale=scale,
+        scale=options.scale,
         order=options.order,
         wrapper=_wrapper(options, scale),
     )
@@ -179,7 +179,8 @@ def _print_report(report: LawReport, paths: list[Path]) -> None:
         f"std {_row(report.std)}{mass}",
         highlight=False,
     )
-    console.print(f"nearest in TV: {report.nearest}", highlight=False)
+    tied = f"; not told from it: {', '.join(report.tied)}" if report.tied else ""
+    console.print(f"nearest in TV: {report.nearest}{tied}", highlight=False)
     for target, reason in report.refused.items():
         console.print(
             f"not a target: {target}: {reason}", highlight=False, markup=False, style="dim"

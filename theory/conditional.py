@@ -264,8 +264,8 @@ class ClippedLinearTilt(ConditionalTilt):
         ).expand(nu.shape)
         tiny = torch.finfo(nu.dtype).tiny
         safe = spread.clamp_min(tiny)
-        log_below = nu + 0.5 * spread**2 + torch.special.log_ndtr((tau - nu - spread**2) / safe)
-        log_above = tau + torch.special.log_ndtr((nu - tau) / safe)
+        log_below = nu + 0.5 * spread**2 + _log_ndtr((tau - nu - spread**2) / safe)
+        log_above = tau + _log_ndtr((nu - tau) / safe)
         log_own = torch.logaddexp(log_below, log_above)
         log_weights = post.weights.log() + log_own  # mixtures only: weights are positive
         log_mass = torch.logsumexp(log_weights, -2)
@@ -273,6 +273,11 @@ class ClippedLinearTilt(ConditionalTilt):
         stein = a * (log_below - log_own).exp()
         move = post.component_displacements.mT + stein[..., None] * slope
         return log_mass, torch.ones_like(log_mass), (tilted[..., None] * move).sum(-3)
+
+
+def _log_ndtr(z: Tensor) -> Tensor:
+    """log of the normal cdf; beyond 1e4 its gradient would be 0 * inf where the spread is zero."""
+    return torch.special.log_ndtr(z.clamp(-1e4, 1e4))
 
 
 def moments_of(base: GaussianSum, reward: Reward) -> MomentSource:

@@ -38,7 +38,8 @@ class Diffusion:
     """g(t): a constant, or a multiple of the memoryless schedule g^2 = 2 eta.
 
     start: where integration begins. 0 for constants; for eta-schedules, which are infinite at
-    t = 0, a positive time: what the start law gets wrong there is forgotten like start^2.
+    t = 0, a positive time: what the start law gets wrong there is forgotten like
+    start^(1 + multiple), multiple = 1 being the memoryless schedule.
     """
 
     constant: float | None = None
@@ -59,6 +60,13 @@ class Diffusion:
         if start >= 1:
             raise ValueError(f"start = {start!r}: allowed are times in (0, 1)")
         return cls(memoryless=multiple, start=start)
+
+    def __post_init__(self) -> None:
+        if (self.constant is None) == (self.memoryless is None):
+            raise ValueError(
+                f"constant = {self.constant!r} and memoryless = {self.memoryless!r}: allowed is "
+                "exactly one of the two (Diffusion.of_constant, Diffusion.of_memoryless)"
+            )
 
     def squared(self, path: Path, t: Tensor) -> Tensor:
         """g(t)^2."""
@@ -113,6 +121,12 @@ def sde_law(
     zero = torch.tensor(diffusion.start, dtype=torch.float64)
     std = float(field.path.sigma(torch.zeros_like(zero)))
     initial = np.exp(-0.5 * (grid / std) ** 2) / (std * math.sqrt(2 * math.pi))
+    if not abs(initial.sum() * h - 1) <= 1e-6:
+        raise ValueError(
+            f"grid on [{grid[0]:g}, {grid[-1]:g}] in steps of {h:g} does not hold the start law "
+            f"N(0, {std:g}^2): its mass there is {initial.sum() * h:.6f}, allowed is 1; use a "
+            "wider or finer grid"
+        )
     solution = solve_ivp(
         rate, (diffusion.start, 1.0), initial, method="Radau", jac=jacobian, rtol=rtol, atol=atol
     )

@@ -1,7 +1,8 @@
 """What a field samples, measured against every candidate target: the table of `theory law`.
 
 Each distance carries a floor: what the same pipeline measures between the base's exact field and
-the base itself (zero in truth), or the change on a grid of half the resolution, if that is larger.
+the base itself (zero in truth, but for the start law of VP and VE paths), or the change on a grid
+of half the resolution, or the mass that the grid does not see, whichever is largest.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from theory.tilt import Tilt
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential, Power, TruncatedExponential, Wrapper
 
-LINE_POINTS = 1601
+LINE_POINTS = 801
+PUSHED_POINTS = 301
+SPACING = np.linspace(-6, 6, 25)  # standard deviations at which components are looked at
 PLANE_POINTS = 141
 TAIL_STDS = 8.5
+MOST_LOST_MASS = 1e-2
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def choose_field(
     problem: Problem,
     name: str,
     *,
-    nft_beta: float = 1.0,
+    nft_beta: float | None = None,
     scale: float | None = None,
     order: int = 2,
     wrapper: Wrapper | None = None,
@@ -58,6 +62,11 @@ def choose_field(
         ValueError: unknown name, or options out of range.
     """
     check_choice("field", name, FIELDS)
+    if scale is not None and name.startswith("nft"):
+        raise ValueError(f"scale = {scale!r}: allowed is none for field {name!r} (use nft_beta)")
+    if nft_beta is not None and name != "nft":
+        raise ValueError(f"nft_beta = {nft_beta!r}: allowed is none for field {name!r}")
+    beta = 1.0 if nft_beta is None else nft_beta
     a = problem.scale if scale is None else scale
     makers: dict[str, Callable[[], FieldChoice]] = {
         "base": lambda: FieldChoice("base", problem.base_field, a),
@@ -66,7 +75,7 @@ def choose_field(
             "reward-weighted", problem.reward_weighted_field(), a
         ),
         "nft": lambda: FieldChoice(
-            f"NFT v*, nft_beta = {nft_beta:g}", problem.nft_field(nft_beta), 2 / nft_beta
+            f"NFT v*, nft_beta = {beta:g}", problem.nft_field(beta), 2 / beta
         ),
         "nft_plus": lambda: FieldChoice("NFT v*+", problem.nft_perturbation(1), 2.0),
         "nft_minus": lambda: FieldChoice("NFT v*-", problem.nft_perturbation(-1), -2.0),
@@ -104,6 +113,16 @@ class LawReport:
         """The target at the smallest TV."""
         return min(self.distances, key=lambda name: self.distances[name]["TV"].value)
 
+    @property
+    def tied(self) -> list[str]:
+        """Other targets whose TV is not told from the smallest, given both floors."""
+        best = self.distances[self.nearest]["TV"]
+        return [
+            name
+            for name, row in self.distances.items()
+            if name != self.nearest and row["TV"].value - best.value <= row["TV"].floor + best.floor
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Plain data, without curves and samples."""
         return {
@@ -116,13 +135,19 @@ class LawReport:
             "std": self.std,
             "mean_reward": self.mean_reward,
             "nearest": self.nearest,
+            "tied_with_nearest": self.tied,
             "distances": {
-                target: {k: {"value": d.value, "floor": d.floor} for k, d in row.items()}
+                target: {k: {"value": _finite(d.value), "floor": d.floor} for k, d in row.items()}
                 for target, row in self.distances.items()
             },
             "mean_reward_of_target": self.reward_of_target,
             "refused": self.refused,
         }
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no infinity."""
+    return value if np.isfinite(value) else None
 
 
 def candidate_wrappers(scale: float) -> list[Wrapper]:
@@ -174,8 +199,32 @@ def make_grid(problem: Problem, field: ExactField, targets: dict[str, Tilt]) -> 
     high = torch.stack([_reach(law, TAIL_STDS).amax(0) for law in laws]).amax(0)
     ends = _pushed_shell(field)
     low, high = torch.minimum(low, ends.amin(0)), torch.maximum(high, ends.amax(0))
-    count = LINE_POINTS if problem.dim == 1 else PLANE_POINTS
-    return tuple(np.linspace(float(a), float(b), count) for a, b in zip(low, high, strict=True))
+    if problem.dim == 2:
+        corners = zip(low.tolist(), high.tolist(), strict=True)
+        return tuple(np.linspace(a, b, PLANE_POINTS) for a, b in corners)
+    # Evenly spaced, and dense where the law and the components are: thin peaks are not missed.
+    across = torch.linspace(-TAIL_STDS, TAIL_STDS, PUSHED_POINTS, dtype=field.dtype)[:, None]
+    pushed = FlowLaw(field, rtol=1e-5, atol=1e-5).push(across * _start_std(field))[:, 0]
+    parts = [np.linspace(float(low), float(high), LINE_POINTS), pushed.numpy()]
+    for law in laws[:2]:  # the base, and the exponential tilt's heaviest components
+        top = law.log_abs.topk(min(8, law.n_components)).indices
+        std = law.cov[top, 0, 0].sqrt().numpy()
+        parts.append((law.mean[top, 0].numpy() + SPACING[:, None] * std).ravel())
+    axis = np.sort(np.concatenate(parts))
+    axis = axis[(axis >= float(low)) & (axis <= float(high))]
+    gaps = np.diff(axis, prepend=-np.inf) > 1e-6 * (axis[-1] - axis[0])
+    return (axis[gaps],)
+
+
+def uniform_line(problem: Problem, field: ExactField, axis: Array) -> Array:
+    """Even points over `axis` and over the start law, for the Fokker-Planck equation."""
+    start = TAIL_STDS * float(_start_std(field))
+    low, high = min(float(axis[0]), -start), max(float(axis[-1]), start)
+    return np.linspace(low, high, LINE_POINTS)
+
+
+def _start_std(field: ExactField) -> Tensor:
+    return field.path.sigma(torch.zeros((), dtype=field.dtype))
 
 
 def _reach(law: GaussianSum, stds: float) -> Tensor:
@@ -192,8 +241,7 @@ def _pushed_shell(field: ExactField) -> Tensor:
     else:
         angle = torch.linspace(0, 2 * torch.pi, 33, dtype=field.dtype)[:-1]
         start = TAIL_STDS * torch.stack([angle.cos(), angle.sin()], -1)
-    sigma = field.path.sigma(torch.zeros((), dtype=field.dtype))
-    return FlowLaw(field, rtol=1e-5, atol=1e-5).push(start * sigma)
+    return FlowLaw(field, rtol=1e-5, atol=1e-5).push(start * _start_std(field))
 
 
 def flow_on_grid(field: ExactField, axes: tuple[Array, ...]) -> GridLaw:
@@ -203,13 +251,16 @@ def flow_on_grid(field: ExactField, axes: tuple[Array, ...]) -> GridLaw:
     x0, log_density = law.pull_back(points)
     cdf = None
     if len(axes) == 1:
-        cdf = torch.special.ndtr(x0[:, 0] / law._start_std(x0)).numpy()
+        cdf = torch.special.ndtr(x0[:, 0] / _start_std(field)).numpy()
     return GridLaw(axes, log_density.reshape([len(a) for a in axes]).numpy(), cdf)
 
 
 def tilt_on_grid(target: Tilt, axes: tuple[Array, ...]) -> GridLaw:
     """A target's density (and cdf, d = 1) on a grid."""
-    return _on_grid(target.log_density, target.law, axes)
+    law = target.law
+    # The sum's own log-density does not underflow where Phi(r) does.
+    exact = law.log_density if law is not None and law.is_positive else target.log_density
+    return _on_grid(exact, law, axes)
 
 
 def mixture_on_grid(law: GaussianSum, axes: tuple[Array, ...]) -> GridLaw:
@@ -243,12 +294,21 @@ def _grid_report(
     diffusion: Diffusion | None,
 ) -> LawReport:
     axes = make_grid(problem, choice.field, targets)
+    if diffusion is not None:
+        axes = (uniform_line(problem, choice.field, axes[0]),)
     base = mixture_on_grid(problem.base, axes)
     if diffusion is None:
         law, null = flow_on_grid(choice.field, axes), flow_on_grid(problem.base_field, axes)
     else:
         law = sde_law(choice.field, diffusion, axes[0])
         null = sde_law(problem.base_field, diffusion, axes[0])
+    lost = abs(1 - law.mass())
+    if not lost <= MOST_LOST_MASS:
+        raise ValueError(
+            f"the grid of {'x'.join(str(len(a)) for a in axes)} points misses {lost:.1e} of the "
+            f"law's mass: allowed is {MOST_LOST_MASS:g}; the law is too thin for this grid, try a "
+            "smaller scale or wider components"
+        )
     floors = grid_distances(null, base)
     curves = {"base": base}
     curves |= {label: tilt_on_grid(target, axes) for label, target in targets.items()}
@@ -279,8 +339,7 @@ def _grid_report(
 
 
 def _grid_mean(law: GridLaw, values: Array) -> float:
-    weight = law.density
-    return float((weight * values).sum() / weight.sum())
+    return law.integrate(values) / law.mass()
 
 
 # --- any d: draws with their log-densities --------------------------------------------------

@@ -57,6 +57,11 @@ class FlowLaw:
 
         def rate(t: Tensor, state: Tensor) -> Tensor:
             point = state[..., : x.shape[-1]]
+            if not bool(torch.isfinite(t)):
+                raise ValueError(
+                    f"the velocity is not finite between t = {start:g} and t = {stop:g}: allowed "
+                    "are fields whose trajectories stay finite"
+                )
             t = t.clamp(0.0, 1.0)  # stages at an end may miss it by one rounding
             if not density:
                 return self.field(point, t)
