@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
 VENV := .venv
+# What `make env TORCH=...` was asked for last, else a version that has a CPU build.
+TORCH ?= $(or $(file <$(VENV)/.torch),torch==2.13.0)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.plumbline-env
 OUT ?= results/figures
@@ -27,13 +28,22 @@ help: ## show this list
 
 env: $(STAMP) ## create .venv and install everything (TORCH=... for another build of torch)
 
+# Another TORCH than the one installed, asked for by name: install again.
+ifneq ($(filter command% environment%,$(origin TORCH)),)
+ifneq ($(file <$(VENV)/.torch),$(TORCH))
+$(STAMP): FORCE
+endif
+endif
+FORCE:
+
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 		f"PYTHON = $(PYTHON) is Python {v[0]}.{v[1]}: allowed is 3.11 or newer (make PYTHON=...)")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	# torch first, by exact version: a range would fetch the CUDA build and its gigabytes.
+	# torch first, by exact version: a range would let pip replace the build at hand by the newest.
 	$(PY) -m pip install --disable-pip-version-check --quiet $(TORCH)
 	$(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@printf '%s' '$(TORCH)' > $(VENV)/.torch
 	@touch $(STAMP)
 
 figures: $(STAMP) ## regenerate every figure with its numbers, compare with the reference

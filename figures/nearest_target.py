@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 from figures.result import Result
 from theory.divergences import Array, integral_of_absolute
 from theory.draw import GREEN, ORANGE, PURPLE, SKY, use_style
-from theory.gaussians import GaussianSum
 from theory.problem import Problem, load_problem
 from theory.rewards import bumps_reward
 from theory.tilt import polynomial_sum
@@ -84,8 +83,7 @@ def tv_table(centres: Array, scales: Array) -> Array:
         torch.as_tensor(grid_c)[:, None, None],
         widths=torch.ones(count, 1, dtype=torch.float64),
     )
-    parts = (note.base.log_abs, note.base.sign, note.base.mean, note.base.cov)
-    base = GaussianSum(*(p.expand(count, *p.shape) for p in parts))
+    base = note.base.expanded((count,))
     problem = Problem("map", base, reward)
     axis = np.linspace(-9.0, 9.0, POINTS)
     points = torch.as_tensor(axis)[:, None].expand(count, POINTS, 1)

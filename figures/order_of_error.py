@@ -62,10 +62,7 @@ def make(setting: str) -> Result:
 
 def tilted_batch(problem: Problem, scales: Array) -> GaussianSum:
     """pi_1 exp(a r)/Z for all a as one batch: the longest series for all."""
-    base, count = problem.base, len(scales)
-    stacked = GaussianSum(
-        *(p.expand(count, *p.shape) for p in (base.log_abs, base.sign, base.mean, base.cov))
-    )
+    stacked = problem.base.expanded((len(scales),))
     assert isinstance(problem.reward, BumpReward)
     return problem.reward.exponential_tilt(stacked, torch.as_tensor(scales)).normalised()
 

@@ -16,7 +16,7 @@ FORBIDDEN = {
     "scaleup": {"toys", "figures", "tests"},
     "figures": {"scaleup", "tests"},
 }
-ORACLE_MAY_USE = {"numpy", "scipy", "mpmath"}
+ORACLE_MAY_USE = {"numpy", "scipy"}
 
 
 def imports(source: str, depth: int = 1) -> set[str]:

@@ -123,9 +123,9 @@ def sde_law(
     initial = np.exp(-0.5 * (grid / std) ** 2) / (std * math.sqrt(2 * math.pi))
     if not abs(initial.sum() * h - 1) <= 1e-6:
         raise ValueError(
-            f"grid on [{grid[0]:g}, {grid[-1]:g}] in steps of {h:g} does not hold the start law "
-            f"N(0, {std:g}^2): its mass there is {initial.sum() * h:.6f}, allowed is 1; use a "
-            "wider or finer grid"
+            f"grid on [{grid[0]:g}, {grid[-1]:g}] in steps of {h:g} is too coarse or too short for "
+            f"the start law N(0, {std:g}^2): its mass there is {initial.sum() * h:.6f}, allowed "
+            "is 1; use a wider or finer grid"
         )
     solution = solve_ivp(
         rate, (diffusion.start, 1.0), initial, method="Radau", jac=jacobian, rtol=rtol, atol=atol

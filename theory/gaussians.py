@@ -247,8 +247,17 @@ class GaussianSum:
         """S times the constant sign exp(log_abs)."""
         size = torch.as_tensor(log_abs, dtype=self.dtype, device=self.mean.device)
         direction = torch.as_tensor(sign, dtype=self.dtype, device=self.mean.device)
-        return replace(
-            self, log_abs=self.log_abs + size[..., None], sign=self.sign * direction[..., None]
+        log_abs, sign = self.log_abs + size[..., None], self.sign * direction[..., None]
+        return GaussianSum(log_abs, sign, self.mean, self.cov).expanded(log_abs.shape[:-1])
+
+    def expanded(self, batch: torch.Size | Sequence[int]) -> GaussianSum:
+        """The same law as a batch of this shape."""
+        k, d = self.mean.shape[-2:]
+        return GaussianSum(
+            self.log_abs.expand(*batch, k),
+            self.sign.expand(*batch, k),
+            self.mean.expand(*batch, k, d),
+            self.cov.expand(*batch, k, d, d),
         )
 
     @staticmethod
@@ -314,6 +323,13 @@ class GaussianSum:
         if matrix.ndim < 2 or matrix.shape[-1] != self.dim:
             raise ValueError(
                 f"matrix has shape {tuple(matrix.shape)}: allowed is (..., e, {self.dim})"
+            )
+        on_meta = matrix.device.type == "meta"
+        rank = torch.zeros(()) if on_meta else torch.linalg.matrix_rank(matrix.detach())
+        if not on_meta and bool((rank < matrix.shape[-2]).any()):
+            raise ValueError(
+                f"matrix = {matrix.tolist()} has rank {rank.min().item()}: allowed is full row "
+                f"rank, {matrix.shape[-2]}, else the image has no density"
             )
         A = matrix[..., None, :, :]
         mean = (A @ self.mean[..., None])[..., 0]

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import torch
 
-from theory.checks import check_choice, check_positive
+from theory.checks import check_choice, check_instance, check_positive
 from theory.conditional import MomentSource, moments_of
 from theory.cumulants import ConditionalReward, cumulant_field
 from theory.fields import DisplacedField, ExactField, MixtureField, tilted_field
@@ -51,6 +51,8 @@ class Problem:
     quadrature_tolerance: float = QUADRATURE_TOLERANCE
 
     def __post_init__(self) -> None:
+        check_instance("path", self.path, Path)
+        check_instance("base", self.base, GaussianSum)
         check_reward(self.reward, self.base)
         check_positive("scale", self.scale)
         check_choice("route", self.route, get_args(Route))

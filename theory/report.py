@@ -182,9 +182,9 @@ def law_report(
     if problem.base.dtype != torch.float64:
         raise ValueError(f"problem has dtype {problem.base.dtype}: allowed here is torch.float64")
     targets, refused = candidates(problem, choice.scale)
+    if diffusion is not None and problem.dim != 1:
+        raise ValueError(f"diffusion in d = {problem.dim}: allowed is d = 1")
     if problem.dim > 2:
-        if diffusion is not None:
-            raise ValueError(f"diffusion in d = {problem.dim}: allowed is d = 1")
         return _sampled_report(problem, choice, targets, refused, samples, seed)
     return _grid_report(problem, choice, targets, refused, diffusion)
 

@@ -299,11 +299,9 @@ class BumpReward(Reward):
         tilted = spread.times_exp_quadratic(
             tiled(matrix, -3), tiled(vector, -2), tiled(constant, -1)
         )
-        return replace(
-            tilted,
-            log_abs=tilted.log_abs + tiled(log_coef, -1),
-            sign=tilted.sign * tiled(sign, -1),
-        )
+        log_abs = tilted.log_abs + tiled(log_coef, -1)
+        whole = GaussianSum(log_abs, tilted.sign * tiled(sign, -1), tilted.mean, tilted.cov)
+        return whole.expanded(log_abs.shape[:-1])
 
 
 def bump_reward(

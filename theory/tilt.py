@@ -26,6 +26,8 @@ from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
 
 Route = Literal["closed", "quadrature"]
 QUADRATURE_TOLERANCE = 1e-9
+# Relative accuracy is asked for where Phi is at least this, absolute accuracy below it.
+LEAST_PHI = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ def tilt(
     route: Route = "closed",
     quadrature_tolerance: float = QUADRATURE_TOLERANCE,
 ) -> Tilt:
-    """base(x) Phi(r(x)) / Z; quadrature_tolerance: on log Z and means, by that route.
+    """base(x) Phi(r(x)) / Z; quadrature_tolerance: how far more nodes may move log Z and means.
 
     Raises:
         ValueError: the normaliser does not exist, is not positive or float64 cannot carry it;
@@ -124,7 +126,12 @@ def tilt(
 
 
 def polynomial_sum(base: GaussianSum, reward: BumpReward, wrapper: Polynomial) -> GaussianSum:
-    """base(x) sum_j c_j r(x)^j, unnormalised."""
+    """base(x) sum_j c_j r(x)^j, unnormalised.
+
+    Raises:
+        ValueError: terms of both signs cancel so far that float64 misses the quadrature_tight tier.
+    """
+    _check_cancellation(reward, wrapper)
     parts = []
     for j, c in enumerate(wrapper.coefficients):
         factor = torch.as_tensor(c, dtype=base.dtype, device=base.mean.device)
@@ -132,6 +139,23 @@ def polynomial_sum(base: GaussianSum, reward: BumpReward, wrapper: Polynomial) -
             power = base if j == 0 else reward.power_terms(base, j)
             parts.append(power.scaled(factor.abs().log(), factor.sign()))
     return GaussianSum.sum_of(parts)
+
+
+def _check_cancellation(reward: BumpReward, wrapper: Polynomial) -> None:
+    """Relative error of an alternating sum: eps sum |c_j| (sum |h|)^j over Phi's least value."""
+    height = reward.heights.abs().sum(-1)
+    terms = [torch.as_tensor(c).abs() * height**j for j, c in enumerate(wrapper.coefficients)]
+    signed = bool((reward.heights < 0).any()) or any(
+        bool((torch.as_tensor(c) < 0).any()) for c in wrapper.coefficients
+    )
+    size = float(torch.stack(torch.broadcast_tensors(*terms)).sum(0).max())
+    least = max(wrapper.least(*reward.bounds()), LEAST_PHI)
+    if signed and size * torch.finfo(torch.float64).eps > QUADRATURE_TOLERANCE * least:
+        raise ValueError(
+            f"the terms of {wrapper.label} add up to {size:.1e} in size where Phi itself is as "
+            f"small as {least:.1e}: allowed is a ratio that float64 can carry to "
+            f"{QUADRATURE_TOLERANCE:g}; use a lower order or route='quadrature' (d <= 2)"
+        )
 
 
 def _is_linear(reward: Reward) -> bool:

@@ -6,7 +6,7 @@
     ClippedExponential(a, w)   min(exp(a r), w)
 
 `scale` is the inverse temperature: the papers' alpha (liu), 2/beta (zhu), beta (nabla). It may be a
-tensor of the problem's batch shape.
+tensor of the problem's batch shape (not for the clipped exponential).
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class TruncatedExponential(Polynomial):
     @property
     def label(self) -> str:
         a = _number(self.scale)
-        terms = [f"1+{a}r", f"({a}r)²/2", f"({a}r)³/6"]
+        first = f"1{a}r" if a.startswith("-") else f"1+{a}r"
+        terms = [first, f"({a}r)²/2", f"({a}r)³/6"]
         if self.order <= 3:
             return "+".join(terms[: self.order])
         return f"exp({a}r) to order {self.order}"

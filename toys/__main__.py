@@ -1,5 +1,7 @@
-"""`python -m toys`: says that this part is not built yet, and fails."""
+"""`python -m toys`: not built yet; says so, and fails."""
 
+import argparse
 import sys
 
+argparse.ArgumentParser(prog="python -m toys", description=__doc__).parse_known_args()
 sys.exit("python -m toys is not built yet; docs/STATUS.md says what is and what comes next")

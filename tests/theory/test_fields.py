@@ -94,10 +94,7 @@ def test_a_batch_of_problems_is_each_of_them():
         widths = 0.8 * heights
         return Problem("batch", law, bumps_reward(heights, centre, widths=widths))
 
-    stacked = GaussianSum(
-        *(p.expand(3, *p.shape) for p in (base.log_abs, base.sign, base.mean, base.cov))
-    )
-    together = problem(centres, stacked)
+    together = problem(centres, base.expanded((3,)))
     x = points(1, 5).expand(3, 5, 1)
     for make in (
         lambda p: p.tilted_field(Exponential(1.5)),
@@ -288,7 +285,7 @@ def test_power_tilt_twice_is_power_two():
 
 
 def test_no_hidden_cpu_tensors():
-    """Everything that a field computes lives where its input lives (tried on the meta device)."""
+    """What the base field computes lives where its input lives (tried on the meta device)."""
     for name in ("bumps_1d", "quadratic_2d", "full_5d"):
         problem = load_problem(name)
         warm = fields_of(problem)
