@@ -60,7 +60,7 @@ def worst(drawn) -> float:
     return max(disagreement(*drawn).values())
 
 
-@pytest.fixture(params=[("bumps", 1), ("quadratic", 2), ("linear", 5)], ids=str)
+@pytest.fixture(scope="module", params=[("bumps", 1), ("quadratic", 2), ("linear", 5)], ids=str)
 def drawn(request):
     case = example(*request.param)
     assert worst(case) <= QUADRATURE_TIGHT.rtol
