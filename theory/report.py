@@ -27,9 +27,10 @@ from theory.tilt import Tilt
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential, Power, TruncatedExponential, Wrapper
 
-LINE_POINTS = 801
-PUSHED_POINTS = 301
-SPACING = np.linspace(-6, 6, 25)  # standard deviations at which components are looked at
+LINE_POINTS = 501
+PUSHED_POINTS = 201
+SDE_POINTS = 1201
+SPACING = np.linspace(-6, 6, 17)  # standard deviations at which components are looked at
 PLANE_POINTS = 141
 TAIL_STDS = 8.5
 MOST_LOST_MASS = 1e-2
@@ -220,7 +221,7 @@ def uniform_line(problem: Problem, field: ExactField, axis: Array) -> Array:
     """Even points over `axis` and over the start law, for the Fokker-Planck equation."""
     start = TAIL_STDS * float(_start_std(field))
     low, high = min(float(axis[0]), -start), max(float(axis[-1]), start)
-    return np.linspace(low, high, LINE_POINTS)
+    return np.linspace(low, high, SDE_POINTS)
 
 
 def _start_std(field: ExactField) -> Tensor:
@@ -247,7 +248,9 @@ def _pushed_shell(field: ExactField) -> Tensor:
 def flow_on_grid(field: ExactField, axes: tuple[Array, ...]) -> GridLaw:
     """The ODE's density (and cdf, d = 1) on a grid."""
     points = _points(axes)
-    law = FlowLaw(field) if len(axes) == 1 else FlowLaw(field, rtol=1e-7, atol=1e-9)
+    # Errors of 1e-10 on the line and 1e-8 in the plane: below the floors of the distances.
+    tolerances = (1e-8, 1e-10) if len(axes) == 1 else (1e-7, 1e-9)
+    law = FlowLaw(field, *tolerances)
     x0, log_density = law.pull_back(points)
     cdf = None
     if len(axes) == 1:
