@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
-# What `make env TORCH=...` was asked for last, else a version that has a CPU build.
+# What `make env TORCH=...` was asked for last, else the version that the references were made with.
 TORCH ?= $(or $(file <$(VENV)/.torch),torch==2.13.0)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.plumbline-env

@@ -43,7 +43,9 @@ class Series:
     def uncentred(self) -> Series:
         """The same about c = 0: multiply both series by exp(a c)."""
         order = self.F.shape[-1] - 1
-        powers = torch.stack([self.centre**j / math.factorial(j) for j in range(order + 1)], dim=-1)
+        powers = torch.stack(
+            [self.centre**j / float(math.factorial(j)) for j in range(order + 1)], dim=-1
+        )
         F = torch.stack([_convolve(powers, self.F, j) for j in range(order + 1)], dim=-1)
         N = torch.stack(
             [_convolve(powers[..., None], self.N, j, axis=-2) for j in range(order + 1)], dim=-2
@@ -124,7 +126,7 @@ class BumpMoments:
         ratio, shift = [torch.ones_like(post.log_abs)], [torch.zeros_like(post.points.mT)]
         for j, other in enumerate(weighted, start=1):
             share = other.sign * post.sign * (other.log_abs - post.log_abs).exp()
-            ratio.append(share / math.factorial(j))
+            ratio.append(share / float(math.factorial(j)))
             shift.append(ratio[-1][..., None] * other.displacement_from(post))
         return Series(
             torch.stack(ratio, -1), torch.stack(shift, -2), torch.zeros_like(post.log_abs)
@@ -229,7 +231,9 @@ class PolynomialTilt(ConditionalTilt):
         mass = torch.zeros_like(post.log_abs)
         move = torch.zeros_like(post.points.mT)
         for j, c in enumerate(coefficients):
-            factor = torch.as_tensor(c, dtype=mass.dtype, device=mass.device) * math.factorial(j)
+            factor = torch.as_tensor(c, dtype=mass.dtype, device=mass.device) * float(
+                math.factorial(j)
+            )
             mass = mass + factor[..., None] * series.F[..., j]
             move = move + factor[..., None, None] * series.N[..., j, :]
         return mass.abs().log(), mass.sign(), move / mass[..., None]

@@ -114,7 +114,7 @@ class QuadratureMoments:
         offset = r - centre[..., None, :, None]
         F, N, power = [], [], torch.ones_like(offset)
         for j in range(order + 1):
-            share = weight * power / math.factorial(j)
+            share = weight * power / float(math.factorial(j))
             F.append(share.sum((-1, -3)))
             N.append((share[..., None] * nodes.displacement).sum((-2, -4)))
             power = power * offset
