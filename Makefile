@@ -62,8 +62,8 @@ format: $(STAMP) ## let the formatter rewrite the code
 	$(VENV)/bin/ruff format .
 
 bench: $(STAMP) ## measure the floors: accuracy, speed ratios, CPU-seconds (about 5 minutes)
-	$(PY) -m theory bench
-	$(PY) -m figures make --out results/bench-figures
+	status=0; $(PY) -m theory bench || status=$$?; \
+		$(PY) -m figures make --out results/bench-figures || status=$$?; exit $$status
 
 toys verify train audit:
 	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2

@@ -185,6 +185,11 @@ def law_report(
     targets, refused = candidates(problem, choice.scale)
     if diffusion is not None and problem.dim != 1:
         raise ValueError(f"diffusion in d = {problem.dim}: allowed is d = 1")
+    if problem.dim == 2 and problem.route == "quadrature":
+        raise ValueError(
+            "route = 'quadrature' for a law in d = 2: allowed is d = 1 (thousands of nodes a "
+            "point at every step of the ODE are out of reach); fields by quadrature work in d = 2"
+        )
     if problem.dim > 2:
         return _sampled_report(problem, choice, targets, refused, samples, seed)
     return _grid_report(problem, choice, targets, refused, diffusion)

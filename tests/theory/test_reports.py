@@ -175,3 +175,11 @@ def test_batch_of_scales_over_one_base():
     law = problem.reward.exponential_tilt(problem.base, scales).normalised()
     assert law.sample(3, torch.Generator().manual_seed(0)).shape == (2, 3, 1)
     assert ALGEBRA.holds(law.total()[0], torch.zeros(2), scale=1.0)
+
+
+def test_law_by_quadrature_in_the_plane_is_refused():
+    problem = replace(load_problem("bump_2d"), route="quadrature")
+    with pytest.raises(
+        ValueError, match="route = 'quadrature' for a law in d = 2: allowed is d = 1"
+    ):
+        law_report(problem, choose_field(load_problem("bump_2d"), "nft"))
