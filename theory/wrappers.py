@@ -46,9 +46,9 @@ class Wrapper(ABC):
         """[c_0, c_1, ...] with Phi(r) = sum c_j r^j, or None where Phi is no polynomial."""
         return None
 
+    @abstractmethod
     def least(self, low: float, high: float) -> float:
         """The minimum of Phi over reward values in [low, high] (ends may be infinite)."""
-        raise NotImplementedError
 
 
 def _point(value: Scale, r: Tensor) -> Scale:
