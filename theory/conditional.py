@@ -90,6 +90,19 @@ class ConditionalTilt(ABC):
         """(log|E[Phi | x]|, sign, e): (*b, n), (*b, n), (*b, n, d)."""
 
 
+def blind_posterior(base: GaussianSum) -> Posterior:
+    """The posterior at alpha = 0, sigma = 1: nothing is known about X_1."""
+    at = torch.zeros(*base.batch_shape, 1, base.dim, dtype=base.dtype, device=base.mean.device)
+    return base.noised(at, 0.0, 1.0)
+
+
+def reward_moments(base: GaussianSum, moments: MomentSource) -> tuple[float, float]:
+    """(mean, standard deviation) of r(X_1) under one base law."""
+    series = moments.series(blind_posterior(base), 2)
+    first, second = float(series.F[0, 1]), 2 * float(series.F[0, 2])
+    return first + float(series.centre[0]), math.sqrt(max(second - first**2, 0.0))
+
+
 # --- bumps: base r^j is a sum of Gaussians
 
 

@@ -17,7 +17,13 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from theory.checks import check_choice, check_instance, check_points
-from theory.conditional import ClippedLinearTilt, ConditionalTilt, PolynomialTilt, moments_of
+from theory.conditional import (
+    ClippedLinearTilt,
+    ConditionalTilt,
+    PolynomialTilt,
+    blind_posterior,
+    moments_of,
+)
 from theory.gaussians import GaussianSum
 from theory.posterior import Posterior
 from theory.quadrature import QuadratureMoments, QuadratureTilt, check_resolution, nodes_at
@@ -56,14 +62,8 @@ class Tilt:
         if self.law is not None:
             return self.law.expectation()
         assert self.conditional is not None
-        _, _, move = self.conditional.evaluate(_blind(self.base))
+        _, _, move = self.conditional.evaluate(blind_posterior(self.base))
         return self.base.expectation() + move[..., 0, :]
-
-
-def _blind(base: GaussianSum) -> Posterior:
-    """The posterior at alpha = 0, sigma = 1: nothing is known about X_1."""
-    at = torch.zeros(*base.batch_shape, 1, base.dim, dtype=base.dtype, device=base.mean.device)
-    return base.noised(at, 0.0, 1.0)
 
 
 def tilt(
@@ -94,7 +94,7 @@ def tilt(
         cuts = breakpoints(base, reward, wrapper)
 
         def blind(count: int) -> Tensor:
-            log_z, _, move = QuadratureTilt(reward, wrapper, cuts, count).evaluate(_blind(base))
+            log_z, _, move = QuadratureTilt(reward, wrapper, cuts, count).evaluate(blind_posterior(base))
             return torch.cat([log_z[..., None], move], -1)
 
         check_resolution(blind, base.dim, quadrature_tolerance, f"{wrapper.label} over the base")
@@ -118,7 +118,7 @@ def tilt(
         log_z, sign = law.total()
     else:
         assert conditional is not None
-        log_z, sign, _ = (part[..., 0] for part in conditional.evaluate(_blind(base)))
+        log_z, sign, _ = (part[..., 0] for part in conditional.evaluate(blind_posterior(base)))
     _check_normaliser(log_z, sign, wrapper)
     if law is not None:
         law = replace(law, log_abs=law.log_abs - log_z[..., None])
@@ -180,7 +180,7 @@ def _check_positive(reward: Reward, wrapper: Wrapper, base: GaussianSum) -> None
 
 
 def _range_where_base_lives(reward: CallableReward, base: GaussianSum) -> tuple[float, float]:
-    values = reward(nodes_at(_blind(base), ()).points)
+    values = reward(nodes_at(blind_posterior(base), ()).points)
     return float(values.min()), float(values.max())
 
 
@@ -241,7 +241,7 @@ def quadrature_moments(
     cuts = reward.breakpoints if isinstance(reward, CallableReward) else ()
 
     def blind(count: int) -> Tensor:
-        series = QuadratureMoments(reward, cuts, count).series(_blind(base), 2)
+        series = QuadratureMoments(reward, cuts, count).series(blind_posterior(base), 2)
         return torch.cat([series.centre[..., None], series.F, series.N[..., 1, :]], -1)
 
     check_resolution(blind, base.dim, quadrature_tolerance, "r over the base")

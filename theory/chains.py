@@ -1,0 +1,348 @@
+"""The discrete chain: Gaussian kernels of fixed variance whose mean follows a velocity.
+
+    X_0 ~ N(0, sigma_0^2 I),   X_{k+1} = P_k X_k + Q_k v(X_k, t_k) + s_k xi_k,   k = 0 .. T-1
+
+The mean is E[X_{k+1} | X_k, x_1, x_0] at the velocity's own predictions x_1, x_0 of data and noise
+(DDPM's ancestral step, eta = 1 of DDIM, on any path), so the chain is memoryless: with the exact
+velocity and many steps (X_k, X_T) has the path's joint law. The chain ends at X_1 + sigma_end X_0
+instead of X_1: its last kernel keeps a density.
+
+The KL-regularised optimum over all such kernels,
+
+    max E[r(X_T)] - KL(chain || base chain) / scale,
+
+is dynamic programming: with V_T = r and W_k(m) = E[V_{k+1}(m + s_k xi)],
+
+    V_k(x) = max_m W_k(m) - |m - m_k^base(x)|^2 / (2 scale s_k^2),
+    m*     = m_k^base(x) + scale s_k^2 grad W_k(m*).
+
+As T grows its law tends to base exp(scale r) / Z; at finite T it is what a Gaussian policy can
+reach. d = 1 and 2, on grids, float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline, RectBivariateSpline
+from torch import Tensor
+
+from theory.checks import check_order, check_positive
+from theory.divergences import Array, GridLaw
+from theory.fields import VelocityModel
+from theory.gaussians import GaussianSum
+from theory.paths import RECTIFIED_FLOW, Path
+from theory.rewards import Reward
+
+HERMITE_NODES = {1: 24, 2: 10}
+NEWTON_STEPS = 60
+NEWTON_TOLERANCE = 1e-12
+# Source points whose kernels are multiplied out at once: bounds the memory of a step.
+SOURCE_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Chain:
+    """T = steps kernels at times t_k = k/T on a path.
+
+    sigma_end: the noise that stays on the last state; smaller than the noise of the state before.
+    """
+
+    steps: int = 16
+    sigma_end: float = 0.04
+    path: Path = field(default=RECTIFIED_FLOW)
+
+    def __post_init__(self) -> None:
+        check_order("steps", self.steps, 2)
+        check_positive("sigma_end", self.sigma_end)
+        if bool((self._rows[2] <= 0).any()) or not bool(torch.isfinite(self._rows).all()):
+            last = torch.tensor(1 - 1 / self.steps, dtype=torch.float64)
+            most = float(self.path.sigma(last) / self.path.alpha(last))
+            raise ValueError(
+                f"sigma_end = {self.sigma_end!r} with steps = {self.steps}: allowed is less than "
+                f"{most:.4g}, the noise of the state before"
+            )
+
+    @cached_property
+    def times(self) -> Tensor:
+        """(T,) times at which the velocity is asked."""
+        return torch.arange(self.steps, dtype=torch.float64) / self.steps
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """(3, T): P, Q and s^2."""
+        path, t = self.path, self.times
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        dalpha, dsigma = path.dalpha(t), path.dsigma(t)
+        end = torch.ones(1, dtype=torch.float64)
+        alpha_next = torch.cat([alpha[1:], path.alpha(end)])
+        sigma_next = torch.cat([sigma[1:], self.sigma_end * end])
+        forward = sigma**2 - (alpha / alpha_next * sigma_next) ** 2
+        variance = sigma_next**2 * forward / sigma**2
+        kept = (sigma_next**2 - variance).clamp_min(0.0).sqrt()
+        # x = alpha x1 + sigma x0, v = alpha' x1 + sigma' x0, solved for x1 and x0.
+        determinant = alpha * dsigma - sigma * dalpha
+        P = (alpha_next * dsigma - kept * dalpha) / determinant
+        Q = (kept * alpha - alpha_next * sigma) / determinant
+        return torch.stack([P, Q, variance])
+
+    def coefficients(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """P, Q, s, each (T,), in the dtype and on the device of `like`."""
+        P, Q, variance = self._rows
+        return P.to(like), Q.to(like), variance.sqrt().to(like)
+
+    def start(self, noise: Tensor) -> Tensor:
+        """X_0 from N(0, I)."""
+        return noise * self.path.sigma(torch.zeros((), dtype=noise.dtype, device=noise.device))
+
+    def mean(self, model: VelocityModel, k: int, x: Tensor, cond: object = None) -> Tensor:
+        """E[X_{k+1} | X_k = x], x (rows, *event)."""
+        P, Q, _ = self.coefficients(x)
+        t = self.times[k].to(x).expand(len(x))
+        return P[k] * x + Q[k] * model(x, t, cond)
+
+    def rollout(self, model: VelocityModel, noise: Tensor, cond: object = None) -> Tensor:
+        """(rows, T + 1, *event) states from noise (rows, T + 1, *event): row 0 starts the chain."""
+        _, _, s = self.coefficients(noise)
+        states = [self.start(noise[:, 0])]
+        for k in range(self.steps):
+            states.append(self.mean(model, k, states[-1], cond) + s[k] * noise[:, k + 1])
+        return torch.stack(states, 1)
+
+
+# --- exact laws on grids, d = 1 and 2
+
+
+def state_axes(chain: Chain, laws: Sequence[GaussianSum], spacing: float) -> tuple[Array, ...]:
+    """A grid that holds the start and every law given, its step `spacing` kernels' least s_k."""
+    start = 7 * float(chain.start(torch.ones(1, dtype=torch.float64)))
+    least = float(chain._rows[2].sqrt().min())
+    axes = []
+    for i in range(laws[0].dim):
+        low, high = -start, start
+        for law in laws:
+            heavy = law.log_abs > law.log_abs.max() - 30
+            std, mean = law.cov[heavy, i, i].sqrt(), law.mean[heavy, i]
+            low = min(low, float((mean - 7 * std).min()))
+            high = max(high, float((mean + 7 * std).max()))
+        axes.append(np.linspace(low, high, math.ceil((high - low) / (spacing * least)) + 1))
+    return tuple(axes)
+
+
+def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> GridLaw:
+    """The law of X_T on a uniform grid that holds every state's mass.
+
+    Each step integrates p_k(x) N(x'; mean_k(x), s_k^2 I) over the grid by the trapezoidal rule.
+
+    Raises:
+        ValueError: d is above 2, or the grid loses more than 1e-3 of the mass or is too coarse.
+    """
+    dim = _check_axes(axes)
+    points, cell = _points(axes), float(np.prod([a[1] - a[0] for a in axes]))
+    s = chain.coefficients(points)[2].tolist()
+    sigma0 = float(chain.start(torch.ones(1, dtype=torch.float64)))
+    density = np.exp(-0.5 * (points.numpy() / sigma0) ** 2).prod(-1) / (
+        sigma0 * math.sqrt(2 * math.pi)
+    ) ** dim
+    for k in range(chain.steps):
+        with torch.no_grad():
+            means = chain.mean(model, k, points).numpy()
+        density = _spread(axes, density * cell, means, s[k])
+    mass = float(density.sum()) * cell
+    if not abs(mass - 1) <= 1e-3:
+        raise ValueError(
+            f"the grid of {'x'.join(str(len(a)) for a in axes)} points holds a mass of {mass:.5f} "
+            "of the chain's law: allowed is 1 to 1e-3; use a wider or finer grid"
+        )
+    shape = tuple(len(a) for a in axes)
+    with np.errstate(divide="ignore"):
+        log_density = np.log(np.maximum(density, 0.0)).reshape(shape)
+    cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if dim == 1 else None
+    return GridLaw(axes, log_density, cdf)
+
+
+def _spread(axes: tuple[Array, ...], mass: Array, means: Array, std: float) -> Array:
+    """sum_i mass_i N(x'; means_i, std^2 I) at the grid's points: kernels factor over the axes."""
+    heavy = mass > 1e-18 * mass.max()
+    mass, means = mass[heavy], means[heavy]
+    total = np.zeros([len(a) for a in axes])
+    for row in range(0, len(mass), SOURCE_ROWS):
+        part = slice(row, row + SOURCE_ROWS)
+        kernels = [
+            np.exp(-0.5 * ((axis - means[part, i, None]) / std) ** 2)
+            for i, axis in enumerate(axes)
+        ]
+        weighted = kernels[0] * mass[part, None]
+        total += weighted.sum(0) if len(axes) == 1 else weighted.T @ kernels[1]
+    return (total / (std * math.sqrt(2 * math.pi)) ** len(axes)).ravel()
+
+
+# --- the KL-regularised optimum
+
+
+@dataclass(frozen=True, eq=False)
+class ChainOptimum:
+    """The optimal kernels as a velocity at the chain's times, and the value functions V_k.
+
+    A VelocityModel (x (rows, d), t (rows,) among the chain's times), float64, d = 1 and 2.
+    log_z: E[V_0(X_0)] * scale, the optimal value in units of the KL.
+    """
+
+    chain: Chain
+    base: VelocityModel
+    scale: float
+    log_z: float
+    shifts: list[Surface]
+    values: list[Surface]
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        _, Q, _ = self.chain.coefficients(x)
+        index = self._index(times)
+        shift = torch.zeros_like(x)
+        for k in index.unique().tolist():
+            rows = index == k
+            shift[rows] = torch.as_tensor(self.shifts[k](x[rows].detach().numpy())) / Q[k]
+        return self.base(x, times, cond) + shift
+
+    def value(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """V_k(x) at t = t_k, (rows, 1)."""
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        index, result = self._index(times), torch.zeros(len(x), 1, dtype=x.dtype)
+        for k in index.unique().tolist():
+            rows = index == k
+            result[rows] = torch.as_tensor(self.values[k](x[rows].detach().numpy()))
+        return result
+
+    def _index(self, times: Tensor) -> Tensor:
+        index = (times * self.chain.steps).round()
+        if not bool(((times * self.chain.steps - index).abs() < 1e-6).all()) or not bool(
+            (index < self.chain.steps).all()
+        ):
+            raise ValueError(
+                f"t lies in [{times.min():g}, {times.max():g}]: allowed are the chain's times "
+                f"k/{self.chain.steps}, k < {self.chain.steps}"
+            )
+        return index.long()
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Values (n, c) on a tensor grid, by cubic splines; constant beyond the grid's ends."""
+
+    axes: tuple[Array, ...]
+    values: Array
+
+    @cached_property
+    def _splines(self) -> list[Callable[..., Array]]:
+        columns = np.moveaxis(self.values.reshape(*(len(a) for a in self.axes), -1), -1, 0)
+        if len(self.axes) == 1:
+            return [CubicSpline(self.axes[0], c) for c in columns]
+        return [RectBivariateSpline(*self.axes, c).ev for c in columns]
+
+    def __call__(self, x: Array) -> Array:
+        """Values at points (n, d), (n, c)."""
+        inside = [np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(self.axes)]
+        return np.stack([s(*inside) for s in self._splines], -1)
+
+
+def regularised_optimum(
+    chain: Chain, base: VelocityModel, reward: Reward, scale: float, axes: tuple[Array, ...]
+) -> ChainOptimum:
+    """max E[r(X_T)] - KL(chain || base chain)/scale over Gaussian kernels, on a grid of states.
+
+    Raises:
+        ValueError: d is above 2, scale is not > 0, or the maximum over a kernel's mean is not
+            unique (a kernel is so wide, or the reward so curved, that scale s_k^2 times the
+            smoothed value's curvature reaches 1): more steps make the kernels narrower.
+    """
+    _check_axes(axes)
+    check_positive("scale", scale)
+    points = _points(axes)
+    s = chain.coefficients(points)[2].tolist()
+
+    def terminal(x: Array) -> Array:
+        return reward(torch.as_tensor(x)).numpy()[:, None]
+
+    later: Callable[[Array], Array] = terminal
+    shifts: list[Surface] = []
+    values: list[Surface] = []
+    for k in range(chain.steps - 1, -1, -1):
+        with torch.no_grad():
+            start = chain.mean(base, k, points).numpy()
+        smooth = _smoothed(later, s[k], len(axes))
+        mean = _solve(smooth, start, scale * s[k] ** 2, k)
+        cost = ((mean - start) ** 2).sum(-1) / (2 * scale * s[k] ** 2)
+        later = Surface(axes, (smooth(mean)[0] - cost)[:, None])
+        values.insert(0, later)
+        shifts.insert(0, Surface(axes, mean - start))
+    weight = np.exp(-0.5 * (points / chain.start(torch.ones(1, dtype=torch.float64))).numpy() ** 2)
+    weight = weight.prod(-1)
+    log_z = scale * float((weight * values[0].values[:, 0]).sum() / weight.sum())
+    return ChainOptimum(chain, base, scale, log_z, shifts, values)
+
+
+def _smoothed(
+    value: Callable[[Array], Array], std: float, dim: int
+) -> Callable[[Array], tuple[Array, Array, Array]]:
+    """m -> W, grad W, Hessian W of W(m) = E[value(m + std xi)], by Gauss-Hermite and Stein."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(HERMITE_NODES[dim])
+    z = np.stack(np.meshgrid(*[nodes] * dim, indexing="ij"), -1).reshape(-1, dim)
+    w = np.stack(np.meshgrid(*[weights] * dim, indexing="ij"), -1).reshape(-1, dim).prod(-1)
+    w /= w.sum()
+    second = z[:, :, None] * z[:, None, :] - np.eye(dim)
+    # Stein: grad W = E[V(m + s z) z]/s, Hessian W = E[V(m + s z)(z z' - I)]/s^2.
+    table = np.concatenate(
+        [np.ones((len(z), 1)), z / std, second.reshape(len(z), -1) / std**2], -1
+    ) * w[:, None]
+
+    def at(m: Array) -> tuple[Array, Array, Array]:
+        found = []
+        for rows in np.array_split(m, max(1, len(m) * len(z) // 2_000_000)):
+            spread = (rows[:, None] + std * z).reshape(-1, dim)
+            found.append(value(spread).reshape(len(rows), len(z)) @ table)
+        row = np.concatenate(found)
+        return row[:, 0], row[:, 1 : 1 + dim], row[:, 1 + dim :].reshape(-1, dim, dim)
+
+    return at
+
+
+def _solve(
+    smooth: Callable[[Array], tuple[Array, Array, Array]], start: Array, gain: float, k: int
+) -> Array:
+    """m = start + gain grad W(m), by Newton's method."""
+    mean, eye = start.copy(), np.eye(start.shape[1])
+    for _ in range(NEWTON_STEPS):
+        _, slope, curve = smooth(mean)
+        matrix = eye - gain * curve
+        least = np.linalg.eigvalsh(matrix)[:, 0].min()
+        if least <= 0:
+            raise ValueError(
+                f"kernel {k}: 1 - scale s^2 (curvature of the smoothed value) reaches {least:.3g}: "
+                "allowed are chains where it stays above 0, so that the best kernel is unique; "
+                "use more steps or a smaller scale"
+            )
+        move = np.linalg.solve(matrix, (start + gain * slope - mean)[..., None])[..., 0]
+        mean = mean + move
+        if np.abs(move).max() < NEWTON_TOLERANCE * (1 + np.abs(mean).max()):
+            return mean
+    raise ValueError(f"kernel {k}: Newton's method did not settle in {NEWTON_STEPS} steps")
+
+
+def _points(axes: tuple[Array, ...]) -> Tensor:
+    grid = np.meshgrid(*axes, indexing="ij")
+    return torch.as_tensor(np.stack([g.ravel() for g in grid], -1))
+
+
+def _check_axes(axes: tuple[Array, ...]) -> int:
+    if len(axes) not in (1, 2):
+        raise ValueError(f"a grid of {len(axes)} axes: allowed are d = 1 and 2")
+    for axis in axes:
+        if len(axis) < 16 or np.ptp(np.diff(axis)) > 1e-9 * np.ptp(axis):
+            raise ValueError("an axis is not 16 or more points in equal steps: allowed is that")
+    return len(axes)

@@ -1,0 +1,1 @@
+"""Fine-tuning methods, one file each: the loss and the optimum side by side (see `contract`)."""

@@ -1,0 +1,267 @@
+"""What a method runs on: a path, a reward, and where endpoint samples come from.
+
+A Task is all that a loss may know of the world. A ProblemTask is one whose base law is a Gaussian
+mixture: exact answers exist for it. Shapes: rows = blocks * n, x (rows, *event), t (rows,).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.quasirandom import SobolEngine
+
+from theory.checks import check_order
+from theory.fields import VelocityModel
+from theory.gaussians import GaussianSum
+from theory.methods.contract.draws import Draws
+from theory.paths import Path
+from theory.problem import Problem
+
+# Builds a network with `outputs` numbers a row, (rows, outputs), from (x, t).
+AuxiliaryMaker = Callable[[int, Draws], nn.Module]
+
+
+class Task(ABC):
+    """A path, a reward, base samples; for `blocks` networks trained as one.
+
+    times: where the model is defined, increasing, or None for all of [0, 1].
+    """
+
+    path: Path
+    event_shape: tuple[int, ...]
+    blocks: int = 1
+    times: Tensor | None = None
+
+    @abstractmethod
+    def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
+        """r(x_1), (rows,); differentiable in x_1 where the reward is."""
+
+    @abstractmethod
+    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any]:
+        """(x_1 (rows, *event), cond): n samples a network of what the pretrained model samples."""
+
+    def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
+        """A fresh network (x, t) -> (rows, outputs), for methods that train one of their own.
+
+        Raises:
+            NotImplementedError: this task makes none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} makes no auxiliary networks (outputs = {outputs}); methods "
+            "that need one cannot run on it"
+        )
+
+    def base_velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[alpha' X_1 + sigma' X_0 | X_t = x] under the base law, where it is known.
+
+        Raises:
+            NotImplementedError: the base law is not known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know its base's exact velocity")
+
+    # --- draws that most methods need
+
+    def draw_times(self, n: int, draws: Draws) -> Tensor:
+        """t uniform on [0, 1), or on `times`; (rows,)."""
+        u = draws.uniform(n)
+        if self.times is None:
+            return u
+        index = (u * len(self.times)).long().clamp_max(len(self.times) - 1)
+        return self.times.to(u)[index]
+
+    def endpoints(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """(x_0, x_1, t, cond): noise, independent base samples, times."""
+        x1, cond = self.base_samples(n, draws)
+        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond
+
+    def endpoints_of(
+        self, model: VelocityModel, n: int, draws: Draws, steps: int
+    ) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """The same with x_1 sampled by a model, by Heun's method in `steps` steps of its ODE."""
+        start = draws.normal(n, *self.event_shape)
+        x1 = heun(model, self.path, start, steps)
+        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), None
+
+    # --- statistics over rows
+
+    def per_network(self, values: Tensor) -> Tensor:
+        """Rows (rows, ...) as (blocks, n, ...): a method's means run over axis 1."""
+        return values.reshape(self.blocks, -1, *values.shape[1:])
+
+    def per_prompt(self, values: Tensor) -> Tensor:
+        """Rows as (groups, m, ...), a group being one network's rows of one prompt; without
+        prompts, one network's rows."""
+        return self.per_network(values)
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """(rows,) as (rows, 1, ...), so that it multiplies rows of events."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def square(x: Tensor) -> Tensor:
+    """|x|^2 of every row: the sum, not the mean, over the event's numbers; (rows,)."""
+    return x.square().flatten(1).sum(1)
+
+
+def interpolate(path: Path, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(x_t, its time derivative): alpha x_1 + sigma x_0 and alpha' x_1 + sigma' x_0."""
+    alpha, sigma = column(path.alpha(t), x1), column(path.sigma(t), x1)
+    dalpha, dsigma = column(path.dalpha(t), x1), column(path.dsigma(t), x1)
+    return alpha * x1 + sigma * x0, dalpha * x1 + dsigma * x0
+
+
+def endpoint_batch(task: Task, ends: tuple[Tensor, Tensor, Tensor, Any]) -> dict[str, Any]:
+    """x, t, the path's derivative y there, reward r, cond: the batch of every matching loss."""
+    x0, x1, t, cond = ends
+    x, y = interpolate(task.path, x0, x1, t)
+    return {"x": x, "t": t, "y": y, "r": task.reward(x1, cond), "cond": cond}
+
+
+def heun(model: VelocityModel, path: Path, noise: Tensor, steps: int, cond: Any = None) -> Tensor:
+    """x_1 from noise N(0, I) by Heun's second-order method in equal time steps."""
+    check_order("steps", steps, 1)
+    times = torch.linspace(0, 1, steps + 1, dtype=noise.dtype, device=noise.device)
+    x = noise * path.sigma(times[0])
+    with torch.no_grad():
+        for start, stop in zip(times[:-1], times[1:], strict=True):
+            h = stop - start
+            first = model(x, start.expand(len(x)), cond)
+            second = model(x + h * first, stop.expand(len(x)), cond)
+            x = x + 0.5 * h * (first + second)
+    return x
+
+
+# --- problems with exact answers
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Neighbouring networks on one problem: their rows are evaluated together."""
+
+    problem: Problem
+    start: int
+    count: int
+
+
+class ProblemTask(Task):
+    """One problem a network, all in d dimensions on one path, in one dtype.
+
+    low_discrepancy: endpoints and times are randomly shifted Sobol points (a shift a network and
+    a step): the same expectation, less noise.  auxiliary_maker: builds auxiliary networks.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        low_discrepancy: bool = False,
+        auxiliary_maker: AuxiliaryMaker | None = None,
+    ) -> None:
+        if not problems:
+            raise ValueError("problems = []: allowed is at least one")
+        dims, paths = {p.dim for p in problems}, {p.path for p in problems}
+        if len(dims) > 1 or len(paths) > 1:
+            raise ValueError(
+                f"problems in d = {sorted(dims)} on {len(paths)} paths: allowed is one dimension "
+                "and one path for networks that train together"
+            )
+        self.path, self.event_shape, self.blocks = problems[0].path, (dims.pop(),), len(problems)
+        self.dtype, self.device = dtype, torch.device(device)
+        self.low_discrepancy, self._auxiliary_maker = low_discrepancy, auxiliary_maker
+        self.blocks_of_problems: list[_Block] = []
+        start = 0
+        for _, same in groupby(problems, key=id):
+            run = list(same)
+            problem = run[0].to(dtype, device)
+            self.blocks_of_problems.append(_Block(problem, start, len(run)))
+            start += len(run)
+
+    def _by_problem(self, rows: Tensor, answer: Callable[[Problem, Tensor], Tensor]) -> Tensor:
+        if len(self.blocks_of_problems) == 1:
+            return answer(self.blocks_of_problems[0].problem, rows)
+        n = len(rows) // self.blocks
+        return torch.cat(
+            [
+                answer(b.problem, rows[b.start * n : (b.start + b.count) * n])
+                for b in self.blocks_of_problems
+            ]
+        )
+
+    def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
+        return self._by_problem(x1, lambda problem, x: problem.reward(x))
+
+    def base_velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        def answer(problem: Problem, rows: Tensor) -> Tensor:
+            return problem.base_field.evaluate(rows[:, :-1], rows[:, -1])
+
+        return self._by_problem(torch.cat([x, t[:, None]], -1), answer)
+
+    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any]:
+        u = draws.uniform(n)
+        return self._from_noise(u, draws.normal(n, *self.event_shape)), None
+
+    def endpoints(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Any]:
+        (d,) = self.event_shape
+        if not self.low_discrepancy:
+            noise, u = draws.normal(n, 2 * d), draws.uniform(n, 2)
+            return noise[:, :d], self._from_noise(u[:, 0], noise[:, d:]), u[:, 1], None
+        points = sobol_points(n, 2 * d + 2, self.dtype, self.device)
+        shift = draws.uniform(1, 2 * d + 2)
+        u = (points + shift[:, None]).remainder_(1.0).flatten(0, 1)
+        eps = torch.finfo(self.dtype).eps
+        noise = torch.special.ndtri(u[:, 2:].clamp(0.5 * eps, 1 - eps))
+        return noise[:, :d], self._from_noise(u[:, 0], noise[:, d:]), u[:, 1], None
+
+    def _from_noise(self, u: Tensor, noise: Tensor) -> Tensor:
+        """Mixture samples: the component from u (rows,), the place in it from noise (rows, d)."""
+
+        def answer(problem: Problem, rows: Tensor) -> Tensor:
+            return _mixture_samples(problem.base, rows[:, 0], rows[:, 1:])
+
+        return self._by_problem(torch.cat([u[:, None], noise], -1), answer)
+
+    def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
+        if self._auxiliary_maker is None:
+            return super().auxiliary(outputs, draws)
+        return self._auxiliary_maker(outputs, draws)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem, where all networks have the same.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if len(self.blocks_of_problems) > 1:
+            raise ValueError(f"{len(self.blocks_of_problems)} problems: allowed here is one")
+        return self.blocks_of_problems[0].problem
+
+
+def _mixture_samples(law: GaussianSum, u: Tensor, noise: Tensor) -> Tensor:
+    levels = law.log_abs.exp().cumsum(-1)[:-1]
+    which = (u[:, None] >= levels).sum(-1)
+    factor = law.spectrum.factor()
+    if law.dim == 1:
+        return law.mean[which] + factor[which, 0] * noise
+    return law.mean[which] + (factor[which] @ noise[..., None])[..., 0]
+
+
+_SOBOL: dict[tuple[int, int, torch.dtype, str], Tensor] = {}
+
+
+def sobol_points(n: int, dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The first n Sobol points in [0, 1)^dim, (n, dim); kept, since every step shifts the same."""
+    key = (n, dim, dtype, str(device))
+    if key not in _SOBOL:
+        _SOBOL[key] = SobolEngine(dim).draw(n, dtype=torch.float64).to(device, dtype)
+    return _SOBOL[key]
