@@ -146,9 +146,10 @@ def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> Gr
     points, cell = _points(axes), float(np.prod([a[1] - a[0] for a in axes]))
     s = chain.coefficients(points)[2].tolist()
     sigma0 = float(chain.start(torch.ones(1, dtype=torch.float64)))
-    density = np.exp(-0.5 * (points.numpy() / sigma0) ** 2).prod(-1) / (
-        sigma0 * math.sqrt(2 * math.pi)
-    ) ** dim
+    density = (
+        np.exp(-0.5 * (points.numpy() / sigma0) ** 2).prod(-1)
+        / (sigma0 * math.sqrt(2 * math.pi)) ** dim
+    )
     for k in range(chain.steps):
         with torch.no_grad():
             means = chain.mean(model, k, points).numpy()
@@ -174,8 +175,7 @@ def _spread(axes: tuple[Array, ...], mass: Array, means: Array, std: float) -> A
     for row in range(0, len(mass), SOURCE_ROWS):
         part = slice(row, row + SOURCE_ROWS)
         kernels = [
-            np.exp(-0.5 * ((axis - means[part, i, None]) / std) ** 2)
-            for i, axis in enumerate(axes)
+            np.exp(-0.5 * ((axis - means[part, i, None]) / std) ** 2) for i, axis in enumerate(axes)
         ]
         weighted = kernels[0] * mass[part, None]
         total += weighted.sum(0) if len(axes) == 1 else weighted.T @ kernels[1]
@@ -297,9 +297,10 @@ def _smoothed(
     w /= w.sum()
     second = z[:, :, None] * z[:, None, :] - np.eye(dim)
     # Stein: grad W = E[V(m + s z) z]/s, Hessian W = E[V(m + s z)(z z' - I)]/s^2.
-    table = np.concatenate(
-        [np.ones((len(z), 1)), z / std, second.reshape(len(z), -1) / std**2], -1
-    ) * w[:, None]
+    table = (
+        np.concatenate([np.ones((len(z), 1)), z / std, second.reshape(len(z), -1) / std**2], -1)
+        * w[:, None]
+    )
 
     def at(m: Array) -> tuple[Array, Array, Array]:
         found = []

@@ -25,7 +25,6 @@ from theory.conditional import (
     moments_of,
 )
 from theory.gaussians import GaussianSum
-from theory.posterior import Posterior
 from theory.quadrature import QuadratureMoments, QuadratureTilt, check_resolution, nodes_at
 from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward, check_reward
 from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
@@ -94,7 +93,9 @@ def tilt(
         cuts = breakpoints(base, reward, wrapper)
 
         def blind(count: int) -> Tensor:
-            log_z, _, move = QuadratureTilt(reward, wrapper, cuts, count).evaluate(blind_posterior(base))
+            log_z, _, move = QuadratureTilt(reward, wrapper, cuts, count).evaluate(
+                blind_posterior(base)
+            )
             return torch.cat([log_z[..., None], move], -1)
 
         check_resolution(blind, base.dim, quadrature_tolerance, f"{wrapper.label} over the base")

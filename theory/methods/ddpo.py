@@ -122,5 +122,3 @@ def kernel_values(chain: Chain, policy: Policy, x: Tensor, cond: object) -> Tens
     t = chain.times.to(x).expand(len(x), -1)
     value = policy.networks["value"](states.flatten(0, 1), t.flatten(), cond)
     return value.reshape(len(x), chain.steps)
-
-

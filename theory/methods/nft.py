@@ -28,7 +28,6 @@ from theory.methods.contract import (
     square,
 )
 from theory.problem import Problem
-
 from theory.tilt import Tilt
 from theory.wrappers import Exponential
 

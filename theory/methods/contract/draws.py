@@ -53,17 +53,13 @@ class Draws:
     def uniform(self, n: int, *shape: int) -> Tensor:
         """Uniform on [0, 1), (blocks * n, *shape)."""
         return self.per_block(
-            lambda g: torch.rand(
-                n, *shape, dtype=self.dtype, device=self.device, generator=g
-            )
+            lambda g: torch.rand(n, *shape, dtype=self.dtype, device=self.device, generator=g)
         )
 
     def normal(self, n: int, *shape: int) -> Tensor:
         """N(0, 1), (blocks * n, *shape)."""
         return self.per_block(
-            lambda g: torch.randn(
-                n, *shape, dtype=self.dtype, device=self.device, generator=g
-            )
+            lambda g: torch.randn(n, *shape, dtype=self.dtype, device=self.device, generator=g)
         )
 
     # --- state, for runs that resume exactly

@@ -1,9 +1,9 @@
 """Discovery: methods by name, or from a file of one's own, with options.
 
-    nft                               a method with its defaults
-    nft:nft_beta=0.5                  options after a colon, separated by commas
-    path/to/my_method.py              the one Method that the file defines
-    path/to/my_method.py:strength=2
+nft                               a method with its defaults
+nft:nft_beta=0.5                  options after a colon, separated by commas
+path/to/my_method.py              the one Method that the file defines
+path/to/my_method.py:strength=2
 """
 
 from __future__ import annotations
