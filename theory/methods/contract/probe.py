@@ -94,6 +94,7 @@ def prepare(
             raise ValueError(f"{method.label} has no exact optimum on {problem.name!r}: {why}")
         student.function = best.velocity
         for name, network in policy.networks.items():
+            assert isinstance(network, Perturbed)
             network.function = best.networks[name]
     return Setting(task, policy, method.collect(policy, task, n, draws))
 
@@ -194,7 +195,7 @@ def _reference_is_frozen(method: Method, setting: Setting) -> Check:
     ]
     gradient_samples(method, setting)
     losses, _ = method.loss(policy, setting.task, setting.batch)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
+    losses.sum().backward()
     for p in policy.parameters():
         p.grad = None
     leaks = [p for p in frozen if id(p) in own or p.requires_grad or p.grad is not None]

@@ -84,7 +84,8 @@ def method_from_file(path: Path) -> type[Method]:
             f"{path}: {kind.__name__} lacks {', '.join(lacking)}: allowed is a Method with at "
             f"least name, {', '.join(PARTS)} (theory/methods/contract/method.py)"
         )
-    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen or "__dataclass_params__" not in vars(kind):
         raise ValueError(
             f"{path}: {kind.__name__} is no frozen dataclass: allowed is @dataclass(frozen=True), "
             "so that its options have names and values"

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -131,7 +131,7 @@ def heun(model: VelocityModel, path: Path, noise: Tensor, steps: int, cond: Any 
     times = torch.linspace(0, 1, steps + 1, dtype=noise.dtype, device=noise.device)
     x = noise * path.sigma(times[0])
     with torch.no_grad():
-        for start, stop in zip(times[:-1], times[1:], strict=True):
+        for start, stop in pairwise(times):
             h = stop - start
             first = model(x, start.expand(len(x)), cond)
             second = model(x + h * first, stop.expand(len(x)), cond)
