@@ -169,6 +169,39 @@ class MixtureField(ExactField):
         return torch.cat(velocity, -2), torch.cat(trace, -1)
 
 
+@dataclass(frozen=True, eq=False)
+class ModelField(ExactField):
+    """Any VelocityModel in d dimensions as a field: a trained network, say.
+
+    model: called with x (n, d), t (n,), in `dtype`. Score and posterior mean are what its velocity
+    implies on the path, inside (0, 1); divergences come by automatic differentiation.
+    """
+
+    model: VelocityModel
+    n_dims: int
+    path: Path = RECTIFIED_FLOW
+    precision: torch.dtype = torch.float64
+
+    @property
+    def dim(self) -> int:
+        return self.n_dims
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.precision
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
+        check_points(x, self.dim, self.dtype)
+        time = check_time(t, x).expand(x.shape[:-1])
+        return self.model(x.reshape(-1, self.dim), time.reshape(-1), cond).reshape(x.shape)
+
+    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
+        return self.path.convert(self(x, t), x, t, "velocity", "score")
+
+    def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
+        return self.path.convert(self(x, t), x, t, "velocity", "x1")
+
+
 class Displacement(Protocol):
     """e(x, t) as a function of the base's posterior at (x, t)."""
 

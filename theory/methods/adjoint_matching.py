@@ -64,6 +64,10 @@ class AdjointMatching(Method):
         """The chain on the task's path."""
         return Chain(self.steps, self.sigma_end, task.path)
 
+    @property
+    def states_per_row(self) -> int:
+        return self.steps
+
     # --- training
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:

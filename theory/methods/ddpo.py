@@ -66,6 +66,10 @@ class DDPO(Method):
         """The chain on the task's path."""
         return Chain(self.steps, self.sigma_end, task.path)
 
+    @property
+    def states_per_row(self) -> int:
+        return self.steps
+
     # --- training
 
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:

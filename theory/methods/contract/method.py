@@ -243,6 +243,11 @@ class Method(ABC):
         self.rewards.check_bounds(*problem.reward.bounds(), self.label, problem.name)
         self.target(problem)
 
+    @property
+    def states_per_row(self) -> int:
+        """States that the student sees for one row of a batch: a chain's steps, else 1."""
+        return 1
+
     # --- names
 
     @property

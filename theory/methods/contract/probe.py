@@ -33,6 +33,10 @@ class Perturbed(nn.Module):
     features = sin(w'x + u t + b), fixed by the seed; rows come in `blocks` equal blocks.
     """
 
+    slopes: Tensor
+    phases: Tensor
+    function: Callable[..., Tensor]
+
     def __init__(
         self, function: Callable[..., Tensor], blocks: int, dim: int, outputs: int, seed: int = 0
     ) -> None:

@@ -1,0 +1,185 @@
+"""What a run is: a method on a problem with a seed and a budget; its identity is its content.
+
+The digest covers every number that shapes the result, the texts of the problem and of a user's
+method file, and the source of what trains: the same digest means the same run, so a finished run
+is not trained again, and a run of changed code is another run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import theory
+import toys
+from theory.checks import check_choice, check_order, check_positive
+from theory.methods.contract import Method
+from theory.methods.contract.registry import parse_method
+from theory.problem import Problem, load_problem, problem_names
+
+WIDTH, DEPTH = 64, 3
+DEVICES = ("cpu", "cuda")
+# Sources that shape what a run computes (a method's own file is hashed beside them).
+TRAINING_SOURCES = ("networks.py", "trainer.py")
+THEORY_SOURCES = (
+    "chains.py",
+    "paths.py",
+    "rewards.py",
+    *(f"methods/contract/{part}.py" for part in ("draws", "method", "rollouts", "task")),
+)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on.
+
+    method: as on the command line, options included. problem: a name or a path that ends in
+    .toml. steps, batch (rows a step and network), learning_rate: 0 stands for the method's budget.
+    """
+
+    method: str
+    problem: str
+    seed: int = 0
+    width: int = WIDTH
+    depth: int = DEPTH
+    steps: int = 0
+    batch: int = 0
+    learning_rate: float = 0.0
+    low_discrepancy: bool = True
+
+    @classmethod
+    def checked(cls, **values: Any) -> RunConfig:
+        """A config whose parts exist and fit together, its budget filled in.
+
+        Raises:
+            ValueError, FileNotFoundError: a part does not exist or is out of range, or the
+                method does not allow the problem's reward.
+        """
+        config = cls(**values)
+        check_order("seed", config.seed, 0, 2**31 - 1)
+        check_order("width", config.width, 1)
+        check_order("depth", config.depth, 1)
+        budget = config.parsed.budget
+        config = replace(
+            config,
+            steps=config.steps or budget.steps,
+            batch=config.batch or budget.batch,
+            learning_rate=config.learning_rate or budget.learning_rate,
+        )
+        check_order("steps", config.steps, 1)
+        check_order("batch", config.batch, 1)
+        check_positive("learning_rate", config.learning_rate)
+        config.parsed.check_problem(config.parsed_problem)
+        return config
+
+    @cached_property
+    def parsed(self) -> Method:
+        """The method."""
+        return parse_method(self.method)
+
+    @cached_property
+    def parsed_problem(self) -> Problem:
+        """The problem, float64; one object a text, so that networks on it train side by side."""
+        return _problem(self.problem, _problem_text(self.problem))
+
+    def base(self) -> RunConfig | None:
+        """The run that trains this one's base network, or None for methods from scratch."""
+        if self.parsed.starts_from == "scratch":
+            return None
+        return RunConfig.checked(
+            method="flow_matching:target_velocity=exact",
+            problem=self.problem,
+            seed=self.seed,
+            width=self.width,
+            depth=self.depth,
+        )
+
+    # --- identity
+
+    def as_json(self) -> dict[str, Any]:
+        """The config as plain data, as written to the run's folder."""
+        base = self.base()
+        return {
+            **asdict(self),
+            "problem_sha256": _sha(_problem_text(self.problem)),
+            "method_sha256": _method_sha(self.method),
+            "code_sha256": _code_sha(),
+            "base": None if base is None else base.digest,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the run."""
+        return _sha(json.dumps(self.as_json(), sort_keys=True))[:12]
+
+    @property
+    def label(self) -> str:
+        """method @ problem, seed."""
+        return f"{self.method_label} @ {self.problem_label}, seed {self.seed}"
+
+    @property
+    def method_label(self) -> str:
+        """The method with what differs from its defaults."""
+        return self.parsed.label
+
+    @property
+    def problem_label(self) -> str:
+        """The problem's name."""
+        return self.parsed_problem.name
+
+    @property
+    def folder_name(self) -> str:
+        """The run's folder: readable, and unique by the digest."""
+        return f"{slug(self.problem_label)}-{slug(self.method_label)}-s{self.seed}-{self.digest}"
+
+
+def slug(text: str) -> str:
+    """Text as a file name: letters, digits, dots, the rest as single underscores."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:80]
+
+
+def check_device(device: str) -> None:
+    """cpu, or cuda where there is one."""
+    import torch
+
+    check_choice("device", device, DEVICES)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+@cache
+def _problem_text(problem: str) -> str:
+    if problem in problem_names():
+        return resources.files("theory").joinpath(f"problems/{problem}.toml").read_text("utf-8")
+    load_problem(problem)  # its own errors
+    return Path(problem).read_text(encoding="utf-8")
+
+
+@cache
+def _problem(problem: str, text: str) -> Problem:
+    return load_problem(problem)
+
+
+def _method_sha(method: str) -> str:
+    name = method.partition(":")[0]
+    if name.endswith(".py"):
+        return _sha(Path(name).read_text(encoding="utf-8"))
+    return _sha(resources.files("theory.methods").joinpath(f"{name}.py").read_text("utf-8"))
+
+
+@cache
+def _code_sha() -> str:
+    toys_folder, theory_folder = Path(toys.__path__[0]), Path(theory.__path__[0])
+    files = [toys_folder / name for name in TRAINING_SOURCES]
+    files += [theory_folder / name for name in THEORY_SOURCES]
+    return _sha("".join(file.read_text(encoding="utf-8") for file in files))

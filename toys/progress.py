@@ -1,0 +1,72 @@
+"""A bar with the time left on a terminal; plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Progress of several parts that run side by side, on stderr.
+
+    total: units of work of all parts together. Parts report how much of themselves is done.
+    """
+
+    def __init__(self, total: int, what: str) -> None:
+        self.total, self.what = total, what
+        self.parts: dict[str, int] = {}
+        self.first: dict[str, int] = {}
+        self.start = self.last = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        if self.terminal and self.total:
+            columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                *columns,
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self.task = self.bar.add_task(self.what, total=self.total)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.terminal and self.total:
+            self.bar.stop()
+
+    def update(self, part: str, done: int, text: str) -> None:
+        """`part` has done so many units by now; `text` says where it is."""
+        self.first.setdefault(part, done)  # what a resumed part had done before
+        self.parts[part] = done
+        total = sum(self.parts.values())
+        if self.terminal:
+            self.bar.update(self.task, completed=total, description=text)
+            return
+        now = time.monotonic()
+        if now - self.last >= LINE_SECONDS or total >= self.total:
+            self.last = now
+            fresh = total - sum(self.first.values())
+            left = (now - self.start) * (self.total - total) / fresh if fresh > 0 else 0.0
+            share = 100 * total / self.total
+            print(f"{self.what}: {share:3.0f} %, {left:.0f} s left; {text}", file=sys.stderr)

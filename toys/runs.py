@@ -1,0 +1,243 @@
+"""Runs as folders: one a network, with config, metrics, weights and manifest.
+
+    OUT/runs/PROBLEM-METHOD-sSEED-DIGEST/
+        config.json          what was asked for (toys/config.py)
+        weights.safetensors  the trained student
+        metrics.csv          step, loss and what else the method logs
+        manifest.json        seed, versions, commit, device, CPU-seconds, digests of the files above
+    OUT/groups/DIGEST/       only while networks train: members.json, checkpoint.safetensors
+
+The manifest is written last: a folder that has one is finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toys.config import RunConfig
+from toys.files import read_json, read_tensors, sha256, write_atomically, write_json, write_tensors
+
+PACKAGES = ("torch", "numpy", "scipy", "torchdiffeq", "safetensors", "plumbline")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder under OUT."""
+
+    out: Path
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "runs" / self.config.folder_name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its manifest is there.
+
+        Raises:
+            ValueError: the folder holds another run's config, or what it holds is damaged.
+        """
+        if not (self.folder / "manifest.json").exists():
+            return False
+        self.manifest()
+        return True
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, after checking that folder and config belong together.
+
+        Raises:
+            ValueError: they do not, or a file is damaged; names it.
+        """
+        found = read_json(self.folder / "manifest.json")
+        if not isinstance(found, dict) or found.get("digest") != self.config.digest:
+            theirs = found.get("digest") if isinstance(found, dict) else found
+            raise ValueError(
+                f"{self.folder}: holds the run {theirs!r}: allowed is {self.config.digest!r}; "
+                "it was moved or edited: delete it or choose another --out"
+            )
+        if read_json(self.folder / "config.json") != self.config.as_json():
+            raise ValueError(
+                f"{self.folder / 'config.json'}: differs from the run's config: it was edited; "
+                "delete the folder or choose another --out"
+            )
+        return found
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained network's parameters.
+
+        Raises:
+            ValueError: not finished, or damaged.
+        """
+        manifest = self.manifest()
+        path = self.folder / "weights.safetensors"
+        tensors, _ = read_tensors(path)
+        if sha256(path) != manifest["files"]["weights.safetensors"]:
+            raise ValueError(
+                f"{path}: damaged (its digest is not the manifest's); delete its folder, and the "
+                "run is trained again"
+            )
+        return tensors
+
+    def finish(
+        self, weights: Mapping[str, Tensor], metrics: Sequence[Mapping[str, float]], **facts: Any
+    ) -> None:
+        """Write the folder, the manifest last."""
+        write_json(self.folder / "config.json", self.config.as_json())
+        write_tensors(self.folder / "weights.safetensors", weights)
+        names = list(metrics[0]) if metrics else ["step", "loss"]
+        rows = [",".join(names), *(",".join(f"{row[k]:.9g}" for k in names) for row in metrics)]
+        write_atomically(self.folder / "metrics.csv", ("\n".join(rows) + "\n").encode())
+        files = ("config.json", "weights.safetensors", "metrics.csv")
+        manifest = {
+            "format": FORMAT,
+            "digest": self.config.digest,
+            "seed": self.config.seed,
+            "versions": versions(),
+            "commit": commit(),
+            **facts,
+            "files": {name: sha256(self.folder / name) for name in files},
+        }
+        write_json(self.folder / "manifest.json", manifest)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+@cache
+def commit() -> str:
+    """The project's commit, with + where the work tree differs; "unknown" outside git."""
+    here = Path(__file__).resolve().parents[1]
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+# --- groups of networks that train as one
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one method, shape and budget, trained side by side; always the same members."""
+
+    out: Path
+    members: tuple[RunConfig, ...]
+
+    @property
+    def folder(self) -> Path:
+        names = "".join(c.digest for c in self.members)
+        return self.out / "groups" / hashlib.sha256(names.encode()).hexdigest()[:12]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(self.out, c) for c in self.members]
+
+    def begin(self) -> None:
+        """Write down who trains together, so that any later command goes on with the same."""
+        write_json(
+            self.folder / "members.json",
+            [{"digest": c.digest, "config": asdict(c)} for c in self.members],
+        )
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], metrics: Tensor, names: str) -> None:
+        """The whole state after `step` steps, in one file."""
+        write_tensors(
+            self.folder / "checkpoint.safetensors",
+            {**tensors, "metrics": metrics},
+            {"step": str(step), "metrics": names},
+        )
+
+    def load(self) -> tuple[int, dict[str, Tensor], Tensor, list[str]] | None:
+        """(step, tensors, metrics, their names) of the checkpoint, or None where there is none."""
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        tensors, words = read_tensors(path)
+        try:
+            names = words["metrics"].split(",")
+            return int(words["step"]), tensors, tensors.pop("metrics"), names
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process trains a group; the lock goes with the process.
+
+        Raises:
+            ValueError: another process is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"{self.folder}: another process trains these runs: wait for it, or choose "
+                    "another --out"
+                ) from error
+            yield
+
+    def end(self) -> None:
+        """All members are finished: the checkpoint has served."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def unfinished_groups(out: Path) -> list[Group]:
+    """Groups that were begun and not ended, and whose runs this code would train the same way.
+
+    Raises:
+        ValueError: a damaged members.json.
+    """
+    found = []
+    for path in sorted((out / "groups").glob("*/members.json")):
+        rows = read_json(path)
+        try:
+            members = tuple(RunConfig(**row["config"]) for row in rows)
+            same = [c.digest == row["digest"] for c, row in zip(members, rows, strict=True)]
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
+            ) from error
+        except (ValueError, OSError):
+            continue  # its method file or problem is gone: nothing asks for it any more
+        if all(same):
+            found.append(Group(out, members))
+    return found
+
+
+def device_name(device: str) -> str:
+    """What trains: the GPU's name, or cpu."""
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"

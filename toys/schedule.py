@@ -1,0 +1,150 @@
+"""Which networks train together, in which order, and in how many processes.
+
+Base networks come first, then the methods that start from them. Runs that are finished are left
+alone; groups that were begun before are gone on with, whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import queue
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from toys.config import RunConfig
+from toys.progress import Progress
+from toys.runs import Group, Run, unfinished_groups
+from toys.trainer import Trainer
+
+# Rows of all networks in a step: what stays in cache (a dozen networks of 1,024 rows).
+GROUP_ROWS = 12 * 1024
+MOST_MEMBERS = 12
+POLL_SECONDS = 0.2
+
+
+def group_size(config: RunConfig) -> int:
+    """Networks that train best side by side."""
+    rows = config.batch * config.parsed.states_per_row
+    return max(1, min(MOST_MEMBERS, GROUP_ROWS // rows))
+
+
+def plan(out: Path, configs: Sequence[RunConfig]) -> list[list[Group]]:
+    """Stages of groups: bases, then the rest; only what is not finished yet.
+
+    Raises:
+        ValueError: a run's folder is damaged or foreign.
+    """
+    wanted = {c.digest: c for c in configs}
+    bases = {b.digest: b for c in configs if (b := c.base()) is not None}
+    rest = {d: c for d, c in wanted.items() if d not in bases}
+    old = unfinished_groups(out)
+    return [_groups(out, list(stage.values()), old) for stage in (bases, rest)]
+
+
+def _groups(out: Path, configs: list[RunConfig], old: list[Group]) -> list[Group]:
+    missing = {c.digest: c for c in configs if not Run(out, c).is_finished}
+    groups = []
+    for group in old:
+        if any(c.digest in missing for c in group.members):
+            groups.append(group)
+            for c in group.members:
+                missing.pop(c.digest, None)
+    alike: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for c in missing.values():
+        problem = c.parsed_problem
+        shape = (c.method_label, c.width, c.depth, c.steps, c.batch, c.learning_rate)
+        key = (*shape, c.low_discrepancy, problem.dim, problem.path)
+        alike.setdefault(key, []).append(c)
+    for same in alike.values():
+        same.sort(key=lambda c: c.problem)  # networks on one problem share its evaluations
+        size = group_size(same[0])
+        groups += [Group(out, tuple(same[i : i + size])) for i in range(0, len(same), size)]
+    return sorted(groups, key=_cost, reverse=True)
+
+
+def _cost(group: Group) -> int:
+    first = group.members[0]
+    rows = first.batch * first.parsed.states_per_row
+    return len(group.members) * first.steps * rows * first.width**2 * first.depth
+
+
+def train(
+    out: Path, configs: Sequence[RunConfig], *, processes: int = 2, device: str = "cpu"
+) -> int:
+    """Train what is not finished yet; the number of networks trained.
+
+    Raises:
+        ValueError, OSError: what stopped a group; the others' finished work stays.
+    """
+    stages = plan(out, configs)
+    total = sum(len(g.members) * g.members[0].steps for stage in stages for g in stage)
+    with Progress(total, "training") as progress:
+        for stage in stages:
+            if processes == 1 or len(stage) <= 1:
+                for group in stage:
+                    Trainer(group, device).train(_reporter(group, progress.update))
+            else:
+                _in_processes(stage, min(processes, len(stage)), device, progress)
+    return sum(len(g.members) for stage in stages for g in stage)
+
+
+def _reporter(
+    group: Group, update: Callable[[str, int, str], None]
+) -> Callable[[int, int, float], None]:
+    first, count = group.members[0], len(group.members)
+    name = f"{first.method_label} @ {first.problem_label}" + (f" x {count}" if count > 1 else "")
+
+    def report(step: int, steps: int, loss: float) -> None:
+        update(group.folder.name, step * count, f"{name}: step {step}/{steps}, loss {loss:.4g}")
+
+    return report
+
+
+# --- worker processes
+
+_events: Any = None
+
+
+def _start_worker(events: Any) -> None:
+    global _events
+    _events = events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the parent
+
+
+def _work(group: Group, device: str) -> None:
+    def update(key: str, done: int, text: str) -> None:
+        _events.put((key, done, text))
+
+    Trainer(group, device).train(_reporter(group, update))
+
+
+def _in_processes(groups: Iterable[Group], processes: int, device: str, progress: Progress) -> None:
+    context = multiprocessing.get_context("spawn")
+    events = context.Queue()
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (events,))
+    errors: list[BaseException] = []
+    try:
+        pending: set[Future[None]] = {pool.submit(_work, g, device) for g in groups}
+        while pending:
+            done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+            with suppress(queue.Empty):
+                while True:
+                    progress.update(*events.get_nowait())
+            errors += [e for f in done if (e := f.exception()) is not None]
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,233 @@
+"""The one training loop: many small networks of one method at once. It knows no method's name.
+
+Every step: collect (no gradient) -> loss -> mean over each network's rows, summed over networks ->
+backward -> fused Adam. Networks are independent: parameters are stacked, Adam is elementwise, and
+random numbers come from a generator a network. The state after a step (parameters of everything
+that trains, optimiser, generators, metrics) goes into one checkpoint, from which a killed run
+goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from theory.methods.contract import Draws, Policy, ProblemTask
+from toys.networks import StackedMLP
+from toys.runs import Group, Run, device_name
+
+WARM_UP = 0.05
+LOGS = 100
+CHECKPOINT_SECONDS = 10.0
+# Relative error of a float32 product that "medium" precision may have here.
+GEMM_TOLERANCE = 1e-5
+BASE_SEED, TRAIN_SEED = 2**40, 2**41
+
+Report = Callable[[int, int, float], None]
+
+
+def use_fast_kernels() -> None:
+    """One thread, fast float32 products if they are accurate here, and a heap that keeps memory.
+
+    glibc gives large arrays back to the system at every step, and page faults then cost more than
+    the arithmetic; the thresholds keep them.
+    """
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("medium")
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(64, 64, generator=generator)
+    exact = a.double() @ a.double()
+    if float(((a @ a).double() / exact - 1).abs().max()) > GEMM_TOLERANCE:
+        torch.set_float32_matmul_precision("highest")  # "medium" is bfloat16 on this CPU
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+@dataclass
+class Trainer:
+    """The state of a group of networks in training."""
+
+    group: Group
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        use_fast_kernels()
+        configs = self.group.members
+        first = configs[0]
+        self.config, self.method = first, first.parsed
+        self.problems = [c.parsed_problem for c in configs]
+        self.task = ProblemTask(
+            self.problems,
+            device=self.device,
+            low_discrepancy=first.low_discrepancy,
+            auxiliary_maker=self._auxiliary,
+        )
+        self.draws = self._draws(TRAIN_SEED)
+        self.policy = self._policy()
+        self.optimiser = torch.optim.Adam(
+            self.policy.parameters(), lr=first.learning_rate, fused=True
+        )
+        self.step = 0
+        self.names: list[str] = []
+        self.metrics: list[Tensor] = []
+        self.cpu_seconds = 0.0
+
+    def _draws(self, offset: int) -> Draws:
+        return Draws.seeded([offset + c.seed for c in self.group.members], device=self.device)
+
+    def _network(self, outputs: int, draws: Draws) -> StackedMLP:
+        (dim,) = self.task.event_shape
+        network = StackedMLP(dim, outputs, self.config.width, self.config.depth, draws)
+        return network.to(self.device)
+
+    def _auxiliary(self, outputs: int, draws: Draws) -> StackedMLP:
+        return self._network(outputs, draws)
+
+    def _policy(self) -> Policy:
+        student = self._network(self.task.event_shape[0], self._draws(BASE_SEED))
+        bases = [c.base() for c in self.group.members]
+        if bases[0] is not None:
+            runs = [Run(self.group.out, base) for base in bases if base is not None]
+            student.load_members([run.weights() for run in runs])
+        return self.method.setup(student, self.task, self.draws)
+
+    # --- the loop
+
+    def train(self, report: Report | None = None) -> None:
+        """From the checkpoint, if there is one, to the end; then write the members' folders."""
+        with self.group.locked():
+            self._train(report)
+
+    def _train(self, report: Report | None) -> None:
+        self.group.begin()
+        self._resume()
+        steps, saved = self.config.steps, time.monotonic()
+        start = time.process_time()
+        while self.step < steps:
+            self._one_step()
+            if self._is_logged:
+                self._check_finite(self.metrics[-1])
+                if report is not None:
+                    report(self.step, steps, float(self.metrics[-1][:, 0].mean()))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS and self.step < steps:
+                self.cpu_seconds += time.process_time() - start
+                start = time.process_time()
+                self.save()
+                saved = time.monotonic()
+        self.cpu_seconds += time.process_time() - start
+        self.save()
+        self._finish()
+
+    @property
+    def _is_logged(self) -> bool:
+        steps = self.config.steps
+        return self.step % max(1, steps // LOGS) == 0 or self.step == steps
+
+    def _one_step(self) -> None:
+        for row in self.optimiser.param_groups:
+            row["lr"] = self.config.learning_rate * rate(self.step, self.config.steps)
+        batch = self.method.collect(self.policy, self.task, self.config.batch, self.draws)
+        losses, info = self.method.loss(self.policy, self.task, batch)
+        per_network = self.task.per_network(losses).mean(1)
+        self.optimiser.zero_grad()
+        per_network.sum().backward()
+        self.optimiser.step()
+        self.step += 1
+        self.method.after_step(self.policy, self.step)
+        if self._is_logged:
+            self._log(per_network.detach(), info)
+
+    def _log(self, losses: Tensor, info: Mapping[str, Tensor]) -> None:
+        self.names = ["loss", *info]
+        rows = [losses, *(self.task.per_network(v).mean(1).detach() for v in info.values())]
+        self.metrics.append(torch.stack(rows, 1).double().cpu())
+
+    def _check_finite(self, row: Tensor) -> None:
+        bad = [c.label for c, r in zip(self.group.members, row, strict=True) if not _finite(r)]
+        if bad:
+            raise ValueError(
+                f"{bad[0]}: the loss is not finite after step {self.step} (learning_rate = "
+                f"{self.config.learning_rate:g}): allowed are settings whose loss stays finite, "
+                "try a smaller learning rate"
+            )
+
+    # --- checkpoints
+
+    def save(self) -> None:
+        """The whole state, atomically."""
+        names = ",".join(self.names)
+        metrics = torch.stack(self.metrics) if self.metrics else torch.zeros(0, 0, 0)
+        self.group.save(self.step, self._tensors(), metrics, names)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"policy.{k}": v for k, v in self.policy.tensors().items()}
+        for i, parameter in enumerate(self.policy.parameters()):
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"adam.{i}.{key}"] = torch.as_tensor(value)
+        tensors |= {f"generator.{i}": state for i, state in enumerate(self.draws.states())}
+        tensors["cpu_seconds"] = torch.tensor(self.cpu_seconds, dtype=torch.float64)
+        return {k: v.detach().clone() for k, v in tensors.items()}
+
+    def _resume(self) -> None:
+        found = self.group.load()
+        if found is None:
+            return
+        self.step, tensors, metrics, self.names = found
+        self.policy.load(_under("policy.", tensors))
+        for i, parameter in enumerate(self.policy.parameters()):
+            state = _under(f"adam.{i}.", tensors)
+            self.optimiser.state[parameter] = {
+                k: v if k == "step" else v.to(self.device) for k, v in state.items()
+            }
+        generators = _under("generator.", tensors)
+        self.draws.restore([generators[str(i)] for i in range(len(generators))])
+        self.metrics = list(metrics)
+        self.cpu_seconds = float(tensors["cpu_seconds"])
+
+    def _finish(self) -> None:
+        student = self.policy.student
+        assert isinstance(student, StackedMLP)
+        every = max(1, self.config.steps // LOGS)
+        marks = [*range(every, self.config.steps + 1, every)]
+        if not marks or marks[-1] != self.config.steps:
+            marks.append(self.config.steps)
+        for i, run in enumerate(self.group.runs):
+            rows = [
+                {"step": float(step), **dict(zip(self.names, row[i].tolist(), strict=True))}
+                for step, row in zip(marks, self.metrics, strict=True)
+            ]
+            run.finish(
+                student.member(i),
+                rows,
+                device=device_name(self.device),
+                cpu_seconds=round(self.cpu_seconds / len(self.group.members), 3),
+                trained_beside=[c.digest for c in self.group.members],
+            )
+        self.group.end()
+
+
+def rate(step: int, steps: int) -> float:
+    """The learning rate at a step as a share of its peak: linear warm-up, then a cosine to 0."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _finite(row: Tensor) -> bool:
+    return bool(torch.isfinite(row).all())
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
