@@ -26,6 +26,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, Path
 from theory.rewards import Reward
 
-HERMITE_NODES = {1: 24, 2: 10}
+HERMITE_NODES = 24
+STD_SPACING = 0.15
 NEWTON_STEPS = 60
 NEWTON_TOLERANCE = 1e-12
 # Source points whose kernels are multiplied out at once: bounds the memory of a step.
@@ -119,9 +121,15 @@ class Chain:
 
 
 def state_axes(chain: Chain, laws: Sequence[GaussianSum], spacing: float) -> tuple[Array, ...]:
-    """A grid that holds the start and every law given, its step `spacing` kernels' least s_k."""
+    """A grid that holds the start and every law given, its step `spacing` kernels' least s_k.
+
+    At most STD_SPACING of the first law's narrowest standard deviation: that is how far the
+    posterior over its components takes to switch, however wide the kernels are.
+    """
     start = 7 * float(chain.start(torch.ones(1, dtype=torch.float64)))
     least = float(chain._rows[2].sqrt().min())
+    narrowest = float(torch.linalg.eigvalsh(laws[0].cov).min().sqrt())
+    step = min(spacing * least, STD_SPACING * narrowest)
     axes = []
     for i in range(laws[0].dim):
         low, high = -start, start
@@ -130,7 +138,7 @@ def state_axes(chain: Chain, laws: Sequence[GaussianSum], spacing: float) -> tup
             std, mean = law.cov[heavy, i, i].sqrt(), law.mean[heavy, i]
             low = min(low, float((mean - 7 * std).min()))
             high = max(high, float((mean + 7 * std).max()))
-        axes.append(np.linspace(low, high, math.ceil((high - low) / (spacing * least)) + 1))
+        axes.append(np.linspace(low, high, math.ceil((high - low) / step) + 1))
     return tuple(axes)
 
 
@@ -269,13 +277,14 @@ def regularised_optimum(
     def terminal(x: Array) -> Array:
         return reward(torch.as_tensor(x)).numpy()[:, None]
 
-    later: Callable[[Array], Array] = terminal
+    later: Callable[[Array], Array]
+    later = terminal if len(axes) == 1 else Surface(axes, terminal(points.numpy()))
     shifts: list[Surface] = []
     values: list[Surface] = []
     for k in range(chain.steps - 1, -1, -1):
         with torch.no_grad():
             start = chain.mean(base, k, points).numpy()
-        smooth = _smoothed(later, s[k], len(axes))
+        smooth = SMOOTHED[len(axes)](later, s[k])
         mean = _solve(smooth, start, scale * s[k] ** 2, k)
         cost = ((mean - start) ** 2).sum(-1) / (2 * scale * s[k] ** 2)
         later = Surface(axes, (smooth(mean)[0] - cost)[:, None])
@@ -287,39 +296,68 @@ def regularised_optimum(
     return ChainOptimum(chain, base, scale, log_z, shifts, values)
 
 
-def _smoothed(
-    value: Callable[[Array], Array], std: float, dim: int
-) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """m -> W, grad W, Hessian W of W(m) = E[value(m + std xi)], by Gauss-Hermite and Stein."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(HERMITE_NODES[dim])
-    z = np.stack(np.meshgrid(*[nodes] * dim, indexing="ij"), -1).reshape(-1, dim)
-    w = np.stack(np.meshgrid(*[weights] * dim, indexing="ij"), -1).reshape(-1, dim).prod(-1)
-    w /= w.sum()
-    second = z[:, :, None] * z[:, None, :] - np.eye(dim)
-    # Stein: grad W = E[V(m + s z) z]/s, Hessian W = E[V(m + s z)(z z' - I)]/s^2.
-    table = (
-        np.concatenate([np.ones((len(z), 1)), z / std, second.reshape(len(z), -1) / std**2], -1)
-        * w[:, None]
-    )
+Smooth = Callable[[Array], tuple[Array, Array, Array]]
+
+
+def _stein(std: float) -> tuple[Array, Array]:
+    """Nodes z (q,) and the rows (3, q) that make W, W' and W'' of values at m + std z.
+
+    W(m) = E[V(m + s xi)]; by Stein W' = E[V xi]/s and W'' = E[V (xi^2 - 1)]/s^2; Gauss-Hermite.
+    """
+    z, w = np.polynomial.hermite_e.hermegauss(HERMITE_NODES)
+    w = w / w.sum()
+    return z, np.stack([w, w * z / std, w * (z**2 - 1) / std**2])
+
+
+def _smoothed_line(value: Callable[[Array], Array], std: float) -> Smooth:
+    """m -> W (n,), grad W (n, 1), Hessian W (n, 1, 1), d = 1."""
+    z, rows = _stein(std)
 
     def at(m: Array) -> tuple[Array, Array, Array]:
-        found = []
-        for rows in np.array_split(m, max(1, len(m) * len(z) // 2_000_000)):
-            spread = (rows[:, None] + std * z).reshape(-1, dim)
-            found.append(value(spread).reshape(len(rows), len(z)) @ table)
-        row = np.concatenate(found)
-        return row[:, 0], row[:, 1 : 1 + dim], row[:, 1 + dim :].reshape(-1, dim, dim)
+        spread = (m + std * z).reshape(-1, 1)
+        found = value(spread).reshape(len(m), len(z)) @ rows.T
+        return found[:, 0], found[:, 1:2], found[:, 2:, None]
 
     return at
 
 
-def _solve(
-    smooth: Callable[[Array], tuple[Array, Array, Array]], start: Array, gain: float, k: int
-) -> Array:
-    """m = start + gain grad W(m), by Newton's method."""
+def _smoothed_plane(later: Surface, std: float) -> Smooth:
+    """m -> W (n,), grad W (n, 2), Hessian W (n, 2, 2), d = 2.
+
+    The sums over nodes factor over the axes: on the grid W and its derivatives are products
+    with one matrix an axis (a spline's values at the nodes are linear in those on the grid);
+    between the grid's points, splines of them.
+    """
+    z, rows = _stein(std)
+    one, two = (
+        np.einsum("jq,nqm->jnm", rows, CubicSpline(a, np.eye(len(a)))(_clipped(a, std * z)))
+        for a in later.axes
+    )
+    V = later.values.reshape(len(later.axes[0]), -1)
+    orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
+    table = Surface(later.axes, np.stack([(one[i] @ V @ two[j].T).ravel() for i, j in orders], -1))
+
+    def at(m: Array) -> tuple[Array, Array, Array]:
+        found = table(m)
+        return found[:, 0], found[:, 1:3], found[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
+
+    return at
+
+
+SMOOTHED: dict[int, Callable[[Any, float], Smooth]] = {1: _smoothed_line, 2: _smoothed_plane}
+
+
+def _clipped(axis: Array, steps: Array) -> Array:
+    """axis + steps, (n, q), within the axis' ends, where a Surface is constant."""
+    return np.asarray(np.clip(axis[:, None] + steps, axis[0], axis[-1]))
+
+
+def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
+    """m = start + gain grad W(m), by Newton's method; points that have settled are left alone."""
     mean, eye = start.copy(), np.eye(start.shape[1])
+    open_ = np.arange(len(mean))
     for _ in range(NEWTON_STEPS):
-        _, slope, curve = smooth(mean)
+        _, slope, curve = smooth(mean[open_])
         matrix = eye - gain * curve
         least = np.linalg.eigvalsh(matrix)[:, 0].min()
         if least <= 0:
@@ -328,9 +366,11 @@ def _solve(
                 "allowed are chains where it stays above 0, so that the best kernel is unique; "
                 "use more steps or a smaller scale"
             )
-        move = np.linalg.solve(matrix, (start + gain * slope - mean)[..., None])[..., 0]
-        mean = mean + move
-        if np.abs(move).max() < NEWTON_TOLERANCE * (1 + np.abs(mean).max()):
+        rest = start[open_] + gain * slope - mean[open_]
+        move = np.linalg.solve(matrix, rest[..., None])[..., 0]
+        mean[open_] += move
+        open_ = open_[np.abs(move).max(-1) > NEWTON_TOLERANCE * (1 + np.abs(mean).max())]
+        if not len(open_):
             return mean
     raise ValueError(f"kernel {k}: Newton's method did not settle in {NEWTON_STEPS} steps")
 
