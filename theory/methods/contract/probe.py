@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from theory.methods.contract.draws import Draws
-from theory.methods.contract.method import Batch, Method, Policy
+from theory.methods.contract.method import Batch, Method, Optimum, Policy
 from theory.methods.contract.task import ProblemTask
 from theory.problem import Problem
 from theory.tolerances import FALSE_FAILURE_RATE
@@ -76,9 +76,16 @@ class Setting:
 
 
 def prepare(
-    method: Method, problem: Problem, place: Place, *, blocks: int = 48, n: int = 256, seed: int = 0
+    method: Method,
+    problem: Problem,
+    place: Place,
+    *,
+    blocks: int = 48,
+    n: int = 256,
+    seed: int = 0,
+    best: Optimum | None = None,
 ) -> Setting:
-    """The method on a problem, its policy at the optimum or at the reference.
+    """The method on a problem, its policy at the optimum (`best`, if found before) or reference.
 
     Raises:
         ValueError: the method has no exact optimum on this problem (place "optimum").
@@ -92,7 +99,7 @@ def prepare(
     student = Perturbed(problem.base_field, blocks, problem.dim, problem.dim)
     policy = method.setup(student, task, draws)
     if place == "optimum":
-        best = method.optimum(problem)
+        best = method.optimum(problem) if best is None else best
         if best is None or not best.exact:
             why = best.note if best is not None else "it states none"
             raise ValueError(f"{method.label} has no exact optimum on {problem.name!r}: {why}")
@@ -137,10 +144,17 @@ def gradient_test(samples: Tensor) -> GradientTest:
 
 
 def expected_gradient(
-    method: Method, problem: Problem, place: Place, *, blocks: int = 48, n: int = 256, seed: int = 0
+    method: Method,
+    problem: Problem,
+    place: Place,
+    *,
+    blocks: int = 48,
+    n: int = 256,
+    seed: int = 0,
+    best: Optimum | None = None,
 ) -> GradientTest:
     """Whether the loss's expected gradient vanishes at the optimum, or at the reference."""
-    setting = prepare(method, problem, place, blocks=blocks, n=n, seed=seed)
+    setting = prepare(method, problem, place, blocks=blocks, n=n, seed=seed, best=best)
     return gradient_test(gradient_samples(method, setting))
 
 
@@ -157,20 +171,31 @@ class Check:
 
 
 def sweep(method: Method, problem: Problem, *, n: int = 256, seed: int = 0) -> list[Check]:
-    """Every check that the contract promises, on one problem.
+    """Every check that the contract promises, on one problem; up to the first that leaves the
+    others nothing to ask.
 
     Raises:
         ValueError: the problem's reward is outside what the method allows.
     """
     method.check_problem(problem)
     setting = prepare(method, problem, "reference", blocks=2, n=64, seed=seed)
+    first = [_no_graph_in_batch(setting), _shapes(method, setting)]
+    if not all(check.passed for check in first):
+        return first
     return [
-        _shapes(method, setting),
+        *first,
         _same_again(method, setting),
         _reference_is_frozen(method, setting),
         _blocks_are_independent(method, setting),
         *_gradients(method, problem, n, seed),
     ]
+
+
+def _no_graph_in_batch(setting: Setting) -> Check:
+    """A batch is data: gradients flow through the loss alone."""
+    items = setting.batch.items()
+    held = [k for k, v in items if isinstance(v, Tensor) and v.requires_grad]
+    return Check("the batch carries no gradient", not held, ", ".join(held) or "none does")
 
 
 def _shapes(method: Method, setting: Setting) -> Check:
@@ -226,7 +251,7 @@ def _gradients(method: Method, problem: Problem, n: int, seed: int) -> list[Chec
     for place, wanted in (("optimum", True), ("reference", False)):
         if place == "reference" and method.starts_from == "scratch":
             continue  # the base is what such a method learns
-        test = expected_gradient(method, problem, place, n=n, seed=seed)  # type: ignore[arg-type]
+        test = expected_gradient(method, problem, place, n=n, seed=seed, best=best)  # type: ignore[arg-type]
         name = f"expected gradient {'vanishes' if wanted else 'does not vanish'} at the {place}"
         seen = f"largest |t| {test.statistic:.1f}, bound {test.bound:.1f}"
         found.append(Check(name, test.vanishes == wanted, seen))

@@ -1,0 +1,72 @@
+"""Mutants: a source file with one snippet replaced, run as a module of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+
+from theory.methods.contract.method import Method, Optimum
+from theory.methods.contract.registry import parse_method
+from theory.problem import Problem, load_problem
+
+_NUMBER = count()
+
+
+def mutant_module(name: str, *edits: tuple[str, str]) -> ModuleType:
+    """The module `name` with every (old, new) of `edits` applied to its text, each exactly once."""
+    file = import_module(name).__file__
+    assert file is not None
+    text = Path(file).read_text(encoding="utf-8")
+    for old, new in edits:
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
+        text = text.replace(old, new)
+    module = ModuleType(f"mutant_{next(_NUMBER)}_of_{name.rpartition('.')[2]}")
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    try:
+        exec(compile(text, module.__name__, "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+    return module
+
+
+@cache
+def true_optimum(text: str, problem: str) -> Optimum | None:
+    """The optimum that the method as it stands gives; costly ones are found once."""
+    return parse_method(text).optimum(load_problem(problem))
+
+
+def at_optimum_of(method: Method, optimum: Optimum | None) -> Method:
+    """The same method, but said to be at this optimum."""
+
+    def stated(self: Method, problem: Problem) -> Optimum | None:
+        return optimum
+
+    kind = type(f"{type(method).__name__}AtOptimum", (type(method),), {"optimum": stated})
+    return kind(**method.options)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A method by name and options, on a named problem, with edits to its file; rows a block."""
+
+    text: str
+    problem: str
+    edits: tuple[tuple[str, str], ...] = ()
+    rows: int = 256
+
+    @property
+    def original(self) -> Method:
+        """The method as it stands, its optimum looked up."""
+        return at_optimum_of(parse_method(self.text), true_optimum(self.text, self.problem))
+
+    def method(self) -> Method:
+        """The mutant, said to be at the optimum of the method as it stands."""
+        whole = parse_method(self.text)
+        module = mutant_module(type(whole).__module__, *self.edits)
+        kind = getattr(module, type(whole).__name__)
+        return at_optimum_of(kind(**whole.options), true_optimum(self.text, self.problem))

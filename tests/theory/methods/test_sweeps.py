@@ -1,0 +1,174 @@
+"""Every method passes the contract's sweep, whoever wrote it; the sweep itself can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import pytest
+import torch
+
+from tests.theory.methods.mutants import at_optimum_of
+from theory.methods.contract import Method, Optimum
+from theory.methods.contract.probe import Check, expected_gradient, sweep
+from theory.methods.contract.registry import build, methods, parse_method
+from theory.methods.nft import NFT
+from theory.problem import Problem, load_problem
+from theory.tolerances import FALSE_FAILURE_RATE
+
+# A chain short enough for d = 2.
+SHORT = {"steps": 4, "sigma_end": 0.1}
+EVERYWHERE = [
+    "flow_matching:target_velocity=exact",
+    "weighted_flow_matching:scale=1",
+    "weighted_flow_matching:wrapper=truncated,order=2,scale=1.3",
+    "weighted_flow_matching:wrapper=power,exponent=2",
+    "tilt_matching:kind=explicit",
+    "tilt_matching:kind=implicit,scale=1",
+    "tilt_matching:kind=weighted,scale=1.5",
+    "ddpo:kl_weight=0.5,steps=4,sigma_end=0.1",
+    "adjoint_matching:scale=3,steps=4,sigma_end=0.1",
+]
+ON_BUMPS = [
+    "nft:nft_beta=0.5",
+    "nft:nft_beta=2",
+    "nft:reward_mapping=released",
+    "nft:adaptive_normaliser=x1",
+    "nft:adaptive_normaliser=velocity,refresh_every=3,old_decay=0.5",
+    "weighted_flow_matching:wrapper=power",
+    "weighted_flow_matching:wrapper=truncated",
+]
+WITHOUT_OPTIMUM = ("released", "adaptive", "refresh")
+LONG_CHAINS = ["ddpo:kl_weight=0.5", "adjoint_matching"]
+CASES = [
+    *((text, name) for text in EVERYWHERE for name in ("note_1d", "linear_1d", "bump_2d")),
+    *((text, name) for text in ON_BUMPS for name in ("note_1d", "bump_2d")),
+    *((text, "note_1d") for text in LONG_CHAINS),
+    ("weighted_flow_matching:wrapper=clipped,max_weight=3", "linear_1d"),
+    ("weighted_flow_matching:scale=-1", "linear_1d"),
+    ("tilt_matching:scale=-0.5", "bumps_1d"),
+]
+
+
+def failed(checks: list[Check]) -> list[str]:
+    return [f"{c.name}: {c.seen}" for c in checks if not c.passed]
+
+
+def small(kind: type[Method]) -> Method:
+    """The method with its defaults; a chain is made short."""
+    known = {f.name for f in fields(kind)}
+    return build(kind, SHORT if set(SHORT) <= known else {})
+
+
+def allows(method: Method, problem: Problem) -> bool:
+    try:
+        method.check_problem(problem)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("text", "problem"), CASES)
+def test_sweep(text, problem):
+    method, case = parse_method(text), load_problem(problem)
+    checks = sweep(method, case)
+    assert not failed(checks)
+    # A sweep that skips its gradients would pass anything.
+    skipped = any(c.seen.startswith("not asked") for c in checks)
+    assert skipped == any(word in text for word in WITHOUT_OPTIMUM)
+
+
+@pytest.mark.parametrize("name", methods())
+def test_every_method_there_is(name):
+    """No list to forget: what discovery finds is swept, on every problem that it allows."""
+    method = small(methods()[name])
+    cases = [load_problem(problem) for problem in ("note_1d", "linear_1d", "bump_2d")]
+    allowed = [case for case in cases if allows(method, case)]
+    assert allowed
+    for case in allowed:
+        assert not failed(sweep(method, case)), case.name
+
+
+@pytest.mark.parametrize("name", methods())
+def test_tables_have_what_they_show(name):
+    kind = methods()[name]
+    assert kind.name == name
+    assert kind.summary
+    assert kind.source
+    assert kind.__doc__
+
+
+# --- the sweep can fail
+
+
+def test_flow_matching_is_told_from_another_field():
+    """Its sweep has no reference to reject: the base is what it learns."""
+    problem = load_problem("note_1d")
+    for text in ("flow_matching", "flow_matching:target_velocity=exact"):
+        wrong = at_optimum_of(parse_method(text), Optimum(problem.nft_field(4.0)))
+        assert not expected_gradient(wrong, problem, "optimum").vanishes
+
+
+@dataclass(frozen=True)
+class Broken(NFT):
+    """NFT with one part of the contract broken."""
+
+    fault: str = ""
+
+    name: ClassVar[str] = "broken"
+
+    def collect(self, policy, task, n, draws):
+        if self.fault == "leaves the reference trainable":
+            policy.reference.requires_grad_(True)
+        batch = super().collect(policy, task, n, draws)
+        if self.fault == "keeps the student's graph":
+            batch["v_old"] = policy.student(batch["x"], batch["t"])
+        return batch
+
+    def loss(self, policy, task, batch):
+        losses, info = super().loss(policy, task, batch)
+        if self.fault == "a mean over rows":
+            return losses.mean(), info
+        if self.fault == "float32":
+            return losses.float(), info
+        if self.fault == "noise in the loss":
+            return losses * torch.rand_like(losses), info
+        if self.fault == "a mean over all networks":
+            return losses / losses.mean(), info
+        if self.fault == "a log that is one number":
+            return losses, {"reward": batch["r"].mean()}
+        if self.fault == "not a number":
+            return losses / 0.0 * 0.0, info
+        if self.fault == "learns nothing":
+            return losses.detach() + 0 * policy.student.theta.sum(), info
+        return losses, info
+
+
+FAULTS = {
+    "a mean over rows": "one finite value a row",
+    "float32": "one finite value a row",
+    "not a number": "one finite value a row",
+    "a log that is one number": "one finite value a row",
+    "noise in the loss": "same batch, same loss",
+    "leaves the reference trainable": "no gradient into reference or old copy",
+    "a mean over all networks": "networks do not see each other",
+    "keeps the student's graph": "the batch carries no gradient",
+    "learns nothing": "expected gradient does not vanish at the reference",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_method_fails_its_line(fault):
+    torch.manual_seed(0)
+    problem = load_problem("note_1d")
+    assert not failed(sweep(Broken(), problem))
+    lines = failed(sweep(Broken(fault=fault), problem))
+    assert any(line.startswith(FAULTS[fault]) for line in lines)
+
+
+def test_false_failures_are_as_rare_as_stated():
+    """The bound is Student's: at 48 blocks beyond the normal's, so that chance alone is 1e-6."""
+    test = expected_gradient(parse_method("nft"), load_problem("note_1d"), "optimum")
+    normal = -torch.special.ndtri(torch.tensor(FALSE_FAILURE_RATE / 12, dtype=torch.float64))
+    assert float(normal) < test.bound < 2 * float(normal)
+    assert test.vanishes
