@@ -1,7 +1,267 @@
-"""`python -m toys`: not built yet; says so, and fails."""
+"""`python -m toys`: train small networks by any method and compare them with the truth."""
+
+from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-argparse.ArgumentParser(prog="python -m toys", description=__doc__).parse_known_args()
-sys.exit("python -m toys is not built yet; docs/STATUS.md says what is and what comes next")
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from theory.checks import check_choice, check_order
+from theory.methods.contract.registry import methods, parse_method
+from toys.config import DEPTH, WIDTH, RunConfig, check_device
+
+OUT = Path("results/toys")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(prog="python -m toys", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser(
+        "train", help="train networks; finished ones are left, interrupted ones go on"
+    )
+    _selection(train)
+    train.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+
+    compare = commands.add_parser(
+        "compare", help="trained networks against the truth: the parts of the error, pictures"
+    )
+    _selection(compare)
+    compare.add_argument("--sampling-steps", type=int, default=20, help="Heun steps (%(default)s)")
+    compare.add_argument("--samples", type=int, default=20_000, help="draws (%(default)s)")
+    compare.add_argument("--no-picture", action="store_true")
+    compare.add_argument("--json", action="store_true", help="print data instead of a table")
+    compare.add_argument(
+        "--check", action="store_true", help="exit 1 where a learning error is over 5 %% of the way"
+    )
+
+    listing = commands.add_parser("methods", help="the methods, their options and their rewards")
+    listing.add_argument("--json", action="store_true")
+
+    check = commands.add_parser(
+        "check", help="the contract's sweep: gradients at the optimum and the reference, and more"
+    )
+    check.add_argument("--method", required=True, help="a name or a path to a .py file")
+    check.add_argument("--problem", default="note_1d", help="(%(default)s)")
+
+    bench = commands.add_parser("bench", help="measure speed, and that killed runs resume exactly")
+    bench.add_argument("--only", help="throughput or resume")
+    bench.add_argument("--json", action="store_true")
+    return main
+
+
+def _selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--method", action="append", help="name[:option=value,...] or file.py[:...]; repeatable"
+    )
+    command.add_argument("--problem", action="append", help="a name or a .toml file; repeatable")
+    command.add_argument("--seeds", type=int, default=1, help="seeds 0 .. SEEDS-1 (%(default)s)")
+    command.add_argument("--preset", help="figures, or toys: every method on the named problems")
+    command.add_argument("--width", type=int, default=WIDTH, help="hidden units (%(default)s)")
+    command.add_argument("--depth", type=int, default=DEPTH, help="hidden layers (%(default)s)")
+    command.add_argument("--steps", type=int, default=0, help="optimiser steps (the method's)")
+    command.add_argument("--batch", type=int, default=0, help="rows a step (the method's)")
+    command.add_argument("--learning-rate", type=float, default=0.0, help="peak (the method's)")
+    command.add_argument(
+        "--pseudo-random", action="store_true", help="independent draws, not shifted Sobol points"
+    )
+    command.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
+    command.add_argument("--processes", type=int, default=2, help="(%(default)s)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    run = {"train": _train, "compare": _compare, "methods": _methods, "check": _check}
+    try:
+        if options.command == "bench":
+            from toys.bench import run as run_bench
+
+            return run_bench(options.only, options.json)
+        return run[options.command](options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _configs(options: argparse.Namespace) -> list[RunConfig]:
+    from toys.presets import PRESETS
+
+    check_order("--seeds", options.seeds, 1)
+    check_order("--processes", options.processes, 1)
+    for name in ("steps", "batch"):
+        check_order(f"--{name}", getattr(options, name), 0)
+    if options.learning_rate < 0:
+        raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out = {str(options.out)!r} is a file: allowed are folders, new or not")
+    if options.preset is not None:
+        check_choice("--preset", options.preset, PRESETS)
+        if options.method or options.problem:
+            raise ValueError(
+                "--preset beside --method or --problem: allowed is a preset or a selection"
+            )
+        return PRESETS[options.preset]()
+    if not options.method or not options.problem:
+        raise ValueError(
+            "--method and --problem are needed: allowed are "
+            f"{', '.join(methods())} or a .py file, and a named problem or a .toml file "
+            "(or --preset)"
+        )
+    return [
+        RunConfig.checked(
+            method=method,
+            problem=problem,
+            seed=seed,
+            width=options.width,
+            depth=options.depth,
+            steps=options.steps,
+            batch=options.batch,
+            learning_rate=options.learning_rate,
+            low_discrepancy=not options.pseudo_random,
+        )
+        for problem in options.problem
+        for method in options.method
+        for seed in range(options.seeds)
+    ]
+
+
+def _train(options: argparse.Namespace) -> int:
+    from toys.runs import Run
+    from toys.schedule import train
+
+    check_device(options.device)
+    configs = _configs(options)
+    count = train(options.out, configs, processes=options.processes, device=options.device)
+    for config in configs:
+        run = Run(options.out, config)
+        print(f"{config.label}: {run.folder}, {run.manifest()['cpu_seconds']:.1f} CPU-s")
+    print(f"{count} networks trained (bases included), the others were finished before")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from toys.compare import compare, finished
+    from toys.evaluate import Sampling, is_good
+
+    sampling = Sampling(options.sampling_steps, options.samples)
+    stale: list[str] = []
+    if options.preset or options.method or options.problem:
+        configs = _configs(options)
+    else:
+        configs, stale = finished(options.out)
+        configs = [c for c in configs if c.method != "flow_matching:target_velocity=exact"]
+        if not configs:
+            raise ValueError(
+                f"--out = {str(options.out)!r} holds no finished runs of this code: allowed is a "
+                "folder that `python -m toys train` filled"
+            )
+    results = compare(options.out, configs, sampling, processes=options.processes)
+    pictures = [] if options.no_picture else _pictures(options.out, configs, results)
+    if options.json:
+        print(json.dumps({"runs": results, "pictures": [str(p) for p in pictures]}, indent=2))
+    else:
+        _print(results)
+        for path in pictures:
+            print(f"drawn: {path}")
+        for name in stale:
+            print(f"left out (made by other code, or moved): {name}")
+    wrong = [r for r in results if not is_good(r)]
+    return 1 if options.check and wrong else 0
+
+
+def _pictures(out: Path, configs: list[RunConfig], results: list[dict[str, Any]]) -> list[Path]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from theory.draw import save
+    from toys import draw
+    from toys.evaluate import curves
+    from toys.runs import Run
+
+    paths = []
+    for problem in dict.fromkeys(r["problem"] for r in results):
+        chosen = [i for i, r in enumerate(results) if r["problem"] == problem and r["seed"] == 0]
+        if not chosen:
+            continue
+        shown = [results[i] for i in chosen]
+        figure = draw.panels(problem, shown, [curves(Run(out, configs[i])) for i in chosen])
+        paths += save(figure, out / "compare", f"{problem}-laws")[:1]
+        figure = draw.budget(shown, f"{problem}: the parts of the error")
+        paths += save(figure, out / "compare", f"{problem}-budget")[:1]
+    return paths
+
+
+def _print(results: list[dict[str, Any]]) -> None:
+    from toys.evaluate import is_good
+
+    table = Table(title="shares are of the distance from start to claimed target",
+                  title_justify="left", highlight=False)  # fmt: skip
+    for name in ("problem", "method"):
+        table.add_column(name, overflow="fold")
+    for name in ("seed", "", "to go", "bias", "learning", "share", "sampling ± floor", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in results:
+        table.add_row(
+            r["problem"], r["method"], str(r["seed"]), r["distance"], f"{r['to_go']:.4f}",
+            f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
+            f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
+            f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    worst = max(results, key=lambda r: r["learning_share"])
+    print(
+        f"largest learning error: {100 * worst['learning_share']:.2f} % of the way "
+        f"({worst['method']} @ {worst['problem']}, seed {worst['seed']}); allowed 5 %"
+    )
+
+
+def _methods(options: argparse.Namespace) -> int:
+    rows = {
+        name: {
+            "what": kind.summary,
+            "options": kind().options,
+            "rewards": str(kind().rewards),
+            "source": kind.source,
+        }
+        for name, kind in methods().items()
+    }
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = Table("method", "what", "options", "rewards", "source", highlight=False)
+    for name, row in rows.items():
+        shown = ", ".join(f"{k}={v}" for k, v in row["options"].items())  # type: ignore[attr-defined]
+        table.add_row(name, row["what"], shown, row["rewards"], row["source"])  # type: ignore[arg-type]
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from theory.methods.contract.probe import sweep
+    from theory.problem import load_problem
+
+    method, problem = parse_method(options.method), load_problem(options.problem)
+    checks = sweep(method, problem)
+    table = Table("check", "", "seen", highlight=False,
+                  title=f"{method.label} @ {problem.name}", title_justify="left")  # fmt: skip
+    for check in checks:
+        table.add_row(check.name, "ok" if check.passed else "FAILED", check.seen)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0 if all(check.passed for check in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,18 +6,13 @@ alone; groups that were begun before are gone on with, whole.
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import queue
-import signal
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from toys.config import RunConfig
+from toys.processes import Update, side_by_side
 from toys.progress import Progress
 from toys.runs import Group, Run, unfinished_groups
 from toys.trainer import Trainer
@@ -25,7 +20,6 @@ from toys.trainer import Trainer
 # Rows of all networks in a step: what stays in cache (a dozen networks of 1,024 rows).
 GROUP_ROWS = 12 * 1024
 MOST_MEMBERS = 12
-POLL_SECONDS = 0.2
 
 
 def group_size(config: RunConfig) -> int:
@@ -86,17 +80,15 @@ def train(
     total = sum(len(g.members) * g.members[0].steps for stage in stages for g in stage)
     with Progress(total, "training") as progress:
         for stage in stages:
-            if processes == 1 or len(stage) <= 1:
-                for group in stage:
-                    Trainer(group, device).train(_reporter(group, progress.update))
-            else:
-                _in_processes(stage, min(processes, len(stage)), device, progress)
+            side_by_side(partial(_train_group, device=device), stage, processes, progress.update)
     return sum(len(g.members) for stage in stages for g in stage)
 
 
-def _reporter(
-    group: Group, update: Callable[[str, int, str], None]
-) -> Callable[[int, int, float], None]:
+def _train_group(group: Group, update: Update, device: str) -> None:
+    Trainer(group, device).train(_reporter(group, update))
+
+
+def _reporter(group: Group, update: Update) -> Callable[[int, int, float], None]:
     first, count = group.members[0], len(group.members)
     name = f"{first.method_label} @ {first.problem_label}" + (f" x {count}" if count > 1 else "")
 
@@ -104,47 +96,3 @@ def _reporter(
         update(group.folder.name, step * count, f"{name}: step {step}/{steps}, loss {loss:.4g}")
 
     return report
-
-
-# --- worker processes
-
-_events: Any = None
-
-
-def _start_worker(events: Any) -> None:
-    global _events
-    _events = events
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the parent
-
-
-def _work(group: Group, device: str) -> None:
-    def update(key: str, done: int, text: str) -> None:
-        _events.put((key, done, text))
-
-    Trainer(group, device).train(_reporter(group, update))
-
-
-def _in_processes(groups: Iterable[Group], processes: int, device: str, progress: Progress) -> None:
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (events,))
-    errors: list[BaseException] = []
-    try:
-        pending: set[Future[None]] = {pool.submit(_work, g, device) for g in groups}
-        while pending:
-            done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-            with suppress(queue.Empty):
-                while True:
-                    progress.update(*events.get_nowait())
-            errors += [e for f in done if (e := f.exception()) is not None]
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-    if errors:
-        raise errors[0]

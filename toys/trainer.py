@@ -76,7 +76,7 @@ class Trainer:
         self.draws = self._draws(TRAIN_SEED)
         self.policy = self._policy()
         self.optimiser = torch.optim.Adam(
-            self.policy.parameters(), lr=first.learning_rate, fused=True
+            self.policy.parameters(), lr=first.learning_rate, fused=True, betas=(0.9, 0.99)
         )
         self.step = 0
         self.names: list[str] = []

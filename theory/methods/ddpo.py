@@ -55,7 +55,7 @@ class DDPO(Method):
     name: ClassVar[str] = "ddpo"
     summary: ClassVar[str] = "policy gradient over the kernels of the discrete chain"
     source: ClassVar[str] = "Black et al. 2023 (arXiv 2305.13301); handbook (48)"
-    budget: ClassVar[Budget] = Budget(steps=1500, batch=512, learning_rate=1e-3)
+    budget: ClassVar[Budget] = Budget(steps=600, batch=512, learning_rate=2e-3)
 
     def __post_init__(self) -> None:
         if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):

@@ -41,7 +41,7 @@ class FlowMatching(Method):
     summary: ClassVar[str] = "the base: regression on the path's derivative"
     source: ClassVar[str] = "Lipman et al. 2023 (arXiv 2210.02747); Liu et al. 2023 (2209.03003)"
     starts_from: ClassVar[Literal["base", "scratch"]] = "scratch"
-    budget: ClassVar[Budget] = Budget(steps=2000, batch=1024, learning_rate=3e-3)
+    budget: ClassVar[Budget] = Budget(steps=4000, batch=512, learning_rate=6e-3)
 
     @property
     def rewards(self) -> RewardDomain:

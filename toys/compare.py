@@ -1,0 +1,75 @@
+"""Evaluate finished runs, side by side, and show the parts of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toys.config import RunConfig
+from toys.evaluate import Sampling, Truth, evaluate, kept
+from toys.files import read_json
+from toys.processes import Update, side_by_side
+from toys.progress import Progress
+from toys.runs import Run
+
+Job = tuple[Path, tuple[RunConfig, ...], Sampling]
+
+
+def compare(
+    out: Path, configs: Sequence[RunConfig], sampling: Sampling, *, processes: int = 2
+) -> list[dict[str, Any]]:
+    """One result a run (toys/evaluate.py), in the order asked for; measured once, then kept.
+
+    Raises:
+        ValueError: a run is not trained yet, or its method states no optimum on its problem.
+    """
+    runs = [Run(out, c) for c in configs]
+    missing = [run.config.label for run in runs if not run.is_finished]
+    if missing:
+        raise ValueError(
+            f"not trained in {out}: {'; '.join(missing)}: allowed are trained runs; the same "
+            "options with `python -m toys train` train them"
+        )
+    jobs: dict[tuple[str, str], list[RunConfig]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        result = kept(run, sampling)
+        if result is not None:
+            found[run.config.digest] = result
+        else:
+            # All seeds of a method on a problem share its truth.
+            key = (run.config.method_label, run.config.problem)
+            jobs.setdefault(key, []).append(run.config)
+    work: list[Job] = [(out, tuple(same), sampling) for same in jobs.values()]
+    with Progress(sum(len(same) for same in jobs.values()), "comparing") as progress:
+        fresh = side_by_side(_evaluate_all, work, processes, progress.update)
+    found |= {result["digest"]: result for part in fresh for result in part}
+    return [found[run.config.digest] for run in runs]
+
+
+def _evaluate_all(job: Job, update: Update) -> list[dict[str, Any]]:
+    out, configs, sampling = job
+    truth, results = Truth.of(configs[0]), []
+    for i, config in enumerate(configs):
+        results.append(evaluate(Run(out, config), truth, sampling))
+        update(configs[0].digest, i + 1, config.label)
+    return results
+
+
+def finished(out: Path) -> tuple[list[RunConfig], list[str]]:
+    """(finished runs under OUT that this code made, folders made by other code or files)."""
+    found, stale = [], []
+    for path in sorted((out / "runs").glob("*/manifest.json")):
+        data = read_json(path.with_name("config.json"))
+        names = set(RunConfig.__dataclass_fields__)
+        try:
+            config = RunConfig(**{k: v for k, v in data.items() if k in names})
+            same = config.folder_name == path.parent.name
+        except (ValueError, OSError, TypeError):
+            same = False
+        if same:
+            found.append(config)
+        else:
+            stale.append(path.parent.name)
+    return found, stale

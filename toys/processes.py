@@ -1,0 +1,81 @@
+"""Work side by side in a few processes of one thread each; they die with their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import queue
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from typing import Any, TypeVar
+
+POLL_SECONDS = 0.2
+
+# Where a part of the work is: (part's name, units done, what to show).
+Update = Callable[[str, int, str], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_events: Any = None
+
+
+def side_by_side(
+    work: Callable[[Item, Update], Result], items: Sequence[Item], processes: int, update: Update
+) -> list[Result]:
+    """[work(item, update) for item in items], in up to `processes` processes.
+
+    Every item is tried; then the first error, if any, is raised.
+    """
+    if processes == 1 or len(items) <= 1:
+        return _one_by_one(work, items, update)
+    context = multiprocessing.get_context("spawn")
+    events = context.Queue()
+    pool = ProcessPoolExecutor(min(processes, len(items)), context, _start, (events,))
+    try:
+        futures = [pool.submit(_work, work, item) for item in items]
+        pending: set[Future[Result]] = set(futures)
+        while pending:
+            _, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+            with suppress(queue.Empty):
+                while True:
+                    update(*events.get_nowait())
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+    return [future.result() for future in futures]
+
+
+def _one_by_one(
+    work: Callable[[Item, Update], Result], items: Sequence[Item], update: Update
+) -> list[Result]:
+    results, errors = [], []
+    for item in items:
+        try:
+            results.append(work(item, update))
+        except (ValueError, OSError) as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _start(events: Any) -> None:
+    global _events
+    _events = events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _work(work: Callable[[Item, Update], Result], item: Item) -> Result:
+    def update(part: str, done: int, text: str) -> None:
+        _events.put((part, done, text))
+
+    return work(item, update)
