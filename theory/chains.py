@@ -40,7 +40,7 @@ from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, Path
 from theory.rewards import Reward
 
-HERMITE_NODES = 24
+HERMITE_NODES = 48
 STD_SPACING = 0.15
 NEWTON_STEPS = 60
 NEWTON_TOLERANCE = 1e-12

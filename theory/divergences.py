@@ -81,7 +81,8 @@ class GridLaw:
             raise ValueError("quantile of a law without a cdf: allowed is d = 1")
         if not np.all((np.asarray(u) > 0) & (np.asarray(u) < 1)):
             raise ValueError(f"u = {u!r}: allowed are numbers in (0, 1)")
-        rise = np.concatenate([[True], np.diff(np.maximum.accumulate(self.cdf)) > 0])
+        # Rises too small to divide by carry no mass worth a quantile.
+        rise = np.concatenate([[True], np.diff(np.maximum.accumulate(self.cdf)) > 1e-30])
         return np.asarray(PchipInterpolator(self.cdf[rise], self.axes[0][rise])(u))
 
 

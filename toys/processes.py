@@ -12,6 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import torch
+
 POLL_SECONDS = 0.2
 
 # Where a part of the work is: (part's name, units done, what to show).
@@ -68,6 +70,7 @@ def _one_by_one(
 def _start(events: Any) -> None:
     global _events
     _events = events
+    torch.set_num_threads(1)  # two OpenMP threads on a busy machine can be 30-100 times slower
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
