@@ -23,6 +23,7 @@ from theory.methods.contract import (
 from theory.problem import Problem
 from theory.tilt import Tilt
 from theory.wrappers import (
+    MAX_ORDER,
     ClippedExponential,
     Exponential,
     Power,
@@ -56,8 +57,8 @@ class WeightedFlowMatching(Method):
     def __post_init__(self) -> None:
         check_choice("wrapper", self.wrapper, get_args(Kind))
         check_finite("scale", self.scale)
-        check_order("order", self.order, 1)
-        check_order("exponent", self.exponent, 1)
+        check_order("order", self.order, 1, MAX_ORDER)
+        check_order("exponent", self.exponent, 1, MAX_ORDER)
         check_positive("max_weight", self.max_weight)
 
     @property

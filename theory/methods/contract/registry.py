@@ -110,11 +110,10 @@ def _load(path: Path) -> ModuleType:
 
 
 def _defined_in(module: ModuleType) -> list[type[Method]]:
-    return [
-        kind
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Method) and kind.__module__ == module.__name__
-    ]
+    """Its own subclasses of Method; one that has two names there counts once."""
+    found = [kind for _, kind in inspect.getmembers(module, inspect.isclass)]
+    own = [k for k in found if issubclass(k, Method) and k.__module__ == module.__name__]
+    return list(dict.fromkeys(own))
 
 
 # --- options

@@ -70,7 +70,10 @@ class Task(ABC):
 
     def draw_times(self, n: int, draws: Draws) -> Tensor:
         """t uniform on [0, 1), or on `times`; (rows,)."""
-        u = draws.uniform(n)
+        return self._times_from(draws.uniform(n))
+
+    def _times_from(self, u: Tensor) -> Tensor:
+        """Times from u uniform on [0, 1)."""
         if self.times is None:
             return u
         index = (u * len(self.times)).long().clamp_max(len(self.times) - 1)
@@ -214,13 +217,23 @@ class ProblemTask(Task):
         (d,) = self.event_shape
         if not self.low_discrepancy:
             noise, u = draws.normal(n, 2 * d), draws.uniform(n, 2)
-            return noise[:, :d], self._from_noise(u[:, 0], noise[:, d:]), u[:, 1], None
+            return (
+                noise[:, :d],
+                self._from_noise(u[:, 0], noise[:, d:]),
+                self._times_from(u[:, 1]),
+                None,
+            )
         points = sobol_points(n, 2 * d + 2, self.dtype, self.device)
         shift = draws.uniform(1, 2 * d + 2)
         u = (points + shift[:, None]).remainder_(1.0).flatten(0, 1)
         eps = torch.finfo(self.dtype).eps
         noise = torch.special.ndtri(u[:, 2:].clamp(0.5 * eps, 1 - eps))
-        return noise[:, :d], self._from_noise(u[:, 0], noise[:, d:]), u[:, 1], None
+        return (
+            noise[:, :d],
+            self._from_noise(u[:, 0], noise[:, d:]),
+            self._times_from(u[:, 1]),
+            None,
+        )
 
     def _from_noise(self, u: Tensor, noise: Tensor) -> Tensor:
         """Mixture samples: the component from u (rows,), the place in it from noise (rows, d)."""
