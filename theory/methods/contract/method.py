@@ -83,6 +83,7 @@ class Policy:
 
         Raises:
             ValueError: names or shapes differ from this policy's.
+            TypeError: dtypes differ.
         """
         own = self.tensors()
         if own.keys() != tensors.keys():
@@ -95,6 +96,10 @@ class Policy:
                     raise ValueError(
                         f"{name} has shape {tuple(tensors[name].shape)}: allowed is "
                         f"{tuple(value.shape)}"
+                    )
+                if value.dtype != tensors[name].dtype:
+                    raise TypeError(
+                        f"{name} has dtype {tensors[name].dtype}: allowed is {value.dtype}"
                     )
                 value.copy_(tensors[name])
 
