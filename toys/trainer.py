@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from theory.checks import check_positive
 from theory.methods.contract import Draws, Policy, ProblemTask
 from toys.networks import StackedMLP
 from toys.runs import Group, Run, device_name
@@ -112,7 +114,7 @@ class Trainer:
     def _train(self, report: Report | None) -> None:
         self.group.begin()
         self._resume()
-        steps, saved = self.config.steps, time.monotonic()
+        steps, saved, between = self.config.steps, time.monotonic(), checkpoint_seconds()
         start = time.process_time()
         while self.step < steps:
             self._one_step()
@@ -120,7 +122,7 @@ class Trainer:
                 self._check_finite(self.metrics[-1])
                 if report is not None:
                     report(self.step, steps, float(self.metrics[-1][:, 0].mean()))
-            if time.monotonic() - saved > CHECKPOINT_SECONDS and self.step < steps:
+            if time.monotonic() - saved > between and self.step < steps:
                 self.cpu_seconds += time.process_time() - start
                 start = time.process_time()
                 self.save()
@@ -215,6 +217,23 @@ class Trainer:
                 trained_beside=[c.digest for c in self.group.members],
             )
         self.group.end()
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between checkpoints: CHECKPOINT_SECONDS, or PLUMBLINE_CHECKPOINT_SECONDS where set.
+
+    Raises:
+        ValueError: that is not a number > 0.
+    """
+    text = os.environ.get("PLUMBLINE_CHECKPOINT_SECONDS")
+    if text is None:
+        return CHECKPOINT_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    check_positive(f"PLUMBLINE_CHECKPOINT_SECONDS (= {text!r})", seconds)
+    return seconds
 
 
 def rate(step: int, steps: int) -> float:
