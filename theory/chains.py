@@ -42,7 +42,7 @@ from theory.rewards import Reward
 
 HERMITE_NODES = 48
 STD_SPACING = 0.15
-NEWTON_STEPS = 60
+NEWTON_STEPS, FULL_STEPS = 120, 20
 NEWTON_TOLERANCE = 1e-12
 # Source points whose kernels are multiplied out at once: bounds the memory of a step.
 SOURCE_ROWS = 20_000
@@ -241,22 +241,36 @@ class ChainOptimum:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Values (n, c) on a tensor grid, by cubic splines; constant beyond the grid's ends."""
+    """Values (n, c) on a tensor grid, by cubic splines; straight on beyond the grid's ends."""
 
     axes: tuple[Array, ...]
     values: Array
 
     @cached_property
-    def _splines(self) -> list[Callable[..., Array]]:
+    def _splines(self) -> list[CubicSpline | RectBivariateSpline]:
         columns = np.moveaxis(self.values.reshape(*(len(a) for a in self.axes), -1), -1, 0)
         if len(self.axes) == 1:
             return [CubicSpline(self.axes[0], c) for c in columns]
-        return [RectBivariateSpline(*self.axes, c).ev for c in columns]
+        return [RectBivariateSpline(*self.axes, c) for c in columns]
 
     def __call__(self, x: Array) -> Array:
         """Values at points (n, d), (n, c)."""
-        inside = [np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(self.axes)]
-        return np.stack([s(*inside) for s in self._splines], -1)
+        inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(self.axes)], -1)
+        found = np.stack([_at(s, inside) for s in self._splines], -1)
+        beyond = x - inside
+        out = np.flatnonzero(beyond.any(-1))
+        if len(out):
+            for i in range(len(self.axes)):
+                slope = np.stack([_at(s, inside[out], i) for s in self._splines], -1)
+                found[out] += slope * beyond[out, i, None]
+        return found
+
+
+def _at(spline: CubicSpline | RectBivariateSpline, x: Array, axis: int | None = None) -> Array:
+    """A spline's values at points (n, d), or its derivatives along an axis."""
+    if isinstance(spline, CubicSpline):
+        return np.asarray(spline(x[:, 0], 0 if axis is None else 1))
+    return np.asarray(spline.ev(x[:, 0], x[:, 1], dx=int(axis == 0), dy=int(axis == 1)))
 
 
 def regularised_optimum(
@@ -329,10 +343,7 @@ def _smoothed_plane(later: Surface, std: float) -> Smooth:
     between the grid's points, splines of them.
     """
     z, rows = _stein(std)
-    one, two = (
-        np.einsum("jq,nqm->jnm", rows, CubicSpline(a, np.eye(len(a)))(_clipped(a, std * z)))
-        for a in later.axes
-    )
+    one, two = (np.einsum("jq,nqm->jnm", rows, _readings(a, std * z)) for a in later.axes)
     V = later.values.reshape(len(later.axes[0]), -1)
     orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
     table = Surface(later.axes, np.stack([(one[i] @ V @ two[j].T).ravel() for i, j in orders], -1))
@@ -347,16 +358,20 @@ def _smoothed_plane(later: Surface, std: float) -> Smooth:
 SMOOTHED: dict[int, Callable[[Any, float], Smooth]] = {1: _smoothed_line, 2: _smoothed_plane}
 
 
-def _clipped(axis: Array, steps: Array) -> Array:
-    """axis + steps, (n, q), within the axis' ends, where a Surface is constant."""
-    return np.asarray(np.clip(axis[:, None] + steps, axis[0], axis[-1]))
+def _readings(axis: Array, steps: Array) -> Array:
+    """What a spline through values on the axis reads at axis + steps (q,), straight on beyond the
+    ends: (n, q, n) coefficients of the values."""
+    basis = CubicSpline(axis, np.eye(len(axis)))
+    places = axis[:, None] + steps
+    inside = np.clip(places, axis[0], axis[-1])
+    return np.asarray(basis(inside) + basis(inside, 1) * (places - inside)[..., None])
 
 
 def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
     """m = start + gain grad W(m), by Newton's method; points that have settled are left alone."""
     mean, eye = start.copy(), np.eye(start.shape[1])
     open_ = np.arange(len(mean))
-    for _ in range(NEWTON_STEPS):
+    for step in range(NEWTON_STEPS):
         _, slope, curve = smooth(mean[open_])
         matrix = eye - gain * curve
         least = np.linalg.eigvalsh(matrix)[:, 0].min()
@@ -368,7 +383,8 @@ def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
             )
         rest = start[open_] + gain * slope - mean[open_]
         move = np.linalg.solve(matrix, rest[..., None])[..., 0]
-        mean[open_] += move
+        # A point far out, between two ways to go, may go to and fro: shorter steps settle it.
+        mean[open_] += move if step < FULL_STEPS else 0.5 * move
         open_ = open_[np.abs(move).max(-1) > NEWTON_TOLERANCE * (1 + np.abs(mean).max())]
         if not len(open_):
             return mean

@@ -459,8 +459,8 @@ PLANE_MUTANTS = {
     "second order for first": ("(0, 1), (2, 0)", "(0, 2), (2, 0)"),
     "slopes exchanged": ("[(0, 0), (1, 0), (0, 1),", "[(0, 0), (0, 1), (1, 0),"),
     "curvatures without 1/s": ("w * (z**2 - 1) / std**2", "w * (z**2 - 1)"),
-    "values not smoothed": ("np.clip(axis[:, None] + steps, axis[0], axis[-1])",
-                            "axis[:, None] + 0 * steps"),
+    "values not smoothed": ("places = axis[:, None] + steps",
+                            "places = axis[:, None] + 0 * steps"),
 }  # fmt: skip
 
 
