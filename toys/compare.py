@@ -31,7 +31,7 @@ def compare(
             f"not trained in {out}: {'; '.join(missing)}: allowed are trained runs; the same "
             "options with `python -m toys train` train them"
         )
-    jobs: dict[tuple[str, str], list[RunConfig]] = {}
+    jobs: dict[tuple[str, str, str], list[RunConfig]] = {}
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
         result = kept(run, sampling)
@@ -39,7 +39,7 @@ def compare(
             found[run.config.digest] = result
         else:
             # All seeds of a method on a problem share its truth.
-            key = (run.config.method_label, run.config.problem)
+            key = (*run.config.method_identity, run.config.problem)
             jobs.setdefault(key, []).append(run.config)
     work: list[Job] = [(out, tuple(same), sampling) for same in jobs.values()]
     with Progress(sum(len(same) for same in jobs.values()), "comparing") as progress:

@@ -100,6 +100,10 @@ class RunConfig:
             depth=self.depth,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: another process parses method and problem for itself."""
+        return asdict(self)
+
     # --- identity
 
     def as_json(self) -> dict[str, Any]:
@@ -127,6 +131,11 @@ class RunConfig:
     def method_label(self) -> str:
         """The method with what differs from its defaults."""
         return self.parsed.label
+
+    @property
+    def method_identity(self) -> tuple[str, str]:
+        """Equal for runs of one loss: two files may give their methods one name."""
+        return self.method_label, _method_sha(self.method)
 
     @property
     def problem_label(self) -> str:

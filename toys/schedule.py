@@ -52,7 +52,7 @@ def _groups(out: Path, configs: list[RunConfig], old: list[Group]) -> list[Group
     alike: dict[tuple[Any, ...], list[RunConfig]] = {}
     for c in missing.values():
         problem = c.parsed_problem
-        shape = (c.method_label, c.width, c.depth, c.steps, c.batch, c.learning_rate)
+        shape = (c.method_identity, c.width, c.depth, c.steps, c.batch, c.learning_rate)
         key = (*shape, c.low_discrepancy, problem.dim, problem.path)
         alike.setdefault(key, []).append(c)
     for same in alike.values():
