@@ -166,11 +166,11 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-@cache
 def _problem_text(problem: str) -> str:
     if problem in problem_names():
         return resources.files("theory").joinpath(f"problems/{problem}.toml").read_text("utf-8")
-    load_problem(problem)  # its own errors
+    if not (problem.endswith(".toml") and Path(problem).is_file()):
+        load_problem(problem)  # its own errors
     return Path(problem).read_text(encoding="utf-8")
 
 
