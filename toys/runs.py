@@ -171,12 +171,10 @@ class Group:
         )
 
     def save(self, step: int, tensors: Mapping[str, Tensor], metrics: Tensor, names: str) -> None:
-        """The whole state after `step` steps, in one file."""
-        write_tensors(
-            self.folder / "checkpoint.safetensors",
-            {**tensors, "metrics": metrics},
-            {"step": str(step), "metrics": names},
-        )
+        """The whole state after `step` steps, in one file, with its digest."""
+        tensors, words = {**tensors, "metrics": metrics}, {"step": str(step), "metrics": names}
+        words["sha256"] = _state_digest(tensors, words)
+        write_tensors(self.folder / "checkpoint.safetensors", tensors, words)
 
     def load(self) -> tuple[int, dict[str, Tensor], Tensor, list[str]] | None:
         """(step, tensors, metrics, their names) of the checkpoint, or None where there is none."""
@@ -185,6 +183,8 @@ class Group:
             return None
         tensors, words = read_tensors(path)
         try:
+            if words.pop("sha256") != _state_digest(tensors, words):
+                raise ValueError("its digest is another")
             names = words["metrics"].split(",")
             return int(words["step"]), tensors, tensors.pop("metrics"), names
         except (KeyError, ValueError) as error:
@@ -213,6 +213,15 @@ class Group:
     def end(self) -> None:
         """All members are finished: the checkpoint has served."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _state_digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """One digest of names, numbers and words: a flipped bit is not trained on."""
+    found = hashlib.sha256(repr(sorted(words.items())).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def unfinished_groups(out: Path) -> list[Group]:
