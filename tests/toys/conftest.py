@@ -1,0 +1,16 @@
+"""Base networks that train in a moment; the process's float32 precision is put back."""
+
+import pytest
+import torch
+
+from theory.methods.contract import Budget
+from theory.methods.flow_matching import FlowMatching
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap_bases():
+    precision = torch.get_float32_matmul_precision()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlowMatching, "budget", Budget(30, 64, 2e-3))
+        yield
+    torch.set_float32_matmul_precision(precision)
