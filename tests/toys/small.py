@@ -35,7 +35,7 @@ def copied(source: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(source, tmp_path / "copy"))
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """In place of a killed process."""
 
 
@@ -45,11 +45,11 @@ def stop_at(out: Path, members: list[RunConfig], step: int) -> Group:
 
     def report(done: int, steps: int, loss: float) -> None:
         if done == step:
-            raise Stopped
+            raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLUMBLINE_CHECKPOINT_SECONDS", "1e-9")
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             Trainer(group).train(report)
     return group
 

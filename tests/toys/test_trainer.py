@@ -22,7 +22,7 @@ from toys.schedule import plan
 from toys.trainer import CHECKPOINT_SECONDS, Trainer, checkpoint_seconds, rate, use_fast_kernels
 
 STOP = 13
-# A network in a stack multiplies by other kernels than one alone: rounding of float32 over 30 steps.
+# A network in a stack multiplies by other kernels than one alone: float32 rounding, 30 steps.
 FLOAT32 = 2e-5
 
 
