@@ -11,6 +11,7 @@ TORCH ?= $(or $(file <$(VENV)/.torch),torch==2.13.0)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.plumbline-env
 OUT ?= results/figures
+RUNS ?= results/toys
 SETTING ?= full
 # One thread a process: on a shared machine two OpenMP threads can be 30-100 times slower.
 export OMP_NUM_THREADS ?= 1
@@ -46,8 +47,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@printf '%s' '$(TORCH)' > $(VENV)/.torch
 	@touch $(STAMP)
 
-figures: $(STAMP) ## regenerate every figure with its numbers, compare with the reference
-	$(PY) -m figures make --setting $(SETTING) --out $(OUT)
+figures: $(STAMP) ## train the networks, regenerate every figure with its numbers, compare
+	$(PY) -m toys train --preset figures --out $(RUNS)
+	$(PY) -m toys compare --preset figures --out $(RUNS) --no-picture --check
+	$(PY) -m figures make --setting $(SETTING) --out $(OUT) --runs $(RUNS)
+
+toys: $(STAMP) ## train every method on the named problems, compare with the truth (25 CPU-minutes)
+	$(PY) -m toys train --preset toys --out $(RUNS)
+	$(PY) -m toys compare --preset toys --out $(RUNS) --check
 
 test: $(STAMP) ## pass the tests (fast profile, two processes)
 	$(PY) -m pytest -n 2 --dist worksteal
@@ -61,11 +68,12 @@ format: $(STAMP) ## let the formatter rewrite the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(STAMP) ## measure the floors: accuracy, speed ratios, CPU-seconds (about 5 minutes)
-	status=0; $(PY) -m theory bench || status=$$?; \
-		$(PY) -m figures make --out results/bench-figures || status=$$?; exit $$status
+bench: $(STAMP) ## measure the floors: accuracy, speed ratios, killed runs, CPU-seconds
+	status=0; $(PY) -m theory bench || status=$$?; $(PY) -m toys bench || status=$$?; \
+		$(PY) -m figures make --force --exact --out results/bench-figures || status=$$?; \
+		exit $$status
 
-toys verify train audit:
+verify train audit:
 	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2
 
 clean: ## remove caches and results, keep .venv

@@ -17,16 +17,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from figures import reference
+from figures.fresh import ENDINGS, stamp, up_to_date, write_stamp
 from figures.result import SETTINGS, Result
+from figures.trained import Shown, load
 from theory.checks import check_choice
 from theory.draw import save
 
 FIGURES = {
-    "figure1": "Figure 1 a-c of the note (liu): base, reward, NFT's exact law and three targets",
-    "figure2": "Figure 2 a-c of the note (liu): the exact laws of Phi-weighted optima",
+    "figure1": "Figure 1 a-c of the note (liu): base, reward, what NFT samples and three targets",
+    "figure2": "Figure 2 a-c of the note (liu): what Phi-weighted losses sample",
     "order_of_error": "error of field and law against a, with slopes, orders 1 (NFT) to 4",
     "nearest_target": "the target nearest to NFT's law, as a map over two parameters",
+    "trained_vs_exact": "every method, trained: draws over the exact law of its optimum",
+    "error_budget": "the parts of every trained network's error: bias, learning, sampling",
 }
+# Figures that show trained networks: all of it, or over exact laws that stand by themselves.
+TRAINED_ONLY = {"trained_vs_exact", "error_budget"}
+TRAINED_TOO = {"figure1", "figure2"}
+
+
+Trained = dict[str, Shown]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--only", nargs="+", metavar="NAME", help="some of them (see `list`)")
     make.add_argument("--setting", default="full", help="full, or small: coarser and quicker")
     make.add_argument("--out", type=Path, default=Path("results/figures"))
+    make.add_argument(
+        "--runs", type=Path, default=Path("results/toys"), help="trained networks (%(default)s)"
+    )
+    make.add_argument(
+        "--exact", action="store_true", help="exact laws alone: no trained networks are shown"
+    )
+    make.add_argument("--force", action="store_true", help="also what is up to date")
     make.add_argument("--update", action="store_true", help="rewrite the committed reference")
     make.add_argument("--json", action="store_true", help="print a summary as data")
     checking = commands.add_parser(
@@ -61,6 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = options.only or list(FIGURES)
         for name in names:
             check_choice("--only", name, FIGURES)
+        if options.exact:
+            refused = sorted(TRAINED_ONLY & set(options.only or ()))
+            if refused:
+                raise ValueError(
+                    f"--only = {refused[0]!r} beside --exact: allowed are figures of exact laws, "
+                    f"{', '.join(n for n in FIGURES if n not in TRAINED_ONLY)}"
+                )
+            names = [name for name in names if name not in TRAINED_ONLY]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -95,34 +120,62 @@ def _check(out: Path, setting: str) -> int:
 def _make(names: Sequence[str], options: argparse.Namespace) -> int:
     console = Console(stderr=options.json, width=None if sys.stderr.isatty() else 120)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    shows_trained = bool((TRAINED_ONLY | TRAINED_TOO) & set(names)) and not options.exact
+    try:
+        trained = load(options.runs) if shows_trained else None
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    stamps = {name: _stamp(name, options, trained) for name in names}
     summary = []
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True,
                   disable=not console.is_terminal) as progress:  # fmt: skip
         task = progress.add_task("figures", total=len(names))
         for name in names:
             progress.update(task, description=name)
-            start = time.process_time()
-            result: Result = import_module(f"figures.{name}").make(options.setting)
-            pictures = save(result.figure, options.out, name)
-            numbers = reference.write(options.out, name, result.numbers)
-            if options.update:
-                folder = Path(reference.__file__).parent / "reference" / options.setting
-                reference.write(folder, name, result.numbers)
-            wrong = reference.check(options.setting, name, result.numbers)
+            start, fresh = time.process_time(), True
+            if not options.force and not options.update:
+                fresh = not up_to_date(options.out, name, stamps[name])
+            if fresh:
+                result = _result(name, options, trained)
+                save(result.figure, options.out, name)
+                reference.write(options.out, name, result.as_json())
+                if options.update:
+                    folder = Path(reference.__file__).parent / "reference" / options.setting
+                    reference.write(folder, name, result.numbers)
+                write_stamp(options.out, name, stamps[name])
+            wrong = reference.check_files(options.out, options.setting, name)
             seconds = time.process_time() - start
-            files = [str(p) for p in (*pictures, numbers)]
-            summary.append({"figure": name, "cpu_seconds": seconds, "files": files, "wrong": wrong})
-            verdict = "matches the reference" if not wrong else f"{len(wrong)} numbers differ"
-            console.print(
-                f"{name}: {seconds:.1f} CPU-s, {verdict}; {', '.join(files)}",
-                highlight=False, soft_wrap=True,
+            files = [str(options.out / f"{name}.{ending}") for ending in ENDINGS]
+            summary.append(
+                {"figure": name, "cpu_seconds": seconds, "fresh": fresh, "files": files,
+                 "wrong": wrong}
             )  # fmt: skip
+            verdict = "matches the reference" if not wrong else f"{len(wrong)} numbers differ"
+            made = f"{seconds:.1f} CPU-s" if fresh else "up to date"
+            console.print(
+                f"{name}: {made}, {verdict}; {', '.join(files)}", highlight=False, soft_wrap=True
+            )
             for line in wrong[:10]:
                 console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
             progress.advance(task)
     if options.json:
         print(json.dumps(summary, indent=2))
     return 1 if any(row["wrong"] for row in summary) else 0
+
+
+def _result(name: str, options: argparse.Namespace, trained: Trained | None) -> Result:
+    module = import_module(f"figures.{name}")
+    if name in TRAINED_ONLY | TRAINED_TOO:
+        return module.make(options.setting, trained)
+    return module.make(options.setting)
+
+
+def _stamp(name: str, options: argparse.Namespace, trained: Trained | None) -> str:
+    """Everything that the figure's files depend on, as one digest."""
+    shown = name in TRAINED_ONLY | TRAINED_TOO and trained is not None
+    runs = [t.result["digest"] + t.result["key"] for t in trained.values()] if shown else []  # type: ignore[union-attr]
+    return stamp(options.setting, *runs)
 
 
 if __name__ == "__main__":

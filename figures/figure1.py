@@ -1,20 +1,27 @@
-"""Figure 1 of the note (liu): base, reward, and DiffusionNFT's exact law against three targets."""
+"""Figure 1 of the note (liu): base, reward, and what DiffusionNFT samples against three targets.
+
+The histogram is of draws of a trained network; the law under it is exactly what the loss's
+population optimum samples.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import torch
 
-from figures.laws import PLACES, compare, note_wrappers, sampled, window
+from figures.laws import PLACES, compare, note_wrappers, overlay, sampled, window
 from figures.result import Result
-from theory.draw import BLACK, GREEN, ORANGE, PURPLE, SKY, use_style
+from figures.trained import Shown
+from theory.draw import BLACK, GREEN, ORANGE, PURPLE, use_style
 from theory.problem import load_problem
 
 NFT_BETA = 1.0
 
 
-def make(setting: str) -> Result:
-    """Panels a-c; cheap enough to be the same in both settings."""
+def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
+    """Panels a-c, the same in both settings; trained None: the exact law alone."""
     del setting
     problem = load_problem("note_1d")
     scale = 2 / NFT_BETA
@@ -34,17 +41,15 @@ def make(setting: str) -> Result:
     left.set(title="(a) base density π₁", ylabel="density")
     middle.plot(found.axis, reward, color=BLACK, lw=1.4)
     middle.set(title="(b) reward r", ylabel="r(x)", ylim=(0, 1.08))
-    right.fill_between(
-        found.axis, found.law.density, color=SKY, alpha=0.5, lw=0,
-        label=f"NFT v*, nft_beta = {NFT_BETA:g}: exact law",
-    )  # fmt: skip
+    network = None if trained is None else trained["nft"]
+    overlay(right, found.axis, found.law.density, network, f"NFT, nft_beta = {NFT_BETA:g}")
     styles = {"exp": (PURPLE, "-"), "order 1": (ORANGE, "--"), "order 2": (GREEN, ":")}
     for name, wrapper in note_wrappers(scale).items():
         color, dash = styles[name]
         label = f"π₁·({wrapper.label})/Z   TV {found.distances[name]['TV']:.3f}"
         right.plot(found.axis, goals[name], color=color, ls=dash, lw=1.6, label=label)
-    right.set(title="(c) what it samples, and three targets", ylabel="density")
-    right.set_ylim(0, 1.45 * max(found.law.density.max(), *(g.max() for g in goals.values())))
+    right.set(title="(c) what NFT samples, and three targets", ylabel="density")
+    right.set_ylim(0, 1.6 * max(found.law.density.max(), *(g.max() for g in goals.values())))
     right.legend(fontsize=8, loc="upper left")
     for axes in (left, middle, right):
         axes.set(xlabel="x", xlim=limits)
@@ -57,4 +62,5 @@ def make(setting: str) -> Result:
             "law": sampled(found.axis, found.law.density),
             "targets": {name: sampled(found.axis, goal) for name, goal in goals.items()},
         },
+        {} if network is None else {"nft": network.numbers},
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from scipy.interpolate import CubicSpline
 
+from figures.trained import Shown
 from theory.divergences import Array, GridLaw, grid_distances
+from theory.draw import BLACK, SKY
 from theory.fields import ExactField
 from theory.problem import Problem
 from theory.report import flow_on_grid, make_grid, tilt_on_grid
 from theory.wrappers import Exponential, TruncatedExponential, Wrapper
 
+BINS = 60
 PLACES = np.linspace(-4.0, 5.0, 37)
 
 
@@ -57,3 +61,14 @@ def window(axis: Array, densities: list[Array], least: float = 2e-4) -> tuple[fl
 def sampled(axis: Array, values: Array) -> list[float]:
     """A curve at PLACES, for the numbers file (the grid itself depends on the last digits)."""
     return [float(v) for v in CubicSpline(axis, values)(PLACES)]
+
+
+def overlay(axes: Axes, axis: Array, law: Array, network: Shown | None, what: str) -> None:
+    """Draws of a trained network as a histogram under the exact law of its optimum."""
+    if network is None:
+        axes.fill_between(axis, law, color=SKY, alpha=0.5, lw=0, label=f"{what}: exact law")
+        return
+    draws = np.asarray(network.curves["samples"])[:, 0]
+    bins = np.linspace(*window(axis, [law]), BINS + 1).tolist()
+    axes.hist(draws, bins, density=True, color=SKY, alpha=0.55, label=f"{what}: trained network")
+    axes.plot(axis, law, color=BLACK, lw=1.3, label="exact law of its optimum")

@@ -1,7 +1,8 @@
 """Comparing a run's numbers with the committed reference, number by number.
 
 Every number must agree to the `quadrature` tier of its own size or of 1, whichever is larger (the
-fields' and laws' natural scale); fitted slopes and what is counted, exactly as good.
+fields' and laws' natural scale); fitted slopes and what is counted, exactly as good. Trained
+networks are no references: their learning errors are held to the `trained` tier.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from matplotlib import image
 
-from theory.tolerances import QUADRATURE
+from theory.tolerances import QUADRATURE, TRAINED_SHARE
 
 # Share of coloured pixels below which a picture is blank: axes and text alone are grey.
 LEAST_COLOUR = 0.002
@@ -52,12 +53,20 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return sorted(lines)
 
 
-def check(setting: str, name: str, numbers: dict[str, Any]) -> list[str]:
-    """Differences to the committed reference, or the line that says it is missing."""
+def check(setting: str, name: str, data: dict[str, Any]) -> list[str]:
+    """Differences to the committed reference, or the line that says it is missing; and trained
+    networks whose learning error is over the `trained` tier."""
     text = reference_text(setting, name)
     if text is None:
         return [f"no reference figures/reference/{setting}/{name}.json; make it with --update"]
-    return differences(json.loads(json.dumps(numbers)), json.loads(text))
+    numbers = json.loads(json.dumps(data))
+    trained = numbers.pop("trained", {})
+    return differences(numbers, json.loads(text)) + [
+        f"trained.{label}: learning error {row['learning_share']:.4f} of the way, allowed "
+        f"{TRAINED_SHARE:g} (tier trained)"
+        for label, row in trained.items()
+        if not row["learning_share"] <= TRAINED_SHARE
+    ]
 
 
 def check_files(folder: Path, setting: str, name: str) -> list[str]:

@@ -10,19 +10,20 @@ from matplotlib import image
 
 from figures import reference
 from figures.__main__ import FIGURES, main
+from figures.fresh import stamp
 from figures.order_of_error import fitted_slope
 from figures.result import SETTINGS
-from theory.tolerances import QUADRATURE, SLOPE
+from theory.tolerances import QUADRATURE, SLOPE, TRAINED_SHARE
+
+
+NOTE = ["make", "--setting", "small", "--exact", "--only", "figure1", "figure2"]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The two figures of the note, once."""
     folder = tmp_path_factory.mktemp("figures")
-    status = main(
-        ["make", "--setting", "small", "--only", "figure1", "figure2", "--out", str(folder)]
-    )
-    return status, folder
+    return main([*NOTE, "--out", str(folder)]), folder
 
 
 def test_note_figures_match_the_reference(made):
@@ -85,6 +86,10 @@ def test_slope_is_fitted_above_the_floor_only():
     [
         (["make", "--setting", "huge"], "--setting = 'huge': allowed are 'small', 'full'"),
         (["make", "--only", "figure9"], "--only = 'figure9': allowed are 'figure1'"),
+        (
+            ["make", "--exact", "--only", "error_budget"],
+            "--only = 'error_budget' beside --exact: allowed are",
+        ),
     ],
 )
 def test_bad_input(arguments, message, capsys):
@@ -95,8 +100,42 @@ def test_bad_input(arguments, message, capsys):
 def test_out_that_is_a_file(tmp_path, capsys):
     file = tmp_path / "taken"
     file.write_text("")
-    assert main(["make", "--only", "figure1", "--setting", "small", "--out", str(file)]) == 2
+    assert main([*NOTE, "--out", str(file)]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_networks_that_are_not_trained_are_asked_for_by_command(tmp_path, capsys):
+    assert main(["make", "--runs", str(tmp_path), "--out", str(tmp_path / "figures")]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path) in message
+    assert "python -m toys train --preset figures" in message
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_figure_is_made_again_only_where_something_changed(made, capsys):
+    status, folder = made
+    picture = folder / "figure1.png"
+    before = picture.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main([*NOTE, "--out", str(folder)]) == status
+    assert capsys.readouterr().out.count("up to date") == 2
+    assert picture.stat().st_mtime_ns == before
+    good = picture.read_bytes()
+    picture.write_bytes(good[:-20])
+    assert main([*NOTE, "--out", str(folder)]) == status
+    assert picture.read_bytes() == good
+    assert capsys.readouterr().out.count("up to date") == 1
+    assert stamp("small", "a run") != stamp("small") != stamp("full")
+
+
+def test_trained_networks_are_held_to_their_tier():
+    numbers = json.loads(reference.reference_text("small", "error_budget"))
+    good = {"nft": {"learning_share": TRAINED_SHARE}}
+    assert reference.check("small", "error_budget", {**numbers, "trained": good}) == []
+    for share in (1.01 * TRAINED_SHARE, float("nan")):
+        bad = {"nft": {"learning_share": share}}
+        (line,) = reference.check("small", "error_budget", {**numbers, "trained": bad})
+        assert "trained.nft" in line
 
 
 def test_list(capsys):

@@ -1,0 +1,57 @@
+"""What the figures show of trained networks: read, never trained here.
+
+`python -m toys train --preset figures` trains them and `python -m toys compare --preset figures`
+measures them; `make figures` does both first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toys.evaluate import Sampling, curves, kept
+from toys.presets import figures
+from toys.runs import Run
+
+KEYS = (
+    "distance", "to_go", "method_bias", "learning_error", "learning_share", "sampling_error",
+    "sampling_floor", "total",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A trained network: its measured errors, and draws and densities for a panel."""
+
+    result: Mapping[str, Any]
+    curves: Mapping[str, Any]
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return {key: self.result[key] for key in KEYS}
+
+
+def load(runs: Path) -> dict[str, Shown]:
+    """The preset's networks by method label, from the folder that `toys` filled.
+
+    Raises:
+        ValueError: one is not trained and compared by this code yet; says which command does it.
+    """
+    found, missing = {}, []
+    for config in figures():
+        run = Run(runs, config)
+        result = kept(run, Sampling()) if run.is_finished else None
+        if result is None:
+            missing.append(config.method_label)
+        else:
+            found[config.method_label] = Shown(result, curves(run))
+    if missing:
+        raise ValueError(
+            f"--runs = {str(runs)!r} lacks {', '.join(missing)}, trained and compared by this "
+            "code: allowed is the folder that `python -m toys train --preset figures` and "
+            "`python -m toys compare --preset figures` filled (`make figures` does all), or "
+            "--exact for the exact laws alone"
+        )
+    return found
