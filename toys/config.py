@@ -24,6 +24,8 @@ from theory.methods.contract.registry import parse_method
 from theory.problem import Problem, load_problem, problem_names
 
 WIDTH, DEPTH = 64, 3
+# Steps of a base's training a dimension: its error is where every fine-tuned network starts from.
+BASE_STEPS = 4000
 DEVICES = ("cpu", "cuda")
 # Sources that shape what a run computes (a method's own file is hashed beside them).
 TRAINING_SOURCES = ("networks.py", "trainer.py")
@@ -98,6 +100,7 @@ class RunConfig:
             seed=self.seed,
             width=self.width,
             depth=self.depth,
+            steps=BASE_STEPS * self.parsed_problem.dim,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ LINE = ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d")
 PLANE = ("bump_2d", "linear_2d", "quadratic_2d")
 # In the plane the share of the distance is harder to reach: more rows and steps.
 PLANE_BUDGET = {"steps": 3000, "batch": 4096}
+PLANE_SCRATCH_BUDGET = {"steps": 6000, "batch": 4096}
 PLANE_CHAIN_BUDGET = {"steps": 1500}
 
 
@@ -44,6 +45,7 @@ def toys() -> list[RunConfig]:
             if name in PLANE:
                 chain = text.startswith(("adjoint_matching", "ddpo"))
                 budget = PLANE_CHAIN_BUDGET if chain else PLANE_BUDGET
+                budget = PLANE_SCRATCH_BUDGET if text == "flow_matching" else budget
             found.append(RunConfig.checked(method=text, problem=name, **budget))
     return found
 
