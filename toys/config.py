@@ -111,6 +111,11 @@ class RunConfig:
 
     def as_json(self) -> dict[str, Any]:
         """The config as plain data, as written to the run's folder."""
+        return dict(self._content)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        # Once: a file that is edited while its run trains belongs to the next run.
         base = self.base()
         return {
             **asdict(self),
