@@ -20,7 +20,7 @@ from theory.report import flow_on_grid
 
 SCALE = 2.0
 LABELS = {
-    "exp": "weighted_flow_matching",
+    "exp": "weighted_flow_matching:wrapper=exp",
     "order 1": "weighted_flow_matching:wrapper=truncated",
     "order 2": "weighted_flow_matching:wrapper=truncated,order=2",
 }

@@ -36,7 +36,7 @@ def panels(problem: str, results: Sequence[Mapping[str, Any]], curves: Sequence[
         legend_below(figure, grid.flat[0])
     else:
         figure.supxlabel("x₁: filled, density of the trained network's law; lines, law of the "
-                         "optimum (black) and claimed target (dashed)", fontsize=9)  # fmt: skip
+                         "optimum (white) and claimed target (dashed)", fontsize=9)  # fmt: skip
     figure.suptitle(f"{problem}: what trained networks sample", fontsize=11)
     return figure
 

@@ -51,6 +51,7 @@ class TiltMatching(Method):
     name: ClassVar[str] = "tilt_matching"
     summary: ClassVar[str] = "Tilt Matching: explicit (first order), implicit and weighted (exact)"
     source: ClassVar[str] = "Potaptchik, Lee, Albergo 2025 (arXiv 2512.21829)"
+    named: ClassVar[tuple[str, ...]] = ("kind",)
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, get_args(Kind))

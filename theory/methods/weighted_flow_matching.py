@@ -53,6 +53,7 @@ class WeightedFlowMatching(Method):
     name: ClassVar[str] = "weighted_flow_matching"
     summary: ClassVar[str] = "flow matching on base samples weighted by Phi(r)"
     source: ClassVar[str] = "liu, section 2; RWR-type losses"
+    named: ClassVar[tuple[str, ...]] = ("wrapper",)
 
     def __post_init__(self) -> None:
         check_choice("wrapper", self.wrapper, get_args(Kind))

@@ -57,7 +57,8 @@ def test_every_name_gives_its_method():
     for name, kind in methods().items():
         method = parse_method(name)
         assert type(method) is kind
-        assert method.label == name
+        shown = ",".join(f"{option}={getattr(method, option)}" for option in kind.named)
+        assert method.label == (f"{name}:{shown}" if shown else name)
         assert parse_method(method.label) == method
 
 

@@ -194,7 +194,7 @@ class Method(ABC):
     """A method is a frozen dataclass of hyper-parameters with the functions below.
 
     name, summary, source: for tables.  starts_from: "base" (a pretrained network and a frozen copy
-    of it) or "scratch".  budget: the toy trainer's defaults.
+    of it) or "scratch".  budget: the toy trainer's defaults.  named: options always in labels.
     """
 
     name: ClassVar[str]
@@ -202,6 +202,7 @@ class Method(ABC):
     source: ClassVar[str] = ""
     starts_from: ClassVar[Literal["base", "scratch"]] = "base"
     budget: ClassVar[Budget] = Budget()
+    named: ClassVar[tuple[str, ...]] = ()
 
     # --- training
 
@@ -262,11 +263,11 @@ class Method(ABC):
 
     @property
     def label(self) -> str:
-        """name, or name:option=value,... with what differs from the defaults."""
+        """name, or name:option=value,... with what differs from the default or is `named`."""
         changed = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if getattr(self, f.name) != f.default
+            if f.name in self.named or getattr(self, f.name) != f.default
         }
         shown = ",".join(f"{k}={_plain(v)}" for k, v in changed.items())
         return f"{self.name}:{shown}" if shown else self.name
