@@ -87,10 +87,21 @@ class Truth:
 
 
 def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
-    """Measure a finished run, and keep the result and the curves in its folder."""
+    """Measure a finished run, and keep the result and the curves in its folder.
+
+    Raises:
+        ValueError: the network's flow cannot be followed; names the run.
+    """
     network = single(run.weights())
     bench = truth.bench
-    trained = bench.of_velocity(network)
+    try:
+        trained = bench.of_velocity(network)
+    except (AssertionError, ValueError) as error:  # torchdiffeq asserts that its steps stay > 0
+        raise ValueError(
+            f"{run.config.label}: the trained velocity's law cannot be found ({error}): allowed "
+            f"are networks whose samples stay finite; retrain with a smaller learning rate, or "
+            f"delete {run.folder}"
+        ) from error
     samples = draw(network, bench.problem, bench.sampler, sampling, run.config.seed)
     to_go = truth.start.distance(truth.target)
     learning = trained.distance(truth.optimum)
