@@ -15,7 +15,6 @@ from figures.order_of_error import fitted_slope
 from figures.result import SETTINGS
 from theory.tolerances import QUADRATURE, SLOPE, TRAINED_SHARE
 
-
 NOTE = ["make", "--setting", "small", "--exact", "--only", "figure1", "figure2"]
 
 
