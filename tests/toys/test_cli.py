@@ -1,0 +1,232 @@
+"""`python -m toys`, called in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.toys.small import call, configs, copied
+from theory.methods.contract.registry import methods
+from theory.tolerances import TRAINED_SHARE
+from toys import compare as compare_module
+from toys.__main__ import main
+from toys.runs import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "my_method.py"
+SMALL = ["--steps", 30, "--batch", 64, "--width", 8, "--processes", 1]
+QUICK = ["--samples", 2000, "--processes", 1]
+
+
+def selection(*texts, problem="note_1d"):
+    return [w for t in texts for w in ("--method", t)] + ["--problem", problem]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A folder with the base and a user's method, compared once."""
+    out = tmp_path_factory.mktemp("done")
+    words = selection("flow_matching", f"{EXAMPLE}:label_noise=0.1")
+    assert main([str(w) for w in ["train", *words, *SMALL, "--out", out]]) == 0
+    assert main([str(w) for w in ["compare", *QUICK, "--no-picture", "--out", out]]) == 0
+    return out
+
+
+# --- what it does
+
+
+def test_train_says_where_runs_are(done, capsys):
+    words = selection("flow_matching", f"{EXAMPLE}:label_noise=0.1")
+    status, out, err = call(capsys, "train", *words, *SMALL, "--out", done)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("flow_matching @ note_1d, seed 0: ")
+    assert lines[1].startswith("rejection:label_noise=0.1 @ note_1d, seed 0: ")
+    assert lines[2].startswith("0 networks trained")
+    for line in lines[:2]:
+        assert Path(line.split(": ")[1].split(",")[0]).is_dir()
+
+
+def test_train_reports_its_progress(tmp_path, capsys):
+    status, out, err = call(
+        capsys, "train", *selection("flow_matching"), *SMALL, "--seeds", 2, "--out", tmp_path
+    )
+    assert status == 0
+    assert "2 networks trained" in out
+    assert err.startswith("training: 100 %, 0 s left; flow_matching @ note_1d x 2: step 30/30")
+
+
+def test_compare_as_data(done, capsys, tmp_path):
+    out = copied(done, tmp_path)
+    status, text, err = call(capsys, "compare", *QUICK, "--json", "--out", out)
+    assert (status, err) == (0, "")
+    data = json.loads(text)
+    assert [r["method"] for r in data["runs"]] == ["flow_matching", "rejection:label_noise=0.1"]
+    # Label noise is the method's bias, to the last digit known: the base claims its own law.
+    base, own = data["runs"]
+    assert base["method_bias"] < 1e-3 * base["to_go"] < 0.1 * own["method_bias"]
+    pictures = [Path(p) for p in data["pictures"]]
+    assert {p.name for p in pictures} == {"note_1d-laws.png", "note_1d-budget.png"}
+    assert all(p.stat().st_size > 10_000 for p in pictures)
+
+
+def test_compare_as_a_table(done, capsys):
+    status, out, err = call(capsys, "compare", *QUICK, "--no-picture", "--out", done)
+    assert (status, err) == (0, "")
+    assert "rejection" in out
+    assert "largest learning error" in out
+    assert f"allowed {100 * TRAINED_SHARE:g} %" in out
+
+
+def test_compare_checks(done, capsys, monkeypatch):
+    words = ["compare", *QUICK, "--no-picture", "--check", "--out", done]
+    status, _, _ = call(capsys, *words)
+    assert status == 1  # 30 steps are not enough
+    kept = compare_module.kept
+    monkeypatch.setattr(
+        compare_module, "kept", lambda *a: kept(*a) | {"learning_share": TRAINED_SHARE}
+    )
+    status, _, _ = call(capsys, *words)
+    assert status == 0
+
+
+def test_compare_names_what_it_leaves_out(done, capsys, tmp_path):
+    out = copied(done, tmp_path)
+    folder = next((out / "runs").glob("*-flow_matching-*"))
+    folder.rename(folder.with_name("moved"))
+    status, text, _ = call(capsys, "compare", *QUICK, "--no-picture", "--out", out)
+    assert status == 0
+    assert "left out (made by other code, or moved): moved" in text
+
+
+def test_methods_are_listed(capsys):
+    status, out, err = call(capsys, "methods", "--json")
+    assert (status, err) == (0, "")
+    rows = json.loads(out)
+    assert rows.keys() == methods().keys()
+    assert rows["nft"]["rewards"] == "values in [0, 1]"
+    assert rows["nft"]["options"]["nft_beta"] == 1.0
+    status, out, _ = call(capsys, "methods")
+    assert status == 0
+    assert all(name in out for name in rows)
+
+
+def test_the_example_passes_the_contract(capsys):
+    status, out, err = call(capsys, "check", "--method", EXAMPLE)
+    assert (status, err) == (0, "")
+    assert "rejection @ note_1d" in out
+    assert "FAILED" not in out
+
+
+def test_a_wrong_optimum_fails_the_contract(capsys, tmp_path):
+    wrong = tmp_path / "wrong.py"
+    text = EXAMPLE.read_text()
+    right = "Optimum(problem.reward_weighted_field())"
+    assert right in text
+    wrong.write_text(text.replace(right, "Optimum(problem.base_field)"))
+    status, out, _ = call(capsys, "check", "--method", wrong)
+    assert status == 1
+    assert "FAILED" in out
+
+
+# --- errors
+
+
+TRAIN, COMPARE = ["train"], ["compare"]
+GOOD = selection("flow_matching")
+BAD = {
+    "no selection": (TRAIN, ["--method", "--problem", "needed", "--preset"]),
+    "no problem": ([*TRAIN, "--method", "nft"], ["--problem", "needed"]),
+    "method": ([*TRAIN, *selection("magic")], ["method = 'magic'", "nft"]),
+    "file": ([*TRAIN, *selection("nowhere.py")], ["nowhere.py", "no such file"]),
+    "problem": ([*TRAIN, *selection("nft", problem="nope")], ["problem = 'nope'", "note_1d"]),
+    "toml": ([*TRAIN, *selection("nft", problem="nope.toml")], ["nope.toml", "no such file"]),
+    "option": ([*TRAIN, *selection("nft:strength=1")], ["strength", "nft_beta"]),
+    "option value": ([*TRAIN, *selection("nft:nft_beta=x")], ["nft_beta", "'x'", "numbers"]),
+    "option form": ([*TRAIN, *selection("nft:nft_beta")], ["'nft_beta'", "option=value"]),
+    "reward": ([*TRAIN, *selection("nft", problem="linear_1d")], ["linear_1d", "[0, 1]"]),
+    "seeds": ([*TRAIN, *GOOD, "--seeds", 0], ["--seeds = 0", ">= 1"]),
+    "steps": ([*TRAIN, *GOOD, "--steps", -1], ["--steps = -1", ">= 0"]),
+    "batch": ([*TRAIN, *GOOD, "--batch", -1], ["--batch = -1"]),
+    "width": ([*TRAIN, *GOOD, "--width", 0], ["width = 0", ">= 1"]),
+    "depth": ([*TRAIN, *GOOD, "--depth", 0], ["depth = 0", ">= 1"]),
+    "processes": ([*TRAIN, *GOOD, "--processes", 0], ["--processes = 0", ">= 1"]),
+    "rate": ([*TRAIN, *GOOD, "--learning-rate", -1], ["learning-rate = -1.0", "> 0"]),
+    "rate nan": ([*TRAIN, *GOOD, "--learning-rate", "nan"], ["learning_rate = nan", "> 0"]),
+    "device": ([*TRAIN, *GOOD, "--device", "foo"], ["device = 'foo'", "'cpu'", "'cuda'"]),
+    "preset": ([*TRAIN, "--preset", "foo"], ["--preset = 'foo'", "'figures'", "'toys'"]),
+    "preset and method": ([*TRAIN, "--preset", "toys", *GOOD], ["--preset", "--method"]),
+    "sampling": ([*COMPARE, *GOOD, "--sampling-steps", 0], ["sampling steps = 0", ">= 1"]),
+    "samples": ([*COMPARE, *GOOD, "--samples", 5], ["samples = 5", ">= 100"]),
+    "untrained": ([*COMPARE, *GOOD], ["not trained", "flow_matching @ note_1d", "toys train"]),
+    "empty": (COMPARE, ["no finished runs", "toys train"]),
+    "check method": (["check", "--method", "magic"], ["method = 'magic'", "nft"]),
+    "check reward": (["check", "--method", "nft", "--problem", "linear_1d"],
+                     ["linear_1d", "[0, 1]"]),
+    "bench": (["bench", "--only", "foo"], ["--only = 'foo'", "'throughput'", "'resume'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_exits_with_2_and_one_line(case, capsys, tmp_path):
+    arguments, needles = BAD[case]
+    if arguments[0] in ("train", "compare"):
+        arguments = [*arguments, "--out", tmp_path / "out"]
+    status, out, err = call(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert [n for n in needles if n not in err] == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_without_a_gpu(capsys, tmp_path):
+    status, _, err = call(capsys, "train", *GOOD, "--device", "cuda", "--out", tmp_path / "out")
+    assert status == 2
+    assert "no CUDA device" in err
+    assert "'cpu'" in err
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_file_where_the_folder_should_be(command, below, capsys, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    out = file / "runs" if below else file
+    status, _, err = call(capsys, command, *GOOD, *SMALL, "--out", out)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert str(file) in err
+    assert file.read_text() == "mine"
+
+
+def test_what_has_no_optimum_is_not_compared(capsys, tmp_path):
+    words = [*selection("ddpo:steps=3"), *SMALL, "--out", tmp_path]
+    assert call(capsys, "train", *words)[0] == 0
+    status, out, err = call(capsys, "compare", *words)
+    assert (status, out) == (2, "")
+    assert "ddpo:steps=3 @ note_1d, seed 0" in err
+    assert "no optimum" in err
+    assert Run(tmp_path, configs("ddpo:steps=3")[0]).is_finished
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [([], "command"), (["fly"], "fly"), (["train", "--seeds", "x"], "x"), (["check"], "--method")],
+)
+def test_bad_options_exit_with_2(capsys, arguments, needle):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert needle in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["compare"], ["methods"], ["check"], ["bench"]])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert "python -m toys" in capsys.readouterr().out
