@@ -12,5 +12,6 @@ def cheap_bases():
     precision = torch.get_float32_matmul_precision()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FlowMatching, "budget", Budget(30, 64, 2e-3))
+        patch.setattr("toys.config.BASE_STEPS", 30)
         yield
     torch.set_float32_matmul_precision(precision)
