@@ -113,6 +113,7 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
             raise ValueError(
                 "--preset beside --method or --problem: allowed is a preset or a selection"
             )
+        _refuse_beside_preset(options)
         return PRESETS[options.preset]()
     if not options.method or not options.problem:
         raise ValueError(
@@ -136,6 +137,17 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
         for method in options.method
         for seed in range(options.seeds)
     ]
+
+
+def _refuse_beside_preset(options: argparse.Namespace) -> None:
+    """A preset has budgets and seeds of its own: nothing that was asked for is passed over."""
+    defaults = parser().parse_args(["train"])
+    for name in ("seeds", "width", "depth", "steps", "batch", "learning_rate", "pseudo_random"):
+        if getattr(options, name) != getattr(defaults, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} = {getattr(options, name)!r} beside --preset: "
+                "allowed beside a preset are --out, --processes and --device"
+            )
 
 
 def _train(options: argparse.Namespace) -> int:
