@@ -158,6 +158,8 @@ BAD = {
     "device": ([*TRAIN, *GOOD, "--device", "foo"], ["device = 'foo'", "'cpu'", "'cuda'"]),
     "preset": ([*TRAIN, "--preset", "foo"], ["--preset = 'foo'", "'figures'", "'toys'"]),
     "preset and method": ([*TRAIN, "--preset", "toys", *GOOD], ["--preset", "--method"]),
+    "preset and steps": ([*TRAIN, "--preset", "toys", "--steps", 9], ["--steps = 9", "--preset"]),
+    "preset and seeds": ([*COMPARE, "--preset", "toys", "--seeds", 2], ["--seeds = 2", "--out"]),
     "sampling": ([*COMPARE, *GOOD, "--sampling-steps", 0], ["sampling steps = 0", ">= 1"]),
     "samples": ([*COMPARE, *GOOD, "--samples", 5], ["samples = 5", ">= 100"]),
     "untrained": ([*COMPARE, *GOOD], ["not trained", "flow_matching @ note_1d", "toys train"]),

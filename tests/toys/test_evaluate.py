@@ -1,6 +1,7 @@
 """The exact side of a comparison, checked by exact fields in a network's place."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from toys.laws import BIN, Bench, Law, levels, sample_distance, sampling_floor
 from toys.networks import StackedMLP
 from toys.runs import Run
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "my_method.py"
 # What the exact side may get wrong, as a share of the way: a thousandth of what learning may.
 FLOOR = TRAINED_SHARE / 1000
 FEW = Sampling(n=2000)
@@ -256,6 +258,21 @@ def test_results_are_measured_once(done, results, monkeypatch):
     monkeypatch.setattr(evaluate_module, "_code", lambda: "other code")
     with pytest.raises(AssertionError, match="measured again"):
         compare(out, wanted[:1], FEW, processes=1)
+
+
+def test_one_name_in_two_files_is_no_reason_to_share_a_truth(tmp_path, monkeypatch):
+    text, wanted = EXAMPLE.read_text(), []
+    for file in ("one.py", "two.py"):
+        (tmp_path / file).write_text(f"# {file}\n{text}")
+        wanted += configs(str(tmp_path / file), 2)
+    trained(tmp_path, wanted)
+    jobs = []
+    monkeypatch.setattr(compare_module, "side_by_side", lambda work, items, *_: jobs.extend(items))
+    with pytest.raises(TypeError):  # nothing came back
+        compare(tmp_path, wanted, FEW)
+    assert [[c.digest for c in same] for _, same, _ in jobs] == [
+        [c.digest for c in wanted[:2]], [c.digest for c in wanted[2:]],
+    ]  # fmt: skip
 
 
 def test_a_result_without_its_curves_is_measured_again(done, results, tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -237,6 +238,26 @@ def test_a_group_that_stopped_while_it_wrote_its_folders(begun, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             trained(out, wanted)
     assert [Run(out, c).is_finished for c in wanted] == [True, False]
+    trained(out, wanted)
+    assert all(Run(out, c).is_finished for c in wanted)
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "metrics.csv"])
+def test_a_folder_is_finished_only_when_whole(name, begun, tmp_path, monkeypatch):
+    """Stopped before this file of the first folder: its manifest is not there yet."""
+    wanted, source = begun
+    out, replace = copied(source, tmp_path), Path.replace
+
+    def stop(self, target):
+        if target.name == name:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(out, wanted)
+    assert not any(Run(out, c).is_finished for c in wanted)
     trained(out, wanted)
     assert all(Run(out, c).is_finished for c in wanted)
 
