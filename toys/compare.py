@@ -50,6 +50,7 @@ def compare(
 
 def _evaluate_all(job: Job, update: Update) -> list[dict[str, Any]]:
     out, configs, sampling = job
+    update(configs[0].digest, 0, configs[0].label)
     truth, results = Truth.of(configs[0]), []
     for i, config in enumerate(configs):
         results.append(evaluate(Run(out, config), truth, sampling))

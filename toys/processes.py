@@ -67,9 +67,23 @@ def _one_by_one(
     return results
 
 
+def keep_heap() -> None:
+    """Let the C library keep the memory of large arrays.
+
+    glibc gives it back to the system at every step, and page faults then cost more than the
+    arithmetic.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
 def _start(events: Any) -> None:
     global _events
     _events = events
+    keep_heap()
     torch.set_num_threads(1)  # two OpenMP threads on a busy machine can be 30-100 times slower
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     if sys.platform == "linux":

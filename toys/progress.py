@@ -57,7 +57,7 @@ class Progress:
 
     def update(self, part: str, done: int, text: str) -> None:
         """`part` has done so many units by now; `text` says where it is."""
-        self.first.setdefault(part, done)  # what a resumed part had done before
+        self.first.setdefault(part, done)  # parts begin by saying what was done before
         self.parts[part] = done
         total = sum(self.parts.values())
         if self.terminal:

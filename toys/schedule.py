@@ -6,6 +6,7 @@ alone; groups that were begun before are gone on with, whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -93,6 +94,7 @@ def _reporter(group: Group, update: Update) -> Callable[[int, int, float], None]
     name = f"{first.method_label} @ {first.problem_label}" + (f" x {count}" if count > 1 else "")
 
     def report(step: int, steps: int, loss: float) -> None:
-        update(group.folder.name, step * count, f"{name}: step {step}/{steps}, loss {loss:.4g}")
+        shown = "" if math.isnan(loss) else f", loss {loss:.4g}"
+        update(group.folder.name, step * count, f"{name}: step {step}/{steps}{shown}")
 
     return report

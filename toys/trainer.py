@@ -9,11 +9,8 @@ goes on to the same bits.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from torch import Tensor
 from theory.checks import check_positive
 from theory.methods.contract import Draws, Policy, ProblemTask
 from toys.networks import StackedMLP
+from toys.processes import keep_heap
 from toys.runs import Group, Run, device_name
 
 WARM_UP = 0.05
@@ -37,11 +35,7 @@ Report = Callable[[int, int, float], None]
 
 
 def use_fast_kernels() -> None:
-    """One thread, fast float32 products if they are accurate here, and a heap that keeps memory.
-
-    glibc gives large arrays back to the system at every step, and page faults then cost more than
-    the arithmetic; the thresholds keep them.
-    """
+    """One thread, fast float32 products if they are accurate here, and a heap that keeps memory."""
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
     generator = torch.Generator().manual_seed(0)
@@ -49,11 +43,7 @@ def use_fast_kernels() -> None:
     exact = a.double() @ a.double()
     if float(((a @ a).double() / exact - 1).abs().max()) > GEMM_TOLERANCE:
         torch.set_float32_matmul_precision("highest")  # "medium" is bfloat16 on this CPU
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            libc = ctypes.CDLL(None)
-            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    keep_heap()
 
 
 @dataclass
@@ -114,6 +104,8 @@ class Trainer:
     def _train(self, report: Report | None) -> None:
         self.group.begin()
         self._resume()
+        if report is not None:  # what was there before says nothing of this run's speed
+            report(self.step, self.config.steps, math.nan)
         steps, saved, between = self.config.steps, time.monotonic(), checkpoint_seconds()
         start = time.process_time()
         while self.step < steps:
