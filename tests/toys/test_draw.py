@@ -67,6 +67,21 @@ def test_a_panel_shows_draws_and_three_laws():
         assert np.array_equal(line.get_ydata(), made_up(1)[1][name])
 
 
+def test_a_plane_is_not_turned():
+    _, curves = made_up(2)
+    axes = [curves["axis.0"], curves["axis.1"]]
+    centre = np.array([1.5, -2.0])
+    spike = np.exp(-sum((g - c) ** 2 for g, c in zip(np.meshgrid(*axes, indexing="ij"), centre,
+                                                     strict=True)))  # fmt: skip
+    law = dict.fromkeys(("trained", "optimum", "target"), spike)
+    figure = draw.panels("made_up", [made_up(2)[0]], [curves | law])
+    (shown,) = [a for a in figure.axes if a.axison]
+    assert len(shown.collections) == 3
+    for lines in shown.collections[1:]:
+        places = np.concatenate([p.vertices for p in lines.get_paths() if len(p.vertices)])
+        assert np.abs(places.mean(0) - centre).max() < 0.1
+
+
 @pytest.mark.parametrize("std", [0.1, 4.0])
 def test_laws_of_very_different_heights(std):
     """Contours of a law far below another's peak are no warning."""

@@ -24,9 +24,9 @@ from theory.transport import FlowLaw
 from toys import compare as compare_module
 from toys import evaluate as evaluate_module
 from toys.compare import compare, finished
-from toys.evaluate import Sampling, Truth, curves, evaluate, is_good, kept
+from toys.evaluate import Sampling, Truth, curves, draw, evaluate, is_good, kept
 from toys.laws import BIN, Bench, Law, levels, sample_distance, sampling_floor
-from toys.networks import StackedMLP
+from toys.networks import StackedMLP, single
 from toys.runs import Run
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "my_method.py"
@@ -164,17 +164,17 @@ def test_exact_draws_stay_below_the_floor(dim):
     n, trials = 1000, 200
     if dim == 1:
         law = Bench.of(load_problem("note_1d"), "ode", []).of_base()
-        draw = load_problem("note_1d").base.sample
+        exact = load_problem("note_1d").base.sample
     else:
         axes = tuple(np.linspace(-6, 6, 81) for _ in range(2))
         law = normal_2d([0.3, 0.0], axes)
-        draw = GaussianSum.mixture([1.0], [[0.3, 0.0]], stds=[1.0]).sample
+        exact = GaussianSum.mixture([1.0], [[0.3, 0.0]], stds=[1.0]).sample
     generator = torch.Generator().manual_seed(0)
 
     def share_below(count):
         found = []
         for trial in range(trials):
-            distance = sample_distance(draw(count, generator).numpy(), law)
+            distance = sample_distance(exact(count, generator).numpy(), law)
             found.append(distance <= sampling_floor(law, n, trial))
         return np.mean(found)
 
@@ -182,7 +182,27 @@ def test_exact_draws_stay_below_the_floor(dim):
     expected = (1 + 0.95 * 19) / 21
     bound = stats.norm.isf(FALSE_FAILURE_RATE / 2) * math.sqrt(expected * (1 - expected) / trials)
     assert abs(share_below(n) - expected) < bound
-    assert share_below(n // 8) < expected - 5 * bound
+    # Fewer draws lie further away: the floor is not generous either.
+    assert share_below(n // {1: 8, 2: 2}[dim]) < expected - 5 * bound
+
+
+@pytest.mark.parametrize("method", ["nft", DDPO_KL])
+def test_draws_of_an_exact_velocity_follow_its_law(method):
+    (config,) = configs(method)
+    truth, problem = Truth.of(config), config.parsed_problem
+    best = as_network(config.parsed.optimum(problem).velocity)
+    n = 4000
+    floor = sampling_floor(truth.optimum, n, 0)
+
+    def error(model, steps):
+        samples = draw(model, problem, truth.bench.sampler, Sampling(steps, n), 0)
+        assert samples.shape == (n, 1)
+        return sample_distance(samples, truth.optimum)
+
+    assert error(best, 40) < 2 * floor
+    assert error(as_network(problem.base_field), 40) > 4 * floor
+    if method == "nft":  # a chain has steps of its own
+        assert error(best, 1) > 4 * floor
 
 
 def test_the_floor_falls_as_draws_grow():
@@ -293,6 +313,18 @@ def test_evaluation_is_deterministic(done, results, nft):
     wanted, out = done
     again = evaluate(Run(out, wanted[0]), nft[1], FEW)
     assert again == results[0]
+
+
+def test_a_result_measures_what_it_says(done, results, nft):
+    wanted, out = done
+    truth, result = nft[1], results[0]
+    law = truth.bench.of_velocity(single(Run(out, wanted[0]).weights()))
+    assert result["learning_error"] == law.distance(truth.optimum)
+    assert result["method_bias"] == truth.optimum.distance(truth.target)
+    assert result["to_go"] == truth.bench.of_base().distance(truth.target)
+    samples = curves(Run(out, wanted[0]))["samples"].double().numpy()
+    assert result["total"] == pytest.approx(sample_distance(samples, truth.target), rel=1e-5)
+    assert result["sampling_error"] == pytest.approx(sample_distance(samples, law), rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1e300, math.inf])

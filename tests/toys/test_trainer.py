@@ -16,6 +16,7 @@ from tests.toys.small import (
     stop_at,
     trained,
 )
+from theory.methods.flow_matching import FlowMatching
 from toys import trainer as module
 from toys.runs import Group, Run
 from toys.schedule import plan
@@ -195,6 +196,13 @@ def test_the_rate_reaches_the_optimiser(tmp_path):
     (row,) = trainer.optimiser.param_groups
     assert row["lr"] == config.learning_rate * rate(0, TINY["steps"])
     assert row["lr"] != config.learning_rate
+
+
+def test_the_method_hears_of_every_step(tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(FlowMatching, "after_step", lambda self, policy, step: heard.append(step))
+    trained(tmp_path, configs("flow_matching"))
+    assert heard == list(range(1, TINY["steps"] + 1))
 
 
 # --- settings of the process
