@@ -1,1 +1,1 @@
-"""Plumbline's toys: not built yet (docs/STATUS.md)."""
+"""Small networks trained by every method, and what they sample against the truth."""

@@ -73,6 +73,11 @@ def _selection(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pseudo-random", action="store_true", help="independent draws, not shifted Sobol points"
     )
+    command.add_argument(
+        "--fast-products",
+        action="store_true",
+        help="bfloat16 products where the CPU has them: 1.5 times faster, errors near 1e-3",
+    )
     command.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
     command.add_argument("--processes", type=int, default=2, help="(%(default)s)")
 
@@ -132,6 +137,7 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
             batch=options.batch,
             learning_rate=options.learning_rate,
             low_discrepancy=not options.pseudo_random,
+            fast_products=options.fast_products,
         )
         for problem in options.problem
         for method in options.method
@@ -142,7 +148,16 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
 def _refuse_beside_preset(options: argparse.Namespace) -> None:
     """A preset has budgets and seeds of its own: nothing that was asked for is passed over."""
     defaults = parser().parse_args(["train"])
-    for name in ("seeds", "width", "depth", "steps", "batch", "learning_rate", "pseudo_random"):
+    for name in (
+        "seeds",
+        "width",
+        "depth",
+        "steps",
+        "batch",
+        "learning_rate",
+        "pseudo_random",
+        "fast_products",
+    ):
         if getattr(options, name) != getattr(defaults, name):
             raise ValueError(
                 f"--{name.replace('_', '-')} = {getattr(options, name)!r} beside --preset: "

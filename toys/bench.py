@@ -50,7 +50,7 @@ def run(only: str | None, as_json: bool) -> int:
         check_choice("--only", only, PARTS)
     rows: list[dict[str, Any]] = []
     if only in (None, "throughput"):
-        rows += [throughput(width) for width in FLOORS]
+        rows += [throughput(width, fast) for fast in (False, True) for width in FLOORS]
     if only in (None, "resume"):
         rows.append(resume())
     if as_json:
@@ -66,10 +66,12 @@ def run(only: str | None, as_json: bool) -> int:
 # --- throughput
 
 
-def throughput(width: int) -> dict[str, Any]:
+def throughput(width: int, fast_products: bool) -> dict[str, Any]:
     """60 networks of 3 x width on a 2-D problem, flow matching, batch 1024."""
     config = RunConfig.checked(method="flow_matching", problem="bump_2d", width=width, batch=BATCH)
-    config = RunConfig(**{**_values(config), "low_discrepancy": False})
+    config = RunConfig(
+        **{**_values(config), "low_discrepancy": False, "fast_products": fast_products}
+    )
     size = group_size(config)
     with tempfile.TemporaryDirectory() as folder:
         configs = [RunConfig(**{**_values(config), "seed": i}) for i in range(NETWORKS)]
@@ -93,7 +95,7 @@ def throughput(width: int) -> dict[str, Any]:
     for i in range(ROUNDS + 1):  # the first round warms up
         torch.set_float32_matmul_precision("highest")
         plain_seconds = _cpu_seconds(theirs)
-        use_fast_kernels()
+        error = use_fast_kernels(fast_products)
         our_seconds = _cpu_seconds(ours)
         if i:
             times["plain"].append(plain_seconds)
@@ -103,7 +105,9 @@ def throughput(width: int) -> dict[str, Any]:
     ratios = sorted(p / o for p, o in zip(times["plain"], times["ours"], strict=True))
     ratio = statistics.median(ratios)
     return {
-        "what": f"{NETWORKS} nets 3 x {width}, batch {BATCH}, groups of {size}, float32, eager",
+        "what": f"{NETWORKS} nets 3 x {width}, batch {BATCH}, eager, "
+        f"{'fast products' if fast_products else 'float32'}: error {error:.0e} a product",
+        "product_error": error,
         "ratio": ratio,
         "ratios": ratios,
         "model_steps_per_second": rates,

@@ -54,6 +54,7 @@ class RunConfig:
     batch: int = 0
     learning_rate: float = 0.0
     low_discrepancy: bool = True
+    fast_products: bool = False
 
     @classmethod
     def checked(cls, **values: Any) -> RunConfig:
@@ -100,6 +101,7 @@ class RunConfig:
             seed=self.seed,
             width=self.width,
             depth=self.depth,
+            fast_products=self.fast_products,
             steps=BASE_STEPS * self.parsed_problem.dim,
         )
 

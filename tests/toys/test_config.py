@@ -28,6 +28,7 @@ OTHER = {
     "batch": 65,
     "learning_rate": 1e-3,
     "low_discrepancy": False,
+    "fast_products": True,
 }
 
 
