@@ -185,7 +185,9 @@ def _compare(options: argparse.Namespace) -> int:
 
     sampling = Sampling(options.sampling_steps, options.samples)
     stale: list[str] = []
-    if options.preset or options.method or options.problem:
+    skipped: list[str] = []
+    asked = bool(options.preset or options.method or options.problem)
+    if asked:
         configs = _configs(options)
     else:
         configs, stale = finished(options.out)
@@ -195,7 +197,13 @@ def _compare(options: argparse.Namespace) -> int:
                 f"--out = {str(options.out)!r} holds no finished runs of this code: allowed is a "
                 "folder that `python -m toys train` filled"
             )
-    results = compare(options.out, configs, sampling, processes=options.processes)
+    results = compare(
+        options.out, configs, sampling, processes=options.processes, skip=None if asked else skipped
+    )
+    kept = {r["digest"] for r in results}
+    configs = [c for c in configs if c.digest in kept]
+    if not configs:
+        raise ValueError(f"nothing to compare: {'; '.join(skipped)}")
     pictures = [] if options.no_picture else _pictures(options.out, configs, results)
     if options.json:
         print(json.dumps({"runs": results, "pictures": [str(p) for p in pictures]}, indent=2))
@@ -203,6 +211,8 @@ def _compare(options: argparse.Namespace) -> int:
         _print(results)
         for path in pictures:
             print(f"drawn: {path}")
+        for why in skipped:
+            print(f"left out: {why}")
         for name in stale:
             print(f"left out (made by other code, or moved): {name}")
     wrong = [r for r in results if not is_good(r)]

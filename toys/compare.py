@@ -7,22 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from toys.config import RunConfig
-from toys.evaluate import Sampling, Truth, evaluate, kept
+from toys.evaluate import NoTruthError, Sampling, Truth, evaluate, kept
 from toys.files import read_json
 from toys.processes import Update, side_by_side
 from toys.progress import Progress
 from toys.runs import Run
 
-Job = tuple[Path, tuple[RunConfig, ...], Sampling]
+Job = tuple[Path, tuple[RunConfig, ...], Sampling, bool]
 
 
 def compare(
-    out: Path, configs: Sequence[RunConfig], sampling: Sampling, *, processes: int = 2
+    out: Path,
+    configs: Sequence[RunConfig],
+    sampling: Sampling,
+    *,
+    processes: int = 2,
+    skip: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One result a run (toys/evaluate.py), in the order asked for; measured once, then kept.
 
+    skip: where a list is given, runs without an exact optimum are left out, and why is added to it.
+
     Raises:
-        ValueError: a run is not trained yet, or its method states no optimum on its problem.
+        ValueError: a run is not trained yet, or (skip None) states no optimum on its problem.
     """
     runs = [Run(out, c) for c in configs]
     missing = [run.config.label for run in runs if not run.is_finished]
@@ -41,21 +48,29 @@ def compare(
             # All seeds of a method on a problem share its truth.
             key = (*run.config.method_identity, run.config.problem)
             jobs.setdefault(key, []).append(run.config)
-    work: list[Job] = [(out, tuple(same), sampling) for same in jobs.values()]
+    work: list[Job] = [(out, tuple(same), sampling, skip is not None) for same in jobs.values()]
     with Progress(sum(len(same) for same in jobs.values()), "comparing") as progress:
         fresh = side_by_side(_evaluate_all, work, processes, progress.update)
-    found |= {result["digest"]: result for part in fresh for result in part}
-    return [found[run.config.digest] for run in runs]
+    found |= {result["digest"]: result for part, _ in fresh for result in part}
+    if skip is not None:
+        skip += [why for _, why in fresh if why]
+    return [found[run.config.digest] for run in runs if run.config.digest in found]
 
 
-def _evaluate_all(job: Job, update: Update) -> list[dict[str, Any]]:
-    out, configs, sampling = job
+def _evaluate_all(job: Job, update: Update) -> tuple[list[dict[str, Any]], str]:
+    out, configs, sampling, lenient = job
     update(configs[0].digest, 0, configs[0].label)
-    truth, results = Truth.of(configs[0]), []
+    results: list[dict[str, Any]] = []
+    try:
+        truth = Truth.of(configs[0])
+    except NoTruthError as error:
+        if lenient:
+            return results, str(error)
+        raise
     for i, config in enumerate(configs):
         results.append(evaluate(Run(out, config), truth, sampling))
         update(configs[0].digest, i + 1, config.label)
-    return results
+    return results, ""
 
 
 def finished(out: Path) -> tuple[list[RunConfig], list[str]]:

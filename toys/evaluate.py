@@ -35,6 +35,10 @@ from toys.runs import Run
 SAMPLE_SEED = 2**42
 
 
+class NoTruthError(ValueError):
+    """A run that there is nothing exact to compare with."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a user would sample: Heun's method in `steps` steps (chains: their own), n draws."""
@@ -62,17 +66,17 @@ class Truth:
         """The exact side of a comparison.
 
         Raises:
-            ValueError: the method states no optimum or no target on this problem, or d > 2.
+            NoTruthError: the method states no optimum or no target on this problem, or d > 2.
         """
         problem, method = config.parsed_problem, config.parsed
         if problem.dim > 2:
-            raise ValueError(
+            raise NoTruthError(
                 f"{config.label} is in d = {problem.dim}: allowed for compare are d = 1 and 2"
             )
         best, goal = method.optimum(problem), method.target(problem)
         if best is None or goal is None:
             what = "optimum" if best is None else "target"
-            raise ValueError(
+            raise NoTruthError(
                 f"{config.label}: the method states no {what} here; nothing to compare"
             )
         bench = Bench.of(problem, best.sampler, [goal])
@@ -171,8 +175,11 @@ def kept(run: Run, sampling: Sampling) -> dict[str, Any] | None:
     path = run.folder / "evaluation.json"
     if not path.exists() or not (run.folder / "evaluation.safetensors").exists():
         return None
-    found = read_json(path)
-    same = found.get("key") == evaluation_key(sampling) and found["digest"] == run.config.digest
+    try:
+        found = read_json(path)
+        same = found["key"] == evaluation_key(sampling) and found["digest"] == run.config.digest
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged: it is measured again
     return found if same else None
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -50,7 +51,13 @@ def side_by_side(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
-    return [future.result() for future in futures]
+    try:
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a worker process was ended from outside (out of memory?): what it had saved is kept; "
+            "the same command goes on, with --processes 1 it needs half the memory"
+        ) from error
 
 
 def _one_by_one(

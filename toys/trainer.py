@@ -4,7 +4,8 @@ Every step: collect (no gradient) -> loss -> mean over each network's rows, summ
 backward -> fused Adam. Networks are independent: parameters are stacked, Adam is elementwise, and
 random numbers come from a generator a network. The state after a step (parameters of everything
 that trains, optimiser, generators, metrics) goes into one checkpoint, from which a killed run
-goes on to the same bits.
+goes on to the same bits. A network that diverges leaves its neighbours alone: they are finished,
+and then it is named.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ class Trainer:
         while self.step < steps:
             self._one_step()
             if self._is_logged:
-                self._check_finite(self.metrics[-1])
+                if len(self._diverged()) == len(self.group.members):
+                    self.group.end()
+                    self._refuse(self._diverged())
                 if report is not None:
                     report(self.step, steps, float(self.metrics[-1][:, 0].mean()))
             if time.monotonic() - saved > between and self.step < steps:
@@ -160,13 +163,18 @@ class Trainer:
         rows = [losses, *(self.task.per_network(v).mean(1).detach() for v in info.values())]
         self.metrics.append(torch.stack(rows, 1).double().cpu())
 
-    def _check_finite(self, row: Tensor) -> None:
-        bad = [c.label for c, r in zip(self.group.members, row, strict=True) if not _finite(r)]
-        if bad:
+    def _diverged(self) -> list[str]:
+        """The members whose loss has been infinite or nan."""
+        rows = torch.stack(self.metrics)
+        finite = torch.isfinite(rows).all(-1).all(0).tolist()
+        return [c.label for c, good in zip(self.group.members, finite, strict=True) if not good]
+
+    def _refuse(self, labels: list[str]) -> None:
+        if labels:
             raise ValueError(
-                f"{bad[0]}: the loss is not finite after step {self.step} (learning_rate = "
+                f"{'; '.join(labels)}: the loss is not finite (learning_rate = "
                 f"{self.config.learning_rate:g}): allowed are settings whose loss stays finite, "
-                "try a smaller learning rate"
+                "try a smaller learning rate; what trained beside is finished and kept"
             )
 
     # --- checkpoints
@@ -209,7 +217,10 @@ class Trainer:
         marks = [*range(every, self.config.steps + 1, every)]
         if not marks or marks[-1] != self.config.steps:
             marks.append(self.config.steps)
+        diverged = self._diverged()
         for i, run in enumerate(self.group.runs):
+            if run.config.label in diverged:
+                continue
             rows = [
                 {"step": float(step), **dict(zip(self.names, row[i].tolist(), strict=True))}
                 for step, row in zip(marks, self.metrics, strict=True)
@@ -222,6 +233,7 @@ class Trainer:
                 trained_beside=[c.digest for c in self.group.members],
             )
         self.group.end()
+        self._refuse(diverged)
 
 
 def checkpoint_seconds() -> float:
@@ -247,10 +259,6 @@ def rate(step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _finite(row: Tensor) -> bool:
-    return bool(torch.isfinite(row).all())
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

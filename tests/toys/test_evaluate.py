@@ -290,9 +290,30 @@ def test_one_name_in_two_files_is_no_reason_to_share_a_truth(tmp_path, monkeypat
     monkeypatch.setattr(compare_module, "side_by_side", lambda work, items, *_: jobs.extend(items))
     with pytest.raises(TypeError):  # nothing came back
         compare(tmp_path, wanted, FEW)
-    assert [[c.digest for c in same] for _, same, _ in jobs] == [
+    assert [[c.digest for c in same] for _, same, *_ in jobs] == [
         [c.digest for c in wanted[:2]], [c.digest for c in wanted[2:]],
     ]  # fmt: skip
+
+
+def test_runs_without_an_optimum_are_left_out_where_that_is_asked(done, results, tmp_path):
+    wanted, source = done
+    out = copied(source, tmp_path)
+    bare = configs("ddpo", 1)
+    trained(out, bare)
+    skipped: list[str] = []
+    assert compare(out, [*bare, *wanted], FEW, processes=1, skip=skipped) == results
+    assert len(skipped) == 1
+    assert "ddpo @ note_1d, seed 0: the method states no optimum" in skipped[0]
+    with pytest.raises(ValueError, match="states no optimum"):
+        compare(out, bare, FEW, processes=1)
+
+
+def test_mass_beyond_the_grid_counts():
+    axes = (np.linspace(-1, 1, 41),) * 2
+    here = GridLaw(axes, np.full((41, 41), -np.log(4.1 / 2) - np.log(4.1 / 2)))
+    half = GridLaw(axes, here.log_density + np.log(0.5))
+    expected = 0.5 * (0.5 * here.mass() + 0.5 * here.mass())  # seen, and lost
+    assert ALGEBRA.holds(Law(half).distance(Law(here)), expected)
 
 
 def test_a_result_without_its_curves_is_measured_again(done, results, tmp_path):
