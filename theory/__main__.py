@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,6 +25,7 @@ from theory.wrappers import (
     Wrapper,
 )
 
+ORDER = 2
 WRAPPERS = ("exp", "truncated", "power", "clipped")
 
 
@@ -39,14 +41,10 @@ def parser() -> argparse.ArgumentParser:
     law.add_argument("--field", required=True, choices=FIELDS)
     law.add_argument("--nft-beta", type=float, help="NFT's mixing strength, of --field nft (1)")
     law.add_argument("--scale", type=float, help="inverse temperature (the problem's)")
-    law.add_argument(
-        "--order", type=int, default=2, help="of --field cumulant, --wrapper truncated"
-    )
-    law.add_argument("--wrapper", choices=WRAPPERS, default="exp", help="for --field tilt")
-    law.add_argument("--exponent", type=int, default=1, help="of --wrapper power (%(default)s)")
-    law.add_argument(
-        "--max-weight", type=float, default=10.0, help="of --wrapper clipped (%(default)s)"
-    )
+    law.add_argument("--order", type=int, help="of --field cumulant and --wrapper truncated (2)")
+    law.add_argument("--wrapper", choices=WRAPPERS, help="for --field tilt (exp)")
+    law.add_argument("--exponent", type=int, help="of --wrapper power (1)")
+    law.add_argument("--max-weight", type=float, help="of --wrapper clipped (10)")
     law.add_argument(
         "--sde", metavar="G", help="sample by the SDE instead, d = 1: a number g, or 'memoryless'"
     )
@@ -86,12 +84,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wrapper(options: argparse.Namespace, scale: float) -> Wrapper:
     if options.wrapper == "truncated":
-        return TruncatedExponential(scale, options.order)
+        return TruncatedExponential(scale, _or(options.order, ORDER))
     if options.wrapper == "power":
-        return Power(options.exponent)
+        return Power(_or(options.exponent, 1))
     if options.wrapper == "clipped":
-        return ClippedExponential(scale, options.max_weight)
+        return ClippedExponential(scale, _or(options.max_weight, 10.0))
     return Exponential(scale)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """An option that would change nothing is a misunderstanding."""
+    tilt = options.field == "tilt"
+    used = {
+        "wrapper": (tilt, "--field tilt"),
+        "order": (
+            options.field == "cumulant" or (tilt and options.wrapper == "truncated"),
+            "--field cumulant or --wrapper truncated",
+        ),
+        "exponent": (tilt and options.wrapper == "power", "--field tilt --wrapper power"),
+        "max_weight": (tilt and options.wrapper == "clipped", "--field tilt --wrapper clipped"),
+    }
+    for name, (is_used, where) in used.items():
+        value = getattr(options, name)
+        if value is not None and not is_used:
+            raise ValueError(
+                f"--{name.replace('_', '-')} = {value!r} changes nothing here: allowed with {where}"
+            )
 
 
 def _diffusion(text: str | None) -> Diffusion | None:
@@ -109,6 +131,7 @@ def _law(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     check_order("--seed", options.seed, 0, 2**63 - 1)
+    _refuse_unused(options)
     if not options.no_picture:
         _check_folder(options.out)
     problem = replace(load_problem(options.problem), route=options.route)
@@ -120,7 +143,7 @@ def _law(options: argparse.Namespace) -> int:
         options.field,
         nft_beta=options.nft_beta,
         scale=options.scale,
-        order=options.order,
+        order=_or(options.order, ORDER),
         wrapper=_wrapper(options, scale),
     )
     report = law_report(
@@ -134,7 +157,9 @@ def _law(options: argparse.Namespace) -> int:
     if not options.no_picture:
         from theory.draw import draw_report, save
 
-        name = f"{problem.name}-{options.field}" + ("-sde" if options.sde else "")
+        named = ("nft_beta", "scale", "wrapper", "order", "exponent", "max_weight", "sde")
+        given = [f"{k}_{v}" for k in named if (v := getattr(options, k)) is not None]
+        name = "-".join([problem.name, options.field, *given])
         try:
             paths = save(draw_report(report), options.out, name)
         except OSError as error:

@@ -220,3 +220,25 @@ def test_help(capsys, command):
     assert "python -m theory" in out
     if command == ["law"]:
         assert all(field in out for field in FIELDS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--field", "nft", "--order", "3"],
+        ["--field", "nft", "--wrapper", "power"],
+        ["--field", "tilt", "--wrapper", "truncated", "--exponent", "2"],
+        ["--field", "tilt", "--max-weight", "5"],
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(options, capsys):
+    assert main(["law", "--problem", "note_1d", *options, "--no-picture"]) == 2
+    assert "changes nothing here: allowed with --" in capsys.readouterr().err
+
+
+def test_pictures_are_named_by_what_was_asked(tmp_path):
+    for beta in ("1", "2"):
+        options = ["--field", "nft", "--nft-beta", beta, "--out", str(tmp_path)]
+        assert main(["law", "--problem", "note_1d", *options]) == 0
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    assert names == {"note_1d-nft-nft_beta_1.0", "note_1d-nft-nft_beta_2.0"}
