@@ -49,8 +49,12 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="the contract's sweep: gradients at the optimum and the reference, and more"
     )
-    check.add_argument("--method", required=True, help="a name or a path to a .py file")
-    check.add_argument("--problem", default="note_1d", help="(%(default)s)")
+    check.add_argument("--method", required=True, help="name[:option=value,...] or file.py[:...]")
+    check.add_argument("--problem", default="note_1d", help="a name or a .toml file (%(default)s)")
+    check.add_argument(
+        "--rows", type=int, default=256,
+        help="draws in each of 48 blocks (%(default)s): four times as many see half the error",
+    )  # fmt: skip
 
     bench = commands.add_parser("bench", help="measure speed, and that killed runs resume exactly")
     bench.add_argument("--only", help="throughput or resume")
@@ -79,7 +83,7 @@ def _selection(command: argparse.ArgumentParser) -> None:
         help="bfloat16 products where the CPU has them: 1.5 times faster, errors near 1e-3",
     )
     command.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
-    command.add_argument("--processes", type=int, default=2, help="(%(default)s)")
+    command.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,9 +201,7 @@ def _compare(options: argparse.Namespace) -> int:
                 f"--out = {str(options.out)!r} holds no finished runs of this code: allowed is a "
                 "folder that `python -m toys train` filled"
             )
-    results = compare(
-        options.out, configs, sampling, processes=options.processes, skip=None if asked else skipped
-    )
+    results = compare(options.out, configs, sampling, processes=options.processes, skip=skipped)
     kept = {r["digest"] for r in results}
     configs = [c for c in configs if c.digest in kept]
     if not configs:
@@ -291,7 +293,8 @@ def _check(options: argparse.Namespace) -> int:
     from theory.problem import load_problem
 
     method, problem = parse_method(options.method), load_problem(options.problem)
-    checks = sweep(method, problem)
+    check_order("--rows", options.rows, 2)
+    checks = sweep(method, problem, n=options.rows)
     table = Table("check", "", "seen", highlight=False,
                   title=f"{method.label} @ {problem.name}", title_justify="left")  # fmt: skip
     for check in checks:

@@ -68,6 +68,8 @@ class RunConfig:
         check_order("seed", config.seed, 0, 2**31 - 1)
         check_order("width", config.width, 1)
         check_order("depth", config.depth, 1)
+        if not config.method.partition(":")[0].endswith(".py"):
+            config = replace(config, method=config.parsed.label)  # one spelling, one run
         budget = config.parsed.budget
         config = replace(
             config,

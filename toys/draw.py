@@ -26,7 +26,7 @@ def panels(problem: str, results: Sequence[Mapping[str, Any]], curves: Sequence[
     rows = -(-len(results) // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(4.0 * columns, 3.0 * rows + 0.6), layout="constrained",
-        squeeze=False, sharex=True, sharey=results[0]["dim"] == 2,
+        squeeze=False, sharey=results[0]["dim"] == 2,
     )  # fmt: skip
     for axes, result, curve in zip(grid.flat, results, curves, strict=False):
         draw_panel(axes, result, curve)
@@ -124,7 +124,10 @@ def budget(results: Sequence[Mapping[str, Any]], title: str) -> Figure:
     if len({r["problem"] for r in results}) == 1:
         names = [r["method"] for r in results]
     axes.set_yticks(rows, names, fontsize=8)
-    axes.set(xlabel="share of the distance from start to claimed target, %", title=title)
+    axes.set(
+        xlabel="share of the distance from start to claimed target, % (linear below 1, log above)",
+        title=title,
+    )
     axes.set_xscale("symlog", linthresh=1.0)
     axes.set_xlim(0, None)
     ticks = [0, 1, 2, 5, 10, 20, 50, 100]

@@ -73,7 +73,10 @@ class Truth:
             raise NoTruthError(
                 f"{config.label} is in d = {problem.dim}: allowed for compare are d = 1 and 2"
             )
-        best, goal = method.optimum(problem), method.target(problem)
+        try:
+            best, goal = method.optimum(problem), method.target(problem)
+        except ValueError as error:
+            raise NoTruthError(f"{config.label}: {error}") from error
         if best is None or goal is None:
             what = "optimum" if best is None else "target"
             raise NoTruthError(
@@ -106,7 +109,8 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
             f"are networks whose samples stay finite; retrain with a smaller learning rate, or "
             f"delete {run.folder}"
         ) from error
-    samples = draw(network, bench.problem, bench.sampler, sampling, run.config.seed)
+    # Draws of its own for every run: methods with one seed do not share their luck.
+    samples = draw(network, bench.problem, bench.sampler, sampling, int(run.config.digest, 16))
     to_go = truth.start.distance(truth.target)
     learning = trained.distance(truth.optimum)
     result = {

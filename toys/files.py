@@ -78,7 +78,9 @@ def _readable(path: Path, parse: Callable[[bytes], Any]) -> Any:
     try:
         return parse(path.read_bytes())
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: missing; allowed is a whole run folder") from error
+        raise ValueError(
+            f"{path}: missing; delete its folder, and the run is trained again"
+        ) from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path}: damaged ({error}); delete its folder, and the run is trained again"

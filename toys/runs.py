@@ -76,6 +76,11 @@ class Run:
                 f"{self.folder / 'config.json'}: differs from the run's config: it was edited; "
                 "delete the folder or choose another --out"
             )
+        for name, digest in found["files"].items():
+            path = self.folder / name
+            if not path.exists() or sha256(path) != digest:
+                what = "damaged (its digest is not the manifest's)" if path.exists() else "missing"
+                raise ValueError(f"{path}: {what}; delete its folder, and the run is trained again")
         return found
 
     def weights(self) -> dict[str, Tensor]:
@@ -84,15 +89,8 @@ class Run:
         Raises:
             ValueError: not finished, or damaged.
         """
-        manifest = self.manifest()
-        path = self.folder / "weights.safetensors"
-        tensors, _ = read_tensors(path)
-        if sha256(path) != manifest["files"]["weights.safetensors"]:
-            raise ValueError(
-                f"{path}: damaged (its digest is not the manifest's); delete its folder, and the "
-                "run is trained again"
-            )
-        return tensors
+        self.manifest()
+        return read_tensors(self.folder / "weights.safetensors")[0]
 
     def finish(
         self, weights: Mapping[str, Tensor], metrics: Sequence[Mapping[str, float]], **facts: Any

@@ -149,6 +149,12 @@ class Trainer:
             row["lr"] = self.config.learning_rate * rate(self.step, self.config.steps)
         batch = self.method.collect(self.policy, self.task, self.config.batch, self.draws)
         losses, info = self.method.loss(self.policy, self.task, batch)
+        rows = self.task.blocks * self.config.batch
+        if losses.shape != (rows,):
+            raise ValueError(
+                f"the loss of {self.config.method_label} has shape {tuple(losses.shape)}: allowed "
+                f"is one value a row, ({rows},)"
+            )
         per_network = self.task.per_network(losses).mean(1)
         self.optimiser.zero_grad()
         per_network.sum().backward()

@@ -236,3 +236,10 @@ def test_presets_hold_every_method_and_problem():
 
 def test_configs_of_the_helpers_are_small():
     assert all(c.width == 8 for c in configs("nft", 2))
+
+
+def test_two_spellings_of_a_method_are_one_run():
+    short = RunConfig.checked(method="tilt_matching", problem="note_1d")
+    full = RunConfig.checked(method="tilt_matching:scale=2.0,kind=implicit", problem="note_1d")
+    other = RunConfig.checked(method="tilt_matching:scale=2.5", problem="note_1d")
+    assert short.digest == full.digest != other.digest

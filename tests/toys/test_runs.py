@@ -338,5 +338,20 @@ def test_a_draft_never_replaces_what_was_there(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere\.json: missing; allowed is a whole run folder"):
+    with pytest.raises(ValueError, match=r"nowhere\.json: missing; delete its folder"):
         read_json(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "metrics.csv"])
+def test_a_run_that_lost_or_changed_a_file_is_not_finished(name, tmp_path):
+    wanted = configs("flow_matching", steps=3)
+    trained(tmp_path, wanted)
+    run = Run(tmp_path, wanted[0])
+    assert run.is_finished
+    path = run.folder / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=rf"{name}: damaged.*delete its folder"):
+        _ = run.is_finished
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{name}: missing; delete its folder"):
+        _ = run.is_finished

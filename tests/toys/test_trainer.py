@@ -262,3 +262,16 @@ def test_low_discrepancy_is_a_choice(tmp_path):
     assert len(plan(tmp_path, [sobol, pseudo])[1]) == 2
     trained(tmp_path, [sobol, pseudo])
     assert not same_bits(Run(tmp_path, sobol).weights(), Run(tmp_path, pseudo).weights())
+
+
+def test_a_loss_that_is_not_one_value_a_row_is_refused(tmp_path, monkeypatch):
+    wanted = configs("flow_matching", 2)
+    whole = FlowMatching.loss
+
+    def summed(self, policy, task, batch):
+        losses, info = whole(self, policy, task, batch)
+        return losses.sum(), info
+
+    monkeypatch.setattr(FlowMatching, "loss", summed)
+    with pytest.raises(ValueError, match=r"loss of flow_matching has shape \(\): allowed is one"):
+        trained(tmp_path, wanted)
