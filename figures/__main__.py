@@ -173,8 +173,8 @@ def _result(name: str, options: argparse.Namespace, trained: Trained | None) -> 
 
 def _stamp(name: str, options: argparse.Namespace, trained: Trained | None) -> str:
     """Everything that the figure's files depend on, as one digest."""
-    shown = name in TRAINED_ONLY | TRAINED_TOO and trained is not None
-    runs = [t.result["digest"] + t.result["key"] for t in trained.values()] if shown else []  # type: ignore[union-attr]
+    shown = (trained or {}) if name in TRAINED_ONLY | TRAINED_TOO else {}
+    runs = [t.result["digest"] + t.result["key"] for t in shown.values()]
     return stamp(options.setting, *runs)
 
 

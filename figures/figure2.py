@@ -33,7 +33,8 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     nft = compare(problem, problem.nft_field(2 / SCALE), SCALE)
     use_style()
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.1), layout="constrained", sharey=True)
-    numbers: dict[str, object] = {"x": PLACES.tolist(), "laws": {}, "tv_to_target": {}}
+    laws: dict[str, list[float]] = {}
+    tv_to_target: dict[str, float] = {}
     shown_networks: dict[str, dict[str, object]] = {}
     shown = [nft.law.density, *(t.density for t in nft.targets.values())]
     for axes, letter, (name, wrapper) in zip(
@@ -57,7 +58,7 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
         axes.set(title=f"({letter}) Φ = {wrapper.label}", xlabel="x")
         axes.set(xlim=window(nft.axis, shown), ylim=(0, 1.75 * max(s.max() for s in shown)))
         axes.legend(fontsize=8, loc="upper left")
-        numbers["laws"][name] = sampled(nft.axis, law.density)  # type: ignore[index]
-        numbers["tv_to_target"][name] = tv  # type: ignore[index]
+        laws[name], tv_to_target[name] = sampled(nft.axis, law.density), tv
     panels[0].set_ylabel("density")
-    return Result(figure, dict(numbers), shown_networks)
+    numbers = {"x": PLACES.tolist(), "laws": laws, "tv_to_target": tv_to_target}
+    return Result(figure, numbers, shown_networks)

@@ -16,6 +16,7 @@ from pathlib import Path
 import figures
 import theory
 import toys
+from toys.files import sha256, write_json
 
 ENDINGS = ("png", "pdf", "json")
 PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "seaborn", "torchdiffeq")
@@ -44,15 +45,12 @@ def _file(folder: Path, name: str) -> Path:
 
 def _contents(folder: Path, name: str) -> dict[str, str]:
     files = [folder / f"{name}.{ending}" for ending in ENDINGS]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: sha256(file) for file in files}
 
 
 def write_stamp(folder: Path, name: str, made_from: str) -> None:
     """Note what the files in the folder were made from, and what they are."""
-    data = {"from": made_from, **_contents(folder, name)}
-    draft = folder / f".{name}.stamp.part"
-    draft.write_text(json.dumps(data), encoding="utf-8")
-    draft.replace(_file(folder, name))
+    write_json(_file(folder, name), {"from": made_from, **_contents(folder, name)})
 
 
 def up_to_date(folder: Path, name: str, made_from: str) -> bool:

@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-picture", action="store_true")
     compare.add_argument("--json", action="store_true", help="print data instead of a table")
     compare.add_argument(
-        "--check", action="store_true", help="exit 1 where a learning error is over 5 %% of the way"
+        "--check",
+        action="store_true",
+        help="exit 1 where a learning error is over 5 %% of the way, or a run has no truth",
     )
 
     listing = commands.add_parser("methods", help="the methods, their options and their rewards")
@@ -218,7 +220,8 @@ def _compare(options: argparse.Namespace) -> int:
         for name in stale:
             print(f"left out (made by other code, or moved): {name}")
     wrong = [r for r in results if not is_good(r)]
-    return 1 if options.check and wrong else 0
+    # What was asked for and could not be compared has not passed.
+    return 1 if options.check and (wrong or (asked and skipped)) else 0
 
 
 def _pictures(out: Path, configs: list[RunConfig], results: list[dict[str, Any]]) -> list[Path]:

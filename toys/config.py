@@ -31,8 +31,12 @@ DEVICES = ("cpu", "cuda")
 TRAINING_SOURCES = ("networks.py", "trainer.py")
 THEORY_SOURCES = (
     "chains.py",
+    "fields.py",
+    "gaussians.py",
     "paths.py",
+    "posterior.py",
     "rewards.py",
+    "wrappers.py",
     *(f"methods/contract/{part}.py" for part in ("draws", "method", "rollouts", "task")),
 )
 

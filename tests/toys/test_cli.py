@@ -232,3 +232,16 @@ def test_help(capsys, command):
         main([*command, "--help"])
     assert caught.value.code == 0
     assert "python -m toys" in capsys.readouterr().out
+
+
+def test_check_does_not_pass_what_could_not_be_compared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("toys.evaluate.is_good", lambda result: True)
+    bare, good = ["--method", "ddpo"], ["--method", "flow_matching"]
+    options = ["--problem", "note_1d", "--steps", "3", "--batch", "16", "--processes", "1",
+               "--out", str(tmp_path)]  # fmt: skip
+    assert main(["train", *bare, *good, *options]) == 0
+    compared = ["compare", *good, *options, "--no-picture", "--check"]
+    assert main(compared) == 0
+    capsys.readouterr()
+    assert main([*compared, *bare]) == 1
+    assert "left out: ddpo @ note_1d" in capsys.readouterr().out

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import theory
 from tests.toys.small import TINY, call, configs, trained
 from toys import config as module
-from toys.config import RunConfig, check_device, slug
+from toys.config import THEORY_SOURCES, RunConfig, check_device, slug
 from toys.presets import LINE, PLANE, PRESETS, methods_at
 from toys.runs import Run
 
@@ -243,3 +244,20 @@ def test_two_spellings_of_a_method_are_one_run():
     full = RunConfig.checked(method="tilt_matching:scale=2.0,kind=implicit", problem="note_1d")
     other = RunConfig.checked(method="tilt_matching:scale=2.5", problem="note_1d")
     assert short.digest == full.digest != other.digest
+
+
+# What a method needs for its truth, names and refusals; the problem's text is hashed by itself.
+NOT_TRAINING = {"checks", "conditional", "problem", "tilt", "methods"}
+
+
+def test_every_source_that_a_loss_uses_is_part_of_a_run():
+    """An edited weighting, path or chain makes another run."""
+    folder = Path(theory.__path__[0]) / "methods"
+    files = [
+        *folder.glob("*.py"),
+        folder / "contract" / "task.py",
+        folder / "contract" / "draws.py",
+    ]
+    used = {name for f in files for name in re.findall(r"from theory\.(\w+)", f.read_text())}
+    assert {"chains", "fields", "wrappers"} <= used
+    assert {f"{name}.py" for name in used - NOT_TRAINING} <= set(THEORY_SOURCES)

@@ -610,8 +610,6 @@ def test_networks_of_several_problems_are_each_their_own():
         assert ALGEBRA.holds(velocity, case.base_field(x[rows], t[rows]), scale=1.0)
         alone, _ = ProblemTask([case], dtype=DOUBLE).base_samples(6, Draws.seeded([i], DOUBLE))
         assert torch.equal(samples[rows], alone)
-    with pytest.raises(ValueError, match=r"3 problems: allowed here is one"):
-        _ = task.problem
     with pytest.raises(ValueError, match=r"d = \[1, 2\].*allowed is one dimension"):
         ProblemTask([NOTE, PLANE])
     with pytest.raises(ValueError, match=r"problems = \[\]: allowed is at least one"):

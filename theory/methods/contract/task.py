@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -247,17 +246,6 @@ class ProblemTask(Task):
         if self._auxiliary_maker is None:
             return super().auxiliary(outputs, draws)
         return self._auxiliary_maker(outputs, draws)
-
-    @cached_property
-    def problem(self) -> Problem:
-        """The problem, where all networks have the same.
-
-        Raises:
-            ValueError: they do not.
-        """
-        if len(self.blocks_of_problems) > 1:
-            raise ValueError(f"{len(self.blocks_of_problems)} problems: allowed here is one")
-        return self.blocks_of_problems[0].problem
 
 
 def _mixture_samples(law: GaussianSum, u: Tensor, noise: Tensor) -> Tensor:
