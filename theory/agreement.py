@@ -11,53 +11,27 @@ for positions and velocities, spread(r)^n for cumulants with n copies of r.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from theory import oracle
 from theory.gaussians import GaussianSum
+from theory.oracle.integrate import Array
+from theory.oracle.plane import PlaneNumbers, RewardFunction
 from theory.problem import Problem
 from theory.rewards import Reward, bumps_reward, linear_reward, quadratic_reward
 from theory.tolerances import QUADRATURE_TIGHT
 from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential, Wrapper
 
-Array = NDArray[np.float64]
-RewardFunction = Callable[[Array], Array]
 MAX_ORDER = 4
 CLIP = 1.5
 
 
 @dataclass(frozen=True)
-class PlaneProblem:
-    """Numbers of a problem that varies in a line or plane (e = 1 or 2) of R^d.
-
-    weights (K,), means (K, e), covs (K, e, e); a reward of `kind` with `parameters` (those of the
-    constructors in theory.rewards); frame (d, d) orthogonal, its first e columns span the plane;
-    rest_std: standard deviation along the others.
-    """
-
-    weights: Array
-    means: Array
-    covs: Array
-    kind: str
-    parameters: dict[str, Array]
-    scale: float
-    frame: Array
-    rest_std: float = 1.0
-    condition: float = math.nan
-
-    @property
-    def plane_dim(self) -> int:
-        return self.means.shape[1]
-
-    @property
-    def dim(self) -> int:
-        return len(self.frame)
+class PlaneProblem(PlaneNumbers):
+    """The same numbers as a Problem in R^d (first route)."""
 
     def problem(self) -> Problem:
         """The same as a Problem in R^d (first route)."""
@@ -88,40 +62,13 @@ class PlaneProblem:
             precisions=torch.as_tensor(0.5 * (precisions + np.swapaxes(precisions, 1, 2))),
         )
 
-    # --- second route: plain numpy ---
 
-    def log_density(self, y: Array) -> Array:
-        """log of the mixture in the plane, (n, e) -> (n,)."""
-        whitener = np.linalg.inv(np.linalg.cholesky(self.covs))  # (K, e, e)
-        white = np.einsum("kij,nkj->nki", whitener, y[:, None, :] - self.means)
-        log_size = np.log(self.weights) + np.log(np.linalg.det(whitener))
-        log_size -= 0.5 * self.plane_dim * math.log(2 * math.pi)
-        return np.asarray(logsumexp(log_size - 0.5 * (white**2).sum(-1), axis=1))
-
-    def reward(self, y: Array) -> Array:
-        """r in the plane, (n, e) -> (n,)."""
-        p = self.parameters
-        if self.kind == "bumps":
-            total = np.zeros(len(y))
-            for h, c, A in zip(p["heights"], p["centres"], p["precisions"], strict=True):
-                total += h * np.exp(-0.5 * np.einsum("ni,ij,nj->n", y - c, A, y - c))
-            return total
-        value = y @ p["vector"] + float(p["constant"])
-        if self.kind == "quadratic":
-            value = value + 0.5 * np.einsum("ni,ij,nj->n", y, p["matrix"], y)
-        return value
-
-    def density(self) -> oracle.Density:
-        """What the oracle integrates."""
-        std = np.sqrt(np.diagonal(self.covs, axis1=1, axis2=2))
-        lower, upper = (self.means - 12 * std).min(0), (self.means + 12 * std).max(0)
-        points = self.means
-        if self.kind == "linear" and self.plane_dim == 1:  # the clipped exponential's kink
-            r_at_kink = math.log(CLIP) / self.scale - float(self.parameters["constant"])
-            kink = r_at_kink / self.parameters["vector"]
-            points = np.concatenate([points, np.clip(kink, lower, upper)[None, :]])
-        region = oracle.Region(lower, upper, points)
-        return oracle.Density(self.log_density, region)
+def _kinks(case: PlaneProblem) -> list[Array]:
+    """Where the clipped exponential of a linear reward on the line has its kink."""
+    if case.kind != "linear" or case.plane_dim != 1:
+        return []
+    at = math.log(CLIP) / case.scale - float(case.parameters["constant"])
+    return [at / case.parameters["vector"]]
 
 
 def wrappers_for(case: PlaneProblem) -> list[Wrapper]:
@@ -160,7 +107,7 @@ def disagreement(
     problem, e = case.problem(), case.plane_dim
     wrappers = wrappers_for(case) if wrappers is None else wrappers
     at = case.frame.T @ x
-    law = case.density()
+    law = case.density(*_kinks(case))
     spread, moments, tilts = _by_quadrature(case, law, at[:e], t, wrappers)
     rest = _rest_velocity(case, at[e:], t)
     point, time = torch.as_tensor(x)[None, :], t
