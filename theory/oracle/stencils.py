@@ -20,8 +20,8 @@ import numpy as np
 from theory.oracle.integrate import Array, Function
 from theory.oracle.law import Law
 
-PAIRS = 8
-MILD = 0.25  # |q| over the radius where h is near its peak; further out, over the fall of log h
+PAIRS = 6
+MILD = 0.1  # |q| over the radius where h is near its peak; further out, over the fall of log h
 Exponent = Callable[[Array, Array], Array]  # y (n, d), s (J,) -> (n, J)
 
 _NODES = np.cos(np.pi * (2 * np.arange(PAIRS) + 1) / (4 * PAIRS))
