@@ -1,0 +1,73 @@
+"""Uniform axes of one step that hold the base and its tilts up to the idealised one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from theory.checks import check_order
+from theory.problem import Problem
+from theory.recursion.grid import Array
+from theory.recursion.spec import Recursion, TwoKL
+
+NODES = {1: 256, 2: 80}
+LEAST, MOST = 32, {1: 2048, 2: 200}
+# Log-density below the peak at which the axes may end, for every tilt on the way.
+DEPTH = 36.0
+LOOK = 60.0  # standard deviations of the base looked at
+SHARES = (0.0, 0.05, 0.2, 0.5, 1.0)
+
+
+def default_axes(
+    problem: Problem, recursion: Recursion | TwoKL, epochs: int, n: int | None
+) -> tuple[Array, ...]:
+    """n nodes on the longest axis; the others have the same step."""
+    nodes = NODES[problem.dim] if n is None else n
+    check_order("grid", nodes, LEAST, MOST[problem.dim])
+    tilt = recursion.effective_tilt(epochs)
+    centre = problem.base.expectation().numpy()
+    std = problem.base.covariance().diagonal(dim1=-2, dim2=-1).sqrt().numpy()
+    fine = 12001 if problem.dim == 1 else 601
+    reach = LOOK if problem.dim == 1 else LOOK / 4
+    wide = [c + s * np.linspace(-reach, reach, fine) for c, s in zip(centre, std, strict=True)]
+    points = torch.as_tensor(np.stack(np.meshgrid(*wide, indexing="ij"), -1))
+    flat = points.reshape(-1, problem.dim)
+    shape = points.shape[:-1]
+    log_base = problem.base.log_density(flat).numpy().reshape(shape)
+    rewards = problem.reward(flat).numpy().reshape(shape)
+    held = np.zeros(shape, dtype=bool)
+    for share in SHARES:
+        log_q = log_base + share * tilt * rewards
+        held |= log_q > log_q.max() - DEPTH
+    ends = []
+    for i, axis in enumerate(wide):
+        where = np.flatnonzero(held.any(tuple(j for j in range(problem.dim) if j != i)))
+        ends.append((axis[max(where[0] - 1, 0)], axis[min(where[-1] + 1, fine - 1)]))
+    step = max(high - low for low, high in ends) / (nodes - 1)
+    axes = []
+    for low, high in ends:
+        count = max(LEAST, int(np.ceil((high - low) / step - 1e-9)) + 1)
+        start = 0.5 * (low + high) - 0.5 * step * (count - 1)
+        axes.append(start + step * np.arange(count))
+    return tuple(axes)
+
+
+def check_axes(grid: Sequence[Array], dim: int) -> tuple[Array, ...]:
+    """Axes given by hand: one per dimension, uniform, rising, of one step."""
+    axes = tuple(np.asarray(a, dtype=float) for a in grid)
+    if len(axes) != dim:
+        raise ValueError(f"grid has {len(axes)} axes: allowed is a number or {dim} axes")
+    for a in axes:
+        if a.ndim != 1 or not LEAST <= len(a) <= MOST[dim] or not np.isfinite(a).all():
+            raise ValueError(
+                f"grid has an axis of shape {a.shape}: allowed are {LEAST} to {MOST[dim]} nodes"
+            )
+    steps = np.concatenate([np.diff(a) for a in axes])
+    if steps.min() <= 0 or steps.max() - steps.min() > 1e-9 * steps.max():
+        raise ValueError(
+            f"grid has steps from {steps.min():g} to {steps.max():g}: allowed are uniform rising "
+            "axes of one step"
+        )
+    return axes

@@ -1,0 +1,83 @@
+"""Whether a grid can hold the law at hand: ends, length scale, mass; errors name the epoch.
+
+A law is resolved where its shortest length 1/sqrt|(log q)''| spans RESOLVED steps: sums over every
+second node (which early times use) are then exact to 2 exp(-pi^2 RESOLVED^2 / 2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from theory.recursion.grid import Array
+
+RESOLVED = 2.8
+NEAR = 12.0  # log-density below the peak down to which lengths are looked at
+EDGE = 27.0  # log-density below the peak that every end of the grid must have
+HALVES = 1e-8  # largest change of the mass by dropping every second node
+MASS = 1e-6  # largest error of the mass
+
+
+class GridError(ValueError):
+    """The grid does not hold or resolve the law of some epoch."""
+
+
+class Diverged(ValueError):
+    """Trajectories of the field that matter leave the grid."""
+
+
+def mass_of(log_q: Array, steps: list[float], stride: int = 1) -> float:
+    """Trapezoidal sum of exp(log q): exact to rounding for resolved laws inside the grid."""
+    cut = log_q[tuple(slice(None, None, stride) for _ in steps)]
+    return float(np.exp(cut).sum() * math.prod(stride * h for h in steps))
+
+
+def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
+    """Least 1/sqrt|d^2 log q| near the peak, per axis."""
+    near = log_q > log_q.max() - NEAR
+    result = []
+    for axis, h in enumerate(steps):
+        moved, mask = np.moveaxis(log_q, axis, 0), np.moveaxis(near, axis, 0)
+        bend = np.abs(moved[2:] - 2 * moved[1:-1] + moved[:-2]) / h**2
+        bend = np.where(mask[1:-1], bend, 0.0)
+        result.append(1 / math.sqrt(max(float(bend.max()), 1e-300)))
+    return result
+
+
+def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: float) -> None:
+    """Raises GridError where the axes do not hold or resolve the law, or mass was lost."""
+    steps = [float(a[1] - a[0]) for a in axes]
+    size = " x ".join(str(len(a)) for a in axes)
+    if not np.isfinite(log_q).all():
+        raise Diverged(f"epoch {epoch}: log-densities are not finite on the grid of {size} nodes")
+    peak = log_q.max()
+    for i, a in enumerate(axes):
+        moved = np.moveaxis(log_q, i, 0)
+        for end, value in ((a[0], moved[0].max()), (a[-1], moved[-1].max())):
+            if value > peak - EDGE:
+                raise GridError(
+                    f"epoch {epoch}: grid = {size} nodes on [{a[0]:g}, {a[-1]:g}] does not hold "
+                    f"the mass (density at {end:g} is exp({value - peak:.1f}) of its peak): "
+                    f"allowed are axes whose ends have less than exp(-{EDGE:g})"
+                )
+    lengths = shortest_length(log_q, steps)
+    halves = abs(mass_of(log_q, steps) / mass_of(log_q, steps, 2) - 1)
+    coarse = max(RESOLVED * h / length for h, length in zip(steps, lengths, strict=True))
+    if coarse > 1 or halves > HALVES:
+        need = [
+            math.ceil((len(a) - 1) * max(1.1, 1.1 * RESOLVED * h / length)) + 1
+            for a, h, length in zip(axes, steps, lengths, strict=True)
+        ]
+        raise GridError(
+            f"epoch {epoch}: grid = {size} nodes is too coarse: steps of {max(steps):.3g} for a "
+            f"density of shortest length {min(lengths):.3g}; allowed are about "
+            f"{' x '.join(map(str, need))} nodes or more on these axes, or fewer epochs"
+        )
+    mass = mass_of(log_q, steps)
+    if abs(mass - start_mass) > MASS:
+        raise GridError(
+            f"epoch {epoch}: grid = {size} nodes changed the mass from {start_mass:.12g} to "
+            f"{mass:.12g}: allowed is {MASS:g}; more nodes, more steps or a smaller step of the "
+            "tilt mend it"
+        )

@@ -1,0 +1,197 @@
+"""Grids of the recursion: data nodes y, Eulerian nodes x at fixed stage times, interpolation.
+
+Data laws live as log q on uniform axes y. Velocities are wanted at the stage times of a few
+DOP853 steps from t = 1 back to t = 0. At each time the x grid holds t y + (1-t) xi for all data nodes and |xi| <= REACH.
+
+Posterior moments there are sums over y with weights N(x; t y, (1-t)^2) q(y). In units of
+tau = (1-t)/t, the width of the weight in y, two regimes:
+
+    tau > LATE h    the sum over data nodes with matrices made once: trapezoidal, error
+                    2 exp(-2 pi^2 tau^2/h^2) at most for what is resolved; over every second
+                    node where tau > 2 LATE h
+    else            x = t y on the data nodes, y = x/t + tau xi in local nodes xi, log q
+                    interpolated there; the matrices do not depend on the node
+
+and at t = 1 the limits. Interpolating log q keeps relative accuracy in the tails. Beyond the
+data axes log q continues by its quadratic (curvature capped at 0) on GHOST nodes a side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import DOP853
+
+Array = NDArray[np.float64]
+
+STAGES = 12
+TABLEAU_A = np.asarray(DOP853.A)[:STAGES, :STAGES]
+TABLEAU_B = np.asarray(DOP853.B)
+TABLEAU_C = np.asarray(DOP853.C)[:STAGES]
+
+# Nodes whose log-density lies further below the peak are not carried along trajectories.
+CUT = 80.0
+REACH = 13.0  # sqrt(2 CUT) and some: standard deviations of X_0 that CUT reaches
+LATE = 1.3
+GHOST = 36  # data nodes beyond each end of the axis
+MARGIN = 20  # of them on the x grid at late times: LATE * REACH and a stencil
+STENCIL = 12
+LOG_STENCIL = 10
+
+
+def lagrange(offsets: Array, place: Array) -> Array:
+    """Weights (len(place), len(offsets)) of the polynomial through nodes at whole offsets."""
+    weights = np.ones((len(place), len(offsets)))
+    for m, own in enumerate(offsets):
+        for j, other in enumerate(offsets):
+            if j != m:
+                weights[:, m] *= (place - other) / (own - other)
+    return weights
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Stage times: times (T,) falling from 1 to 0, stage (steps, STAGES) -> index, widths."""
+
+    times: Array
+    stage: NDArray[np.int64]
+    widths: Array
+
+    @staticmethod
+    def even(steps: int) -> Clock:
+        """Steps of one angle, tan(angle) = (1-t)/t: the time in which N(0, I) stays as it is."""
+        angle = np.linspace(0, 0.5 * np.pi, steps + 1)
+        ends = np.sin(angle) / (np.sin(angle) + np.cos(angle))
+        times, stage, widths = [1.0], np.zeros((steps, STAGES), dtype=np.int64), np.diff(ends)
+        for j in range(steps):
+            start = len(times) - 1
+            for i in range(1, STAGES):
+                times.append(1.0 - (ends[j] + TABLEAU_C[i] * widths[j]))
+                stage[j, i] = len(times) - 1
+            stage[j, 0] = start
+        times[-1] = 0.0
+        return Clock(np.array(times), stage, widths)
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One data axis: uniform nodes, their ghosts, and the x grids of every stage time.
+
+    nodes (n,); extended (n + 2 GHOST,); origin, spacing (T,) of x grids with `size` nodes each.
+    """
+
+    nodes: Array
+    clock: Clock
+
+    @property
+    def step(self) -> float:
+        return float(self.nodes[1] - self.nodes[0])
+
+    @property
+    def extended(self) -> Array:
+        n = len(self.nodes) + 2 * GHOST
+        return np.asarray(self.nodes[0] + self.step * (np.arange(n) - GHOST))
+
+    @property
+    def size(self) -> int:
+        return len(self.nodes) + 2 * MARGIN
+
+    def is_late(self, t: float) -> bool:
+        return (1 - t) <= LATE * self.step * t
+
+    def stride(self, t: float) -> int:
+        """2 where sums over every second node do, else 1."""
+        return 2 if (1 - t) > 2 * LATE * self.step * t else 1
+
+    def grids(self) -> tuple[Array, Array]:
+        """(origin, spacing), each (T,)."""
+        t = self.clock.times
+        low = t * self.nodes[0] - (1 - t) * REACH
+        high = t * self.nodes[-1] + (1 - t) * REACH
+        spacing = (high - low) / (self.size - 1 - STENCIL)
+        origin = low - 0.5 * STENCIL * spacing
+        late = np.array([self.is_late(s) for s in t])
+        spacing = np.where(late, t * self.step, spacing)
+        origin = np.where(late, t * (self.nodes[0] - MARGIN * self.step), origin)
+        return origin, spacing
+
+    def kernel(self, t: float, x: Array) -> Array:
+        """exp(-(x - t y)^2 / 2 (1-t)^2) over the extended nodes y of `stride`, its largest 1 in every row."""
+        nodes = self.extended[:: self.stride(t)]
+        exponent = -0.5 * ((x[:, None] - t * nodes) / (1 - t)) ** 2
+        return np.asarray(np.exp(exponent - exponent.max(1, keepdims=True)))
+
+    def local(self, t: float, xi: Array) -> Array:
+        """Weights (len(xi), 2 half + 1) of log q at a node + tau xi from its neighbours."""
+        place = (1 - t) / t * xi / self.step
+        half = GHOST - MARGIN
+        weights = np.zeros((len(xi), 2 * half + 1))
+        for k, s in enumerate(place):
+            first = int(np.floor(s)) - LOG_STENCIL // 2 + 1
+            offsets = np.arange(first, first + LOG_STENCIL, dtype=float)
+            weights[k, first + half : first + half + LOG_STENCIL] = lagrange(
+                offsets, np.array([s])
+            )[0]
+        return weights
+
+
+def extend(log_q: Array) -> Array:
+    """log q with GHOST nodes on both sides of every axis, by quadratics through its ends."""
+    for axis in range(log_q.ndim):
+        moved = np.moveaxis(log_q, axis, 0)
+        ends = [_continue(moved[::-1])[::-1], moved, _continue(moved)]
+        log_q = np.moveaxis(np.concatenate(ends), 0, axis)
+    return log_q
+
+
+def _continue(values: Array) -> Array:
+    """GHOST further rows after the last, from rows -1, -4 and -7."""
+    a, b, c = values[-7], values[-4], values[-1]
+    bend = np.minimum((c - 2 * b + a) / 9, 0.0)
+    slope = (c - b) / 3 + 1.5 * bend
+    s = np.arange(1, GHOST + 1, dtype=float).reshape(-1, *([1] * (values.ndim - 1)))
+    return np.asarray(c + s * slope + 0.5 * s**2 * bend)
+
+
+# Powers of the place in its cell -> weights of the STENCIL nodes around it.
+_POWERS = np.linalg.inv(
+    np.vander(np.arange(STENCIL) - (STENCIL // 2 - 1.0), STENCIL, increasing=True)
+).T
+
+
+def cell_weights(place: Array) -> Array:
+    """Interpolation weights (..., STENCIL) at place in [0, 1) of the middle cell."""
+    powers = np.empty((*place.shape, STENCIL))
+    powers[..., 0] = 1.0
+    for k in range(1, STENCIL):
+        np.multiply(powers[..., k - 1], place, out=powers[..., k])
+    return np.asarray(powers @ _POWERS.T)
+
+
+def interpolate(values: Array, place: Array) -> Array:
+    """values (m, c) or (m1, m2, c) at places (N, d) in units of nodes -> (N, c).
+
+    Places beyond the outermost whole stencil are taken at its edge; see `outside`.
+    """
+    shape = np.array(values.shape[:-1])
+    first = np.clip(np.floor(place).astype(np.int64) - (STENCIL // 2 - 1), 0, shape - STENCIL)
+    weights = cell_weights(np.clip(
+        place - first - (STENCIL // 2 - 1), 1.0 - STENCIL // 2, STENCIL // 2
+    ))
+    if place.shape[1] == 1:
+        windows = np.lib.stride_tricks.sliding_window_view(values, STENCIL, axis=0)
+        picked = windows[first[:, 0]]
+        return np.asarray(np.matmul(picked, weights[:, 0, :, None])[..., 0])
+    result = np.zeros((len(place), values.shape[-1]))
+    columns = first[:, 1, None] + np.arange(STENCIL)
+    for a in range(STENCIL):
+        row = values[first[:, 0, None] + a, columns]
+        result += weights[:, 0, a, None] * np.einsum("nbc,nb->nc", row, weights[:, 1])
+    return result
+
+
+def outside(shape: tuple[int, ...], place: Array) -> NDArray[np.bool_]:
+    """Which places have no cell of the grid around them."""
+    return np.asarray(((place < 0) | (place > np.array(shape) - 1.0)).any(1) | ~np.isfinite(place).all(1))
