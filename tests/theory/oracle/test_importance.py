@@ -1,0 +1,74 @@
+"""Importance sampling in d = 5 against one Gaussian by regression."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.theory.oracle.cases import INSTANTS, OneGaussian, mixture
+from theory.oracle import conditional, importance
+from theory.tolerances import FALSE_FAILURE_RATE
+
+N = 40_000
+AT = INSTANTS["middle"]
+HAND = OneGaussian(5, 5, seed=2)
+
+
+def within(found, truth):
+    """Every entry within the normal bound for the false-failure rate, shared between them."""
+    value, error = found
+    bound = stats.norm.isf(FALSE_FAILURE_RATE / 2 / np.size(truth))
+    return bool(np.all(np.abs(value - truth) <= bound * error))
+
+
+def rng():
+    return np.random.default_rng(8)
+
+
+def test_full_rank_in_five_dimensions():
+    case, x, b = HAND.case, HAND.x, 0.5
+    v, cov = HAND.velocity(AT), HAND.covariance(AT)
+    tilted = importance.velocity(case, x, AT, N, rng(), lambda r: np.exp(0.1 * r))
+    assert within(tilted, HAND.velocity(AT, 0.1))
+    assert within(importance.velocity(case, x, AT, N, rng()), v)
+    assert not within(importance.velocity(case, x, AT, N, rng()), 1.2 * v)
+    assert within(importance.covariance(case, x, AT, N, rng()), cov)
+    assert not within(importance.covariance(case, x, AT, N, rng()), 1.2 * cov)
+    nft = v + 2 / b * cov
+    assert within(importance.nft_minimiser(case, x, AT, b, N, rng()), nft)
+    assert not within(importance.nft_minimiser(case, x, AT, b, N, rng()), v + cov / b)
+    reward = importance.estimate(
+        case, x, AT, lambda y: (y @ HAND.w + HAND.constant)[:, None], N, rng()
+    )
+    assert within(reward, np.array([HAND.mean_reward(AT)]))
+
+
+def test_errors_are_the_right_size():
+    """Estimates of a mixture, repeated: their spread is what the errors say."""
+    case, x, b = mixture(1, "bumps", 2), np.array([0.3, -0.2]), 0.3
+    truth = conditional.nft_minimiser(case, x, AT, b)
+    scores = []
+    for seed in range(40):
+        found = importance.nft_minimiser(case, x, AT, b, 5000, np.random.default_rng(seed))
+        scores.append((found[0] - truth) / found[1])
+    total = float((np.array(scores) ** 2).sum())  # about chi-squared with 80 degrees of freedom
+    law = stats.chi2(80)
+    assert law.ppf(FALSE_FAILURE_RATE / 2) < total < law.isf(FALSE_FAILURE_RATE / 2)
+    assert not law.ppf(FALSE_FAILURE_RATE / 2) < 4 * total < law.isf(FALSE_FAILURE_RATE / 2)
+
+
+def test_draws_have_the_laws_moments():
+    y = importance.draws(HAND.case, N, rng())
+    bound = stats.norm.isf(FALSE_FAILURE_RATE / 10)
+    error = np.sqrt(np.diag(HAND.cov) / N)
+    assert np.all(np.abs(y.mean(axis=0) - HAND.mean) < bound * error)
+    spread = ((y - HAND.mean) ** 2).mean(axis=0) / np.diag(HAND.cov)
+    assert np.all(np.abs(spread - 1) < 1.2 * bound * np.sqrt(2 / N))
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"effective sample size of \d+ out of 2000"):
+        importance.velocity(HAND.case, HAND.x, INSTANTS["late"], 2000, rng())
+    with pytest.raises(ValueError, match="x must have shape"):
+        importance.velocity(HAND.case, np.zeros(4), AT, N, rng())
+    with pytest.raises(ValueError, match="nft_beta must not be 0"):
+        importance.nft_minimiser(HAND.case, HAND.x, AT, 0.0, N, rng())
