@@ -31,9 +31,9 @@ Field = Callable[[Array, float], Array]  # x (n,), t -> (n,)
 RTOL, ATOL = 1e-11, 1e-12
 _TABLE = 400  # places
 _FINE = 5  # grid points to a feature's width
-_FAR = 14.0  # standard deviations that a grid reaches
+_FAR = 14.0  # standard deviations of p that the fixed grid reaches
 _FAINT = 100.0  # what is e^-100 below the peak is left out of the fixed grid
-_XI = np.arange(-_FAR, _FAR + 0.07, 0.14)
+_XI = np.arange(-11.0, 11.1, 0.2)
 
 
 class LineField:
