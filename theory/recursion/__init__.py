@@ -5,7 +5,7 @@ Gaussian laws; `grid`, `moments`, `flow`: the numbers; `checks`: what a grid can
 """
 
 from theory.recursion.carry import Trajectory, carry
-from theory.recursion.checks import Diverged, GridError
+from theory.recursion.checks import DivergedError, GridError
 from theory.recursion.spec import Recursion, TwoKL
 
-__all__ = ["Diverged", "GridError", "Recursion", "Trajectory", "TwoKL", "carry"]
+__all__ = ["DivergedError", "GridError", "Recursion", "Trajectory", "TwoKL", "carry"]

@@ -30,13 +30,13 @@ from theory.fields import ExactField
 from theory.paths import RectifiedFlow
 from theory.problem import Problem
 from theory.recursion.axes import check_axes, default_axes
-from theory.recursion.checks import Diverged, check_law, mass_of
+from theory.recursion.checks import DivergedError, check_law, mass_of
 from theory.recursion.flow import Velocity, optimum, transport
 from theory.recursion.grid import CUT, Array, Clock
 from theory.recursion.moments import Fields, Tables
 from theory.recursion.spec import Recursion, TwoKL
 
-STEPS = 12
+STEPS = 18
 # Trajectories of nodes this far below the peak may leave the grid without an error.
 IGNORED = 35.0
 
@@ -137,7 +137,7 @@ def carry(
 
     Raises:
         ValueError: d > 2, another path, bad epochs, grid or steps; GridError (the law of an epoch
-            does not fit the grid, whose better size is told) and Diverged are ValueErrors too.
+            does not fit the grid, whose better size is told) and DivergedError are ValueErrors too.
         TypeError: a problem or recursion of another type or dtype.
     """
     check_instance("problem", problem, Problem)
@@ -202,7 +202,11 @@ class _Carrier:
     ) -> None:
         self.recursion, self.axes, self.rewards = recursion, axes, rewards
         self.log_base = log_base
-        self.tables = Tables(axes, Clock.even(steps), problem.reward)
+        self.tables = Tables(
+            axes,
+            Clock.even(steps),
+            problem.reward,
+        )
         self.points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
         self.first = self.tables.fields(log_base)
         self.base_velocity = Velocity(self.first.u, self.first.div_u)
@@ -231,7 +235,7 @@ class _Carrier:
                 law = self._law(old, fields, log_q, epoch, step)
                 log_q = law.log_density
                 check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
-                fields = self.tables.fields(log_q)
+                fields = self.tables.fields(log_q, whole=spec.mode == "student")
             yield law
 
     @property
@@ -253,7 +257,7 @@ class _Carrier:
         lost |= ~np.isfinite(phi)
         depth = log_q.max() - log_q[carried]
         if bool((lost & (depth < IGNORED)).any()):
-            raise Diverged(
+            raise DivergedError(
                 f"epoch {epoch}: trajectories from {int((lost & (depth < IGNORED)).sum())} nodes "
                 f"that carry mass leave the x grid of {self.tables.shape} nodes under nft_beta = "
                 f"{self.recursion.nft_beta:g}, mode {self.recursion.mode!r}: allowed are fields "

@@ -1,6 +1,6 @@
 """Whether a grid can hold the law at hand: ends, length scale, mass; errors name the epoch.
 
-A law is resolved where its shortest length 1/sqrt|(log q)''| spans RESOLVED steps: sums over every
+A law is resolved where its shortest length 1/sqrt(-(log q)'') spans RESOLVED steps: sums over every
 second node (which early times use) are then exact to 2 exp(-pi^2 RESOLVED^2 / 2).
 """
 
@@ -23,7 +23,7 @@ class GridError(ValueError):
     """The grid does not hold or resolve the law of some epoch."""
 
 
-class Diverged(ValueError):
+class DivergedError(ValueError):
     """Trajectories of the field that matter leave the grid."""
 
 
@@ -34,12 +34,12 @@ def mass_of(log_q: Array, steps: list[float], stride: int = 1) -> float:
 
 
 def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
-    """Least 1/sqrt|d^2 log q| near the peak, per axis."""
+    """Least 1/sqrt(-d^2 log q) near the peak, per axis: of modes, not of the valleys between."""
     near = log_q > log_q.max() - NEAR
     result = []
     for axis, h in enumerate(steps):
         moved, mask = np.moveaxis(log_q, axis, 0), np.moveaxis(near, axis, 0)
-        bend = np.abs(moved[2:] - 2 * moved[1:-1] + moved[:-2]) / h**2
+        bend = -(moved[2:] - 2 * moved[1:-1] + moved[:-2]) / h**2
         bend = np.where(mask[1:-1], bend, 0.0)
         result.append(1 / math.sqrt(max(float(bend.max()), 1e-300)))
     return result
@@ -50,7 +50,9 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
     steps = [float(a[1] - a[0]) for a in axes]
     size = " x ".join(str(len(a)) for a in axes)
     if not np.isfinite(log_q).all():
-        raise Diverged(f"epoch {epoch}: log-densities are not finite on the grid of {size} nodes")
+        raise DivergedError(
+            f"epoch {epoch}: log-densities are not finite on the grid of {size} nodes"
+        )
     peak = log_q.max()
     for i, a in enumerate(axes):
         moved = np.moveaxis(log_q, i, 0)

@@ -91,9 +91,7 @@ def gaussian_covariance(mean: float, std: float, curvature: float, slope: float)
     def field(t: float) -> tuple[float, float]:
         variance = t**2 * std**2 + (1 - t) ** 2
         spread, gain = std**2 * (1 - t) / variance, t * std**2 / variance
-        return spread * curvature * gain, spread * (
-            curvature * mean * (1 - gain * t) + slope
-        )
+        return spread * curvature * gain, spread * (curvature * mean * (1 - gain * t) + slope)
 
     return field
 

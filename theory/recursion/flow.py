@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theory.recursion.grid import (
     STAGES,
@@ -36,9 +37,7 @@ class Velocity:
     def mixed(self, weight: float, other: Velocity) -> Velocity:
         """weight self + (1 - weight) other."""
         rest = 1 - weight
-        return Velocity(
-            weight * self.v + rest * other.v, weight * self.div + rest * other.div
-        )
+        return Velocity(weight * self.v + rest * other.v, weight * self.div + rest * other.div)
 
 
 def optimum(old: Velocity, fields: Fields, lam: float) -> Velocity:
@@ -46,9 +45,7 @@ def optimum(old: Velocity, fields: Fields, lam: float) -> Velocity:
     gap, gap_div = fields.u - old.v, fields.div_u - old.div
     lead = 0.5 * lam * (2 * fields.mean - 1)
     v = old.v + lam * fields.cov + lead[..., None] * gap
-    div = (
-        old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
-    )
+    div = old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
     # At t = 1 every field is x.
     v[0], div[0] = old.v[0], old.div[0]
     return Velocity(v, div)
@@ -56,7 +53,7 @@ def optimum(old: Velocity, fields: Fields, lam: float) -> Velocity:
 
 def transport(
     tables: Tables, velocity: Velocity, reference: Fields, points: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """(phi (N,), x_0 (N, d), lost (N,)) of data points (N, d): log p = log q + phi.
 
     reference: the fields of q. lost: trajectories that left the x grid (their numbers mean
@@ -69,16 +66,15 @@ def transport(
     lost = np.zeros(len(points), dtype=bool)
     d, clock = tables.dim, tables.clock
     slopes = np.empty((STAGES, *state.shape))
+    flat = slopes.reshape(STAGES, -1)
     for indices, width in zip(clock.stage, clock.widths, strict=True):
         for i, k in enumerate(indices):
-            now = state
-            if i:
-                now = state - width * np.tensordot(TABLEAU_A[i, :i], slopes[:i], 1)
+            now = state - width * (TABLEAU_A[i, :i] @ flat[:i]).reshape(state.shape)
             place = (now[:, :d] - tables.origin[k]) / tables.spacing[k]
             gone = outside(tables.shape, place)
-            if gone.any():
+            if gone is not None:
                 lost |= gone
                 place = np.where(gone[:, None], 0.0, place)
             slopes[i] = interpolate(table[k], place)
-        state = state - width * np.tensordot(TABLEAU_B, slopes, 1)
+        state = state - width * (TABLEAU_B @ flat).reshape(state.shape)
     return -state[:, d], state[:, :d], lost

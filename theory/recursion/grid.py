@@ -1,7 +1,8 @@
 """Grids of the recursion: data nodes y, Eulerian nodes x at fixed stage times, interpolation.
 
 Data laws live as log q on uniform axes y. Velocities are wanted at the stage times of a few
-DOP853 steps from t = 1 back to t = 0. At each time the x grid holds t y + (1-t) xi for all data nodes and |xi| <= REACH.
+DOP853 steps from t = 1 back to t = 0. At each time the x grid holds
+t y + (1-t) xi for all data nodes and |xi| <= REACH.
 
 Posterior moments there are sums over y with weights N(x; t y, (1-t)^2) q(y). In units of
 tau = (1-t)/t, the width of the weight in y, two regimes:
@@ -32,11 +33,12 @@ TABLEAU_B = np.asarray(DOP853.B)
 TABLEAU_C = np.asarray(DOP853.C)[:STAGES]
 
 # Nodes whose log-density lies further below the peak are not carried along trajectories.
-CUT = 80.0
-REACH = 13.0  # sqrt(2 CUT) and some: standard deviations of X_0 that CUT reaches
+CUT = 60.0
+REACH = 11.2  # sqrt(2 CUT) and some: standard deviations of X_0 that CUT reaches
 LATE = 1.3
-GHOST = 36  # data nodes beyond each end of the axis
-MARGIN = 20  # of them on the x grid at late times: LATE * REACH and a stencil
+CLOCK = 1.5
+GHOST = 33  # data nodes beyond each end of the axis
+MARGIN = 17  # of them on the x grid at late times: LATE * REACH and a stencil
 STENCIL = 12
 LOG_STENCIL = 10
 
@@ -51,9 +53,22 @@ def lagrange(offsets: Array, place: Array) -> Array:
     return weights
 
 
+def moment(angle: Array) -> Array:
+    """1 - t at an angle in [0, pi/2]: tan(angle) = CLOCK (1-t)/t.
+
+    A centred Gaussian of std 1/CLOCK keeps its shape in this time.
+    """
+    rise = np.sin(angle)
+    return np.asarray(rise / (rise + CLOCK * np.cos(angle)))
+
+
 @dataclass(frozen=True)
 class Clock:
-    """Stage times: times (T,) falling from 1 to 0, stage (steps, STAGES) -> index, widths."""
+    """Stage times (T,) from 1 to 0, stage (steps, STAGES) -> their index, widths (steps,).
+
+    Neighbouring steps share a time. A Chebyshev interpolant in time instead of fields at every
+    stage time was tried and needs as many times: borders between modes move across the grid.
+    """
 
     times: Array
     stage: NDArray[np.int64]
@@ -61,29 +76,26 @@ class Clock:
 
     @staticmethod
     def even(steps: int) -> Clock:
-        """Steps of one angle, tan(angle) = (1-t)/t: the time in which N(0, I) stays as it is."""
-        angle = np.linspace(0, 0.5 * np.pi, steps + 1)
-        ends = np.sin(angle) / (np.sin(angle) + np.cos(angle))
-        times, stage, widths = [1.0], np.zeros((steps, STAGES), dtype=np.int64), np.diff(ends)
+        """Steps of one angle."""
+        ends = moment(np.linspace(0, 0.5 * np.pi, steps + 1))
+        left, stage, widths = [0.0], np.zeros((steps, STAGES), dtype=np.int64), np.diff(ends)
         for j in range(steps):
-            start = len(times) - 1
+            stage[j, 0] = len(left) - 1
             for i in range(1, STAGES):
-                times.append(1.0 - (ends[j] + TABLEAU_C[i] * widths[j]))
-                stage[j, i] = len(times) - 1
-            stage[j, 0] = start
-        times[-1] = 0.0
-        return Clock(np.array(times), stage, widths)
+                left.append(float(ends[j] + TABLEAU_C[i] * widths[j]))
+                stage[j, i] = len(left) - 1
+        left[-1] = 1.0
+        return Clock(1 - np.array(left), stage, widths)
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One data axis: uniform nodes, their ghosts, and the x grids of every stage time.
+    """One data axis: uniform nodes, their ghosts, and the x grids.
 
-    nodes (n,); extended (n + 2 GHOST,); origin, spacing (T,) of x grids with `size` nodes each.
+    nodes (n,); extended (n + 2 GHOST,); `size` nodes on every x grid.
     """
 
     nodes: Array
-    clock: Clock
 
     @property
     def step(self) -> float:
@@ -105,9 +117,8 @@ class Axis:
         """2 where sums over every second node do, else 1."""
         return 2 if (1 - t) > 2 * LATE * self.step * t else 1
 
-    def grids(self) -> tuple[Array, Array]:
-        """(origin, spacing), each (T,)."""
-        t = self.clock.times
+    def grids(self, t: Array) -> tuple[Array, Array]:
+        """(origin, spacing) of the x grids at times (T,)."""
         low = t * self.nodes[0] - (1 - t) * REACH
         high = t * self.nodes[-1] + (1 - t) * REACH
         spacing = (high - low) / (self.size - 1 - STENCIL)
@@ -118,7 +129,7 @@ class Axis:
         return origin, spacing
 
     def kernel(self, t: float, x: Array) -> Array:
-        """exp(-(x - t y)^2 / 2 (1-t)^2) over the extended nodes y of `stride`, its largest 1 in every row."""
+        """exp(-(x - t y)^2 / 2 (1-t)^2) at every `stride`-th extended node y, rows of maximum 1."""
         nodes = self.extended[:: self.stride(t)]
         exponent = -0.5 * ((x[:, None] - t * nodes) / (1 - t)) ** 2
         return np.asarray(np.exp(exponent - exponent.max(1, keepdims=True)))
@@ -162,36 +173,46 @@ _POWERS = np.linalg.inv(
 
 
 def cell_weights(place: Array) -> Array:
-    """Interpolation weights (..., STENCIL) at place in [0, 1) of the middle cell."""
-    powers = np.empty((*place.shape, STENCIL))
-    powers[..., 0] = 1.0
+    """Interpolation weights (STENCIL, N) at places (N,) from the node before the middle cell."""
+    powers = np.empty((STENCIL, len(place)))
+    powers[0] = 1.0
     for k in range(1, STENCIL):
-        np.multiply(powers[..., k - 1], place, out=powers[..., k])
-    return np.asarray(powers @ _POWERS.T)
+        np.multiply(powers[k - 1], place, out=powers[k])
+    return np.asarray(_POWERS @ powers)
 
 
 def interpolate(values: Array, place: Array) -> Array:
     """values (m, c) or (m1, m2, c) at places (N, d) in units of nodes -> (N, c).
 
-    Places beyond the outermost whole stencil are taken at its edge; see `outside`.
+    Places outside the grid get the numbers of its nearest end; see `outside`.
     """
-    shape = np.array(values.shape[:-1])
-    first = np.clip(np.floor(place).astype(np.int64) - (STENCIL // 2 - 1), 0, shape - STENCIL)
-    weights = cell_weights(np.clip(
-        place - first - (STENCIL // 2 - 1), 1.0 - STENCIL // 2, STENCIL // 2
-    ))
-    if place.shape[1] == 1:
-        windows = np.lib.stride_tricks.sliding_window_view(values, STENCIL, axis=0)
-        picked = windows[first[:, 0]]
-        return np.asarray(np.matmul(picked, weights[:, 0, :, None])[..., 0])
+    before = STENCIL // 2 - 1
+    firsts, weights = [], []
+    for i in range(place.shape[1]):
+        most = values.shape[i] - 1.0
+        inside = np.minimum(np.maximum(place[:, i], 0.0), most)
+        first = np.minimum(
+            np.maximum(inside.astype(np.int64) - before, 0), values.shape[i] - STENCIL
+        )
+        firsts.append(first)
+        weights.append(cell_weights(inside - first - before))
+    if len(firsts) == 1:
+        picked = values.take(firsts[0] + _OFFSETS[:, None], axis=0)
+        return np.asarray(np.einsum("knc,kn->nc", picked, weights[0]))
     result = np.zeros((len(place), values.shape[-1]))
-    columns = first[:, 1, None] + np.arange(STENCIL)
+    columns = firsts[1] + _OFFSETS[:, None]
     for a in range(STENCIL):
-        row = values[first[:, 0, None] + a, columns]
-        result += weights[:, 0, a, None] * np.einsum("nbc,nb->nc", row, weights[:, 1])
+        row = values[firsts[0] + a, columns]
+        result += weights[0][a][:, None] * np.einsum("knc,kn->nc", row, weights[1])
     return result
 
 
-def outside(shape: tuple[int, ...], place: Array) -> NDArray[np.bool_]:
-    """Which places have no cell of the grid around them."""
-    return np.asarray(((place < 0) | (place > np.array(shape) - 1.0)).any(1) | ~np.isfinite(place).all(1))
+_OFFSETS = np.arange(STENCIL)
+
+
+def outside(shape: tuple[int, ...], place: Array) -> NDArray[np.bool_] | None:
+    """Which places have no cell of the grid around them; None where all do."""
+    if place.min() >= 0 and all(place[:, i].max() <= m - 1 for i, m in enumerate(shape)):
+        return None
+    beyond = (place < 0) | (place > np.array(shape) - 1.0)
+    return np.asarray((beyond | ~np.isfinite(place)).any(1))

@@ -32,7 +32,13 @@ from typing import Literal, get_args
 
 import torch
 
-from theory.checks import check_choice, check_instance, check_order, check_positive, is_finite_number
+from theory.checks import (
+    check_choice,
+    check_instance,
+    check_order,
+    check_positive,
+    is_finite_number,
+)
 from theory.fields import ExactField
 from theory.gaussians import GaussianSum
 
