@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from theory.checks import check_order
+from theory.claims.options import add_parser
 from theory.fokker_planck import Diffusion
 from theory.problem import Problem, load_problem, problem_names
 from theory.report import FIELDS, LawReport, choose_field, law_report
@@ -59,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     problems.add_argument("name", nargs="?", help="a name, or a path to a .toml file")
     problems.add_argument("--json", action="store_true")
 
+    add_parser(commands)
+
     bench = commands.add_parser("bench", help="measure the floors: accuracy, speed, CPU-seconds")
     bench.add_argument("--only", help="one of its parts")
     bench.add_argument("--json", action="store_true")
@@ -74,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _law(options)
         if options.command == "problems":
             return _problems(options)
+        if options.command == "verify":
+            from theory.claims.command import run as verify
+
+            return verify(options)
         from theory.bench import run
 
         return run(options.only, options.json)

@@ -239,7 +239,7 @@ L5_PARTS = (
 )
 
 
-def _three_forms(factor: Callable[[Setting], float]) -> tuple[Identity[Setting], ...]:
+def _three_forms(name: str, factor: Callable[[Setting], float]) -> tuple[Identity[Setting], ...]:
     """Every form by theory against another form by quadrature."""
     slope = conditional.tilted_velocity_slope
 
@@ -253,7 +253,7 @@ def _three_forms(factor: Callable[[Setting], float]) -> tuple[Identity[Setting],
     }
     return (
         Identity(
-            "m_t (vhat - v0) against the slope at a = 0",
+            f"{name}: m_t (vhat - v0) against the slope at a = 0",
             ANY,
             lambda s: guided(s, factor(s)),
             lambda s: (
@@ -263,7 +263,7 @@ def _three_forms(factor: Callable[[Setting], float]) -> tuple[Identity[Setting],
             size,
         ),
         Identity(
-            "Cov(r, X_1 - X_0) against m_t (vhat - v0)",
+            f"{name}: Cov(r, X_1 - X_0) against m_t (vhat - v0)",
             ANY,
             lambda s: by_covariance(s, factor(s)),
             lambda s: _guided_by_quadrature(s, factor(s)),
@@ -271,7 +271,7 @@ def _three_forms(factor: Callable[[Setting], float]) -> tuple[Identity[Setting],
             size,
         ),
         Identity(
-            "the field that Problem states against Cov(r, X_1 - X_0)",
+            f"{name}: the field that Problem states against Cov(r, X_1 - X_0)",
             ANY,
             lambda s: _array(s.problem.cumulant_field(factor(s), 1)(s.point, s.t)),
             lambda s: (
@@ -285,18 +285,18 @@ def _three_forms(factor: Callable[[Setting], float]) -> tuple[Identity[Setting],
 
 
 def _guided_by_quadrature(s: Setting, factor: float) -> Array:
-    """v0 + factor (E[r V | x] - m v0), r shifted to be positive: Cov does not see the shift."""
+    """v0 + factor (E[r V | x] - m v0), r shifted away from zero: Cov does not see the shift."""
     v0 = conditional.velocity(s.case, s.x, s.at)
-    shift = 10 * s.spread + abs(mean_reward(s))
+    mean = conditional.mean_reward(s.case, s.x, s.at)
+    shift = 10 * (1 + abs(mean))
     lifted = conditional.velocity(s.case, s.x, s.at, lambda r: r + shift)
-    mean = conditional.mean_reward(s.case, s.x, s.at) + shift
-    return v0 + factor * mean * (lifted - v0)
+    return v0 + factor * (mean + shift) * (lifted - v0)
 
 
 L6_PARTS = (
-    *_three_forms(lambda s: 2 / s.nft_beta),
-    *_three_forms(lambda s: 2.0),
-    *_three_forms(lambda s: -2.0),
+    *_three_forms("v*", lambda s: 2 / s.nft_beta),
+    *_three_forms("v*+", lambda s: 2.0)[:2],
+    *_three_forms("v*-", lambda s: -2.0)[:2],
 )
 
 # --- L7: the lemma, in float64 against rationals
@@ -354,15 +354,19 @@ L7_PARTS = (
 # --- L11: the weighted loss
 
 
+def _phi_scale(s: Setting) -> float:
+    return abs(s.a) + 0.1 * s.case.scale
+
+
 def _phis(s: Setting) -> list[Wrapper]:
     """exp(a r), 1 + a r, 1 + a r + (a r)^2/2 at the setting's temperature (the note has a = 2)."""
-    a = abs(s.a) + 0.1 * s.case.scale
+    a = _phi_scale(s)
     return [Exponential(a), TruncatedExponential(a, 1), TruncatedExponential(a, 2)]
 
 
 def _weighted(index: int) -> Identity[Setting]:
     def plain(s: Setting) -> Callable[[Array], Array]:
-        a = float(_phis(s)[0].scale)  # type: ignore[attr-defined]
+        a = _phi_scale(s)
         return (
             lambda r: np.exp(a * r),
             lambda r: 1 + a * r,

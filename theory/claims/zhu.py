@@ -11,13 +11,17 @@ import torch
 
 from theory.claims import zhu_laws, zhu_limits, zhu_online
 from theory.claims.identity import Identity
-from theory.claims.ledger import Claim
+from theory.claims.ledger import Claim, Context, Finding, number
 from theory.claims.liu_laws import note_region
 from theory.claims.region import Region
 from theory.claims.settings import Problems, Setting
+from theory.gaussians import GaussianSum
 from theory.oracle import conditional
 from theory.oracle.integrate import Array
 from theory.paths import PATHS
+from theory.problem import Problem
+from theory.rewards import bump_reward
+from theory.tolerances import ALGEBRA
 from theory.wrappers import Power
 
 EVERY_PATH = tuple(PATHS)
@@ -92,6 +96,23 @@ def _guidance_size(s: Setting) -> float:
     return s.spread * (abs(at.dalpha) + abs(at.dsigma))
 
 
+def smallest_counterexample(context: Context) -> Finding:
+    """One Gaussian, one bump, t = 1/2, nft_beta = 1: the factor is 1, printed is 2."""
+    base = GaussianSum.mixture([1.0], [[0.0]], stds=[1.0])
+    problem = Problem("N(0, 1)", base, bump_reward(1.0, [1.0], width=1.0))
+    x = torch.tensor([[-0.5], [0.3], [1.2]], dtype=torch.float64)
+    reward = problem.conditional_reward
+    gap = problem.reward_weighted_field()(x, 0.5) - problem.base_field(x, 0.5)
+    ratio = (reward.mean(x, 0.5)[:, None] * gap / reward.gradient(x, 0.5)).numpy()
+    error = ALGEBRA.error(ratio, np.ones_like(ratio))
+    return Finding(
+        "N(0, 1), one bump, t = 1/2, nft_beta = 1: the factor is 1", "instead", "exact",
+        error <= ALGEBRA.rtol, f"factor 1 within {number(error)}, printed 2", {"error": error},
+        "N(0, 1), bump of width 1 at 1",
+        mutants={"2/beta": ALGEBRA.error(ratio, 2 * np.ones_like(ratio)) > ALGEBRA.rtol},
+    )  # fmt: skip
+
+
 Z2_PARTS = (
     Identity(
         "m_t (v+ - v_old) = (2/beta) grad m_t, as printed",
@@ -117,6 +138,7 @@ Z2_PARTS = (
         _guidance_size,
         role="instead",
     ),
+    smallest_counterexample,
 )
 
 

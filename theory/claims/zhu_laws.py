@@ -17,7 +17,7 @@ from theory.fields import MixtureField
 from theory.fokker_planck import Diffusion, sde_law
 from theory.gaussians import GaussianSum
 from theory.guidance import GuidedField
-from theory.oracle import flow
+from theory.oracle import flow, simplex
 from theory.oracle.integrate import Array
 from theory.oracle.plane import PlaneNumbers
 from theory.problem import Problem, load_problem
@@ -27,7 +27,7 @@ from theory.tolerances import FALSE_FAILURE_RATE, QUADRATURE
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential
 
-LINE = np.linspace(-9.0, 9.0, 1201)
+LINE = np.linspace(-9.0, 9.0, 601)
 NAMES = ("note_1d", "quadratic_1d", "linear_1d", "bumps_1d")
 NOISES = {"g = 0.5": Diffusion.of_constant(0.5), "g = 1": Diffusion.of_constant(1.0),
           "memoryless": Diffusion.of_memoryless()}  # fmt: skip
@@ -69,7 +69,7 @@ def gaussian_along_reward(dim: int) -> Problem:
 
 def ode_law_is_the_tilt(context: Context) -> Finding:
     """TV between the ODE's law and the density that the note names."""
-    names = NAMES[:2] if context.profile.name == "fast" else NAMES
+    names = NAMES[1:2] if context.profile.name == "fast" else NAMES
     found: dict[str, dict[str, float]] = {}
     for name in names:
         problem = load_problem(name)
@@ -110,7 +110,7 @@ def sde_laws_are_the_tilt(context: Context) -> Finding:
 
 def simulated_sde(context: Context) -> Finding:
     """The SDE's law once more: Euler-Maruyama draws against the Fokker-Planck cdf."""
-    n = {"fast": 4_000, "default": 8_000}.get(context.profile.name, 20_000)
+    n = {"fast": 3_000, "default": 8_000}.get(context.profile.name, 20_000)
     problem = load_problem("quadratic_1d")
     field = flow.LineField.nft(plain_numbers(problem), problem.scale)
     base = flow.LineField(plain_numbers(problem))
@@ -122,7 +122,7 @@ def simulated_sde(context: Context) -> Finding:
 
     assert base is not None
     draws = np.sort(
-        flow.simulate(field, score, lambda t: 1.0, n, 300, np.random.default_rng(context.seed))
+        flow.simulate(field, score, lambda t: 1.0, n, 200, np.random.default_rng(context.seed))
     )
     axis = np.linspace(-8.0, 8.0, 401)
     law = sde_law(problem.cumulant_field(problem.scale, 1), NOISES["g = 1"], axis, 1e-7, 1e-9)
@@ -148,7 +148,7 @@ def gaussian_case_is_exact(context: Context) -> Finding:
     generator = torch.Generator().manual_seed(context.seed)
     for dim in (1, 2):
         problem = gaussian_along_reward(dim)
-        for scale in (0.5, 2.0, 5.0):
+        for scale in (2.0,) if context.profile.name == "fast" else (0.5, 2.0, 5.0):
             target = problem.tilt(Exponential(scale))
             points = problem.base.sample(40, generator)
             law = FlowLaw(problem.cumulant_field(scale, 1)).log_density(points)
@@ -280,26 +280,19 @@ def objective(density: Array, problem: Problem, scale: float, axis: Array = LINE
 
 
 def objective_gap(context: Context) -> Finding:
-    """The value of the objective at its optimum and at NFT's law, by two routes."""
+    """The value of the objective at its optimum and at NFT's law."""
     names = NAMES[:1] if context.profile.name == "fast" else NAMES
     rows: dict[str, dict[str, float]] = {}
-    agree = 0.0
-    # Spectral accuracy: a step of a quarter of the narrowest width already has rounding only.
-    coarse = np.linspace(-8.0, 8.0, 129)
     for name in names:
         problem = load_problem(name)
         a = problem.scale
-        nft = nft_density(problem, a)
-        best = float(problem.tilt(Exponential(a)).log_z) / a
-        ours = objective(nft, problem, a)
-        theirs_density = flow.density(flow.LineField.nft(plain_numbers(problem), a), coarse)
-        theirs = objective(theirs_density, problem, a, coarse)
-        agree = max(agree, QUADRATURE.error(ours, theirs, 1.0))
-        tilt = tilt_density(problem, a)
+        nft, tilt = nft_density(problem, a), tilt_density(problem, a)
+        best, value = float(problem.tilt(Exponential(a)).log_z) / a, objective(nft, problem, a)
         kl = float(np.trapezoid(nft * np.log(np.maximum(nft, 1e-300) / tilt), LINE)) / a
         rows[name] = {
-            "optimum": best, "NFT": ours, "base": objective(tilt_density(problem, 0.0), problem, a),
-            "gap": best - ours, "KL(NFT|tilt)/scale": kl,
+            "optimum": best, "NFT": value,
+            "base": objective(tilt_density(problem, 0.0), problem, a),
+            "gap": best - value, "KL(NFT|tilt)/scale": kl,
         }  # fmt: skip
     worst = max(rows, key=lambda k: rows[k]["gap"])
     row = rows[worst]
@@ -309,11 +302,39 @@ def objective_gap(context: Context) -> Finding:
         all(abs(r["gap"]) <= QUADRATURE.rtol for r in rows.values()),
         f"objective {row['NFT']:.4f} at NFT's law, {row['optimum']:.4f} at the optimum, "
         f"{row['base']:.4f} at the base ({worst}); gap = (beta/2) KL(NFT|tilt) within "
-        f"{number(identity)}; two routes within {number(agree)}",
-        {"rows": rows, "routes": agree},
-        f"{worst}: short by {number(row['gap'])}",
-        mutants={"routes disagree": agree <= QUADRATURE.rtol, "gap is not the KL":
-                 identity <= QUADRATURE.rtol},
+        f"{number(identity)}",
+        {"rows": rows, "gap_is_kl_within": identity}, f"{worst}: short by {number(row['gap'])}",
+    )  # fmt: skip
+
+
+def objective_by_quadrature(context: Context) -> Finding:
+    """The objective at the tilt by the adaptive oracle; at NFT's law from scipy's density."""
+    problem = load_problem("note_1d")
+    a, plain = problem.scale, plain_numbers(problem)
+    box = plain.density().region
+    best = simplex.regularised_objective(
+        lambda y: plain.log_density(y) + a * plain.reward(y),
+        plain.log_density,
+        plain.reward,
+        a,
+        box,
+    )
+    stated = float(problem.tilt(Exponential(a)).log_z) / a
+    error = QUADRATURE.error(best, stated, 1.0)
+    if context.profile.name != "fast":
+        # Spectral accuracy: a step of a quarter of the narrowest width has rounding only.
+        axis = np.linspace(-8.0, 8.0, 129)
+        second = objective(flow.density(flow.LineField.nft(plain, a), axis), problem, a, axis)
+        ours = objective(nft_density(problem, a), problem, a)
+        error = max(error, QUADRATURE.error(ours, second, 1.0))
+    moved = simplex.regularised_objective(
+        lambda y: plain.log_density(y) + 1.1 * a * plain.reward(y),
+        plain.log_density, plain.reward, a, box,
+    )  # fmt: skip
+    return Finding(
+        "the objective by two routes", "support", "exact", error <= QUADRATURE.rtol,
+        f"error {number(error)} (quadrature {QUADRATURE.rtol:g})", {"error": error}, "note_1d",
+        mutants={"tilt 10 % too strong": stated - moved > QUADRATURE.rtol},
     )  # fmt: skip
 
 
@@ -331,7 +352,12 @@ def objective_in_the_gaussian_case(context: Context) -> Finding:
     )  # fmt: skip
 
 
-Z11_PARTS = (objective_gap, objective_in_the_gaussian_case, laws_agree)
+Z11_PARTS = (
+    objective_gap,
+    objective_in_the_gaussian_case,
+    objective_by_quadrature,
+    laws_agree,
+)
 
 # --- Z10
 
@@ -466,7 +492,8 @@ def guided_law_formula(context: Context) -> Finding:
 def guided_law_is_no_product(context: Context) -> Finding:
     """TV of the guided law to the product; zero for Gaussians of one covariance."""
     tv = {
-        f"{w:g}": _tv(guided_density(MIXED, w), product_density(MIXED, w)) for w in (0.5, 1.5, 4.0)
+        f"{w:g}": _tv(guided_density(MIXED, w), product_density(MIXED, w))
+        for w in ((4.0,) if context.profile.name == "fast" else (0.5, 1.5, 4.0))
     }
     shifted = Classes((0.6, 0.4), (-0.5, 0.7), (0.8, 0.8), (0,))
     one = MixtureField(shifted.law(True))

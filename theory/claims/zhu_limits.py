@@ -201,7 +201,7 @@ def first_variation(context: Context) -> Finding:
     dims = (1,) if context.profile.name == "fast" else (1, 2)
     worst, where, killed = 0.0, "", {"w for 1 - w": False, "eta_0 + eta_1": False}
     for dim in dims:
-        for seed in range(2 if dim == 1 else 1):
+        for seed in range(1 if len(dims) == 1 or dim == 2 else 2):
             case = random_case(Shape(dim, 2, 4.0, "bumps", 0.3, 1), seed)
             other = random_case(Shape(dim, 2, 4.0, "linear", 0.3, 1), seed + 50)
             eta_0, eta_1 = 1.7, 0.6

@@ -1,0 +1,133 @@
+"""`python -m theory verify`: measure the ledger, print it, write it, compare it with the record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from theory.checks import check_order
+from theory.claims.docs import stale, write_atomically, write_docs
+from theory.claims.identity import Identity
+from theory.claims.ledger import PROFILES, Claim, Profile, Result
+from theory.claims.render import as_json, headline, markdown, mutants, page
+from theory.claims.run import all_claims, measure_all, select
+from theory.claims.search import search
+from theory.claims.worst import write
+from theory.draw import save
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 if every verdict is the recorded one (and, if asked, the docs are fresh), else 1."""
+    check_order("--processes", options.processes, 1, 64)
+    claims = select(options.only, options.source)
+    whole = not options.only and options.source is None
+    if (options.check_docs or options.write_docs) and not whole:
+        raise ValueError(
+            "--check-docs and --write-docs are about the whole ledger: allowed is no --only and "
+            "no --source with them"
+        )
+    profile = PROFILES[options.profile]
+    console = Console(stderr=True)
+    if profile.starts:
+        _search(claims, profile, console)
+    results = _measure(claims, profile, options.processes, console)
+    ledger = as_json(results, profile.name)
+    _write(ledger, results, options.out)
+    if options.json:
+        print(json.dumps(ledger))
+    else:
+        _print(ledger, options.out)
+    failed = [r for r in results if not r.agrees]
+    for result in failed:
+        print(
+            f"{result.claim.id}: measured {result.verdict}, recorded {result.claim.recorded}",
+            file=sys.stderr,
+        )
+    if failed:
+        return 1
+    if options.write_docs:
+        for path in write_docs(ledger, ROOT):
+            print(f"wrote {path}", file=sys.stderr)
+    if options.check_docs:
+        found = stale(all_claims(), ROOT, ledger)
+        for line in found:
+            print(f"stale: {line}", file=sys.stderr)
+        if found:
+            print("run `make ledger` and commit what it writes", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _measure(
+    claims: Sequence[Claim], profile: Profile, processes: int, console: Console
+) -> list[Result]:
+    with _bar(console) as bar:
+        task = bar.add_task(f"ledger ({profile.name})", total=len(claims))
+
+        def done(result: Result) -> None:
+            bar.advance(task)
+            mark = "" if result.agrees else f", RECORDED {result.claim.recorded}"
+            line = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
+            (bar.console if console.is_terminal else console).print(line, highlight=False)
+
+        return measure_all(claims, profile, processes, done)
+
+
+def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None:
+    """Worst problems of every exact part that is a claim, put on record row by row."""
+    todo = [(c, p) for c in claims for p in c.parts if isinstance(p, Identity)]
+    todo = [(c, p) for c, p in todo if p.role != "claim" or c.recorded == "exact"]
+    with _bar(console) as bar:
+        task = bar.add_task("search for the worst problems", total=len(todo))
+        for claim, part in todo:
+            found = search(part, profile)
+            write(claim.id, [found])
+            line = (
+                f"{claim.id}, {part.name}: worst {max(found.errors, default=float('nan')):.2g} "
+                f"after {found.starts} starts, {found.evaluations} problems"
+            )
+            (bar.console if console.is_terminal else console).print(line, highlight=False)
+            bar.advance(task)
+
+
+def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None:
+    write_atomically(out / "ledger.json", json.dumps(ledger, indent=1) + "\n")
+    write_atomically(out / "ledger.md", markdown(ledger))
+    write_atomically(out / "ledger.html", page(ledger, results))
+    for result in results:
+        if result.region is not None:
+            save(result.region.draw(), out, result.claim.id)
+
+
+def _print(ledger: dict[str, Any], out: Path) -> None:
+    table = Table("id", "source", "verdict", "measured", show_lines=False)
+    for row in ledger["rows"]:
+        verdict = row["verdict"]
+        if verdict != row["recorded"]:
+            verdict += f" (recorded {row['recorded']})"
+        table.add_row(row["id"], row["source"], verdict, headline(row))
+    console = Console()
+    console.print(table, highlight=False, markup=False)
+    killed, total = mutants(ledger["rows"])
+    console.print(
+        f"{len(ledger['rows'])} rows, {killed} of {total} wrong versions rejected; "
+        f"{out}/ledger.html",
+        highlight=False,
+    )
