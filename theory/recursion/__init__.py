@@ -1,11 +1,11 @@
 """Online DiffusionNFT over epochs, exact: laws carried on a grid, closed forms beside them.
 
-`spec`: what an epoch does and the closed forms of its tilt; `carry`: run it; `closed_form`:
+`spec`: what an epoch does and the closed forms of its tilt; `online`: run it; `closed_form`:
 Gaussian laws; `grid`, `moments`, `flow`: the numbers; `checks`: what a grid can hold.
 """
 
-from theory.recursion.carry import Trajectory, carry
 from theory.recursion.checks import DivergedError, GridError
+from theory.recursion.online import Trajectory, carry
 from theory.recursion.spec import Recursion, TwoKL
 
 __all__ = ["DivergedError", "GridError", "Recursion", "Trajectory", "TwoKL", "carry"]

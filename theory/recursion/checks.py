@@ -1,7 +1,8 @@
 """Whether a grid can hold the law at hand: ends, length scale, mass; errors name the epoch.
 
 A law is resolved where its shortest length 1/sqrt(-(log q)'') spans RESOLVED steps: sums over every
-second node (which early times use) are then exact to 2 exp(-pi^2 RESOLVED^2 / 2).
+second node (which early times use) are then exact to 2 exp(-pi^2 RESOLVED^2 / 2). What is asked
+depends on the dimension: 1e-9 is wanted in d = 1, 1e-4 in d = 2.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import numpy as np
 
 from theory.recursion.grid import Array
 
-RESOLVED = 2.8
+RESOLVED = {1: 2.8, 2: 1.9}
 NEAR = 12.0  # log-density below the peak down to which lengths are looked at
 EDGE = 27.0  # log-density below the peak that every end of the grid must have
-HALVES = 1e-8  # largest change of the mass by dropping every second node
-MASS = 1e-6  # largest error of the mass
+HALVES = {1: 1e-8, 2: 1e-6}  # largest change of the mass by dropping every second node
+MASS = {1: 1e-6, 2: 1e-4}  # largest error of the mass
 
 
 class GridError(ValueError):
@@ -47,7 +48,7 @@ def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
 
 def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: float) -> None:
     """Raises GridError where the axes do not hold or resolve the law, or mass was lost."""
-    steps = [float(a[1] - a[0]) for a in axes]
+    steps, d = [float(a[1] - a[0]) for a in axes], len(axes)
     size = " x ".join(str(len(a)) for a in axes)
     if not np.isfinite(log_q).all():
         raise DivergedError(
@@ -65,10 +66,10 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
                 )
     lengths = shortest_length(log_q, steps)
     halves = abs(mass_of(log_q, steps) / mass_of(log_q, steps, 2) - 1)
-    coarse = max(RESOLVED * h / length for h, length in zip(steps, lengths, strict=True))
-    if coarse > 1 or halves > HALVES:
+    coarse = max(RESOLVED[d] * h / length for h, length in zip(steps, lengths, strict=True))
+    if coarse > 1 or halves > HALVES[d]:
         need = [
-            math.ceil((len(a) - 1) * max(1.1, 1.1 * RESOLVED * h / length)) + 1
+            math.ceil((len(a) - 1) * max(1.1, 1.1 * RESOLVED[d] * h / length)) + 1
             for a, h, length in zip(axes, steps, lengths, strict=True)
         ]
         raise GridError(
@@ -77,9 +78,9 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
             f"{' x '.join(map(str, need))} nodes or more on these axes, or fewer epochs"
         )
     mass = mass_of(log_q, steps)
-    if abs(mass - start_mass) > MASS:
+    if abs(mass - start_mass) > MASS[d]:
         raise GridError(
             f"epoch {epoch}: grid = {size} nodes changed the mass from {start_mass:.12g} to "
-            f"{mass:.12g}: allowed is {MASS:g}; more nodes, more steps or a smaller step of the "
+            f"{mass:.12g}: allowed is {MASS[d]:g}; more nodes, more steps or a smaller step of the "
             "tilt mend it"
         )

@@ -36,7 +36,7 @@ from theory.recursion.grid import CUT, Array, Clock
 from theory.recursion.moments import Fields, Tables
 from theory.recursion.spec import Recursion, TwoKL
 
-STEPS = 18
+STEPS = {1: 18, 2: 8}
 # Trajectories of nodes this far below the peak may leave the grid without an error.
 IGNORED = 35.0
 
@@ -126,14 +126,15 @@ def carry(
     recursion: Recursion | TwoKL,
     epochs: int,
     grid: int | Sequence[Array] | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     progress: Callable[[int, GridLaw], None] | None = None,
 ) -> Trajectory:
     """The laws after 0 to `epochs` epochs.
 
     grid: nodes per axis (None: 256 in d = 1, 80 in d = 2) on axes chosen for the base and its
     tilts up to the idealised one, or the uniform axes themselves, of one step.
-    steps: DOP853 steps of every trajectory. progress: called with every epoch and its law.
+    steps: DOP853 steps of every trajectory (None: 18 in d = 1, 8 in d = 2).
+    progress: called with every epoch and its law.
 
     Raises:
         ValueError: d > 2, another path, bad epochs, grid or steps; GridError (the law of an epoch
@@ -144,8 +145,10 @@ def carry(
     if not isinstance(recursion, (Recursion, TwoKL)):
         raise TypeError(f"recursion = {recursion!r}: allowed is a Recursion or a TwoKL")
     check_order("epochs", epochs, 0)
-    check_order("steps", steps, 2)
+    if steps is not None:
+        check_order("steps", steps, 2)
     _check_problem(problem, recursion)
+    count = STEPS[problem.dim] if steps is None else steps
     axes = (
         default_axes(problem, recursion, epochs, grid)
         if grid is None or isinstance(grid, int)
@@ -159,7 +162,7 @@ def carry(
     if isinstance(recursion, TwoKL):
         laws = _two_kl(problem, recursion, log_base, rewards, axes, flat)
     else:
-        laws = _Carrier(problem, recursion, axes, log_base, rewards, steps).epochs()
+        laws = _Carrier(problem, recursion, axes, log_base, rewards, count).epochs()
     start = mass_of(log_base, [float(a[1] - a[0]) for a in axes])
     kept: list[GridLaw] = []
     cdf = problem.base.cdf(flat).numpy() if problem.dim == 1 else None
@@ -223,7 +226,9 @@ class _Carrier:
             if spec.mode == "frozen":
                 # Always from the first law: nothing accumulates.
                 old = self._frozen(epoch)
-                law = self._law(old, self.first, self.log_base, epoch, spec.effective_tilt(epoch))
+                tilt = spec.effective_tilt(epoch)
+                law = self._law(old, self.first, self.log_base, log_q, epoch, tilt)
+                log_q = law.log_density
             else:
                 if spec.mode == "refit":
                     old = Velocity(fields.u, fields.div_u)
@@ -232,7 +237,7 @@ class _Carrier:
                     new = new.mixed(spec.anchor, self.reference)
                 old = old.mixed(spec.ema, new) if spec.ema else new
                 step = spec.effective_tilt(epoch) - spec.effective_tilt(epoch - 1)
-                law = self._law(old, fields, log_q, epoch, step)
+                law = self._law(old, fields, log_q, log_q, epoch, step)
                 log_q = law.log_density
                 check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
                 fields = self.tables.fields(log_q, whole=spec.mode == "student")
@@ -249,13 +254,22 @@ class _Carrier:
         return Velocity(pulled.v + tilt * first.cov, pulled.div + tilt * first.div_cov)
 
     def _law(
-        self, velocity: Velocity, data: Fields, log_q: Array, epoch: int, tilt: float
+        self,
+        velocity: Velocity,
+        data: Fields,
+        log_q: Array,
+        last: Array,
+        epoch: int,
+        tilt: float,
     ) -> GridLaw:
-        """The law of the velocity, given the law log q that `data` belongs to."""
-        carried = log_q > log_q.max() - CUT
+        """The law of the velocity, given the law log q that `data` belongs to.
+
+        last: log-density of the law before, which tells the nodes that matter.
+        """
+        carried = last > last.max() - CUT
         phi, x0, lost = transport(self.tables, velocity, data, self.points[carried])
-        lost |= ~np.isfinite(phi)
-        depth = log_q.max() - log_q[carried]
+        lost = lost | ~np.isfinite(phi)
+        depth = last.max() - last[carried]
         if bool((lost & (depth < IGNORED)).any()):
             raise DivergedError(
                 f"epoch {epoch}: trajectories from {int((lost & (depth < IGNORED)).sum())} nodes "
@@ -269,14 +283,15 @@ class _Carrier:
         good[carried] = ~lost
         if not good.all():
             # The nearest good node's change, and the idealised tilt from there.
-            near = distance_transform_edt(~good, return_distances=False, return_indices=True)
-            here = tuple(near)
+            bad = np.logical_not(good)
+            near = distance_transform_edt(bad, return_distances=False, return_indices=True)
+            here = tuple(np.asarray(near, dtype=np.int64))
             change = change[here] + tilt * (self.rewards - self.rewards[here])
         cdf = None
         if len(self.axes) == 1:
             cdf = np.zeros_like(log_q)
             inside = np.flatnonzero(good)
-            cdf[inside] = ndtr(x0[~lost, 0])
+            cdf[inside] = ndtr(x0[np.logical_not(lost), 0])
             cdf[inside[-1] + 1 :] = 1.0
         return GridLaw(self.axes, log_q + change, cdf)
 
