@@ -24,8 +24,8 @@ from theory.tilt import polynomial_sum
 from theory.transport import FlowLaw
 from theory.wrappers import TruncatedExponential
 
-AXIS = np.linspace(-9.0, 9.0, 361)
-RTOL, ATOL = 1e-7, 1e-9  # of maps, whose errors are read to two digits
+AXIS = np.linspace(-8.0, 9.0, 341)
+RTOL, ATOL = 1e-6, 1e-8  # of maps, whose errors are read to two digits
 SLOPE_RTOL, SLOPE_ATOL = 1e-10, 1e-12
 LOG_FLOOR = 1e-9  # what SLOPE_RTOL leaves in a log-density
 TARGETS = ("exp(ar)", "1+ar", "1+ar+(ar)²/2")

@@ -336,12 +336,12 @@ def note_region(cells: int) -> Region:
 
 def spread_region(cells: int) -> Region:
     """The same over the bump's width and a times the spread of r."""
-    widths, exponents = np.geomspace(0.25, 4.0, cells), np.geomspace(0.05, 2.0, cells)
+    widths, exponents = np.geomspace(0.4, 4.0, cells), np.geomspace(0.05, 2.0, cells)
     spreads = [_spread_of_width(float(w)) for w in widths]
     pairs = [
         (float(w), float(x / s)) for w, s in zip(widths, spreads, strict=True) for x in exponents
     ]
-    strongest = 30.0  # beyond it the exponential's series has thousands of terms
+    strongest = 12.0  # beyond it blank: laws too sharp for the grid of the map
     errors = np.full(len(pairs), np.nan)
     keep = [i for i, (_, a) in enumerate(pairs) if a <= strongest]
     family = BumpFamily(

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from theory.draw import use_style
 from theory.oracle.integrate import Array
@@ -19,7 +20,7 @@ LEAST = 1e-4  # the colour scale ends here
 
 @dataclass(frozen=True)
 class Region:
-    """errors (len(x), len(y)) of what `title` names; 0.01 is an error of 1 %."""
+    """errors (len(x), len(y)) of what `title` names; 0.01 is an error of 1 %, nan: not computed."""
 
     title: str
     x_name: str
@@ -31,8 +32,9 @@ class Region:
     log_axes: str = ""
 
     def share(self, bound: float) -> float:
-        """The share of the map with an error below the bound."""
-        return float((self.errors < bound).mean())
+        """The share of the map, where it was computed, with an error below the bound."""
+        known = self.errors[np.isfinite(self.errors)]
+        return float((known < bound).mean())
 
     def limits(self, bound: float) -> list[float]:
         """For every x, the largest y up to which the error stays below the bound; 0: none."""
@@ -62,7 +64,7 @@ class Region:
         use_style()
         figure, axes = plt.subplots(figsize=(5.6, 4.0), layout="constrained")
         shown = np.clip(self.errors, LEAST, None)
-        top = max(float(np.nanmax(shown)), 0.1)
+        top = min(max(float(np.nanmax(shown)), 0.1), 1.0)
         mesh = axes.pcolormesh(
             self.x, self.y, shown.T, cmap="cividis_r", norm=LogNorm(LEAST, top), shading="nearest"
         )
@@ -79,9 +81,13 @@ class Region:
             )
             axes.clabel(lines, fmt=lambda v: f"{100 * v:g} %", fontsize=8)
         axes.set(xlabel=self.x_name, ylabel=self.y_name, title=self.title)
-        if "x" in self.log_axes:
-            axes.set_xscale("log")
-        if "y" in self.log_axes:
-            axes.set_yscale("log")
-        figure.colorbar(mesh, ax=axes, label=f"{self.error_name} (colour from {LEAST:g})")
+        for name, side in (("x", axes.xaxis), ("y", axes.yaxis)):
+            if name in self.log_axes:
+                axes.set(**{f"{name}scale": "log"})
+                side.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                side.set_minor_formatter(NullFormatter())
+        figure.colorbar(
+            mesh, ax=axes, label=f"{self.error_name} (colours end at {LEAST:g} and {top:.2g})"
+        )
         return figure

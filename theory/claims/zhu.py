@@ -12,7 +12,6 @@ import torch
 from theory.claims import zhu_laws, zhu_limits, zhu_online
 from theory.claims.identity import Identity
 from theory.claims.ledger import Claim, Context, Finding, number
-from theory.claims.liu_laws import note_region
 from theory.claims.region import Region
 from theory.claims.settings import Problems, Setting
 from theory.gaussians import GaussianSum
@@ -331,6 +330,6 @@ ROWS: tuple[Claim, ...] = (
         "True where Z4 is. Elsewhere NFT's law falls short of the optimum by (beta/2) KL(NFT | "
         "tilt).",
         zhu_laws.Z11_PARTS,
-        note_region,
+        zhu_laws.objective_region,
     ),
 )

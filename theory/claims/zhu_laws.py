@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.claims.laws import exponential_tilts
+from theory.claims.laws import AXIS, exponential_tilts, family_laws, product_family
 from theory.claims.ledger import Context, Finding, number
 from theory.claims.liu_laws import laws_agree, plain_numbers
 from theory.claims.region import Region
@@ -246,7 +246,8 @@ Z4_PARTS = (
 
 def separation_region(cells: int) -> Region:
     """TV of NFT's law to the claim: a linear reward over two Gaussians that move apart."""
-    gaps, scales = np.linspace(0.0, 4.0, cells), np.linspace(0.2, 4.0, cells)
+    gaps, scales = np.linspace(0.0, 3.5, cells), np.linspace(0.2, 3.0, cells)
+    axis = np.linspace(-7.5, 9.0, 221)
     pairs = [(g, a) for g in gaps for a in scales]
     count = len(pairs)
     means = torch.tensor([[[-g / 2], [g / 2]] for g, _ in pairs], dtype=torch.float64)
@@ -255,11 +256,11 @@ def separation_region(cells: int) -> Region:
     base = GaussianSum.mixture(weights, means, stds=stds)
     problem = Problem("separation", base, linear_reward([1.0], 0.0))
     a = torch.tensor([a for _, a in pairs], dtype=torch.float64)
-    points = _column(np.linspace(-9.0, 12.0, 421)).expand(count, 421, 1)
-    law = FlowLaw(problem.cumulant_field(a, 1), rtol=1e-7, atol=1e-9, method="dopri5")
+    points = _column(axis).expand(count, len(axis), 1)
+    law = FlowLaw(problem.cumulant_field(a, 1), rtol=1e-6, atol=1e-8, method="dopri5")
     p = law.log_density(points).exp().numpy()
     q = exponential_tilts(problem, a).density(points).numpy()
-    errors = 0.5 * np.trapezoid(np.abs(p - q), np.linspace(-9.0, 12.0, 421), axis=1)
+    errors = 0.5 * np.trapezoid(np.abs(p - q), axis, axis=1)
     return Region(
         "linear reward over two Gaussians: NFT's law against the claim",
         "distance of the two Gaussians / 0.7", gaps / 0.7, "2/beta", scales,
@@ -358,6 +359,22 @@ Z11_PARTS = (
     objective_by_quadrature,
     laws_agree,
 )
+
+
+def objective_region(cells: int) -> Region:
+    """KL(NFT|tilt) / KL(base|tilt): the share of the attainable gain that NFT's law misses."""
+    centres, scales = np.linspace(-3.0, 4.0, cells), np.linspace(0.25, 4.5, cells)
+    law, targets = family_laws(product_family(centres.tolist(), scales.tolist()))
+    tilt = np.maximum(targets["exp(ar)"], 1e-300)
+    base = load_problem("note_1d").base.density(_column(AXIS)).numpy()
+    missed, all_of_it = (
+        np.trapezoid(p * np.log(np.maximum(p, 1e-300) / tilt), AXIS, axis=1) for p in (law, base)
+    )
+    return Region(
+        "how much of the objective's attainable gain NFT misses", "centre of the reward bump",
+        centres, "2/beta", scales, (missed / all_of_it).reshape(cells, cells), "share missed",
+    )  # fmt: skip
+
 
 # --- Z10
 

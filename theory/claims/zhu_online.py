@@ -173,10 +173,10 @@ Z5_PARTS = (
 def epochs_region(cells: int) -> Region:
     """TV of the law after K refit epochs to p^0 exp(K lambda r)/Z, over lambda and K."""
     problem = load_problem("note_1d")
-    lams, counts = np.geomspace(0.05, 2.0, cells), np.arange(1, cells + 1)
+    lams, counts = np.geomspace(0.05, 1.0, cells), np.arange(1, cells + 1)
     errors = np.empty((cells, cells))
     for i, lam in enumerate(lams):
-        run = carry(problem, Recursion(2 / float(lam)), cells)
+        run = carry(problem, Recursion(2 / float(lam)), cells, grid=480)
         axis = run.axes[0]
         points = torch.as_tensor(axis)[:, None]
         for k in counts:
