@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 import theory.recursion.flow as flow
+import theory.recursion.grid as grid_numbers
 import theory.recursion.moments as moments
 import theory.recursion.online as online
 from theory.fields import MixtureField
@@ -152,10 +154,8 @@ def test_fields_against_closed_forms(problem):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_zero_reward_keeps_the_law(mode):
-    """r = 1/2 exactly where 2 m - 1 would move the student: only u - v = 0 keeps it."""
+    """Also the student's, whose factor 2 m - 1 = -1 then meets u - v = 0."""
     problem = replace(load_problem("note_1d"), reward=linear_reward([0.0], 0.0))
-    for law in carry(problem, Recursion(0.5, mode), 3, grid=128, steps=6):
-        assert ALGEBRA.holds(law.log_density, law.log_density[...])
     run = carry(problem, Recursion(0.5, mode), 3, grid=128, steps=6)
     here = central(run.laws[0], 40.0)
     assert ALGEBRA.holds(run.laws[3].log_density[here], run.laws[0].log_density[here], scale=1.0)
@@ -233,6 +233,43 @@ def test_the_students_first_epoch_is_the_refits():
     assert not QUADRATURE.holds(student.laws[2].log_density, refit.laws[2].log_density, scale=1.0)
 
 
+def student_by_ode(y, nft_beta):
+    """log-density of the student's second epoch on a Gaussian with QUADRATIC, by hand.
+
+    After one epoch the law is N(mu, s^2) in closed form and v' affine; m is quadratic in x.
+    """
+    lam, h, b, c = 2 / nft_beta, -0.5, 0.6, 0.1
+    mean, std = gaussian_epoch(0.4, 0.9, lam, h, b)
+    first = blend((1.0, gaussian_velocity(0.4, 0.9)), (lam, gaussian_covariance(0.4, 0.9, h, b)))
+    own, term = gaussian_velocity(mean, std), gaussian_covariance(mean, std, h, b)
+
+    def rate(t, state):
+        x = state[: len(y)]
+        (a0, c0), (a1, c1), (a2, c2) = first(t), own(t), term(t)
+        variance = t**2 * std**2 + (1 - t) ** 2
+        gain = t * std**2 / variance
+        centre = gain * x + mean * (1 - gain * t)
+        m = 0.5 * h * (centre**2 + (std * (1 - t)) ** 2 / variance) + b * centre + c
+        gap, lead = (a1 - a0) * x + c1 - c0, 0.5 * lam * (2 * m - 1)
+        v = a0 * x + c0 + lam * (a2 * x + c2) + lead * gap
+        div = a0 + lam * a2 + lead * (a1 - a0) + lam * (h * centre + b) * gain * gap
+        return np.concatenate([v, div])
+
+    start = np.concatenate([y, np.zeros_like(y)])
+    end = solve_ivp(rate, (1, 0), start, method="DOP853", rtol=1e-11, atol=1e-12).y[:, -1]
+    x0, gone = end[: len(y)], end[len(y) :]
+    return -0.5 * x0**2 - 0.5 * math.log(2 * math.pi) + gone
+
+
+def test_the_students_second_epoch_by_hand():
+    law = carry(gaussian_problem(QUADRATIC), Recursion(2.0, "student"), 2).laws[2]
+    here = central(law)
+    expected = student_by_ode(law.axes[0][here], 2.0)
+    assert QUADRATURE.holds(law.log_density[here], expected, scale=1.0)
+    refit = carry(gaussian_problem(QUADRATIC), Recursion(2.0), 2, grid=law.axes).laws[2]
+    assert not QUADRATURE_2D.holds(refit.log_density[here], expected, scale=1.0)
+
+
 def test_closed_forms_of_the_tilt():
     for spec in (Recursion(2.0, ema=0.3), Recursion(2.0, ema=0.3, kl_weight=0.5)):
         tilt = 0.0
@@ -256,7 +293,9 @@ def test_two_kl_densities():
     here = central(run.laws[5], 20.0)
     assert QUADRATURE_TIGHT.holds(run.laws[5].log_density[here], exact[here], scale=1.0)
     guided = GaussianSum.mixture([1.0], [[0.5]], stds=[1.0])
-    run = carry(problem, replace(spec, reference=guided), 60, grid=run.axes)
+    run = carry(problem, replace(spec, reference=guided), 60)
+    y = torch.as_tensor(run.axes[0])[:, None]
+    here = central(run.laws[60], 20.0)
     target = guided.log_density(y).numpy() + spec.limit * run.rewards
     gap = (run.laws[60].log_density - target)[here]
     assert QUADRATURE.holds(gap, np.full_like(gap, gap.mean()), scale=1.0)
@@ -312,3 +351,193 @@ def test_mass_over_200_epochs():
     assert len(run.summary()) == 201
     rewards = [row["reward"] for row in run.summary()]
     assert np.all(np.diff(rewards) > 0)
+
+
+# --- mutants: each wrong program fails a check above
+
+
+def half_step(monkeypatch):
+    monkeypatch.setattr(online, "optimum", lambda v, f, lam: flow.optimum(v, f, lam / 2))
+
+
+def no_divergence(monkeypatch):
+    def wrong(tables, velocity, reference, points):
+        flat = replace(velocity, div=reference.div_u)
+        return flow.transport(tables, flat, reference, points)
+
+    monkeypatch.setattr(online, "transport", wrong)
+
+
+def no_score(monkeypatch):
+    def wrong(tables, velocity, reference, points):
+        return flow.transport(
+            tables, velocity, replace(reference, score=0 * reference.score), points
+        )
+
+    monkeypatch.setattr(online, "transport", wrong)
+
+
+def pushed_away(monkeypatch):
+    """(1 - 2 m) instead of (2 m - 1)."""
+
+    def wrong(v, f, lam):
+        return flow.optimum(v, replace(f, mean=1 - f.mean, grad_mean=-f.grad_mean), lam)
+
+    monkeypatch.setattr(online, "optimum", wrong)
+
+
+def no_student_term(monkeypatch):
+    def wrong(v, f, lam):
+        return flow.optimum(v, replace(f, mean=0 * f.mean + 0.5, grad_mean=0 * f.grad_mean), lam)
+
+    monkeypatch.setattr(online, "optimum", wrong)
+
+
+def student_term_without_gradient(monkeypatch):
+    def wrong(v, f, lam):
+        return flow.optimum(v, replace(f, grad_mean=0 * f.grad_mean), lam)
+
+    monkeypatch.setattr(online, "optimum", wrong)
+
+
+def stale_moments(monkeypatch):
+    """Every epoch sees the first law's posterior."""
+    kept = moments.Tables.fields
+
+    def wrong(self, log_q, whole=True):
+        if not hasattr(self, "stale"):
+            self.stale = kept(self, log_q, whole)
+        return self.stale
+
+    monkeypatch.setattr(moments.Tables, "fields", wrong)
+
+
+def no_average(monkeypatch):
+    monkeypatch.setattr(
+        online.Velocity, "mixed", lambda self, weight, other: other if weight != 1 else self
+    )
+
+
+def wrong_anchor(monkeypatch):
+    wrong = property(lambda self: self.nft_beta / (self.nft_beta + self.kl_weight))
+    monkeypatch.setattr(Recursion, "anchor", wrong)
+
+
+def swapped_etas(monkeypatch):
+    wrong = property(lambda self: self.eta_1 / (self.eta_0 + self.eta_1))
+    monkeypatch.setattr(TwoKL, "rate", wrong)
+
+
+def late_sums(monkeypatch):
+    """Sums over data nodes to the end, where weights are narrower than a step."""
+    monkeypatch.setattr(grid_numbers, "LATE", 0.4)
+
+
+MUTANTS = [
+    (half_step, lambda: test_gaussian_epochs(QUADRATIC)),
+    (no_divergence, lambda: test_gaussian_epochs(QUADRATIC)),
+    (no_score, lambda: test_gaussian_epochs(LINEAR)),
+    (pushed_away, test_the_students_second_epoch_by_hand),
+    (no_student_term, test_the_students_second_epoch_by_hand),
+    (student_term_without_gradient, test_the_students_second_epoch_by_hand),
+    (stale_moments, lambda: test_gaussian_epochs(QUADRATIC)),
+    (no_average, lambda: test_an_average_is_a_larger_nft_beta("refit")),
+    (late_sums, lambda: test_fields_against_closed_forms(load_problem("note_1d"))),
+    (wrong_anchor, test_closed_forms_of_the_tilt),
+    (swapped_etas, test_two_kl_densities),
+]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "check"),
+    MUTANTS,
+    ids=[mutant.__name__ for mutant, _ in MUTANTS],
+)
+def test_mutants_are_seen(monkeypatch, mutant, check):
+    mutant(monkeypatch)
+    with pytest.raises((AssertionError, GridError, DivergedError)):
+        check()
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recursion(0.0), "nft_beta = 0.0: allowed are finite numbers > 0"),
+        (lambda: Recursion(float("inf")), "nft_beta = inf"),
+        (lambda: Recursion(1.0, "online"), "mode = 'online': allowed are 'frozen'"),
+        (lambda: Recursion(1.0, ema=1.0), "ema = 1.0: allowed are numbers in"),
+        (lambda: Recursion(1.0, ema=-0.1), "ema = -0.1"),
+        (lambda: Recursion(1.0, kl_weight=-1.0), "kl_weight = -1.0: allowed are finite numbers >="),
+        (lambda: TwoKL(0.0, 1.0), "eta_0 = 0.0"),
+        (lambda: TwoKL(1.0, -1.0), "eta_1 = -1.0"),
+        (lambda: Recursion(1.0).effective_tilt(-1), "k = -1"),
+        (lambda: gaussian_tilt(0.0, 1.0, 2.0, 1.0, 0.0), "allowed is less than"),
+        (lambda: gaussian_epoch(0.0, 0.0, 1.0, 1.0, 0.0), "std = 0.0"),
+        (
+            lambda: Recursion(1.0, reference=load_problem("note_1d").base_field),
+            "allowed is kl_weight > 0",
+        ),
+        (lambda: carry(load_problem("note_1d"), Recursion(1.0), -1), "epochs = -1"),
+        (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, grid=3), "grid = 3"),
+        (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, steps=1), "steps = 1"),
+        (lambda: carry(load_problem("full_5d"), Recursion(1.0), 1), "d = 5: allowed are 1 and 2"),
+        (
+            lambda: carry(
+                replace(load_problem("note_1d"), path=Trigonometric()), Recursion(1.0), 1
+            ),
+            "allowed is the rectified flow",
+        ),
+        (
+            lambda: carry(
+                load_problem("bump_2d"), Recursion(1.0), 1, grid=[np.linspace(-5, 5, 80)]
+            ),
+            "grid has 1 axes",
+        ),
+        (
+            lambda: carry(
+                load_problem("note_1d"), Recursion(1.0), 1, grid=[np.geomspace(1, 5, 80)]
+            ),
+            "allowed are uniform",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bad_types():
+    problem = load_problem("note_1d")
+    with pytest.raises(TypeError, match="allowed is a Recursion or a TwoKL"):
+        carry(problem, 1.0, 1)
+    with pytest.raises(TypeError, match="allowed is a Problem"):
+        carry(None, Recursion(1.0), 1)
+    with pytest.raises(TypeError, match=r"allowed is torch\.float64"):
+        carry(problem.to(torch.float32), Recursion(1.0), 1)
+    with pytest.raises(TypeError, match=r"allowed is torch\.float64"):
+        Recursion(1.0, kl_weight=1.0, reference=problem.to(torch.float32).base_field)
+
+
+def test_a_grid_too_coarse_names_the_epoch_and_the_size_that_would_do():
+    """And that size does: the run gets further on it."""
+    problem, spec = load_problem("note_1d"), Recursion(1.0)
+    axes = online.default_axes(problem, spec, 8, 160)
+    with pytest.raises(GridError, match=r"grid = 160 nodes is too coarse") as caught:
+        carry(problem, spec, 8, grid=axes, steps=6)
+    epoch = int(str(caught.value).split("epoch ")[1].split(":")[0])
+    size = int(str(caught.value).split("about ")[1].split()[0])
+    assert epoch > 1
+    assert 160 < size < 320
+    carry(problem, spec, epoch, grid=[np.linspace(axes[0][0], axes[0][-1], size)], steps=6)
+
+
+def test_axes_that_do_not_hold_the_mass():
+    axes = [np.linspace(-4.5, 4.5, 256)]
+    with pytest.raises(GridError, match=r"epoch 0: .* does not hold the mass"):
+        carry(load_problem("note_1d"), Recursion(1.0), 1, grid=axes)
+    problem = gaussian_problem(LINEAR)
+    with pytest.raises(GridError, match=r"epoch \d+: .* does not hold the mass"):
+        carry(problem, Recursion(1.0), 9, grid=[np.linspace(-8, 8, 256)], steps=6)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from theory.checks import check_order
+from theory.fields import MixtureField
+from theory.gaussians import GaussianSum
 from theory.problem import Problem
 from theory.recursion.grid import Array
 from theory.recursion.spec import Recursion, TwoKL
@@ -38,9 +40,14 @@ def default_axes(
     log_base = problem.base.log_density(flat).numpy().reshape(shape)
     rewards = problem.reward(flat).numpy().reshape(shape)
     held = np.zeros(shape, dtype=bool)
-    for share in SHARES:
-        log_q = log_base + share * tilt * rewards
-        held |= log_q > log_q.max() - DEPTH
+    guide = _reference_law(recursion)
+    starts = [log_base]
+    if guide is not None:
+        starts.append(guide.log_density(flat).numpy().reshape(shape))
+    for start in starts:
+        for share in SHARES:
+            log_q = start + share * tilt * rewards
+            held |= log_q > log_q.max() - DEPTH
     ends = []
     for i, axis in enumerate(wide):
         where = np.flatnonzero(held.any(tuple(j for j in range(problem.dim) if j != i)))
@@ -52,6 +59,16 @@ def default_axes(
         start = 0.5 * (low + high) - 0.5 * step * (count - 1)
         axes.append(start + step * np.arange(count))
     return tuple(axes)
+
+
+def _reference_law(recursion: Recursion | TwoKL) -> GaussianSum | None:
+    """The law that the recursion is pulled to, where it is known."""
+    reference = recursion.reference
+    return (
+        reference.law
+        if isinstance(reference, MixtureField)
+        else (reference if isinstance(reference, GaussianSum) else None)
+    )
 
 
 def check_axes(grid: Sequence[Array], dim: int) -> tuple[Array, ...]:
