@@ -41,6 +41,8 @@ def with_table(readme: str, table: str) -> str:
     """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise ValueError(f"README.md: allowed is exactly one {BEGIN!r} and one {END!r}")
+    if readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"README.md: {END!r} stands before {BEGIN!r}")
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
@@ -78,6 +80,9 @@ def stale(claims: Sequence[Claim], root: Path, fresh: dict[str, Any] | None = No
         for key in TEXTS:
             if rows[claim.id][key] != getattr(claim, key):
                 found.append(f"{claim.id}: {key} has changed since docs/ledger.json")
+        if rows[claim.id]["verdict"] != claim.recorded:
+            verdict = rows[claim.id]["verdict"]
+            found.append(f"{claim.id}: docs/ledger.json measured {verdict}, not {claim.recorded}")
     if fresh is not None and fresh["profile"] == ledger["profile"]:
         for row in fresh["rows"]:
             found += _changes(row["id"], rows[row["id"]], row)
@@ -93,6 +98,9 @@ def _changes(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[st
         return
     for finding in new["findings"]:
         was = before[finding["name"]]
+        for key in ("role", "kind", "holds", "mutants"):
+            if was[key] != finding[key]:
+                yield f"{name}, {finding['name']}: {key} is no longer what docs/ledger.json has"
         for key in _differing(was["numbers"], finding["numbers"]):
             yield f"{name}, {finding['name']}: {key} is no longer what docs/ledger.json has"
     for key in _differing(old["region"] or {}, new["region"] or {}):

@@ -110,9 +110,12 @@ class Identity(Generic[S]):
             theirs = np.atleast_1d(self.second(setting))
         except QuadratureError:
             return Comparison(math.nan, {})
+        if not np.isfinite(theirs).all():
+            raise ValueError(f"{self.name}: the second route gives {theirs} at {setting.pack()}")
         size = max(self.size(setting), float(np.abs(theirs).max()))
+        error = self.tier.error(np.atleast_1d(self.first(setting)), theirs, size)
         return Comparison(
-            self.tier.error(np.atleast_1d(self.first(setting)), theirs, size),
+            math.inf if math.isnan(error) else error,  # nan is for a second route that gave up
             {
                 name: self.tier.error(np.atleast_1d(wrong(setting)), theirs, size)
                 for name, wrong in self.mutants.items()
@@ -128,9 +131,10 @@ class Identity(Generic[S]):
         for i in range(len(kinds)):
             setting: Any = full_rank_setting(FULL_RANK, i, kinds)
             value, error = self.sampled(setting, context.profile.draws, rng)
-            z = max(z, float(np.max(np.abs(self.first(setting) - value) / error)))
+            gap = float(np.max(np.abs(self.first(setting) - value) / error))
+            z = math.inf if math.isnan(gap) else max(z, gap)
             for name, wrong in self.mutants.items():
-                gap = np.max(np.abs(wrong(setting) - value) / error)
-                most[name] = max(most[name], float(gap))
+                gap = float(np.max(np.abs(wrong(setting) - value) / error))
+                most[name] = max(most[name], gap)
         bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * len(kinds) * FULL_RANK)))
         return z, bound, {name: gap > bound for name, gap in most.items()}

@@ -47,8 +47,10 @@ def fit_slope(parameters: Array, errors: Array, floor: float, bends: int = 2) ->
     """The slope at small parameters.
 
     Raises:
-        ValueError: fewer than LEAST_POINTS errors stand above the floor.
+        ValueError: fewer than LEAST_POINTS errors stand above the floor, or one is not finite.
     """
+    if not np.isfinite(errors).all():
+        raise ValueError(f"errors = {errors.tolist()}: allowed are finite numbers")
     keep = errors > ABOVE_FLOOR * floor
     if keep.sum() < LEAST_POINTS:
         raise ValueError(

@@ -40,9 +40,9 @@ def _row(result: Result) -> Row:
         "recorded": claim.recorded, "verdict": result.verdict, "remark": claim.remark,
         "findings": [
             {
-                "name": f.name, "role": f.role, "kind": f.kind, "holds": f.holds,
+                "name": f.name, "role": f.role, "kind": f.kind, "holds": bool(f.holds),
                 "figure": f.figure, "numbers": plain(f.numbers), "worst": f.worst,
-                "mutants": f.mutants,
+                "mutants": {k: bool(v) for k, v in f.mutants.items()},
             }
             for f in result.findings
         ],

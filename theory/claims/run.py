@@ -95,7 +95,12 @@ def _as_they_come(claims: Sequence[Claim], profile: Profile, processes: int) -> 
     by_id = {claim.id: claim for claim in claims}
     if processes == 1 or len(claims) == 1:
         for claim in claims:
-            yield measure(claim, profile)
+            try:
+                result = measure(claim, profile)
+            except Exception as error:
+                error.add_note(f"while measuring {claim.id}")
+                raise
+            yield result
         return
     order = sorted(by_id, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_one_thread) as pool:
