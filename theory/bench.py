@@ -3,6 +3,7 @@
     agreement  closed forms against quadrature over random problems, with coverage
     push       log-density of N(0, I) pushed through exact fields, d = 1 and 2
     law        CPU-seconds of NFT's exact law in 1-D with all distances
+    recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
     speed      closed-form velocity against MixtureSameFamily + autograd, in one run
 
 Times are CPU-seconds of one thread, medians of interleaved repeats; ratios, not absolutes, count.
@@ -34,12 +35,14 @@ from theory.gaussians import GaussianSum
 from theory.oracle import QuadratureError
 from theory.problem import load_problem
 from theory.random_problems import KINDS, SPREADS, Shape, most_components, random_case, random_point
+from theory.recursion import Mode, Recursion, carry
 from theory.report import choose_field, law_report
 from theory.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential
 
 LAW_SECONDS = 2.0
+RECURSION_EPOCHS, RECURSION_SECONDS = 200, 10.0
 SPEED_CASES = {(1, 2): 3.0, (2, 8): 5.0, (64, 8): 40.0, (64, 50): 150.0}
 # As many as MixtureSameFamily has memory for; a million where it does.
 SPEED_POINTS = {(1, 2): 1_000_000, (2, 8): 1_000_000, (64, 8): 200_000, (64, 50): 60_000}
@@ -153,6 +156,20 @@ def law() -> list[Row]:
     return rows
 
 
+def recursion() -> list[Row]:
+    """200 epochs of online NFT in d = 1 on the default grid: CPU-seconds, and the mass kept."""
+    rows, problem = [], load_problem("note_1d")
+    modes: tuple[Mode, ...] = ("refit", "student")
+    for mode in modes:
+        start = time.process_time()
+        run = carry(problem, Recursion(nft_beta=20.0, mode=mode), RECURSION_EPOCHS)
+        seconds = time.process_time() - start
+        what = f"online NFT, {RECURSION_EPOCHS} epochs, {mode}"
+        rows.append(Row(f"{what}, CPU-s", seconds, RECURSION_SECONDS))
+        rows.append(Row(f"{what}: error of the mass", run.mass_error, QUADRATURE_TIGHT.rtol))
+    return rows
+
+
 # --- speed
 
 
@@ -210,6 +227,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "agreement": agreement,
     "push": push,
     "law": law,
+    "recursion": recursion,
     "speed": speed,
 }
 

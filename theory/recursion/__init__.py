@@ -6,6 +6,6 @@ Gaussian laws; `grid`, `moments`, `flow`: the numbers; `checks`: what a grid can
 
 from theory.recursion.checks import DivergedError, GridError
 from theory.recursion.online import Trajectory, carry
-from theory.recursion.spec import Recursion, TwoKL
+from theory.recursion.spec import Mode, Recursion, TwoKL
 
-__all__ = ["DivergedError", "GridError", "Recursion", "Trajectory", "TwoKL", "carry"]
+__all__ = ["DivergedError", "GridError", "Mode", "Recursion", "Trajectory", "TwoKL", "carry"]

@@ -16,7 +16,7 @@ from theory.recursion.grid import Array
 RESOLVED = {1: 2.8, 2: 1.9}
 NEAR = 12.0  # log-density below the peak down to which lengths are looked at
 EDGE = 27.0  # log-density below the peak that every end of the grid must have
-HALVES = {1: 1e-8, 2: 1e-6}  # largest change of the mass by dropping every second node
+HALVES = {1: 1e-7, 2: 1e-6}  # largest change of the mass by dropping every second node
 MASS = {1: 1e-6, 2: 1e-4}  # largest error of the mass
 
 
@@ -68,14 +68,17 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
     halves = abs(mass_of(log_q, steps) / mass_of(log_q, steps, 2) - 1)
     coarse = max(RESOLVED[d] * h / length for h, length in zip(steps, lengths, strict=True))
     if coarse > 1 or halves > HALVES[d]:
-        need = [
-            math.ceil((len(a) - 1) * max(1.1, 1.1 * RESOLVED[d] * h / length)) + 1
-            for a, h, length in zip(axes, steps, lengths, strict=True)
-        ]
+        # Where the length would do, the density is rough: errors of trajectories, or valleys.
+        why = f"a density of shortest length {min(lengths):.3g}"
+        more = 1.1 * coarse
+        if coarse <= 1:
+            why = f"a density whose mass by every second node differs by {halves:.1g}"
+            more = 1.25
+        need = " x ".join(str(math.ceil((len(a) - 1) * more) + 1) for a in axes)
         raise GridError(
-            f"epoch {epoch}: grid = {size} nodes is too coarse: steps of {max(steps):.3g} for a "
-            f"density of shortest length {min(lengths):.3g}; allowed are about "
-            f"{' x '.join(map(str, need))} nodes or more on these axes, or fewer epochs"
+            f"epoch {epoch}: grid = {size} nodes is too coarse: steps of {max(steps):.3g} for "
+            f"{why}; allowed are about {need} nodes or more on these axes"
+            f"{'' if coarse > 1 else ', more steps of the trajectories'}, or fewer epochs"
         )
     mass = mass_of(log_q, steps)
     if abs(mass - start_mass) > MASS[d]:

@@ -7,9 +7,14 @@ Per epoch: posterior moments of the data law on the x grids (`moments`), the opt
 (`spec`, `flow`), its law by trajectories from the data nodes (`flow`). Laws are carried without
 renormalising; masses tell the error. In d = 1 the cdf is that of X_0 where trajectories start.
 
-Tails: nodes with log q more than CUT below the peak get the update of the idealised law, lam times
-r plus a constant that continues the nearest carried node. That is exact where the optimum's law is
-the tilt (linear r, Gaussian q) and for such densities it is an approximation below exp(-80).
+Tails: nodes with log q more than CUT below the peak get the update of the idealised law, the
+step of the tilt times r plus a constant that continues the nearest carried node. That is exact
+where the optimum's law is the tilt (linear r, Gaussian q); else log-densities below exp(-CUT) of
+the peak are approximate, which matters to a law that travels into that tail.
+
+Accuracy against FlowLaw for one epoch of lam = 1 to 2: 1e-9 in the cdf and 4e-8 to 4e-7 in
+log-densities (99.9 % of the mass) in d = 1. In d = 2, 80 x 80 nodes: 1e-4 for broad mixtures; where
+modes lie apart, log q has valleys narrower than a step and the error reaches 1e-3 to 7e-3.
 """
 
 from __future__ import annotations
@@ -37,8 +42,8 @@ from theory.recursion.moments import Fields, Tables
 from theory.recursion.spec import Recursion, TwoKL
 
 STEPS = {1: 18, 2: 8}
-# Trajectories of nodes this far below the peak may leave the grid without an error.
-IGNORED = 35.0
+# Nodes this far below the peak (1e-10) may have trajectories that leave the grid, without an error.
+IGNORED = 23.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +194,8 @@ def _check_problem(problem: Problem, recursion: Recursion | TwoKL) -> None:
     reference = recursion.reference
     if reference is not None and reference.dim != problem.dim:
         raise ValueError(f"reference has d = {reference.dim}: allowed is {problem.dim}")
+    if isinstance(reference, ExactField) and not isinstance(reference.path, RectifiedFlow):
+        raise ValueError(f"reference has path {reference.path!r}: allowed is the rectified flow")
 
 
 class _Carrier:
@@ -273,7 +280,7 @@ class _Carrier:
         if bool((lost & (depth < IGNORED)).any()):
             raise DivergedError(
                 f"epoch {epoch}: trajectories from {int((lost & (depth < IGNORED)).sum())} nodes "
-                f"that carry mass leave the x grid of {self.tables.shape} nodes under nft_beta = "
+                f"with log q less than {IGNORED:g} below its peak leave the x grid of {self.tables.shape} nodes under nft_beta = "
                 f"{self.recursion.nft_beta:g}, mode {self.recursion.mode!r}: allowed are fields "
                 "whose trajectories stay on it (smaller steps, fewer epochs, or wider axes)"
             )
