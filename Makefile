@@ -13,12 +13,13 @@ STAMP := $(VENV)/.plumbline-env
 OUT ?= results/figures
 RUNS ?= results/toys
 SETTING ?= full
+PROFILE ?= default
 # One thread a process: on a shared machine two OpenMP threads can be 30-100 times slower.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 export MPLBACKEND ?= Agg
 
-.PHONY: help env figures test lint format bench clean toys verify train audit
+.PHONY: help env figures test lint format bench clean toys verify ledger train audit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -73,7 +74,15 @@ bench: $(STAMP) ## measure the floors: accuracy, speed ratios, killed runs, CPU-
 		$(PY) -m figures make --force --exact --out results/bench-figures || status=$$?; \
 		exit $$status
 
-verify train audit:
+verify: $(STAMP) ## measure the ledger of claims (PROFILE=fast, default or thorough)
+	$(PY) -m theory verify --profile $(PROFILE) $(if $(filter default,$(PROFILE)),--check-docs)
+	$(if $(filter thorough,$(PROFILE)),PLUMBLINE_PROFILE=thorough $(PY) -m pytest \
+		tests/theory/claims/test_properties.py -n 2)
+
+ledger: $(STAMP) ## measure the ledger and write docs/LEDGER.md and the README's table anew
+	$(PY) -m theory verify --write-docs
+
+train audit:
 	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2
 
 clean: ## remove caches and results, keep .venv

@@ -91,9 +91,12 @@ def _measure(
 
 
 def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None:
-    """Worst problems of every exact part that is a claim, put on record row by row."""
-    todo = [(c, p) for c in claims for p in c.parts if isinstance(p, Identity)]
-    todo = [(c, p) for c, p in todo if p.role != "claim" or c.recorded == "exact"]
+    """Worst problems of every exact row (of its first part), put on record row by row."""
+    todo = [
+        (claim, next(p for p in claim.parts if isinstance(p, Identity)))
+        for claim in claims
+        if claim.recorded == "exact" and any(isinstance(p, Identity) for p in claim.parts)
+    ]
     with _bar(console) as bar:
         task = bar.add_task("search for the worst problems", total=len(todo))
         for claim, part in todo:

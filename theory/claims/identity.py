@@ -104,7 +104,7 @@ class Identity(Generic[S]):
             settings[worst].describe(), mutants=killed,
         )  # fmt: skip
 
-    def compare(self, setting: S) -> Comparison:
+    def compare(self, setting: S, with_mutants: bool = True) -> Comparison:
         """Both routes at one setting, and the wrong versions."""
         try:
             theirs = np.atleast_1d(self.second(setting))
@@ -119,6 +119,7 @@ class Identity(Generic[S]):
             {
                 name: self.tier.error(np.atleast_1d(wrong(setting)), theirs, size)
                 for name, wrong in self.mutants.items()
+                if with_mutants
             },
         )
 

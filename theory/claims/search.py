@@ -39,14 +39,14 @@ def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
     for start in range(profile.starts):
         rng = np.random.default_rng([seed, start])
         setting = identity.domain.draw(dims[start % len(dims)], int(rng.integers(2**31)))
-        error, step = identity.compare(setting).error, 0.2
+        error, step = identity.compare(setting, with_mutants=False).error, 0.2
         evaluations += 1
         for _ in range(profile.steps):
             moved = identity.domain.nudge(setting, rng, step)
             if moved is None:
                 step *= SHRINK
                 continue
-            trial = identity.compare(moved).error
+            trial = identity.compare(moved, with_mutants=False).error
             evaluations += 1
             if trial > error or (np.isnan(error) and not np.isnan(trial)):
                 setting, error, step = moved, trial, step * GROWTH

@@ -246,7 +246,8 @@ ROWS: tuple[Claim, ...] = (
         "With m_t recomputed from each epoch's own law the claim becomes true in the limit of "
         "small steps: at a fixed total 2K/beta the law tends to p^(0) exp((2K/beta) r) with order "
         "1 in 2/beta. If v_old is the last student, the optimum is v_old + (2/beta) Cov(r, V|x) "
-        "+ (1/beta)(2 m_t - 1)(u - v_old), u the RF velocity of v_old's own samples.",
+        "+ (1/beta)(2 m_t - 1)(u - v_old), u the RF velocity of v_old's own samples; "
+        "with r in [0, 1] that has the same limit, with rewards below 0 it can diverge.",
         zhu_online.Z5_PARTS,
         zhu_online.epochs_region,
     ),

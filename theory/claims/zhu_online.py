@@ -124,7 +124,7 @@ def small_steps(mode: str) -> Callable[[Context], Finding]:
 
     def part(context: Context) -> Finding:
         fast = context.profile.name == "fast"
-        names = ("note_1d",) if fast else ("note_1d", "quadratic_1d")
+        names = ("note_1d",) if fast else ("note_1d", UNBOUNDED if mode == "refit" else "bumps_1d")
         counts = [1, 2, 3, 4, 5, 6] if fast else [2, 4, 8, 16, 32, 64, 128]
         slopes: dict[str, Slope] = {}
         errors: dict[str, list[float]] = {}
@@ -151,6 +151,7 @@ def small_steps(mode: str) -> Callable[[Context], Finding]:
     return part
 
 
+UNBOUNDED = "quadratic_1d"  # a reward far below 0, where only NFT's refitted form stays stable
 WORDS = {"refit": "RF field of the last law's own samples", "student": "the last student itself"}
 
 
@@ -161,12 +162,31 @@ def _frozen_does_not_shrink() -> bool:
     return abs(gaps[0] - gaps[1]) <= QUADRATURE.rtol * gaps[0] + QUADRATURE.rtol
 
 
+def student_outside_unit_interval(context: Context) -> Finding:
+    """Where m_t < 1/2 the student's own error (v_old - u) grows every epoch."""
+    problem = load_problem(UNBOUNDED)
+    said = ""
+    try:
+        carry(problem, Recursion(16.0, "student"), 16)
+    except ValueError as error:
+        said = str(error)
+    refit = carry(problem, Recursion(16.0), 16)
+    return Finding(
+        "rewards outside [0, 1]: the student recursion diverges, the refitted one does not",
+        "support", "exact", "leave the x grid" in said and refit.mass_error <= QUADRATURE.rtol,
+        f"{UNBOUNDED}, nft_beta = 16: {said.split(':')[0] or 'no divergence'}; refitted: mass "
+        f"within {number(refit.mass_error)} after 16 epochs",
+        {"mass_error": refit.mass_error}, UNBOUNDED,
+    )  # fmt: skip
+
+
 Z5_PARTS = (
     frozen_is_the_tilt,
     recursion_in_the_gaussian_case,
     STUDENT,
     small_steps("refit"),
     small_steps("student"),
+    student_outside_unit_interval,
 )
 
 
