@@ -280,7 +280,8 @@ class _Carrier:
         if bool((lost & (depth < IGNORED)).any()):
             raise DivergedError(
                 f"epoch {epoch}: trajectories from {int((lost & (depth < IGNORED)).sum())} nodes "
-                f"with log q less than {IGNORED:g} below its peak leave the x grid of {self.tables.shape} nodes under nft_beta = "
+                f"with log q less than {IGNORED:g} below its peak leave the x grid of "
+                f"{self.tables.shape} nodes under nft_beta = "
                 f"{self.recursion.nft_beta:g}, mode {self.recursion.mode!r}: allowed are fields "
                 "whose trajectories stay on it (smaller steps, fewer epochs, or wider axes)"
             )
