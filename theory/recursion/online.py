@@ -12,8 +12,8 @@ step of the tilt times r plus a constant that continues the nearest carried node
 where the optimum's law is the tilt (linear r, Gaussian q); else log-densities below exp(-CUT) of
 the peak are approximate, which matters to a law that travels into that tail.
 
-Accuracy against FlowLaw for one epoch of lam = 1 to 2: 1e-9 in the cdf and 4e-8 to 4e-7 in
-log-densities (99.9 % of the mass) in d = 1. In d = 2, 72 x 72 nodes: 1e-7 for a broad mixture; where
+Accuracy against FlowLaw for one epoch of lam = 1 to 2: 5e-9 in the cdf and 4e-8 to 4e-7 in
+log-densities (99.9 % of the mass) in d = 1. In d = 2, 72 x 72 nodes: 1e-7 for a broad law; where
 modes lie apart (80 x 80), log q has valleys narrower than a step: 1e-3 to 7e-3 there.
 """
 
