@@ -14,6 +14,8 @@ from theory.oracle.integrate import Array, Region
 from theory.oracle.law import Density, Law
 from theory.oracle.stencils import radius_for, shifted, slope, steps
 
+# log gamma^a has singularities of its own in a, that no difference over y shows.
+LARGEST = 1 / 16
 LogJoint = Callable[[Array, Array], Array]  # x_0 (n, d), x_1 (n, d) -> (n,)
 
 
@@ -54,6 +56,6 @@ def velocity_slope(
         here = log_joint_at(a)(x0, y)
         return np.stack([log_joint_at(a + float(step))(x0, y) - here for step in s], axis=1)
 
-    radius = radius_for(law, exponent, 1.0)
+    radius = radius_for(law, exponent, LARGEST)
     _, means = shifted(law, lambda y: exponent(y, steps(radius)), lambda y: (y - level) / (1 - t))
     return slope(means, radius)
