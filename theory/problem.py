@@ -20,6 +20,7 @@ from theory.conditional import MomentSource, moments_of
 from theory.cumulants import ConditionalReward, cumulant_field
 from theory.fields import DisplacedField, ExactField, MixtureField, tilted_field
 from theory.gaussians import GaussianSum
+from theory.guidance import GuidedField
 from theory.paths import PATHS, RECTIFIED_FLOW, Path
 from theory.rewards import (
     Reward,
@@ -33,12 +34,26 @@ from theory.wrappers import Power, Scale, Wrapper
 
 
 @dataclass(frozen=True, eq=False)
+class Guidance:
+    """Classifier-free guidance of the base p(x|c): the unconditional law p(x), and the weight w of
+    (1 + w) v(x | c) - w v(x)."""
+
+    unconditional: GaussianSum
+    weight: float
+
+    def __post_init__(self) -> None:
+        check_instance("unconditional", self.unconditional, GaussianSum)
+        check_positive("weight", self.weight)
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A task whose base law is a Gaussian sum, so that exact answers exist.
 
     scale: the inverse temperature at which the problem is studied (NFT at nft_beta has 2/nft_beta).
     route: "closed", or "quadrature" for rewards without closed forms (d <= 2),
     refused where more nodes would change an answer by over quadrature_tolerance.
+    guidance: where the base is a conditional law that can be sampled with guidance.
     """
 
     name: str
@@ -49,6 +64,7 @@ class Problem:
     description: str = ""
     route: Route = "closed"
     quadrature_tolerance: float = QUADRATURE_TOLERANCE
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         check_instance("path", self.path, Path)
@@ -56,6 +72,11 @@ class Problem:
         check_reward(self.reward, self.base)
         check_positive("scale", self.scale)
         check_choice("route", self.route, get_args(Route))
+        if self.guidance is not None and self.guidance.unconditional.dim != self.base.dim:
+            raise ValueError(
+                f"guidance has an unconditional law in d = {self.guidance.unconditional.dim}: "
+                f"allowed is the base's d = {self.base.dim}"
+            )
 
     @property
     def dim(self) -> int:
@@ -65,7 +86,12 @@ class Problem:
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Problem:
         """The same problem in another dtype or on another device."""
-        return replace(self, base=self.base.to(dtype, device), reward=self.reward.to(dtype, device))
+        guidance = self.guidance
+        if guidance is not None:
+            moved = guidance.unconditional.to(dtype, device)
+            guidance = replace(guidance, unconditional=moved)
+        base, reward = self.base.to(dtype, device), self.reward.to(dtype, device)
+        return replace(self, base=base, reward=reward, guidance=guidance)
 
     @cached_property
     def moments(self) -> MomentSource:
@@ -86,6 +112,21 @@ class Problem:
     def base_field(self) -> MixtureField:
         """v0, the RF velocity of the base."""
         return MixtureField(self.base, self.path)
+
+    @cached_property
+    def guided_field(self) -> GuidedField:
+        """(1 + w) v(x | c) - w v(x), the base sampled with guidance.
+
+        Raises:
+            ValueError: the problem has no guidance.
+        """
+        if self.guidance is None:
+            raise ValueError(
+                f"problem {self.name!r} has no guidance: allowed are problems with a [guidance] "
+                "table (weight, and the mixture of the unconditional law)"
+            )
+        other = MixtureField(self.guidance.unconditional, self.path)
+        return GuidedField(self.base_field, other, self.guidance.weight)
 
     @cached_property
     def conditional_reward(self) -> ConditionalReward:
@@ -157,7 +198,12 @@ def parse_problem(text: str, origin: str) -> Problem:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{origin}: not valid TOML: {error}") from error
     try:
-        _check_keys(table, "the file", {"base", "reward"}, {"name", "description", "scale", "path"})
+        _check_keys(
+            table,
+            "the file",
+            {"base", "reward"},
+            {"name", "description", "scale", "path", "guidance"},
+        )
         base, reward = table["base"], table["reward"]
         for key, part in (("base", base), ("reward", reward)):
             if not isinstance(part, Mapping):
@@ -174,6 +220,7 @@ def parse_problem(text: str, origin: str) -> Problem:
             scale=float(scale),
             path=PATHS[path](),
             description=str(table.get("description", "")),
+            guidance=_parse_guidance(table.get("guidance")),
         )
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
@@ -191,6 +238,16 @@ def _parse_base(table: Mapping[str, Any]) -> GaussianSum:
     return GaussianSum.mixture(
         table["weights"], table["means"], covs=table.get("covs"), stds=table.get("stds")
     )
+
+
+def _parse_guidance(table: Any) -> Guidance | None:
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise ValueError(f"guidance = {table!r}: allowed is a table [guidance]")
+    _check_keys(table, "[guidance]", {"weight", "weights", "means"}, {"stds", "covs"})
+    law = _parse_base({key: value for key, value in table.items() if key != "weight"})
+    return Guidance(law, table["weight"])
 
 
 def _parse_reward(table: Mapping[str, Any]) -> Reward:

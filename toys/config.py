@@ -33,6 +33,7 @@ THEORY_SOURCES = (
     "chains.py",
     "fields.py",
     "gaussians.py",
+    "guidance.py",
     "paths.py",
     "posterior.py",
     "rewards.py",
@@ -47,6 +48,7 @@ class RunConfig:
 
     method: as on the command line, options included. problem: a name or a path that ends in
     .toml. steps, batch (rows a step and network), learning_rate: 0 stands for the method's budget.
+    snapshots: how many networks to keep along the way, at equal distances, the last at the end.
     """
 
     method: str
@@ -59,6 +61,7 @@ class RunConfig:
     learning_rate: float = 0.0
     low_discrepancy: bool = True
     fast_products: bool = False
+    snapshots: int = 0
 
     @classmethod
     def checked(cls, **values: Any) -> RunConfig:
@@ -84,6 +87,12 @@ class RunConfig:
         check_order("steps", config.steps, 1)
         check_order("batch", config.batch, 1)
         check_positive("learning_rate", config.learning_rate)
+        check_order("snapshots", config.snapshots, 0, config.steps)
+        if config.snapshots and config.steps % config.snapshots:
+            raise ValueError(
+                f"snapshots = {config.snapshots} does not divide steps = {config.steps}: allowed "
+                "are numbers that do"
+            )
         config.parsed.check_problem(config.parsed_problem)
         return config
 

@@ -3,6 +3,7 @@
     OUT/runs/PROBLEM-METHOD-sSEED-DIGEST/
         config.json          what was asked for (toys/config.py)
         weights.safetensors  the trained student
+        snapshots.safetensors  networks kept along the way, if asked for
         metrics.csv          step, loss and what else the method logs
         manifest.json        seed, versions, commit, device, CPU-seconds, digests of the files above
     OUT/groups/DIGEST/       only while networks train: members.json, checkpoint.safetensors
@@ -92,16 +93,40 @@ class Run:
         self.manifest()
         return read_tensors(self.folder / "weights.safetensors")[0]
 
+    def snapshots(self) -> list[dict[str, Tensor]]:
+        """The networks kept along the way, first to last.
+
+        Raises:
+            ValueError: not finished, damaged, or trained without snapshots.
+        """
+        self.manifest()
+        path = self.folder / "snapshots.safetensors"
+        if not path.exists():
+            raise ValueError(f"{path}: missing: the run was trained with snapshots = 0")
+        tensors = read_tensors(path)[0]
+        numbers = sorted({name.split(".")[0] for name in tensors})
+        return [
+            {k.removeprefix(f"{n}."): v for k, v in tensors.items() if k.startswith(f"{n}.")}
+            for n in numbers
+        ]
+
     def finish(
-        self, weights: Mapping[str, Tensor], metrics: Sequence[Mapping[str, float]], **facts: Any
+        self,
+        weights: Mapping[str, Tensor],
+        metrics: Sequence[Mapping[str, float]],
+        snapshots: Mapping[str, Tensor] | None = None,
+        **facts: Any,
     ) -> None:
-        """Write the folder, the manifest last."""
+        """Write the folder, the manifest last; snapshots as NUMBER.PARAMETER."""
         write_json(self.folder / "config.json", self.config.as_json())
         write_tensors(self.folder / "weights.safetensors", weights)
         names = list(metrics[0]) if metrics else ["step", "loss"]
         rows = [",".join(names), *(",".join(f"{row[k]:.9g}" for k in names) for row in metrics)]
         write_atomically(self.folder / "metrics.csv", ("\n".join(rows) + "\n").encode())
-        files = ("config.json", "weights.safetensors", "metrics.csv")
+        files = ["config.json", "weights.safetensors", "metrics.csv"]
+        if snapshots:
+            write_tensors(self.folder / "snapshots.safetensors", snapshots)
+            files.append("snapshots.safetensors")
         manifest = {
             "format": FORMAT,
             "digest": self.config.digest,

@@ -10,6 +10,7 @@ and then it is named.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -87,6 +88,7 @@ class Trainer:
         self.step = 0
         self.names: list[str] = []
         self.metrics: list[Tensor] = []
+        self.snapshots: list[dict[str, Tensor]] = []
         self.cpu_seconds = 0.0
 
     def _draws(self, offset: int) -> Draws:
@@ -146,7 +148,7 @@ class Trainer:
 
     def _one_step(self) -> None:
         for row in self.optimiser.param_groups:
-            row["lr"] = self.config.learning_rate * rate(self.step, self.config.steps)
+            row["lr"] = self.config.learning_rate * self._rate()
         batch = self.method.collect(self.policy, self.task, self.config.batch, self.draws)
         losses, info = self.method.loss(self.policy, self.task, batch)
         rows = self.task.blocks * self.config.batch
@@ -161,8 +163,34 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self.method.after_step(self.policy, self.step)
+        if self.config.snapshots and self.step % (self.config.steps // self.config.snapshots) == 0:
+            self._keep_snapshot()
         if self._is_logged:
             self._log(per_network.detach(), info)
+
+    def _rate(self) -> float:
+        """The learning rate's share: over the run, or over every cycle of the method."""
+        cycle = self.method.cycle
+        if not cycle:
+            return rate(self.step, self.config.steps)
+        return rate(self.step % cycle, min(cycle, self.config.steps))
+
+    def _snapshots_of(self, i: int) -> dict[str, Tensor]:
+        """Member i's snapshots, NUMBER.PARAMETER; empty without any."""
+        found: dict[str, Tensor] = {}
+        shell = copy.deepcopy(self.policy.student)
+        assert isinstance(shell, StackedMLP)
+        for number, snapshot in enumerate(self.snapshots, start=1):
+            shell.load_state_dict(snapshot)
+            member = shell.member(i).items()
+            found |= {f"{number:04d}.{k}": v.clone() for k, v in member}
+        return found
+
+    def _keep_snapshot(self) -> None:
+        """What the method samples from now: the old copy where there is one, else the student."""
+        model = self.policy.student if self.policy.old is None else self.policy.old
+        assert isinstance(model, StackedMLP)
+        self.snapshots.append({k: v.detach().clone() for k, v in model.state_dict().items()})
 
     def _log(self, losses: Tensor, info: Mapping[str, Tensor]) -> None:
         self.names = ["loss", *info]
@@ -197,6 +225,8 @@ class Trainer:
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"adam.{i}.{key}"] = torch.as_tensor(value)
         tensors |= {f"generator.{i}": state for i, state in enumerate(self.draws.states())}
+        for i, snapshot in enumerate(self.snapshots):
+            tensors |= {f"snapshot.{i}.{k}": v for k, v in snapshot.items()}
         tensors["cpu_seconds"] = torch.tensor(self.cpu_seconds, dtype=torch.float64)
         return {k: v.detach().clone() for k, v in tensors.items()}
 
@@ -213,6 +243,11 @@ class Trainer:
             }
         generators = _under("generator.", tensors)
         self.draws.restore([generators[str(i)] for i in range(len(generators))])
+        kept = sorted({int(k.split(".")[1]) for k in tensors if k.startswith("snapshot.")})
+        self.snapshots = [
+            {k: v.to(self.device) for k, v in _under(f"snapshot.{i}.", tensors).items()}
+            for i in kept
+        ]
         self.metrics = list(metrics)
         self.cpu_seconds = float(tensors["cpu_seconds"])
 
@@ -234,6 +269,7 @@ class Trainer:
             run.finish(
                 student.member(i),
                 rows,
+                self._snapshots_of(i),
                 device=device_name(self.device),
                 cpu_seconds=round(self.cpu_seconds / len(self.group.members), 3),
                 trained_beside=[c.digest for c in self.group.members],

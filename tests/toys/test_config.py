@@ -30,6 +30,7 @@ OTHER = {
     "learning_rate": 1e-3,
     "low_discrepancy": False,
     "fast_products": True,
+    "snapshots": 2,
 }
 
 

@@ -275,3 +275,63 @@ def test_a_loss_that_is_not_one_value_a_row_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(FlowMatching, "loss", summed)
     with pytest.raises(ValueError, match=r"loss of flow_matching has shape \(\): allowed is one"):
         trained(tmp_path, wanted)
+
+
+# --- networks kept along the way
+
+ONLINE = "nft:refresh_every=10,old_decay=0.5,pool=256"
+
+
+def test_snapshots_are_what_the_method_samples_from(tmp_path):
+    (config,) = configs(ONLINE, snapshots=3)
+    trained(tmp_path, [config])
+    run = Run(tmp_path, config)
+    kept = run.snapshots()
+    assert len(kept) == 3
+    assert all(kept[0].keys() == one.keys() == run.weights().keys() for one in kept)
+    assert not same_bits(kept[0], kept[1])
+    # The old copy is half the student and half what it was before.
+    for name, student in run.weights().items():
+        mean = 0.5 * kept[1][name] + 0.5 * student
+        assert FLOAT32.holds(kept[2][name], mean, scale=1.0)
+
+
+def test_without_an_old_copy_the_last_snapshot_is_the_student(tmp_path):
+    (config,) = configs("nft", snapshots=2)
+    trained(tmp_path, [config])
+    run = Run(tmp_path, config)
+    assert same_bits(run.snapshots()[-1], run.weights())
+
+
+def test_snapshots_and_pool_survive_a_stop(tmp_path):
+    wanted = configs(ONLINE, seeds=2, snapshots=3)
+    trained(tmp_path / "whole", wanted)
+    trained(tmp_path / "parts", [c for w in wanted if (c := w.base()) is not None])
+    stop_at(tmp_path / "parts", wanted, 17)
+    trained(tmp_path / "parts", wanted)
+    for config in wanted:
+        whole, parts = Run(tmp_path / "whole", config), Run(tmp_path / "parts", config)
+        assert same_bits(whole.weights(), parts.weights())
+        for one, other in zip(whole.snapshots(), parts.snapshots(), strict=True):
+            assert same_bits(one, other)
+
+
+def test_snapshots_are_asked_for(tmp_path):
+    (config,) = configs("flow_matching")
+    trained(tmp_path, [config])
+    with pytest.raises(ValueError, match="snapshots = 0"):
+        Run(tmp_path, config).snapshots()
+    for count in (7, 31, -1):
+        with pytest.raises(ValueError, match=f"snapshots = {count}"):
+            configs("flow_matching", snapshots=count)
+
+
+def test_the_rate_starts_again_with_every_cycle(tmp_path):
+    (config,) = configs(ONLINE)
+    trained(tmp_path, [c for c in [config.base()] if c is not None])
+    trainer = Trainer(Group(tmp_path, (config,)))
+    rates = []
+    for trainer.step in range(30):
+        rates.append(trainer._rate())
+    assert rates[:10] == rates[10:20] == rates[20:]
+    assert rates[:10] == [rate(step, 10) for step in range(10)]

@@ -76,7 +76,7 @@ PROFILES = {
     "fast": Profile("fast", {1: 4, 2: 1, 5: 1}, draws=100_000, cells=0),
     "default": Profile("default", {1: 24, 2: 6, 5: 4}, draws=400_000, cells=12),
     "thorough": Profile(
-        "thorough", {1: 700, 2: 200, 5: 100}, draws=2_000_000, cells=22, starts=200, steps=8
+        "thorough", {1: 700, 2: 200, 5: 100}, draws=2_000_000, cells=22, starts=200, steps=6
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from theory.wrappers import Exponential
 
 Normaliser = Literal["off", "x1", "velocity"]
 Mapping = Literal["identity", "released"]
+Anchor = Literal["base", "guided"]
 LEAST_WEIGHT = 1e-5
 CLIP, SPREAD, STD_FLOOR = 5.0, 10.0, 1e-4
 SAMPLING_STEPS = 20
@@ -50,11 +51,16 @@ class NFT(Method):
         fixed; of the x_1-prediction as in the released code, or of the velocity. Off in the note.
     reward_mapping: "released" maps raw rewards R to clip(A, -5, 5)/10 + 1/2,
         A = (R - mean over the prompt's rows) / (std over the batch + 1e-4), as the released code.
-    refresh_every: every so many steps the old copy follows the student,
+    refresh_every: every so many steps (an epoch) the old copy follows the student,
         old <- old_decay old + (1 - old_decay) student, and data come from the old copy; 0: never,
-        data come from the base.
+        data come from the base. The learning rate starts again with every epoch.
+    pool: samples a network drawn from the old copy once an epoch, and data drawn from them; 0:
+        fresh ones at every step.
+    kl_weight: of a penalty |v - v_ref|^2; the optimum is w mu* + (1 - w) v_ref with
+        w = nft_beta^2 / (nft_beta^2 + kl_weight), mu* the one without (theory/recursion/spec.py).
+    anchor: v_ref, the base, or the base under classifier-free guidance.
 
-    Source: Zheng et al. 2025 (DiffusionNFT), as liu (1) states it.
+    Source: Zheng et al. 2025 (DiffusionNFT), as liu (1) states it; anchors: zhu, last section.
     """
 
     nft_beta: float = 1.0
@@ -62,6 +68,9 @@ class NFT(Method):
     reward_mapping: Mapping = "identity"
     refresh_every: int = 0
     old_decay: float = 0.0
+    pool: int = 0
+    kl_weight: float = 0.0
+    anchor: Anchor = "base"
 
     name: ClassVar[str] = "nft"
     summary: ClassVar[str] = "DiffusionNFT: positive and negative branches about the old velocity"
@@ -75,6 +84,20 @@ class NFT(Method):
         check_finite("old_decay", self.old_decay)
         if not 0 <= self.old_decay < 1:
             raise ValueError(f"old_decay = {self.old_decay!r}: allowed are numbers in [0, 1)")
+        check_order("pool", self.pool, 0)
+        check_finite("kl_weight", self.kl_weight)
+        if self.kl_weight < 0:
+            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are numbers >= 0")
+        check_choice("anchor", self.anchor, get_args(Anchor))
+        for name, value, needs, other in (
+            ("pool", self.pool, "refresh_every", self.refresh_every),
+            ("anchor", self.anchor != "base", "kl_weight", self.kl_weight),
+        ):
+            if value and not other:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r} changes nothing here: allowed with "
+                    f"{needs} > 0"
+                )
 
     @property
     def rewards(self) -> RewardDomain:
@@ -84,13 +107,19 @@ class NFT(Method):
 
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
         reference = frozen_copy(student)
-        return Policy(student, reference, old=frozen_copy(student) if self.refresh_every else None)
+        policy = Policy(
+            student, reference, old=frozen_copy(student) if self.refresh_every else None
+        )
+        if self.pool:
+            like = draws.normal(self.pool, *task.event_shape)
+            policy.state = {"pool": torch.zeros_like(like), "fresh": torch.zeros(())}
+        return policy
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
         if policy.old is None:
             ends = task.endpoints(n, draws)
         else:
-            ends = task.endpoints_of(policy.old, n, draws, SAMPLING_STEPS)
+            ends = self._from_old(policy, task, n, draws)
         batch = endpoint_batch(task, ends)
         self.rewards.check_values(batch["r"], self.label)
         batch["r"] = REWARD_MAPPINGS[self.reward_mapping](task, batch["r"])
@@ -98,14 +127,38 @@ class NFT(Method):
         assert old is not None
         with torch.no_grad():
             batch["v_old"] = old(batch["x"], batch["t"], batch["cond"])
+            if self.kl_weight:
+                place = batch["x"], batch["t"], batch["cond"]
+                assert policy.reference is not None
+                guided = self.anchor == "guided"
+                batch["v_ref"] = (task.guided_velocity if guided else policy.reference)(*place)
         return batch
+
+    def _from_old(
+        self, policy: Policy, task: Task, n: int, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Endpoints with x_1 from the old copy, or from this epoch's pool of its samples."""
+        assert policy.old is not None
+        if not self.pool:
+            return task.endpoints_of(policy.old, n, draws, SAMPLING_STEPS)
+        if not bool(policy.state["fresh"]):
+            samples = task.endpoints_of(policy.old, self.pool, draws, SAMPLING_STEPS)[1]
+            policy.state["pool"].copy_(samples)
+            policy.state["fresh"].fill_(1.0)
+        which = (draws.uniform(n) * self.pool).long().clamp_max(self.pool - 1)
+        start = torch.arange(task.blocks, device=which.device).repeat_interleave(n) * self.pool
+        x1 = policy.state["pool"][start + which]
+        return draws.normal(n, *task.event_shape), x1, task.draw_times(n, draws), None
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         old, y, r = batch["v_old"], batch["y"], batch["r"]
         step = self.nft_beta * (policy.student(batch["x"], batch["t"], batch["cond"]) - old)
         positive = self._branch(task, batch, old + step - y)
         negative = self._branch(task, batch, old - step - y)
-        return r * positive + (1 - r) * negative, {"reward": r}
+        loss = r * positive + (1 - r) * negative
+        if self.kl_weight:
+            loss = loss + self.kl_weight * square(old + step / self.nft_beta - batch["v_ref"])
+        return loss, {"reward": r}
 
     def _branch(self, task: Task, batch: Batch, error: Tensor) -> Tensor:
         """One branch's squared error, normalised where that is switched on."""
@@ -122,19 +175,31 @@ class NFT(Method):
     def after_step(self, policy: Policy, step: int) -> None:
         if self.refresh_every and step % self.refresh_every == 0:
             follow(policy.old, policy.student, self.old_decay)
+            if self.pool:
+                policy.state["fresh"].zero_()
+
+    @property
+    def cycle(self) -> int:
+        return self.refresh_every
 
     # --- truth
 
     def scale(self, problem: Problem) -> float:
-        """The inverse temperature of the claimed target: 2/nft_beta in units of the mapped r."""
+        """The inverse temperature of the claimed target: 2/nft_beta in units of the mapped r, and
+        what the penalty leaves of it."""
         unit = 1.0
         if self.reward_mapping == "released":
             _, std = reward_moments(problem.base, problem.moments)
             unit = 1 / (SPREAD * (std + STD_FLOOR))
-        return 2 * unit / self.nft_beta
+        return 2 * unit * self.nft_beta / (self.nft_beta**2 + self.kl_weight)
+
+    def check_problem(self, problem: Problem) -> None:
+        super().check_problem(problem)
+        if self.anchor == "guided":
+            problem.guided_field  # noqa: B018  (refuses problems without guidance)
 
     def optimum(self, problem: Problem) -> Optimum | None:
-        if self.adaptive_normaliser != "off" or self.refresh_every:
+        if self.adaptive_normaliser != "off" or self.refresh_every or self.anchor == "guided":
             return None
         field = problem.cumulant_field(self.scale(problem), 1)
         if self.reward_mapping == "identity":
@@ -143,7 +208,9 @@ class NFT(Method):
             field, exact=False, note="batch statistics by their expectation, nothing clipped"
         )
 
-    def target(self, problem: Problem) -> Tilt:
+    def target(self, problem: Problem) -> Tilt | None:
+        if self.anchor == "guided":
+            return None  # the guided law has no closed form
         return problem.tilt(Exponential(self.scale(problem)))
 
 

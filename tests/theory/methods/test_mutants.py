@@ -35,7 +35,10 @@ DDPO_2D = "ddpo:kl_weight=0.4,steps=4,sigma_end=0.1"
 ADJOINT = "adjoint_matching:scale=2.5,steps=6,sigma_end=0.1"
 ADJOINT_2D = "adjoint_matching:scale=2.5,steps=4,sigma_end=0.1"
 
-NFT_LOSS = "return r * positive + (1 - r) * negative"
+NFT_LOSS = "loss = r * positive + (1 - r) * negative"
+NFT_SCALE = "return 2 * unit * self.nft_beta / (self.nft_beta**2 + self.kl_weight)"
+ANCHORED = "nft:nft_beta=0.5,kl_weight=0.4"
+NFT_ANCHOR = 'self.kl_weight * square(old + step / self.nft_beta - batch["v_ref"])'
 NFT_STEP = 'step = self.nft_beta * (policy.student(batch["x"], batch["t"], batch["cond"]) - old)'
 WFM_LOSS = 'return batch["weight"] * square(error)'
 REWARD = 'returns = batch["r"][:, None] - self.kl_weight * kl_to_come'
@@ -63,19 +66,24 @@ MUTANTS = {
                                                 '(batch["x"], 1 - batch["t"])\n'),
     # NFT
     "nft: r and 1 - r swapped": plain(NFT, LINE, NFT_LOSS,
-                                      "return (1 - r) * positive + r * negative"),
-    "nft: reward's sign": plain(NFT, LINE, NFT_LOSS, "return -r * positive + (1 + r) * negative"),
-    "nft: positive branch alone": plain(NFT, LINE, NFT_LOSS, "return r * positive"),
+                                      "loss = (1 - r) * positive + r * negative"),
+    "nft: reward's sign": plain(NFT, LINE, NFT_LOSS, "loss = -r * positive + (1 + r) * negative"),
+    "nft: positive branch alone": plain(NFT, LINE, NFT_LOSS, "loss = r * positive"),
     "nft: negative branch unweighted": plain(NFT, LINE, NFT_LOSS,
-                                             "return r * positive + negative"),
+                                             "loss = r * positive + negative"),
     "nft: r squared": plain(NFT, PLANE, NFT_LOSS,
-                            "return r**2 * positive + (1 - r**2) * negative", MANY),
+                            "loss = r**2 * positive + (1 - r**2) * negative", MANY),
     "nft: nft_beta dropped": plain(NFT, LINE, NFT_STEP, NFT_STEP.replace("self.nft_beta * ", "")),
     "nft: nft_beta squared": plain(NFT, LINE, NFT_STEP,
                                    NFT_STEP.replace("self.nft_beta", "self.nft_beta**2")),
     "nft: nft_beta divides": plain(NFT, LINE, NFT_STEP,
                                    NFT_STEP.replace("self.nft_beta", "(1 / self.nft_beta)")),
     "nft: no old velocity in the step": plain(NFT, LINE, NFT_STEP, NFT_STEP.replace(" - old", "")),
+    "nft: penalty dropped": plain(ANCHORED, LINE, f"loss + {NFT_ANCHOR}", "loss"),
+    "nft: penalty on the step times nft_beta": plain(
+        ANCHORED, LINE, NFT_ANCHOR, NFT_ANCHOR.replace("step / self.nft_beta", "step")),
+    "nft: penalty's sign": plain(
+        ANCHORED, LINE, f"loss + {NFT_ANCHOR}", f"loss - 0.1 * {NFT_ANCHOR}"),
     "nft: two positive branches": plain(NFT, LINE, "old - step - y", "old + step - y"),
     "nft: negative branch about zero": plain(NFT, LINE, "old - step - y", "-step - y"),
     "nft: old is the student": plain(
@@ -261,9 +269,11 @@ def test_detached_reward_is_refused_by_adjoint_matching():
 OPTIMA = {
     "nft: second order": plain(NFT, LINE, "cumulant_field(self.scale(problem), 1)",
                                "cumulant_field(self.scale(problem), 2)"),
-    "nft: 1/nft_beta": plain(NFT, LINE, "return 2 * unit / self.nft_beta",
-                             "return unit / self.nft_beta"),
-    "nft: without nft_beta": plain(NFT, LINE, "return 2 * unit / self.nft_beta", "return 2 * unit"),
+    "nft: 1/nft_beta": plain(NFT, LINE, NFT_SCALE,
+                             NFT_SCALE.replace("2 * unit", "unit")),
+    "nft: penalty left out of the optimum": plain(
+        ANCHORED, LINE, " + self.kl_weight)", ")"),
+    "nft: without nft_beta": plain(NFT, LINE, NFT_SCALE, "return 2 * unit"),
     "nft: the tilt": plain(NFT, LINE, "field = problem.cumulant_field(self.scale(problem), 1)",
                            "field = problem.tilted_field(Exponential(self.scale(problem)))"),
     "tm: explicit is said to be exact": plain(

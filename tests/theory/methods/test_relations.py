@@ -482,6 +482,44 @@ def test_old_copy_follows_every_so_many_steps():
     assert torch.equal(policy.old.theta, policy.student.theta)
 
 
+def test_pool_is_drawn_once_an_epoch():
+    method = NFT(refresh_every=2, pool=16)
+    _, task, policy = collected(method, NOTE, n=8)
+    pool = policy.state["pool"].clone()
+    draws = Draws.seeded([5], DOUBLE)
+    batch = method.collect(policy, task, 64, draws)
+    assert torch.equal(policy.state["pool"], pool)  # the same epoch, the same pool
+    x1 = batch["x"] + (1 - batch["t"])[:, None] * batch["y"]
+    gaps = (x1[:, None, 0] - pool[None, :, 0]).abs().amin(1)
+    assert ALGEBRA.holds(gaps, torch.zeros_like(gaps), scale=1.0)
+    assert len({int((x - pool[:, 0]).abs().argmin()) for x in x1[:, 0]}) > 8
+    policy.student.theta.data.fill_(1.0)
+    method.after_step(policy, 2)
+    method.collect(policy, task, 8, draws)
+    assert not torch.equal(policy.state["pool"], pool)
+
+
+def test_anchor_may_be_the_guided_reference():
+    problem = load_problem("guided_1d")
+    for anchor, reference in (("base", problem.base_field), ("guided", problem.guided_field)):
+        batch, _, _ = collected(NFT(kl_weight=0.5, anchor=anchor), problem, n=8)
+        x, t = batch["x"].to(torch.float64), batch["t"].to(torch.float64)
+        assert ALGEBRA.holds(batch["v_ref"], reference(x, t), scale=1.0)
+    assert NFT(kl_weight=0.5, anchor="guided").optimum(problem) is None
+    assert NFT(kl_weight=0.5, anchor="guided").target(problem) is None
+    with pytest.raises(ValueError, match=r"no guidance: allowed are problems with a \[guidance\]"):
+        NFT(kl_weight=0.5, anchor="guided").check_problem(NOTE)
+
+
+def test_options_that_would_change_nothing():
+    with pytest.raises(ValueError, match="pool = 5 changes nothing"):
+        NFT(pool=5)
+    with pytest.raises(ValueError, match="anchor = 'guided' changes nothing"):
+        NFT(anchor="guided")
+    with pytest.raises(ValueError, match=r"kl_weight = -0\.1: allowed are numbers >= 0"):
+        NFT(kl_weight=-0.1)
+
+
 def test_without_refresh_there_is_no_old_copy():
     method = NFT()
     batch, _, policy = collected(method, NOTE, n=8)

@@ -32,6 +32,7 @@ EVERYWHERE = [
 ON_BUMPS = [
     "nft:nft_beta=0.5",
     "nft:nft_beta=2",
+    "nft:nft_beta=0.7,kl_weight=0.6",
     "nft:reward_mapping=released",
     "nft:adaptive_normaliser=x1",
     "nft:adaptive_normaliser=velocity,refresh_every=3,old_decay=0.5",

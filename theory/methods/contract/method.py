@@ -250,6 +250,12 @@ class Method(ABC):
         self.target(problem)
 
     @property
+    def cycle(self) -> int:
+        """Steps after which the objective changes (an old copy moves), where the learning rate
+        starts again; 0: never."""
+        return 0
+
+    @property
     def states_per_row(self) -> int:
         """States that the student sees for one row of a batch: a chain's steps, else 1."""
         return 1

@@ -65,6 +65,17 @@ class Task(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not know its base's exact velocity")
 
+    def guided_velocity(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        """The pretrained model's velocity under classifier-free guidance.
+
+        Raises:
+            NotImplementedError: this task has no guidance.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no guided velocity; methods that anchor to one cannot run "
+            "on it"
+        )
+
     # --- draws that most methods need
 
     def draw_times(self, n: int, draws: Draws) -> Tensor:
@@ -205,6 +216,12 @@ class ProblemTask(Task):
     def base_velocity(self, x: Tensor, t: Tensor) -> Tensor:
         def answer(problem: Problem, rows: Tensor) -> Tensor:
             return problem.base_field.evaluate(rows[:, :-1], rows[:, -1])
+
+        return self._by_problem(torch.cat([x, t[:, None]], -1), answer)
+
+    def guided_velocity(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        def answer(problem: Problem, rows: Tensor) -> Tensor:
+            return problem.guided_field(rows[:, :-1].contiguous(), rows[:, -1])
 
         return self._by_problem(torch.cat([x, t[:, None]], -1), answer)
 
