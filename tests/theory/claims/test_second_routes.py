@@ -45,7 +45,7 @@ NUMBERS = {
     "alpha", "sigma", "dalpha", "dsigma",
     "frame", "plane_dim", "region", "log_joint", "T", "sum", "max",
 }  # fmt: skip
-BY_NAME = (getattr, vars, eval, exec, globals, locals, __import__)
+BY_NAME = (vars, eval, exec, globals, locals, __import__)
 FIRST = ("problem", "family", "point", "spread", "route_path")
 PARTS = [
     pytest.param(part, route, id=f"{claim.id}-{part.name}-{name}")
@@ -65,6 +65,14 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _codes(constant)
+
+
+def _texts(code: CodeType) -> set[str]:
+    """Every text that could be an attribute's name: what a getattr could look up."""
+    constants = [c for inner in _codes(code) for c in inner.co_consts]
+    flat = [c for part in constants for c in (part if isinstance(part, tuple) else (part,))]
+    names = {inner.co_qualname for inner in _codes(code)}
+    return {c for c in flat if isinstance(c, str) and c.isidentifier()} - names
 
 
 def _top(name: str) -> str:
@@ -118,6 +126,11 @@ def offences(route: Any) -> set[str]:
             for kind, what in _names(value):
                 if kind == "import":
                     found.add(f"import of {what} inside {value.__qualname__}")
+                elif what is getattr:
+                    found |= {
+                        f"attribute {name} by its name in {value.__qualname__}"
+                        for name in _texts(value.__code__) - NUMBERS
+                    }
                 elif kind == "attribute":
                     if what not in NUMBERS:
                         found.add(f"attribute {what} in {value.__qualname__}")
