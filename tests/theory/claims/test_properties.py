@@ -35,8 +35,8 @@ from theory.tolerances import QUADRATURE
 THOROUGH = os.environ.get("PLUMBLINE_PROFILE") == "thorough"
 ROWS = {claim.id: claim for claim in all_claims()}
 # Examples of a row on the line and off it, shared by its parts; slow second routes get fewer.
-LINE, OFF_LINE = (940, 60) if THOROUGH else (36, 2)
-SLOW = {} if THOROUGH else {"Z1": 10}
+LINE, OFF_LINE = (940, 60) if THOROUGH else (22, 1)
+SLOW = {} if THOROUGH else {"Z1": 5}
 
 
 def parts_of(*rows: str) -> list[Any]:
