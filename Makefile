@@ -50,6 +50,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 figures: $(STAMP) ## train the networks, regenerate every figure with its numbers, compare
 	$(PY) -m toys train --preset figures --out $(RUNS)
+	$(PY) -m toys train --preset online --out $(RUNS)
 	$(PY) -m toys compare --preset figures --out $(RUNS) --no-picture --check
 	$(PY) -m figures make --setting $(SETTING) --out $(OUT) --runs $(RUNS)
 

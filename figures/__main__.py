@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -19,7 +21,7 @@ from rich.table import Table
 from figures import reference
 from figures.fresh import ENDINGS, stamp, up_to_date, write_stamp
 from figures.result import SETTINGS, Result
-from figures.trained import Shown, load
+from figures.trained import load, load_online
 from theory.checks import check_choice
 from theory.draw import save
 
@@ -29,14 +31,13 @@ FIGURES = {
     "order_of_error": "error of field and law against a, with slopes, orders 1 (NFT) to 4",
     "nearest_target": "the target nearest to NFT's law, as a map over two parameters",
     "trained_vs_exact": "every method, trained: draws over the exact law of its optimum",
+    "reward_hacking": "online NFT over epochs: hard copy, EMA, anchored; exact and trained",
     "error_budget": "the parts of every trained network's error: bias, learning, sampling",
 }
 # Figures that show trained networks: all of it, or over exact laws that stand by themselves.
 TRAINED_ONLY = {"trained_vs_exact", "error_budget"}
 TRAINED_TOO = {"figure1", "figure2"}
-
-
-Trained = dict[str, Shown]
+ONLINE = {"reward_hacking"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,10 +124,13 @@ def _make(names: Sequence[str], options: argparse.Namespace) -> int:
     shows_trained = bool((TRAINED_ONLY | TRAINED_TOO) & set(names)) and not options.exact
     try:
         trained = load(options.runs) if shows_trained else None
+        shows_online = bool(ONLINE & set(names)) and not options.exact
+        online = load_online(options.runs) if shows_online else None
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    stamps = {name: _stamp(name, options, trained) for name in names}
+    shown = {name: online if name in ONLINE else trained for name in names}
+    stamps = {name: _stamp(name, options, shown[name]) for name in names}
     summary = []
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True,
                   disable=not console.is_terminal) as progress:  # fmt: skip
@@ -137,7 +141,7 @@ def _make(names: Sequence[str], options: argparse.Namespace) -> int:
             if not options.force and not options.update:
                 fresh = not up_to_date(options.out, name, stamps[name])
             if fresh:
-                result = _result(name, options, trained)
+                result = _result(name, options, shown[name])
                 save(result.figure, options.out, name)
                 reference.write(options.out, name, result.as_json())
                 if options.update:
@@ -164,15 +168,18 @@ def _make(names: Sequence[str], options: argparse.Namespace) -> int:
     return 1 if any(row["wrong"] for row in summary) else 0
 
 
-def _result(name: str, options: argparse.Namespace, trained: Trained | None) -> Result:
+def _result(name: str, options: argparse.Namespace, trained: Any) -> Result:
     module = import_module(f"figures.{name}")
-    if name in TRAINED_ONLY | TRAINED_TOO:
+    if name in TRAINED_ONLY | TRAINED_TOO | ONLINE:
         return module.make(options.setting, trained)
     return module.make(options.setting)
 
 
-def _stamp(name: str, options: argparse.Namespace, trained: Trained | None) -> str:
+def _stamp(name: str, options: argparse.Namespace, trained: Any) -> str:
     """Everything that the figure's files depend on, as one digest."""
+    if name in ONLINE:
+        laws = [hashlib.sha256(t.densities.tobytes()).hexdigest() for t in (trained or {}).values()]
+        return stamp(options.setting, *laws)
     shown = (trained or {}) if name in TRAINED_ONLY | TRAINED_TOO else {}
     runs = [t.result["digest"] + t.result["key"] for t in shown.values()]
     return stamp(options.setting, *runs)

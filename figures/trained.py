@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from toys.evaluate import Sampling, curves, kept
-from toys.presets import figures
+from toys.online import Trajectory, trajectory
+from toys.presets import figures, online
 from toys.runs import Run
 
 KEYS = (
@@ -53,5 +56,31 @@ def load(runs: Path) -> dict[str, Shown]:
             "code: allowed is the folder that `python -m toys train --preset figures` and "
             "`python -m toys compare --preset figures` filled (`make figures` does all), or "
             "--exact for the exact laws alone"
+        )
+    return found
+
+
+# Where the laws of networks trained online are found.
+ONLINE_AXIS = np.linspace(-5.0, 5.0, 401)
+
+
+def load_online(runs: Path) -> dict[str, Trajectory]:
+    """What the preset `online` sampled after every epoch, by method label.
+
+    Raises:
+        ValueError: one is not trained by this code yet; says which command does it.
+    """
+    found, missing = {}, []
+    for config in online():
+        run = Run(runs, config)
+        if run.is_finished:
+            found[config.method_label] = trajectory(run, ONLINE_AXIS)
+        else:
+            missing.append(config.method_label)
+    if missing:
+        raise ValueError(
+            f"--runs = {str(runs)!r} lacks {', '.join(missing)}, trained by this code: allowed is "
+            "the folder that `python -m toys train --preset online` filled (`make figures` does "
+            "all), or --exact for the exact laws alone"
         )
     return found

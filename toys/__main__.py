@@ -70,7 +70,10 @@ def _selection(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--problem", action="append", help="a name or a .toml file; repeatable")
     command.add_argument("--seeds", type=int, default=1, help="seeds 0 .. SEEDS-1 (%(default)s)")
-    command.add_argument("--preset", help="figures, or toys: every method on the named problems")
+    command.add_argument(
+        "--preset",
+        help="figures, online (NFT over epochs), or toys: every method on the named problems",
+    )
     command.add_argument("--width", type=int, default=WIDTH, help="hidden units (%(default)s)")
     command.add_argument("--depth", type=int, default=DEPTH, help="hidden layers (%(default)s)")
     command.add_argument("--steps", type=int, default=0, help="optimiser steps (the method's)")

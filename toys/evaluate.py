@@ -194,12 +194,16 @@ def curves(run: Run) -> dict[str, Tensor]:
 
 def evaluation_key(sampling: Sampling) -> str:
     """Names the sampling and the code that evaluates."""
-    return f"{sampling.steps}-{sampling.n}-{_code()}"
+    return f"{sampling.steps}-{sampling.n}-{code_key()}"
 
 
 @cache
-def _code() -> str:
+def code_key() -> str:
+    """Names the code that finds laws of networks."""
     files = sorted(Path(theory.__path__[0]).rglob("*.py"))
-    files += [Path(toys.__path__[0]) / name for name in ("evaluate.py", "laws.py", "networks.py")]
+    files += [
+        Path(toys.__path__[0]) / name
+        for name in ("evaluate.py", "laws.py", "networks.py", "online.py")
+    ]
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ launching small kernels and in Adam; `python -m toys bench` measures what stacki
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -51,7 +51,7 @@ class StackedMLP(nn.Module):
         """The parameters of one network, without the block axis, on the CPU."""
         return {k: v[block].detach().cpu().contiguous() for k, v in self.state_dict().items()}
 
-    def load_members(self, members: list[Mapping[str, Tensor]]) -> None:
+    def load_members(self, members: Sequence[Mapping[str, Tensor]]) -> None:
         """Set every block from parameters as `member` gives them."""
         stacked = {k: torch.stack([m[k] for m in members]) for k in members[0]}
         self.load_state_dict(stacked)

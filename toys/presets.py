@@ -50,4 +50,31 @@ def toys() -> list[RunConfig]:
     return found
 
 
-PRESETS = {"figures": figures, "toys": toys}
+ONLINE_PROBLEM = "guided_1d"
+ONLINE_BETA, ONLINE_EPOCHS, EPOCH_STEPS = 2.0, 24, 100
+# Options of online NFT beside nft_beta; a penalty kl pulls towards a total tilt of 2 nft_beta / kl.
+ONLINE = {
+    "hard copy": "",
+    "EMA 0.75": "old_decay=0.75",
+    "anchored, tilt 2": "kl_weight=2",
+    "anchored, tilt 8": "kl_weight=0.5",
+    "anchored to guided, tilt 8": "kl_weight=0.5,anchor=guided",
+}
+
+
+def online() -> list[RunConfig]:
+    """Online NFT over epochs in five ways, a network kept after each (figure reward_hacking)."""
+    found = []
+    for text in ONLINE.values():
+        options = f"nft_beta={ONLINE_BETA:g},refresh_every={EPOCH_STEPS},pool=4096"
+        method = f"nft:{options},{text}" if text else f"nft:{options}"
+        found.append(
+            RunConfig.checked(
+                method=method, problem=ONLINE_PROBLEM, steps=ONLINE_EPOCHS * EPOCH_STEPS,
+                batch=1024, snapshots=ONLINE_EPOCHS,
+            )
+        )  # fmt: skip
+    return found
+
+
+PRESETS = {"figures": figures, "toys": toys, "online": online}

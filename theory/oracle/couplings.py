@@ -15,7 +15,7 @@ from theory.oracle.law import Density, Law
 from theory.oracle.stencils import radius_for, shifted, slope, steps
 
 # log gamma^a has singularities of its own in a, that no difference over y shows.
-LARGEST = 1 / 16
+LARGEST = 1 / 64
 LogJoint = Callable[[Array, Array], Array]  # x_0 (n, d), x_1 (n, d) -> (n,)
 
 

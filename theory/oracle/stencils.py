@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theory.oracle.integrate import Array, Function
+from theory.oracle.integrate import Array, Function, mesh
 from theory.oracle.law import Law
 
 PAIRS = 6
@@ -43,11 +43,17 @@ def slope(values: Array, radius: float) -> Array:
 
 
 def _cloud(law: Law) -> tuple[Array, Array]:
-    """Points around every mode of the law, (n, d), and how far log|h| is below its peak there."""
-    d = len(law.x)
+    """Points around every mode of the law and all over its region, (n, d), and how far log|h| is
+    below its peak there. Without the region, an exponent that is flat around the peak and large
+    elsewhere would pass for mild."""
+    d, region = len(law.x), law.density.region
     arms = np.array([s for s in np.ndindex(*[3] * d) if any(c != 1 for c in s)]) - 1.0
     around = np.concatenate([np.zeros((1, d)), arms, 2 * arms, 4 * arms])
-    y = np.concatenate([c.centre + around @ c.frame.T for c in law.charts])
+    side = 129 if d == 1 else 25
+    all_over = mesh(
+        [np.linspace(a, b, side) for a, b in zip(region.lower, region.upper, strict=True)]
+    )
+    y = np.concatenate([*(c.centre + around @ c.frame.T for c in law.charts), all_over])
     return y, law.charts[0].log_peak - law.log_h(y)
 
 
