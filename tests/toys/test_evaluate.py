@@ -276,7 +276,7 @@ def test_results_are_measured_once(done, results, monkeypatch):
     assert compare(out, wanted[::-1], FEW, processes=1) == results[::-1]
     with pytest.raises(AssertionError, match="measured again"):
         compare(out, wanted[:1], Sampling(n=2001), processes=1)
-    monkeypatch.setattr(evaluate_module, "_code", lambda: "other code")
+    monkeypatch.setattr(evaluate_module, "code_key", lambda: "other code")
     with pytest.raises(AssertionError, match="measured again"):
         compare(out, wanted[:1], FEW, processes=1)
 

@@ -52,12 +52,12 @@ def log_ratio_errors(problem: Problem, scales: Array, points: Tensor, order: int
     return np.asarray((gap**2).mean(-1).sqrt())
 
 
-def field_errors(problem: Problem, scales: Array, order: int = 1) -> Array:
-    """RMS over draws of X_t and over t of |v_order - v^a|, one a scale."""
+def field_errors(problem: Problem, scales: Array, order: int = 1, stretch: float = 1.0) -> Array:
+    """RMS over draws of X_t and over t of |v_order - v^a|, one a scale; v_order at stretch a."""
     a = torch.as_tensor(scales)
     generator = torch.Generator().manual_seed(5)
     tilts = exponential_tilts(problem, a)
-    field = problem.cumulant_field(a, order)
+    field = problem.cumulant_field(stretch * a, order)
     square = torch.zeros(len(scales), dtype=torch.float64)
     times = (0.1, 0.3, 0.5, 0.7, 0.9)
     for t in times:

@@ -52,6 +52,11 @@ class Finding:
     def __post_init__(self) -> None:
         check_choice("role", self.role, get_args(Role))
         check_choice("kind", self.kind, get_args(Kind))
+        if (self.kind == "order") != (self.order is not None):
+            raise ValueError(
+                f"order = {self.order!r} for kind {self.kind!r}: allowed is a whole number for "
+                "kind 'order', None for the others"
+            )
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Region:
 
     def share(self, bound: float) -> float:
         """The share of the map, where it was computed, with an error below the bound."""
-        known = self.errors[np.isfinite(self.errors)]
+        known = self.errors[~np.isnan(self.errors)]
         return float((known < bound).mean())
 
     def limits(self, bound: float) -> list[float]:

@@ -95,7 +95,7 @@ def mutants(rows: Sequence[Row]) -> tuple[int, int]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return _text(text).replace("\n", " ")
 
 
 def markdown(ledger: dict[str, Any]) -> str:
@@ -121,9 +121,8 @@ def markdown(ledger: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for row in rows:
-        cells = (f"[{row['id']}](#{row['id'].lower()})", row["source"], f"**{row['verdict']}**",
-                 headline(row))  # fmt: skip
-        lines.append("| " + " | ".join(_cell(c) for c in cells) + " |")
+        link, source, measured = row["id"].lower(), _cell(row["source"]), _cell(headline(row))
+        lines.append(f"| [{row['id']}](#{link}) | {source} | **{row['verdict']}** | {measured} |")
     for row in rows:
         lines += ["", *_section(row)]
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ import torch
 
 from theory.checks import check_choice
 from theory.claims import liu, zhu
-from theory.claims.ledger import PROFILES, Claim, Context, Profile, Result
+from theory.claims.ledger import Claim, Context, Profile, Result
 from theory.claims.worst import recorded
 
 SOURCES = {"liu": liu.ROWS, "zhu": zhu.ROWS}
@@ -63,9 +63,9 @@ def measure(claim: Claim, profile: Profile) -> Result:
     return Result(claim, findings, time.process_time() - start, region)
 
 
-def _measure_by_id(name: str, profile: str) -> tuple[str, Result]:
+def _measure_by_id(name: str, profile: Profile) -> tuple[str, Result]:
     (claim,) = select([name])
-    result = measure(claim, PROFILES[profile])
+    result = measure(claim, profile)
     # Claims hold functions, which do not travel between processes.
     return name, replace(result, claim=_EMPTY)
 
@@ -104,7 +104,7 @@ def _as_they_come(claims: Sequence[Claim], profile: Profile, processes: int) -> 
         return
     order = sorted(by_id, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_one_thread) as pool:
-        futures = {pool.submit(_measure_by_id, name, profile.name): name for name in order}
+        futures = {pool.submit(_measure_by_id, name, profile): name for name in order}
         for future in as_completed(futures):
             try:
                 name, result = future.result()
