@@ -79,7 +79,7 @@ class Profile:
 
 PROFILES = {
     "fast": Profile("fast", {1: 4, 2: 1, 5: 1}, draws=100_000, cells=0),
-    "default": Profile("default", {1: 24, 2: 6, 5: 4}, draws=400_000, cells=12),
+    "default": Profile("default", {1: 16, 2: 3, 5: 2}, draws=400_000, cells=12),
     "thorough": Profile(
         "thorough", {1: 700, 2: 200, 5: 100}, draws=2_000_000, cells=22, starts=200, steps=6
     ),

@@ -316,7 +316,7 @@ ROWS: tuple[Claim, ...] = (
         "The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta_t |grad log p_t(x|c)/p_t(x)|² "
         "dt), not p(x|c)^(1+w) p(x)^-w; the two agree where p(x|c) and p(x) are Gaussians of one "
         "covariance.",
-        zhu_laws.Z10_PARTS,
+        (zhu_limits.OTHER_ANCHOR, *zhu_laws.Z10_PARTS),
         zhu_laws.guidance_region,
     ),
     Claim(

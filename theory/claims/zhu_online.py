@@ -22,6 +22,7 @@ from theory.recursion import Recursion, Trajectory, carry
 from theory.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.wrappers import Exponential
 
+MORE = [2, 4, 8, 16, 32, 64, 128, 200]  # epochs of the thorough profile: two decades
 TOTAL = 2.0  # the sum of 2/beta over the epochs, where steps are made smaller
 LOG_SIZE = 12.0  # log-ratios are averaged where the law lies within e^-12 of its peak
 
@@ -86,7 +87,7 @@ def frozen_is_the_tilt(context: Context) -> Finding:
     for name in names:
         problem = load_problem(name)
         lam = problem.scale / 2
-        for k in (1, 4) if context.profile.name == "fast" else (1, 2, 4):
+        for k in (1, 4):
             p, q = (make(problem, k * lam) for make in (nft_density, tilt_density))
             found[f"{name}, K = {k}, 2/beta = {lam:g}"] = float(
                 0.5 * np.trapezoid(np.abs(p - q), np.linspace(-9.0, 9.0, len(p)))
@@ -125,7 +126,13 @@ def small_steps(mode: str) -> Callable[[Context], Finding]:
     def part(context: Context) -> Finding:
         fast = context.profile.name == "fast"
         names = ("note_1d",) if fast else ("note_1d", UNBOUNDED if mode == "refit" else "bumps_1d")
-        counts = [1, 2, 3, 4, 5, 6] if fast else [2, 4, 8, 16, 32, 64, 128]
+        counts = (
+            [1, 2, 3, 4, 5, 6]
+            if fast
+            else MORE
+            if context.profile.starts
+            else [2, 3, 4, 6, 8, 16, 32]
+        )
         slopes: dict[str, Slope] = {}
         errors: dict[str, list[float]] = {}
         for name in names:
@@ -193,10 +200,10 @@ Z5_PARTS = (
 def epochs_region(cells: int) -> Region:
     """TV of the law after K refit epochs to p^0 exp(K lambda r)/Z, over lambda and K."""
     problem = load_problem("note_1d")
-    lams, counts = np.geomspace(0.05, 1.0, cells), np.arange(1, cells + 1)
-    errors = np.empty((cells, cells))
+    lams, counts = np.geomspace(0.05, 1.0, max(cells // 2, 5)), np.arange(1, cells + 1)
+    errors = np.empty((len(lams), cells))
     for i, lam in enumerate(lams):
-        run = carry(problem, Recursion(2 / float(lam)), cells, grid=480)
+        run = carry(problem, Recursion(2 / float(lam)), cells, grid=40 * cells)
         axis = run.axes[0]
         points = torch.as_tensor(axis)[:, None]
         for k in counts:
@@ -216,8 +223,8 @@ def averaged_velocities(context: Context) -> Finding:
     modes = (
         ("refit", "student") if context.profile.name == "fast" else ("frozen", "refit", "student")
     )
-    names = ("note_1d",) if context.profile.name == "fast" else ("note_1d", "quadratic_1d")
-    epochs, beta = 3, 1.0
+    names = ("note_1d",) if context.profile.name == "fast" else ("note_1d", "bumps_1d")
+    epochs, beta = 3, 2.0
     worst, where, killed = 0.0, "", False
     for name in names:
         problem = load_problem(name)
