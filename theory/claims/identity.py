@@ -69,7 +69,7 @@ class Identity(Generic[S]):
             self.domain.draw(d, context.seed + i)
             for d, count in context.profile.problems.items()
             if d in self.dims
-            for i in range(max(1, math.ceil(self.share * count)))
+            for i in range(round(self.share * count) or (d == min(self.dims)))
         ]
         settings += [self.domain.unpack(r) for r in context.recorded]
         compared = [self.compare(s) for s in settings]

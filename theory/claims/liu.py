@@ -121,7 +121,7 @@ L1_PARTS = (
         _l1_perturbation(1),
         {"2/beta for 2": lambda s: guided(s, 2 / s.nft_beta), "v*-": lambda s: guided(s, -2.0)},
         lambda s: 1.0 + 2 * s.spread,
-        share=0.5,
+        share=0.4,
     ),
     Identity(
         "v*- = v0 - 2 m_t (vhat - v0)",
@@ -130,7 +130,7 @@ L1_PARTS = (
         _l1_perturbation(-1),
         {"v*+": lambda s: guided(s, 2.0)},
         lambda s: 1.0 + 2 * s.spread,
-        share=0.5,
+        share=0.4,
     ),
 )
 
@@ -196,7 +196,7 @@ def coupling_parts(dependent: bool) -> tuple[Identity[CouplingSetting], ...]:
                     s.family.velocity_slope(s.point, s.t, 0.0 if s.a else 0.3)
                 ),
             },
-            share=0.5,
+            share=0.4,
         ),
     )
 
@@ -233,7 +233,7 @@ L5_PARTS = (
             ),
         },
         lambda s: s.spread,
-        share=0.5,
+        share=0.4,
         sampled=lambda s, n, rng: importance.covariance(s.case, s.x, s.at, n, rng),
     ),
 )
@@ -269,6 +269,7 @@ def _three_forms(name: str, factor: Callable[[Setting], float]) -> tuple[Identit
             lambda s: _guided_by_quadrature(s, factor(s)),
             wrong,
             size,
+            share=0.4,
         ),
         Identity(
             f"{name}: the field that Problem states against Cov(r, X_1 - X_0)",
@@ -280,6 +281,7 @@ def _three_forms(name: str, factor: Callable[[Setting], float]) -> tuple[Identit
             ),
             wrong,
             size,
+            share=0.4,
         ),
     )
 
@@ -385,7 +387,7 @@ def _weighted(index: int) -> Identity[Setting]:
             ),
             "the base's velocity": base_velocity,
         },
-        share=0.6,
+        share=1.0 if index == 0 else 0.4,
         sampled=lambda s, n, rng: importance.velocity(s.case, s.x, s.at, n, rng, plain(s)),
         full_rank_kinds=("bumps",) if index == 1 else ("linear", "quadratic", "bumps"),
     )

@@ -11,7 +11,7 @@ import torch
 
 from theory.claims import zhu_laws, zhu_limits, zhu_online
 from theory.claims.identity import Identity
-from theory.claims.ledger import Claim, Context, Finding, number
+from theory.claims.ledger import Claim, Context, Finding, extra, number
 from theory.claims.region import Region
 from theory.claims.settings import Problems, Setting
 from theory.gaussians import GaussianSum
@@ -95,6 +95,7 @@ def _guidance_size(s: Setting) -> float:
     return s.spread * (abs(at.dalpha) + abs(at.dsigma))
 
 
+@extra
 def smallest_counterexample(context: Context) -> Finding:
     """One Gaussian, one bump, t = 1/2, nft_beta = 1: the factor is 1, printed is 2."""
     base = GaussianSum.mixture([1.0], [[0.0]], stds=[1.0])

@@ -10,7 +10,7 @@ from scipy.special import ndtr
 
 from theory.claims.atom_settings import Atoms, AtomSetting
 from theory.claims.identity import Identity
-from theory.claims.ledger import Context, Finding, number
+from theory.claims.ledger import Context, Finding, extra, number
 from theory.claims.order import fit_slope
 from theory.claims.region import Region
 from theory.oracle import Region as Box
@@ -87,6 +87,7 @@ def isolated_maxima(context: Context) -> Finding:
     )  # fmt: skip
 
 
+@extra
 def laplace_weights(context: Context) -> Finding:
     """What holds instead: the limit has p(x_i) / sqrt(det(-Hess r)), reached like 1/(K lambda)."""
     strengths = np.geomspace(1e2, 1e4, 9)

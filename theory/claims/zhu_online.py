@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from theory.claims.identity import Identity
-from theory.claims.ledger import Context, Finding, number
+from theory.claims.ledger import Context, Finding, extra, number
 from theory.claims.order import Slope, fit_slope
 from theory.claims.region import Region
 from theory.claims.settings import Problems, Setting
@@ -123,6 +123,7 @@ def recursion_in_the_gaussian_case(context: Context) -> Finding:
 def small_steps(mode: str) -> Callable[[Context], Finding]:
     """At a fixed total K lambda the law tends to the exact tilt as lambda falls: its order."""
 
+    @extra
     def part(context: Context) -> Finding:
         fast = context.profile.name == "fast"
         names = ("note_1d",) if fast else ("note_1d", UNBOUNDED if mode == "refit" else "bumps_1d")
@@ -169,6 +170,7 @@ def _frozen_does_not_shrink() -> bool:
     return abs(gaps[0] - gaps[1]) <= QUADRATURE.rtol * gaps[0] + QUADRATURE.rtol
 
 
+@extra
 def student_outside_unit_interval(context: Context) -> Finding:
     """Where m_t < 1/2 the student's own error (v_old - u) grows every epoch."""
     problem = load_problem(UNBOUNDED)
@@ -311,6 +313,7 @@ def averaged_parameters(context: Context) -> Finding:
     )  # fmt: skip
 
 
+@extra
 def ema_is_nearer(context: Context) -> Finding:
     """At the same total tilt, many small steps (EMA) lie nearer to the exact tilt."""
     problem = load_problem("note_1d")
