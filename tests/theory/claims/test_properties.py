@@ -129,7 +129,7 @@ def test_two_penalties(row, part):
     examine(row, part)
 
 
-@pytest.mark.parametrize(("row", "part"), parts_of("Z9"))
+@pytest.mark.parametrize(("row", "part"), parts_of("Z9", "Z10"))
 def test_two_penalties_iterated(row, part):
     examine(row, part)
 
