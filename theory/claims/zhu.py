@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.claims import zhu_laws, zhu_limits, zhu_online
+from theory.claims import zhu_guidance, zhu_laws, zhu_limits, zhu_online
 from theory.claims.identity import Identity
 from theory.claims.ledger import Claim, Context, Finding, extra, number
 from theory.claims.region import Region
@@ -317,8 +317,8 @@ ROWS: tuple[Claim, ...] = (
         "The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta_t |grad log p_t(x|c)/p_t(x)|² "
         "dt), not p(x|c)^(1+w) p(x)^-w; the two agree where p(x|c) and p(x) are Gaussians of one "
         "covariance.",
-        (zhu_limits.OTHER_ANCHOR, *zhu_laws.Z10_PARTS),
-        zhu_laws.guidance_region,
+        (zhu_limits.OTHER_ANCHOR, *zhu_guidance.Z10_PARTS),
+        zhu_guidance.guidance_region,
     ),
     Claim(
         "Z11",

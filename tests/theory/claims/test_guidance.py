@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers import LINE, LINE_B, PLANE, PLANE_B, points, tensor
-from theory.claims.zhu_laws import ALIKE, MIXED, Classes
+from theory.claims.zhu_guidance import ALIKE, MIXED, Classes
 from theory.fields import MixtureField
 from theory.gaussians import GaussianSum
 from theory.guidance import GuidedField

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import seeds
 from theory import paths
-from theory.claims import liu, zhu, zhu_laws, zhu_limits
+from theory.claims import liu, zhu, zhu_guidance, zhu_limits
 from theory.claims.identity import Identity
 from theory.claims.ledger import PROFILES
 from theory.claims.run import all_claims
@@ -436,13 +436,13 @@ def test_first_route_without_a_number_fails():
 
 def guided_gap(weight: float = 1.5) -> float:
     """log-density of the guided sampler by theory, against scipy on sums over a grid."""
-    one, other = (flow.LineField(zhu_laws.MIXED.plain(c)) for c in (True, False))
+    one, other = (flow.LineField(zhu_guidance.MIXED.plain(c)) for c in (True, False))
 
     def theirs(x, t):
         return one(x, t) + weight * (one(x, t) - other(x, t))
 
     y = np.array([-1.0, 0.3, 1.4])
-    ours = zhu_laws.guided_density(zhu_laws.MIXED, weight, y)
+    ours = zhu_guidance.guided_density(zhu_guidance.MIXED, weight, y)
     return QUADRATURE.error(ours, flow.density(theirs, y, 0.1), 1.0)
 
 

@@ -28,7 +28,7 @@ from theory.claims.atom_settings import AtomSetting
 from theory.claims.coupling_settings import CouplingSetting
 from theory.claims.identity import Identity
 from theory.claims.lemma_settings import LemmaSetting
-from theory.claims.liu import covariance, guided
+from theory.claims.liu_identities import covariance, guided
 from theory.claims.run import all_claims
 from theory.claims.settings import Setting, full_rank_setting
 from theory.oracle import QuadratureError, conditional
