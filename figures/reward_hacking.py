@@ -3,8 +3,8 @@
 Lines: exact, the recursion of theory.recursion carried on a grid in the form that training has
 (v_old is the last student, data are its samples). Dots: networks trained by the same methods,
 the exact law of what each samples after every epoch. The anchors are penalties on velocities; they
-stop the tilt at 2 nft_beta / kl_weight (claim Z9), and the guided reference moves the law that it
-stops at (claim Z10).
+stop the tilt near 2 nft_beta / kl_weight (exactly, with m_t frozen: theory.recursion.spec), and
+the guided reference moves the law that it stops at (claim Z10).
 """
 
 from __future__ import annotations

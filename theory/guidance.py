@@ -7,7 +7,7 @@ the marginals of one process. With h_t = log p_t(x|c) / p_t(x) the ODE samples
 
     p(x|c) exp(w h_1(x)) exp(-w (1 + w) int_0^1 eta_t |grad h_t(X_t)|^2 dt),
 
-the integral along the path that ends at x: the product p(x|c)^(1+w) p(x)^-w only where |grad h_t|
+the integral along the path that ends at x: the product p(x|c)^(1+w) p(x)^-w where |grad h_t|
 does not depend on x (Gaussians of one covariance, for example).
 """
 

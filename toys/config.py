@@ -36,6 +36,7 @@ THEORY_SOURCES = (
     "guidance.py",
     "paths.py",
     "posterior.py",
+    "problem.py",
     "rewards.py",
     "wrappers.py",
     *(f"methods/contract/{part}.py" for part in ("draws", "method", "rollouts", "task")),

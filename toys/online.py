@@ -5,8 +5,8 @@ All the networks of one run go through the ODE as one stack. d = 1.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from theory.methods.contract import Draws
 from theory.problem import Problem
 from theory.transport import FlowLaw
 from toys.evaluate import code_key
-from toys.files import read_json, read_tensors, write_json, write_tensors
+from toys.files import read_tensors, write_tensors
 from toys.networks import StackedMLP, single
 from toys.runs import Run
 
 RTOL, ATOL = 1e-6, 1e-8
+FILE = "trajectory.safetensors"
+MOST_LOST = 1e-3  # mass that the axis may miss
 STATISTICS = ("reward", "std", "entropy", "kl_to_base")
 
 
@@ -62,22 +64,26 @@ def trajectory(run: Run, axis: Array) -> Trajectory:
     if problem.dim != 1:
         raise ValueError(f"{run.config.label} is in d = {problem.dim}: allowed is d = 1")
     run.manifest()
-    key = {"digest": run.config.digest, "code": code_key(), "axis": [axis[0], axis[-1], len(axis)]}
+    cycle, config = run.config.parsed.cycle, run.config
+    if config.snapshots and cycle and config.steps // config.snapshots != cycle:
+        raise ValueError(
+            f"{config.label}: snapshots = {config.snapshots} over {config.steps} steps: allowed is "
+            f"one after each of its epochs of {cycle} steps"
+        )
+    parts = (config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest())
+    key = "-".join(parts)
     densities = _kept(run, key)
     if densities is None:
         densities = _densities(run, axis)
-        write_tensors(
-            run.folder / "trajectory.safetensors", {"densities": torch.as_tensor(densities)}
-        )
-        write_json(run.folder / "trajectory.json", key)
+        tensors = {"densities": torch.as_tensor(densities)}
+        write_tensors(run.folder / FILE, tensors, {"key": key})
     return Trajectory(axis, densities, statistics_of(densities, axis, problem))
 
 
-def _kept(run: Run, key: dict[str, Any]) -> Array | None:
+def _kept(run: Run, key: str) -> Array | None:
     try:
-        if read_json(run.folder / "trajectory.json") != key:
-            return None
-        return read_tensors(run.folder / "trajectory.safetensors")[0]["densities"].numpy()
+        tensors, words = read_tensors(run.folder / FILE)
+        return np.asarray(tensors["densities"]) if words.get("key") == key else None
     except (OSError, ValueError, KeyError):
         return None  # not there, or damaged: it is measured again
 
@@ -91,4 +97,11 @@ def _densities(run: Run, axis: Array) -> Array:
     field = ModelField(stack.to(torch.float64).requires_grad_(False), 1)
     points = torch.as_tensor(axis)[:, None].expand(len(members), len(axis), 1)
     law = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5")
-    return np.asarray(law.log_density(points).exp())
+    densities = np.asarray(law.log_density(points).exp())
+    lost = np.abs(1 - np.trapezoid(densities, axis, axis=1)).max()
+    if lost > MOST_LOST:
+        raise ValueError(
+            f"axis on [{axis[0]:g}, {axis[-1]:g}] misses {lost:.1e} of a law of "
+            f"{run.config.label}: allowed is {MOST_LOST:g}; use a wider or finer one"
+        )
+    return densities

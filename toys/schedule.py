@@ -54,7 +54,7 @@ def _groups(out: Path, configs: list[RunConfig], old: list[Group]) -> list[Group
     for c in missing.values():
         problem = c.parsed_problem
         shape = (c.method_identity, c.width, c.depth, c.steps, c.batch, c.learning_rate)
-        key = (*shape, c.low_discrepancy, c.fast_products, problem.dim, problem.path)
+        key = (*shape, c.low_discrepancy, c.fast_products, c.snapshots, problem.dim, problem.path)
         alike.setdefault(key, []).append(c)
     for same in alike.values():
         same.sort(key=lambda c: c.problem)  # networks on one problem share its evaluations

@@ -296,6 +296,12 @@ def test_snapshots_are_what_the_method_samples_from(tmp_path):
         assert FLOAT32.holds(kept[2][name], mean, scale=1.0)
 
 
+def test_runs_that_keep_other_networks_train_apart(tmp_path):
+    wanted = [*configs("flow_matching", snapshots=3), *configs("flow_matching", snapshots=2)]
+    wanted += configs("flow_matching")
+    assert sorted(len(group.members) for group in plan(tmp_path, wanted)[-1]) == [1, 1, 1]
+
+
 def test_without_an_old_copy_the_last_snapshot_is_the_student(tmp_path):
     (config,) = configs("nft", snapshots=2)
     trained(tmp_path, [config])

@@ -122,8 +122,8 @@ ROWS: tuple[Claim, ...] = (
         "closed fields; log-densities by torchdiffeq along them",
         "slopes over two decades; the law once more by scipy on sums over a grid",
         "order 2",
-        "The error is of second order in a, for the field and for the law of its samples alike. At "
-        "the temperatures that are used it is not small: the sizes are in the row.",
+        "The error is of second order in a, for the field and for the law of its samples alike. "
+        "At the temperatures that are used it is not small: the sizes are in the row.",
         L8_PARTS,
         note_region,
     ),
@@ -135,22 +135,24 @@ ROWS: tuple[Claim, ...] = (
         "closed fields; log-densities by torchdiffeq",
         "slope in e over two decades",
         "order 2",
-        "A small standard deviation alone does not make the field accurate: over a narrow bump "
-        "its error stays, on a region whose mass shrinks.",
+        "By the invariance of a r this is L8's law in another parameter; the map and the narrow "
+        "bump are its own. A small standard deviation alone does not make the field accurate: "
+        "over a narrow bump its error stays, on a region whose mass shrinks.",
         L9_PARTS,
         spread_region,
     ),
     Claim(
         "L10",
         "liu, after the expansion of exp(a r); Figure 2",
-        "Samples of v*+ are close to pi_1 exp(2r), pi_1 (1 + 2r), pi_1 (1 + 2r + 2r²), 'closest "
-        "to the second order'.",
+        "Samples of NFT are close to pi_1 exp(2r), pi_1 (1 + 2r), pi_1 (1 + 2r + 2r²), and "
+        "closest to the second order: said of one toy, asked here in general.",
         "The note shows one toy; its numbers are not printed (ours: problem note_1d).",
         "laws by torchdiffeq, targets as Gaussian sums, TV by exact integrals of splines",
         "the law once more by scipy on sums over a grid",
         "conditional",
-        "True of the note's toy. Over bump centres and temperatures each of the three is nearest "
-        "somewhere.",
+        "True, narrowly, of our version of the note's toy (the caption of its Figure 1 says the "
+        "exponential, its text the second order). Over bump centres and temperatures each of the "
+        "three is nearest somewhere.",
         L10_PARTS,
         ranking_region,
     ),

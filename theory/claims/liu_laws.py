@@ -199,8 +199,7 @@ L8_PARTS = (
 
 @extra
 def narrow_bump(context: Context) -> Finding:
-    """Spread small because the bump is narrow: the law's error goes with spread^2, but where the
-    bump is the field's error does not fall."""
+    """A narrow bump has little spread: where the bump is, the field's error hardly falls."""
     widths = np.geomspace(0.3, 0.03, 6)
     note = load_problem("note_1d")
     spreads, tvs, fields = [], [], []
@@ -263,7 +262,7 @@ def spread_errors(problem: Problem, factors: Array) -> Array:
 
 def _spread_part(context: Context) -> Finding:
     part = order_part(
-        "law of v* in the spread e of r, at the problem's a",
+        "law of v* for r = E r + e (r - E r), against a e",
         lambda problem, scales: spread_errors(problem, scales / problem.scale),
         LOG_FLOOR,
         2,

@@ -48,7 +48,11 @@ class Region:
     def figure(self) -> str:
         """In one line."""
         parts = [f"below {100 * b:g} % on {100 * self.share(b):.0f} % of the map" for b in GOOD]
-        return f"{self.error_name} {', '.join(parts)}"
+        ends = (
+            f"{n} {v.min():.3g} to {v.max():.3g}"
+            for n, v in ((self.x_name, self.x), (self.y_name, self.y))
+        )
+        return f"{self.error_name} {', '.join(parts)} ({', '.join(ends)})"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -81,7 +81,7 @@ def headline(row: Row) -> str:
     starts = sum(s["starts"] for s in row["searches"].values())
     if starts:
         worst = max(max(s["errors"], default=0.0) for s in row["searches"].values())
-        text += f"; {starts} searches for a worse one found {number(worst)}"
+        text += f"; search of the first part, {starts} starts: {number(worst)}"
     return text
 
 
@@ -92,6 +92,27 @@ def mutants(rows: Sequence[Row]) -> tuple[int, int]:
 
 
 # --- Markdown
+
+HOW_TO_READ = (
+    (
+        "How to read it. A `claim` part that does not hold decides the row: `conditional` where a "
+        "part `holds if` an assumption is added, else `false`; `holds instead` and `support` are "
+        "no part of the statement. Wrong versions are counted where they are tried, some in "
+        "several rows."
+    ),
+    "",
+    (
+        "Notation. t = 0 is noise, t = 1 data (the papers' other direction is converted); "
+        "X\\_t = alpha X\\_1 + sigma X\\_0, on the rectified-flow path t X\\_1 + (1 - t) X\\_0; "
+        "V = alpha' X\\_1 + sigma' X\\_0; v0 = u = E[V given X\\_t]; r the reward, "
+        "m\\_t = E[r(X\\_1) given X\\_t], vhat = E[r V given X\\_t] / m\\_t; beta = nft\\_beta, "
+        "lambda = 2/beta; eta\\_t = sigma (sigma alpha'/alpha - sigma'), (1 - t)/t on the "
+        "rectified-flow path; p\\_old, p^0, pi\\_1 the base; w a guidance weight (Z10) or "
+        "eta\\_0/(eta\\_0 + eta\\_1) (Z8, Z9). Problems such as note\\_1d are those of "
+        "`python -m theory problems`. Errors of fields are in units of velocity, of laws in nats "
+        "(log-ratio) or total variation (TV)."
+    ),
+)
 
 
 def _cell(text: str) -> str:
@@ -116,6 +137,8 @@ def markdown(ledger: dict[str, Any]) -> str:
             "error shrinks like the k-th power), `statistical`, `conditional` (needs an assumption "
             "that the source leaves out), `false`."
         ),
+        "",
+        *HOW_TO_READ,
         "",
         "| id | source | verdict | measured |",
         "|---|---|---|---|",

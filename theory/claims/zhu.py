@@ -11,7 +11,7 @@ import torch
 
 from theory.claims import zhu_guidance, zhu_laws, zhu_limits, zhu_online
 from theory.claims.identity import Identity
-from theory.claims.ledger import Claim, Context, Finding, extra, number
+from theory.claims.ledger import Claim, Context, Finding, number
 from theory.claims.region import Region
 from theory.claims.settings import Problems, Setting
 from theory.gaussians import GaussianSum
@@ -95,7 +95,6 @@ def _guidance_size(s: Setting) -> float:
     return s.spread * (abs(at.dalpha) + abs(at.dsigma))
 
 
-@extra
 def smallest_counterexample(context: Context) -> Finding:
     """One Gaussian, one bump, t = 1/2, nft_beta = 1: the factor is 1, printed is 2."""
     base = GaussianSum.mixture([1.0], [[0.0]], stds=[1.0])
@@ -115,7 +114,7 @@ def smallest_counterexample(context: Context) -> Finding:
 
 Z2_PARTS = (
     Identity(
-        "m_t (v+ - v_old) = (2/beta) grad m_t, as printed",
+        "m_t (v+ - v_old) = (2/beta) grad m_t, the printed line read as an equality",
         Problems(kinds=("bumps",)),
         guidance,
         lambda s: 2 / s.nft_beta * gradient_by_quadrature(s),
@@ -195,14 +194,15 @@ ROWS: tuple[Claim, ...] = (
     Claim(
         "Z2",
         "zhu, 'Delta proportional to (2/beta) p grad log p'",
-        "m_t (v+ - v_old) is proportional to grad m_t, with the printed factor 2/beta.",
+        "m_t (v+ - v_old) is (2/beta) grad m_t: the printed line, read as an equality.",
         "r > 0.",
         "closed velocities of the reward-weighted and the old law",
         "numerical derivative of E[r | X_t] by quadrature; eta_t from the path by complex steps",
         "false",
-        "Proportional at each t, but the factor is eta_t = sigma (sigma alpha'/alpha - sigma'), "
-        "(1 - t)/t on the RF path, and has no beta in it: the 2/beta stands in front of Delta "
-        "already. As printed it is right only at the one time where eta_t = 2/beta.",
+        "The note prints a proportionality, with which the line holds at each t; the factor is "
+        "eta_t = sigma (sigma alpha'/alpha - sigma'), (1 - t)/t on the RF path, and has no beta "
+        "in it: the 2/beta stands in front of Delta already. Read as an equality it is right "
+        "only at the one time where eta_t = 2/beta.",
         Z2_PARTS,
         printed_factor_region,
     ),
@@ -229,9 +229,9 @@ ROWS: tuple[Claim, ...] = (
         "The score is that of p*_t at each t (Z3), but the p*_t are not the marginals of one "
         "process: their continuity equation is off by lambda² eta_t |grad m_t|² - d log Z_t/dt. "
         "So the ODE samples p_old exp(lambda r - lambda² int eta_t |grad m_t|² dt - lambda E r), "
-        "the integral along the path that ends at x; every SDE samples another law. Exact only "
-        "where |grad m_t| is the same for all x: a linear reward along a direction in which the "
-        "base is Gaussian and independent of the rest.",
+        "the integral along the path that ends at x; each SDE that was tried samples another "
+        "law. Exact where |grad m_t| is the same for all x: a linear reward along a direction in "
+        "which the base is Gaussian and independent of the rest.",
         zhu_laws.Z4_PARTS,
         zhu_laws.separation_region,
     ),
@@ -240,14 +240,14 @@ ROWS: tuple[Claim, ...] = (
         "zhu, 'Idealized recursion'",
         "With exact per-epoch optima and m_t held fixed, p^(K)_t = p^(0)_t exp((2K/beta) m_t)/Z.",
         "m_t frozen at its first value.",
-        "theory.recursion on a grid; closed fields",
+        "closed fields (m_t frozen); theory.recursion on a grid (m_t recomputed)",
         "the loss by quadrature with any v_old; ODE laws by torchdiffeq",
         "conditional",
-        "With m_t frozen the scores add up as claimed, the law of the samples does not (as Z4). "
-        "With m_t recomputed from each epoch's own law the claim becomes true in the limit of "
-        "small steps: at a fixed total 2K/beta the law tends to p^(0) exp((2K/beta) r) with order "
-        "1 in 2/beta. If v_old is the last student, the optimum is v_old + (2/beta) Cov(r, V|x) "
-        "+ (1/beta)(2 m_t - 1)(u - v_old), u the RF velocity of v_old's own samples; "
+        "With m_t frozen the scores add up by linearity (Z3), the law of the samples does not "
+        "(as Z4). With m_t recomputed from each epoch's own law the claim becomes true in the "
+        "limit of small steps: at a fixed total 2K/beta the law tends to p^(0) exp((2K/beta) r) "
+        "with order 1 in 2/beta. If v_old is the last student, the optimum is v_old + (2/beta) "
+        "Cov(r, V|x) + (1/beta)(2 m_t - 1)(u - v_old), u the RF velocity of v_old's own samples; "
         "with r in [0, 1] that has the same limit, with rewards below 0 it can diverge.",
         zhu_online.Z5_PARTS,
         zhu_online.epochs_region,
@@ -261,22 +261,26 @@ ROWS: tuple[Claim, ...] = (
         "the limiting weights in closed form",
         "masses of p^(0) exp(K lambda r) by quadrature, up to K lambda = 1e4",
         "conditional",
-        "True where the maximisers carry mass (discrete states, plateaux). At isolated smooth "
-        "maxima the weights are p^(0)(x_i) / sqrt(det(-Hess r(x_i))): flat peaks win.",
+        "The sentence about weights stands in a comment of the source; concentration itself, the "
+        "visible one, is what masses show. True where the maximisers carry mass (discrete "
+        "states, plateaux). At isolated smooth maxima the weights are p^(0)(x_i) / "
+        "sqrt(det(-Hess r(x_i))): flat peaks win.",
         zhu_limits.Z6_PARTS,
         zhu_limits.peak_region,
     ),
     Claim(
         "Z7",
         "zhu, 'Remarks on EMA references'",
-        "An EMA reference slows the growth of the tilt and changes nothing else qualitatively.",
+        "An EMA reference slows the growth of the tilt and changes nothing else qualitatively: "
+        "measured as, velocities averaged with decay g are no EMA at nft_beta/(1 - g); "
+        "parameters averaged are that up to second order.",
         "Each epoch trained to its optimum; decay g in [0, 1).",
         "theory.recursion with the EMA carried out",
         "the same recursion without EMA at nft_beta/(1 - g); averages of network weights",
         "order 2",
-        "Averaging velocities with decay g is the same recursion at nft_beta/(1 - g), exactly, in "
-        "every mode. Averaging parameters differs from that by the second order in the size of an "
-        "epoch's step.",
+        "Without an anchor, averaging velocities with decay g is the same recursion at "
+        "nft_beta/(1 - g), exactly, in every mode. Averaging parameters differs from that by the "
+        "second order in the size of an epoch's step.",
         zhu_online.Z7_PARTS,
         zhu_online.average_region,
     ),
@@ -302,7 +306,8 @@ ROWS: tuple[Claim, ...] = (
         "the optimisation of Z8 carried out epoch after epoch",
         "exact",
         "A statement about densities. A penalty kl |v - v_ref|² on velocities has the same form "
-        "at the level of scores with w = beta²/(beta² + kl) and eta_0 = 2 beta/kl.",
+        "at the level of scores, m_t frozen, with w = beta²/(beta² + kl) and eta_0 = 2 beta/kl "
+        "(a closed form of theory.recursion, not measured in this row).",
         zhu_limits.Z9_PARTS,
     ),
     Claim(
@@ -311,12 +316,12 @@ ROWS: tuple[Claim, ...] = (
         "A reference sampled with guidance changes what an initial-KL anchor pulls towards: the "
         "limit is its law times exp(eta_0 r).",
         "The anchored recursion Z9, with p^0 the law that the guided sampler really has.",
-        "theory.recursion; the guided sampler's law by torchdiffeq",
-        "scipy on sums over a grid; integral along paths",
+        "closed form of the recursion; the guided sampler's law by torchdiffeq",
+        "the recursion carried out on states (Newton) and on a grid; scipy on sums, path integrals",
         "exact",
-        "The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta_t |grad log p_t(x|c)/p_t(x)|² "
-        "dt), not p(x|c)^(1+w) p(x)^-w; the two agree where p(x|c) and p(x) are Gaussians of one "
-        "covariance.",
+        "A statement about densities. The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int "
+        "eta_t |grad log p_t(x|c)/p_t(x)|² dt), not p(x|c)^(1+w) p(x)^-w; the two agree where "
+        "p(x|c) and p(x) are Gaussians of one covariance.",
         (zhu_limits.OTHER_ANCHOR, *zhu_guidance.Z10_PARTS),
         zhu_guidance.guidance_region,
     ),

@@ -112,14 +112,12 @@ def simulated_sde(context: Context) -> Finding:
     n = {"fast": 3_000, "default": 5_000}.get(context.profile.name, 20_000)
     problem = load_problem("quadratic_1d")
     field = flow.LineField.nft(plain_numbers(problem), problem.scale)
-    base = flow.LineField(plain_numbers(problem))
 
     def score(x: Array, t: float) -> Array:
         if t == 0.0:
             return -x  # of N(0, 1)
         return (t * field(x, t) - x) / (1 - t)
 
-    assert base is not None
     draws = np.sort(
         flow.simulate(field, score, lambda t: 1.0, n, 200, np.random.default_rng(context.seed))
     )

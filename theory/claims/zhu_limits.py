@@ -77,12 +77,16 @@ def isolated_maxima(context: Context) -> Finding:
     """The claim at isolated maxima: weights of p at the maximisers."""
     rows = {f"d = {d}": [peak_masses(d, 1e4).tolist(), restricted(d).tolist()] for d in (1, 2)}
     gaps = {k: abs(a[0] - b[0]) for k, (a, b) in rows.items()}
+    around = np.array([[-2.1, -1.5], [1.3, 1.9]])
+    line = Box(np.array([-9.0]), np.array([9.0]), PEAKS[1][0])
+    outside = 1 - simplex.tilted_masses(_log_base, _peaks(1), 1e4, around, line).sum()
     worst = max(gaps, key=lambda k: gaps[k])
     return Finding(
         "isolated maxima: weights p(x_i)", "claim", "exact",
         max(gaps.values()) <= QUADRATURE.rtol,
         f"{worst}: share of the first peak {rows[worst][0][0]:.4f} at K lambda = 1e4, "
-        f"{rows[worst][1][0]:.4f} claimed",
+        f"{rows[worst][1][0]:.4f} claimed; mass further than 0.3 from both (d = 1) "
+        f"{number(abs(outside))}",
         {"masses": rows}, f"{worst}, peaks of widths 0.36 and 0.16",
     )  # fmt: skip
 
@@ -215,7 +219,7 @@ def first_variation(context: Context) -> Finding:
                 off = abs(_offset(case, other, share, tilt, eta_0, eta_1))
                 killed[name] = killed[name] or off > QUADRATURE.rtol
     return Finding(
-        "densities: the maximum along random directions is at the closed form", "claim", "exact",
+        "densities: the maximum along a direction is at the closed form", "claim", "exact",
         worst <= QUADRATURE.rtol, f"maximum within {number(worst)} of eps = 0",
         {"offset": worst}, where, mutants=killed,
     )  # fmt: skip

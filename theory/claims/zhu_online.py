@@ -183,8 +183,9 @@ def student_outside_unit_interval(context: Context) -> Finding:
     return Finding(
         "rewards outside [0, 1]: the student recursion diverges, the refitted one does not",
         "support", "exact", "leave the x grid" in said and refit.mass_error <= QUADRATURE.rtol,
-        f"{UNBOUNDED}, nft_beta = 16: {said.split(':')[0] or 'no divergence'}; refitted: mass "
-        f"within {number(refit.mass_error)} after 16 epochs",
+        f"{UNBOUNDED}, nft_beta = 16: the student's trajectories leave the grid at "
+        f"{said.split(':')[0] or 'no epoch'} of 16; refitted: mass within "
+        f"{number(refit.mass_error)} after 16 epochs",
         {"mass_error": refit.mass_error}, UNBOUNDED,
     )  # fmt: skip
 
@@ -273,8 +274,8 @@ class _Adapted(nn.Module):
 
 
 def parameter_gaps(steps: Array, decay: float, kind: str) -> Array:
-    """RMS difference between averaged parameters and averaged velocities, relative to the epoch's
-    step, times the step: one a size of the step. kind: 'weights' or 'lora'."""
+    """RMS difference between averaged parameters and averaged velocities, one a size of the epoch's
+    step. kind: 'weights' or 'lora'."""
     generator = torch.Generator().manual_seed(2)
     net = _Adapted(generator)
     x = torch.randn(200, 2, generator=generator, dtype=torch.float64)
