@@ -162,7 +162,7 @@ def test_headlines(ledger):
     assert headline(wrong) == "TV 0.3 (N(0, 1))"
     assert headline(order) == "slope 2.00"
     exact["searches"] = {"first | part": {"starts": 7, "evaluations": 90, "errors": [2e-11]}}
-    assert headline(exact).endswith("; 7 searches for a worse one found 2.0e-11")
+    assert headline(exact).endswith("; search of the first part, 7 starts: 2.0e-11")
 
 
 def tables(text: str) -> list[list[str]]:
