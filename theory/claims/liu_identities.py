@@ -128,8 +128,9 @@ L2_PARTS = (
         lambda s: base_velocity(s) + covariance(s) / mean_reward(s),
         lambda s: conditional.velocity(s.case, s.x, s.at, lambda r: r),
         {
-            "velocity of pi_1 exp(r)": lambda s: _array(
-                s.problem.tilted_field(Exponential(1.0))(s.point, s.t)
+            # At the case's own scale: exp(r) of a large r has too many terms.
+            "velocity of pi_1 exp(a r)": lambda s: _array(
+                s.problem.tilted_field(Exponential(s.case.scale))(s.point, s.t)
             ),
             "velocity of pi_1 (1 + r)": lambda s: _array(
                 s.problem.tilted_field(TruncatedExponential(1.0, 1))(s.point, s.t)
