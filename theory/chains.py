@@ -33,7 +33,7 @@ import torch
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 from torch import Tensor
 
-from theory.checks import check_order, check_positive
+from theory.checks import check_order, check_positive, is_finite_number
 from theory.divergences import Array, GridLaw
 from theory.fields import VelocityModel
 from theory.gaussians import GaussianSum
@@ -50,20 +50,28 @@ SOURCE_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Chain:
-    """T = steps kernels at times t_k = k/T on a path.
+    """T = steps kernels at times t_k = t_0 + (1 - t_0) k/T on a path.
 
     sigma_end: the noise that stays on the last state; smaller than the noise of the state before.
+    first_time: t_0, where the model begins.  start_std: X_0 ~ N(0, start_std^2 I); the path's
+        sigma(t_0) by default, which is exact at t_0 = 0 alone.
     """
 
     steps: int = 16
     sigma_end: float = 0.04
     path: Path = field(default=RECTIFIED_FLOW)
+    first_time: float = 0.0
+    start_std: float | None = None
 
     def __post_init__(self) -> None:
         check_order("steps", self.steps, 2)
         check_positive("sigma_end", self.sigma_end)
+        if not (is_finite_number(self.first_time) and 0 <= self.first_time < 1):
+            raise ValueError(f"first_time = {self.first_time!r}: allowed are numbers in [0, 1)")
+        if self.start_std is not None:
+            check_positive("start_std", self.start_std)
         if bool((self._rows[2] <= 0).any()) or not bool(torch.isfinite(self._rows).all()):
-            last = torch.tensor(1 - 1 / self.steps, dtype=torch.float64)
+            last = self.times[-1]
             most = float(self.path.sigma(last) / self.path.alpha(last))
             raise ValueError(
                 f"sigma_end = {self.sigma_end!r} with steps = {self.steps}: allowed is less than "
@@ -73,7 +81,8 @@ class Chain:
     @cached_property
     def times(self) -> Tensor:
         """(T,) times at which the velocity is asked."""
-        return torch.arange(self.steps, dtype=torch.float64) / self.steps
+        k = torch.arange(self.steps, dtype=torch.float64)
+        return self.first_time + (1 - self.first_time) * k / self.steps
 
     @cached_property
     def _rows(self) -> Tensor:
@@ -100,7 +109,9 @@ class Chain:
 
     def start(self, noise: Tensor) -> Tensor:
         """X_0 from N(0, I)."""
-        return noise * self.path.sigma(torch.zeros((), dtype=noise.dtype, device=noise.device))
+        if self.start_std is not None:
+            return noise * self.start_std
+        return noise * self.path.sigma(self.times[0].to(noise))
 
     def mean(self, model: VelocityModel, k: int, x: Tensor, cond: object = None) -> Tensor:
         """E[X_{k+1} | X_k = x], x (rows, *event)."""

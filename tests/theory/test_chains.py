@@ -415,8 +415,8 @@ MUTANTS = {
     "variance of the noising kernel": ("variance = sigma_next**2 * forward / sigma**2",
                                        "variance = forward"),
     "variance for std": ("Q.to(like), variance.sqrt().to(like)", "Q.to(like), variance.to(like)"),
-    "times one step late": ("arange(self.steps, dtype=torch.float64) / self.steps",
-                            "arange(self.steps, dtype=torch.float64) / (self.steps + 1)"),
+    "times one step late": ("* k / self.steps",
+                            "* k / (self.steps + 1)"),
     "one kernel is missing": ("in range(chain.steps):\n        with torch.no_grad():",
                               "in range(chain.steps - 1):\n        with torch.no_grad():"),
 }  # fmt: skip

@@ -21,7 +21,12 @@ from theory.methods.contract import (
     RewardDomain,
     Task,
 )
-from theory.methods.contract.rollouts import chain_optimum, kernel_means, trajectories
+from theory.methods.contract.rollouts import (
+    chain_on,
+    chain_optimum,
+    kernel_means,
+    trajectories,
+)
 from theory.problem import Problem
 from theory.tilt import Tilt
 from theory.wrappers import Exponential
@@ -62,7 +67,7 @@ class AdjointMatching(Method):
 
     def chain(self, task: Task | Problem) -> Chain:
         """The chain on the task's path."""
-        return Chain(self.steps, self.sigma_end, task.path)
+        return chain_on(task, self.steps, self.sigma_end)
 
     @property
     def states_per_row(self) -> int:

@@ -22,7 +22,13 @@ from theory.methods.contract import (
     Task,
     frozen_copy,
 )
-from theory.methods.contract.rollouts import chain_optimum, kernel_means, trajectories
+from theory.methods.contract.rollouts import (
+    chain_on,
+    chain_optimum,
+    every_state,
+    kernel_means,
+    trajectories,
+)
 from theory.problem import Problem
 from theory.tilt import Tilt
 from theory.wrappers import Exponential
@@ -64,7 +70,7 @@ class DDPO(Method):
 
     def chain(self, task: Task | Problem) -> Chain:
         """The chain on the task's path."""
-        return Chain(self.steps, self.sigma_end, task.path)
+        return chain_on(task, self.steps, self.sigma_end)
 
     @property
     def states_per_row(self) -> int:
@@ -124,5 +130,6 @@ def kernel_values(chain: Chain, policy: Policy, x: Tensor, cond: object) -> Tens
     """V at every state but the last, (rows, T)."""
     states = x[:, :-1]
     t = chain.times.to(x).expand(len(x), -1)
+    cond = every_state(cond, chain.steps)
     value = policy.networks["value"](states.flatten(0, 1), t.flatten(), cond)
     return value.reshape(len(x), chain.steps)

@@ -25,6 +25,7 @@ from theory.methods.contract import (
     column,
     endpoint_batch,
     frozen_copy,
+    interpolate,
     square,
 )
 from theory.problem import Problem
@@ -108,21 +109,27 @@ class NFT(Method):
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
         reference = frozen_copy(student)
         policy = Policy(
-            student, reference, old=frozen_copy(student) if self.refresh_every else None
+            student, reference, old=frozen_copy(student, "old") if self.refresh_every else None
         )
         if self.pool:
             like = draws.normal(self.pool, *task.event_shape)
-            policy.state = {"pool": torch.zeros_like(like), "fresh": torch.zeros(())}
+            policy.state = {
+                "pool": torch.zeros_like(like),
+                "rewards": like.new_zeros(len(like)),
+                "conditions": torch.zeros(len(like), task.condition_numbers, dtype=torch.long),
+                "fresh": torch.zeros(()),
+            }
         return policy
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
-        if policy.old is None:
-            ends = task.endpoints(n, draws)
+        if self.pool:
+            batch = self._from_pool(policy, task, n, draws)
+        elif policy.old is None:
+            batch = endpoint_batch(task, task.endpoints(n, draws))
+            batch["r"] = self._mapped(task, batch["r"], batch["cond"])
         else:
-            ends = self._from_old(policy, task, n, draws)
-        batch = endpoint_batch(task, ends)
-        self.rewards.check_values(batch["r"], self.label)
-        batch["r"] = REWARD_MAPPINGS[self.reward_mapping](task, batch["r"])
+            batch = endpoint_batch(task, task.endpoints_of(policy.old, n, draws, SAMPLING_STEPS))
+            batch["r"] = self._mapped(task, batch["r"], batch["cond"])
         old = policy.reference if policy.old is None else policy.old
         assert old is not None
         with torch.no_grad():
@@ -134,21 +141,39 @@ class NFT(Method):
                 batch["v_ref"] = (task.guided_velocity if guided else policy.reference)(*place)
         return batch
 
-    def _from_old(
-        self, policy: Policy, task: Task, n: int, draws: Draws
-    ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """Endpoints with x_1 from the old copy, or from this epoch's pool of its samples."""
-        assert policy.old is not None
-        if not self.pool:
-            return task.endpoints_of(policy.old, n, draws, SAMPLING_STEPS)
+    def _mapped(self, task: Task, raw: Tensor, cond: Any) -> Tensor:
+        """Rewards as the loss takes them, from raw ones."""
+        self.rewards.check_values(raw, self.label)
+        return REWARD_MAPPINGS[self.reward_mapping](task, raw, cond)
+
+    def _from_pool(self, policy: Policy, task: Task, n: int, draws: Draws) -> dict[str, Any]:
+        """A batch with x_1 from this epoch's samples of the old copy, each with its reward."""
         if not bool(policy.state["fresh"]):
-            samples = task.endpoints_of(policy.old, self.pool, draws, SAMPLING_STEPS)[1]
-            policy.state["pool"].copy_(samples)
-            policy.state["fresh"].fill_(1.0)
+            self._fill_pool(policy, task, draws)
         which = (draws.uniform(n) * self.pool).long().clamp_max(self.pool - 1)
         start = torch.arange(task.blocks, device=which.device).repeat_interleave(n) * self.pool
-        x1 = policy.state["pool"][start + which]
-        return draws.normal(n, *task.event_shape), x1, task.draw_times(n, draws), None
+        row, state = start + which, policy.state
+        x0, t = draws.normal(n, *task.event_shape), task.draw_times(n, draws)
+        x1 = state["pool"][row]
+        x, y = interpolate(task.path, x0, x1, t)
+        cond = state["conditions"][row] if task.condition_numbers else None
+        return {"x": x, "t": t, "y": y, "r": state["rewards"][row], "cond": cond}
+
+    def _fill_pool(self, policy: Policy, task: Task, draws: Draws) -> None:
+        """Sample the old copy; every process its share, and all keep the whole pool."""
+        assert policy.old is not None
+        own, rest = divmod(self.pool, task.shards)
+        if rest:
+            raise ValueError(
+                f"pool = {self.pool} on {task.shards} processes: allowed are multiples of them"
+            )
+        _, x1, _, cond = task.endpoints_of(policy.old, own, draws, SAMPLING_STEPS)
+        rewards = self._mapped(task, task.reward(x1, cond), cond)
+        policy.state["pool"].copy_(task.all_rows(x1))
+        policy.state["rewards"].copy_(task.all_rows(rewards))
+        if cond is not None:
+            policy.state["conditions"].copy_(task.all_rows(cond))
+        policy.state["fresh"].fill_(1.0)
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         old, y, r = batch["v_old"], batch["y"], batch["r"]
@@ -214,17 +239,15 @@ class NFT(Method):
         return problem.tilt(Exponential(self.scale(problem)))
 
 
-def released_mapping(task: Task, raw: Tensor) -> Tensor:
+def released_mapping(task: Task, raw: Tensor, cond: Any = None) -> Tensor:
     """clamp(1/2 + clip(A, -5, 5)/10, 0, 1), A = (R - prompt's mean) / (batch's std + 1e-4)."""
-    groups = task.per_prompt(raw)
-    centred = (groups - groups.mean(1, keepdim=True)).reshape(raw.shape)
-    std = task.per_network(raw).std(1, keepdim=True, correction=0)
-    advantage = task.per_network(centred) / (std + STD_FLOOR)
-    return (0.5 + advantage.clamp(-CLIP, CLIP) / SPREAD).clamp(0.0, 1.0).reshape(raw.shape)
+    mean, std = task.reward_statistics(raw, cond)
+    advantage = (raw - mean) / (std + STD_FLOOR)
+    return (0.5 + advantage.clamp(-CLIP, CLIP) / SPREAD).clamp(0.0, 1.0)
 
 
-REWARD_MAPPINGS: dict[str, Callable[[Task, Tensor], Tensor]] = {
-    "identity": lambda task, raw: raw,
+REWARD_MAPPINGS: dict[str, Callable[[Task, Tensor, Any], Tensor]] = {
+    "identity": lambda task, raw, cond: raw,
     "released": released_mapping,
 }
 

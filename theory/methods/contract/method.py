@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, Tensor]
 Info = dict[str, Tensor]
+Role = Literal["reference", "old"]
 # Bounds of rewards are found numerically; values at them are allowed.
 BOUND_TOLERANCE = 1e-6
 
@@ -108,11 +109,14 @@ def _prefixed(prefix: str, table: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{key}": value for key, value in table.items()}
 
 
-def frozen_copy(model: Any) -> Any:
+def frozen_copy(model: Any, role: Role = "reference") -> Any:
     """A copy that no optimiser moves. Models that hold their own way of copying (adapters on one
-    base) offer it as `frozen_copy()`; others are copied whole."""
+    base) offer it as `frozen_copy(role)`; others are copied whole.
+
+    role: "reference", the pretrained model, which stays; "old", a lagging copy that a method moves.
+    """
     if hasattr(model, "frozen_copy"):
-        return model.frozen_copy()
+        return model.frozen_copy(role)
     twin = copy.deepcopy(model)
     if isinstance(twin, nn.Module):
         twin.requires_grad_(False).eval()

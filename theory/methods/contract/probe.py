@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from theory.methods.contract.draws import Draws
-from theory.methods.contract.method import Batch, Method, Optimum, Policy
+from theory.methods.contract.method import Batch, Method, Optimum, Policy, Role
 from theory.methods.contract.task import ProblemTask
 from theory.problem import Problem
 from theory.tolerances import FALSE_FAILURE_RATE
@@ -55,8 +55,9 @@ class Perturbed(nn.Module):
         shift = features.reshape(self.blocks, -1, FEATURES) @ self.theta
         return self.function(x, t, cond) + shift.reshape(len(x), -1)
 
-    def frozen_copy(self) -> Perturbed:
+    def frozen_copy(self, role: Role = "reference") -> Perturbed:
         """The same function at its present theta, for good."""
+        del role
         twin = Perturbed(self.function, self.blocks, self.slopes.shape[0] - 1, self.theta.shape[-1])
         twin.load_state_dict(self.state_dict())
         return twin.requires_grad_(False)

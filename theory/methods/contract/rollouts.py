@@ -26,10 +26,11 @@ def trajectories(
     chain: Chain, model: VelocityModel, task: Task, n: int, draws: Draws
 ) -> dict[str, Any]:
     """n trajectories a network: x (rows, T + 1, *event), rewards r of the last states, cond."""
+    cond = task.conditions(n, draws)
     noise = draws.normal(n, chain.steps + 1, *task.event_shape)
     with torch.no_grad():
-        x = chain.rollout(model, noise)
-        return {"x": x, "r": task.reward(x[:, -1]), "cond": None}
+        x = chain.rollout(model, noise, cond)
+        return {"x": x, "r": task.reward(x[:, -1], cond), "cond": cond}
 
 
 def kernel_means(chain: Chain, model: VelocityModel, x: Tensor, cond: Any) -> Tensor:
@@ -37,9 +38,33 @@ def kernel_means(chain: Chain, model: VelocityModel, x: Tensor, cond: Any) -> Te
     P, Q, _ = chain.coefficients(x)
     states = x[:, :-1]
     t = chain.times.to(x).expand(len(x), -1)
-    velocity = model(states.flatten(0, 1), t.flatten(), cond).reshape(states.shape)
+    velocity = model(states.flatten(0, 1), t.flatten(), every_state(cond, chain.steps))
+    velocity = velocity.reshape(states.shape)
     shape = (-1, *[1] * (x.ndim - 2))
     return P.reshape(shape) * states + Q.reshape(shape) * velocity
+
+
+def every_state(cond: Any, steps: int) -> Any:
+    """A row's condition for each of its states, in the order of x[:, :-1].flatten(0, 1)."""
+    return None if cond is None else cond.repeat_interleave(steps, 0)
+
+
+def chain_on(task: Task | Problem, steps: int, sigma_end: float) -> Chain:
+    """The chain on the task's path, over the times at which its model is defined.
+
+    Raises:
+        ValueError: the last kernel starts at a time that the model does not cover.
+    """
+    if not isinstance(task, Task):
+        return Chain(steps, sigma_end, task.path)
+    chain = Chain(steps, sigma_end, task.path, task.first_time, task.start_std)
+    if task.times is not None and float(chain.times[-1]) > float(task.times[-1]):
+        most = int((1 - task.first_time) / (1 - float(task.times[-1])))
+        raise ValueError(
+            f"steps = {steps}: the last kernel starts at t = {float(chain.times[-1]):.4g}, past "
+            f"{float(task.times[-1]):.4g} where the model ends; allowed are at most {most} steps"
+        )
+    return chain
 
 
 def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:

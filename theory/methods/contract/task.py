@@ -31,12 +31,21 @@ class Task(ABC):
     """A path, a reward, base samples; for `blocks` networks trained as one.
 
     times: where the model is defined, increasing, or None for all of [0, 1].
+    first_time, start_std: where sampling starts, at N(0, start_std^2 I); the path's own noise at
+        t = 0 unless the model is not defined there.
+    conditions: what a row's event is conditioned on (a prompt, say) is `condition_numbers` whole
+        numbers a row, (rows, condition_numbers); 0: nothing, and cond is None.
+    shards: processes that train together, each on its own rows of one batch.
     """
 
     path: Path
     event_shape: tuple[int, ...]
     blocks: int = 1
     times: Tensor | None = None
+    first_time: float = 0.0
+    start_std: float | None = None
+    condition_numbers: int = 0
+    shards: int = 1
 
     @abstractmethod
     def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
@@ -78,6 +87,16 @@ class Task(ABC):
 
     # --- draws that most methods need
 
+    def conditions(self, n: int, draws: Draws) -> Any:
+        """What n new rows a network are conditioned on: (rows, condition_numbers), or None.
+
+        Raises:
+            NotImplementedError: the task has conditions and does not say how to draw them.
+        """
+        if self.condition_numbers:
+            raise NotImplementedError(f"{type(self).__name__} draws no conditions for new rows")
+        return None
+
     def draw_times(self, n: int, draws: Draws) -> Tensor:
         """t uniform on [0, 1), or on `times`; (rows,)."""
         return self._times_from(draws.uniform(n))
@@ -98,9 +117,10 @@ class Task(ABC):
         self, model: VelocityModel, n: int, draws: Draws, steps: int
     ) -> tuple[Tensor, Tensor, Tensor, Any]:
         """The same with x_1 sampled by a model, by Heun's method in `steps` steps of its ODE."""
+        cond = self.conditions(n, draws)
         start = draws.normal(n, *self.event_shape)
-        x1 = heun(model, self.path, start, steps)
-        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), None
+        x1 = heun(model, self.path, start, steps, cond)
+        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond
 
     # --- statistics over rows
 
@@ -108,10 +128,16 @@ class Task(ABC):
         """Rows (rows, ...) as (blocks, n, ...): a method's means run over axis 1."""
         return values.reshape(self.blocks, -1, *values.shape[1:])
 
-    def per_prompt(self, values: Tensor) -> Tensor:
-        """Rows as (groups, m, ...), a group being one network's rows of one prompt; without
-        prompts, one network's rows."""
-        return self.per_network(values)
+    def reward_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        """(mean over a row's prompt, standard deviation over the batch) of raw rewards (rows,),
+        both (rows,); without prompts the mean is over one network's rows."""
+        rows = self.per_network(raw)
+        std, mean = torch.std_mean(rows, 1, keepdim=True, correction=0)
+        return mean.expand_as(rows).reshape(raw.shape), std.expand_as(rows).reshape(raw.shape)
+
+    def all_rows(self, values: Tensor) -> Tensor:
+        """The rows of all processes, in the order of one process that draws them all."""
+        return values
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
