@@ -1,0 +1,1 @@
+"""One file a reward; `contract/` is what they keep to and how they are found."""

@@ -1,0 +1,26 @@
+"""What every reward keeps to; a reward of one's own needs nothing else.
+
+reward    Reward: pictures and prompts in, one float64 a picture out
+checked   the same reward, whose every answer is checked
+weighted  Weighted: a weighted sum of rewards
+registry  rewards by name, from a file, with options, and sums of them
+images    checks and conversions of pictures
+"""
+
+from scaleup.rewards.contract.checked import Checked, checked
+from scaleup.rewards.contract.images import check_images, enlarge, to_uint8
+from scaleup.rewards.contract.registry import parse_reward, rewards
+from scaleup.rewards.contract.reward import Reward
+from scaleup.rewards.contract.weighted import Weighted
+
+__all__ = [
+    "Checked",
+    "Reward",
+    "Weighted",
+    "check_images",
+    "checked",
+    "enlarge",
+    "parse_reward",
+    "rewards",
+    "to_uint8",
+]

@@ -1,0 +1,116 @@
+"""A reward whose every answer is checked: number, dtype, finiteness, bounds, gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scaleup.rewards.contract.images import check_images
+from scaleup.rewards.contract.reward import Reward
+
+# Values are float64; a float32 model inside a reward may overshoot its bound by rounding.
+BOUND_TOLERANCE = 1e-5
+
+
+def checked(reward: Reward) -> Checked:
+    """The reward, checked; one that is already, as it is."""
+    return reward if isinstance(reward, Checked) else Checked(reward)
+
+
+@dataclass(frozen=True)
+class Checked(Reward):
+    """inner, with every answer held to the contract.
+
+    Raises, on a call:
+        ValueError: names the reward, the first value at fault with its index and prompt, and what
+            is allowed: n finite float64 values (n,) within the reward's bounds, with a gradient
+            where the reward is said to have one and the pictures ask for it.
+    """
+
+    inner: Reward
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def label(self) -> str:
+        return self.inner.label
+
+    @property
+    def summary(self) -> str:
+        return self.inner.summary
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.inner.bounds
+
+    @property
+    def differentiable(self) -> bool:
+        return self.inner.differentiable
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        check_images(images, prompts)
+        values = self.inner(images, prompts)
+        self._check(self.label, self.bounds, values, images, prompts)
+        return values
+
+    def parts(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        check_images(images, prompts)
+        found = self.inner.parts(images, prompts)
+        for label, values in found.items():
+            bounds = self.bounds if label == self.label else None
+            self._check(label, bounds, values, images, prompts)
+        return found
+
+    def _check(
+        self,
+        label: str,
+        bounds: tuple[float, float] | None,
+        values: object,
+        images: Tensor,
+        prompts: Sequence[str],
+    ) -> None:
+        who, n = f"reward {label!r}", len(images)
+        if not isinstance(values, Tensor):
+            raise ValueError(
+                f"{who} returned a {type(values).__name__}: allowed is a torch.Tensor of shape "
+                f"({n},)"
+            )
+        if values.shape != (n,):
+            raise ValueError(
+                f"{who} returned values of shape {tuple(values.shape)} for {n} pictures: allowed "
+                f"is one value a picture, ({n},)"
+            )
+        if values.dtype != torch.float64:
+            raise ValueError(
+                f"{who} returned dtype {values.dtype}: allowed is torch.float64 (compute in it, or "
+                "convert with .to(torch.float64))"
+            )
+        _refuse(who, values, ~torch.isfinite(values), "finite numbers", prompts)
+        if bounds is not None:
+            low, high = bounds
+            room = BOUND_TOLERANCE * max(1.0, *(abs(b) for b in bounds if abs(b) < float("inf")), 0)
+            outside = (values < low - room) | (values > high + room)
+            _refuse(who, values, outside, f"values in its bounds [{low:g}, {high:g}]", prompts)
+        asked = self.differentiable and images.requires_grad and torch.is_grad_enabled()
+        if asked and label == self.label and not values.requires_grad:
+            raise ValueError(
+                f"{who} says that it is differentiable and returned values without a gradient "
+                "(detached?): allowed are values that depend on the pictures, or "
+                "differentiable = False"
+            )
+
+
+def _refuse(who: str, values: Tensor, wrong: Tensor, allowed: str, prompts: Sequence[str]) -> None:
+    places = wrong.nonzero()[:, 0].tolist()
+    if places:
+        first = places[0]
+        more = f" (and at {len(places) - 1} other places)" if len(places) > 1 else ""
+        raise ValueError(
+            f"{who} returned {float(values[first]):g} for picture {first}, prompt "
+            f"{prompts[first]!r}{more}: allowed are {allowed}"
+        )
