@@ -1,0 +1,1 @@
+"""The built-in model: a small pipeline of coloured shapes, its data and its verifier."""
