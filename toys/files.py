@@ -1,92 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files of runs, whole or not there (theory/files.py), and what to do about a damaged one."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from theory import files
+from theory.files import sha256, write_atomically, write_json, write_tensors
 
+ADVICE = "delete its folder, and the run is trained again"
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a draft beside the file, then put it in place; a crash leaves the old file.
+read_json = partial(files.read_json, advice=ADVICE)
+read_tensors = partial(files.read_tensors, advice=ADVICE)
 
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; names the path.
-    """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what was there "
-            "before is untouched"
-        ) from error  # fmt: skip
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Plain data, indented."""
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text.encode("utf-8"))
-
-
-def read_json(path: Path) -> Any:
-    """Plain data.
-
-    Raises:
-        ValueError: the file is no JSON; names it.
-    """
-    return _readable(path, lambda data: json.loads(data.decode("utf-8")))
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Named tensors as safetensors, with text metadata."""
-    flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_atomically(path, save(flat, dict(metadata or {})))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata).
-
-    Raises:
-        ValueError: the file is damaged; names it.
-    """
-    return _readable(path, lambda data: (load(data), _metadata(data)))
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    size = int.from_bytes(data[:8], "little")
-    return dict(json.loads(data[8 : 8 + size]).get("__metadata__", {}))
-
-
-def _readable(path: Path, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{path}: missing; delete its folder, and the run is trained again"
-        ) from error
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path}: damaged ({error}); delete its folder, and the run is trained again"
-        ) from error
-
-
-def sha256(path: Path) -> str:
-    """The file's digest."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+__all__ = ["read_json", "read_tensors", "sha256", "write_atomically", "write_json", "write_tensors"]

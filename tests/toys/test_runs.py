@@ -293,7 +293,7 @@ def fsync_fails(patch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    patch.setattr(files.os, "fsync", full)
+    patch.setattr(os, "fsync", full)
 
 
 def files_are_limited(patch):

@@ -1,0 +1,89 @@
+"""Files that are there whole or not at all: JSON, and tensors as safetensors; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a draft beside the file, then put it in place; a crash leaves the old file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; names the path.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what was there "
+            "before is untouched"
+        ) from error  # fmt: skip
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Plain data, indented."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text.encode("utf-8"))
+
+
+def read_json(path: Path, advice: str = "") -> Any:
+    """Plain data.
+
+    Raises:
+        ValueError: the file is missing or no JSON; names it, and gives the advice.
+    """
+    return _readable(path, lambda data: json.loads(data.decode("utf-8")), advice)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Named tensors as safetensors, with text metadata."""
+    flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_atomically(path, save(flat, dict(metadata or {})))
+
+
+def read_tensors(path: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata).
+
+    Raises:
+        ValueError: the file is missing or damaged; names it, and gives the advice.
+    """
+    return _readable(path, lambda data: (load(data), _metadata(data)), advice)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    size = int.from_bytes(data[:8], "little")
+    return dict(json.loads(data[8 : 8 + size]).get("__metadata__", {}))
+
+
+def _readable(path: Path, parse: Callable[[bytes], Any], advice: str) -> Any:
+    after = f"; {advice}" if advice else ""
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: missing{after}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: damaged ({error}){after}") from error
+
+
+def sha256(path: Path) -> str:
+    """The file's digest."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
