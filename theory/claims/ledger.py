@@ -100,17 +100,26 @@ class Context:
 Part = Callable[[Context], Finding]
 
 
-def extra(part: Part) -> Part:
-    """Mark a part that the verdict does not wait for (what holds instead, support): profiles with
+@dataclass(frozen=True)
+class Extra:
+    """A part that the verdict does not wait for (what holds instead, support): profiles with
     `extras` False leave it out."""
-    part.extra = True  # type: ignore[attr-defined]
-    return part
+
+    part: Part
+
+    def __call__(self, context: Context) -> Finding:
+        return self.part(context)
+
+
+def extra(part: Part) -> Extra:
+    """As a decorator."""
+    return Extra(part)
 
 
 def is_extra(part: Part) -> bool:
     """Marked as extra, or an identity in the role of what holds instead or of support."""
     role = getattr(part, "role", "claim")
-    return bool(getattr(part, "extra", False)) or role in ("instead", "support")
+    return isinstance(part, Extra) or role in ("instead", "support")
 
 
 @dataclass(frozen=True)

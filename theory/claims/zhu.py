@@ -1,7 +1,7 @@
 """The ledger's rows of zhu: a KL-regularised view of DiffusionNFT (Y. Zhu).
 
-The identities at one point and time are here; laws of samples, recursions and limits in
-`zhu_laws`, `zhu_online` and `zhu_limits`.
+The identities at one point and time are here; laws of samples, recursions, averages and limits in
+`zhu_laws`, `zhu_online`, `zhu_ema` and `zhu_limits`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.claims import zhu_guidance, zhu_laws, zhu_limits, zhu_online
+from theory.claims import zhu_ema, zhu_guidance, zhu_laws, zhu_limits, zhu_online
 from theory.claims.identity import Identity
 from theory.claims.ledger import Claim, Context, Finding, number
 from theory.claims.region import Region
@@ -241,14 +241,17 @@ ROWS: tuple[Claim, ...] = (
         "With exact per-epoch optima and m_t held fixed, p^(K)_t = p^(0)_t exp((2K/beta) m_t)/Z.",
         "m_t frozen at its first value.",
         "closed fields (m_t frozen); theory.recursion on a grid (m_t recomputed)",
-        "the loss by quadrature with any v_old; ODE laws by torchdiffeq",
+        "the loss by quadrature with any v_old; epochs by the loss's normal equations on sums, "
+        "pulled back by scipy",
         "conditional",
         "With m_t frozen the scores add up by linearity (Z3), the law of the samples does not "
         "(as Z4). With m_t recomputed from each epoch's own law the claim becomes true in the "
         "limit of small steps: at a fixed total 2K/beta the law tends to p^(0) exp((2K/beta) r) "
         "with order 1 in 2/beta. If v_old is the last student, the optimum is v_old + (2/beta) "
         "Cov(r, V|x) + (1/beta)(2 m_t - 1)(u - v_old), u the RF velocity of v_old's own samples; "
-        "with r in [0, 1] that has the same limit, with rewards below 0 it can diverge.",
+        "with r in [0, 1] that has the same limit. With rewards below 0 v_old - u grows by "
+        "1 + (1 - 2 m_t)/beta an epoch, without bound where m_t has none: in the tails first, "
+        "until trajectories from there are lost.",
         zhu_online.Z5_PARTS,
         zhu_online.epochs_region,
     ),
@@ -276,13 +279,14 @@ ROWS: tuple[Claim, ...] = (
         "parameters averaged are that up to second order.",
         "Each epoch trained to its optimum; decay g in [0, 1).",
         "theory.recursion with the EMA carried out",
-        "the same recursion without EMA at nft_beta/(1 - g); averages of network weights",
+        "the recursion without EMA at nft_beta/(1 - g), by theory.recursion and by scipy on sums; "
+        "averages of network weights",
         "order 2",
         "Without an anchor, averaging velocities with decay g is the same recursion at "
         "nft_beta/(1 - g), exactly, in every mode. Averaging parameters differs from that by the "
         "second order in the size of an epoch's step.",
-        zhu_online.Z7_PARTS,
-        zhu_online.average_region,
+        zhu_ema.Z7_PARTS,
+        zhu_ema.average_region,
     ),
     Claim(
         "Z8",
