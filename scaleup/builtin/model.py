@@ -23,8 +23,8 @@ TEXT_WIDTH = 64
 TOKENS = 16
 START, END = "<|startoftext|>", "<|endoftext|>"
 # These become one token each; any other text is spelled in letters, bytes if need be. Pairs of
-# earlier words merge first, so "an", which "triangle" contains, comes last.
-WORDS = (*SHAPES, *COLOURS, "a", "an")
+# earlier words merge first, so long words come first: "re" of red would split green, "an" triangle.
+WORDS = sorted((*SHAPES, *COLOURS, "a", "an"), key=len, reverse=True)
 ABSENT: dict[str, None] = {"vae": None, "safety_checker": None, "feature_extractor": None}
 
 
@@ -57,7 +57,7 @@ def unet_config() -> dict[str, Any]:
         "down_block_types": ("CrossAttnDownBlock2D",) * len(WIDTHS),
         "up_block_types": ("CrossAttnUpBlock2D",) * len(WIDTHS),
         "cross_attention_dim": TEXT_WIDTH,
-        "attention_head_dim": 4,  # diffusers reads it as the number of heads
+        "attention_head_dim": (2, 4),  # diffusers reads it as the number of heads: 16 wide each
         "norm_num_groups": 8,
     }
 

@@ -37,11 +37,11 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "blue": (0.10, 0.25, 0.95),
     "purple": (0.75, 0.10, 0.90),
 }
-# Each shape as the points (u, v) it holds; |u|, |v| <= 1, v points down. Areas: 4, pi, 2.1, 2.2.
+# Each shape as the points (u, v) it holds; |u|, |v| <= 1, v points down. Areas: 4, pi, 2, 2.2.
 SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "square": lambda u, v: (u.abs() <= 1) & (v.abs() <= 1),
     "circle": lambda u, v: u**2 + v**2 <= 1,
-    "triangle": lambda u, v: (v <= 1) & (2 * u.abs() <= 1.05 * (v + 1)),
+    "triangle": lambda u, v: (v <= 1) & (2 * u.abs() <= v + 1),
     "cross": lambda u, v: (
         ((u.abs() <= 0.33) & (v.abs() <= 1)) | ((v.abs() <= 0.33) & (u.abs() <= 1))
     ),

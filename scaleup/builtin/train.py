@@ -1,4 +1,4 @@
-"""Trains the built-in model from nothing: pictures drawn as it goes, text encoder and UNet together.
+"""Trains the built-in model from nothing: fresh pictures, text encoder and UNet together.
 
 The VP model is seen as the rectified flow that it is (theory/paths.py): times t are spread evenly
 over the range that the schedule covers, each moved to the nearest integer step k, and with
@@ -143,7 +143,7 @@ def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
             optimiser.step()
             decay = min(recipe.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-            losses.append(float(loss))
+            losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
                     f"the loss is {losses[-1]} at step {step}: a lower rate than {recipe.rate:g} "
@@ -233,7 +233,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Any]:
-    """tell(done, loss): a bar with the time left on a terminal, a line every few seconds in a log."""
+    """tell(done, loss): a bar with the time left on a terminal, a line now and then in a log."""
     start = last = time.monotonic()
     if sys.stderr.isatty():
         columns = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
