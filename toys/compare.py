@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from theory.progress import Progress
 from toys.config import RunConfig
 from toys.evaluate import NoTruthError, Sampling, Truth, evaluate, kept
 from toys.files import read_json
 from toys.processes import Update, side_by_side
-from toys.progress import Progress
 from toys.runs import Run
 
 Job = tuple[Path, tuple[RunConfig, ...], Sampling, bool]

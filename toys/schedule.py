@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from theory.progress import Progress
 from toys.config import RunConfig
 from toys.processes import Update, side_by_side
-from toys.progress import Progress
 from toys.runs import Group, Run, unfinished_groups
 from toys.trainer import Trainer
 

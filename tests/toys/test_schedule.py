@@ -5,9 +5,9 @@ import torch
 
 from tests.toys import work
 from tests.toys.small import DDPO_KL, configs, stop_at, trained
+from theory.progress import Progress
 from toys import schedule
 from toys.processes import side_by_side
-from toys.progress import Progress
 from toys.runs import Run
 from toys.schedule import GROUP_ROWS, MOST_MEMBERS, group_size, plan
 
@@ -136,7 +136,7 @@ def test_a_method_file_trains_in_two_processes(tmp_path, monkeypatch):
 
 
 def test_lines_in_a_log(capsys, monkeypatch):
-    monkeypatch.setattr("toys.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("theory.progress.LINE_SECONDS", 0.0)
     with Progress(40, "training") as progress:
         progress.update("a", 10, "a: step 10")
         progress.update("b", 20, "b: step 20")

@@ -1,31 +1,40 @@
-"""Laws of many problems at once on the line, for rows about what a field samples.
+"""Laws of many problems at once on the line, and laws by draws in any dimension, for rows about
+what a field samples.
 
 Every batch is one call of the ODE: laws of NFT's optimum at many inverse temperatures, and the
-tilts that they are compared with.
+tilts that they are compared with. Draws carry their log-density, so that they tell how far their
+law is from a density that is known.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
+from theory.claims.ledger import number
+from theory.claims.order import CONFIDENCE
 from theory.conditional import reward_moments
 from theory.divergences import integral_of_absolute
+from theory.fields import ExactField
 from theory.gaussians import GaussianSum
 from theory.oracle.integrate import Array
 from theory.problem import Problem, load_problem
 from theory.rewards import BumpReward, QuadraticReward, bumps_reward
 from theory.tilt import polynomial_sum
 from theory.transport import FlowLaw
-from theory.wrappers import TruncatedExponential
+from theory.wrappers import Exponential, TruncatedExponential
 
 AXIS = np.linspace(-8.0, 9.0, 341)
-RTOL, ATOL = 1e-6, 1e-8  # of maps, whose errors are read to two digits
+LINE = np.linspace(-9.0, 9.0, 601)
+RTOL, ATOL = 1e-5, 1e-7  # of maps, whose errors are read to two digits
+DRAW_RTOL, DRAW_ATOL = 1e-6, 1e-8
 SLOPE_RTOL, SLOPE_ATOL = 1e-10, 1e-12
 LOG_FLOOR = 1e-9  # what SLOPE_RTOL leaves in a log-density
 TARGETS = ("exp(ar)", "1+ar", "1+ar+(ar)²/2")
@@ -78,6 +87,108 @@ def base_points(problem: Problem, n: int, seed: int = 3) -> Tensor:
 def reward_spread(problem: Problem) -> float:
     """Standard deviation of r under the base."""
     return reward_moments(problem.base, problem.moments)[1]
+
+
+# --- laws on the line
+
+
+def column(values: Array) -> Tensor:
+    return torch.as_tensor(values)[:, None]
+
+
+def total_variation(p: Array, q: Array, axis: Array = LINE) -> float:
+    return float(0.5 * np.trapezoid(np.abs(p - q), axis))
+
+
+def nft_densities(problem: Problem, scales: Sequence[float], axis: Array = LINE) -> Array:
+    """The densities of what NFT's optima sample by the ODE, (m, n): one solution for all scales."""
+    a = torch.tensor(scales, dtype=torch.float64)
+    points = column(axis).expand(len(a), len(axis), 1)
+    law = FlowLaw(problem.cumulant_field(a, 1), rtol=1e-8, atol=1e-10)
+    return law.log_density(points).exp().numpy()
+
+
+def nft_density(problem: Problem, scale: float, axis: Array = LINE) -> Array:
+    """The density at one scale."""
+    return np.asarray(nft_densities(problem, (scale,), axis)[0])
+
+
+def tilt_density(problem: Problem, scale: float, axis: Array = LINE) -> Array:
+    """The density of base exp(scale r)/Z."""
+    return problem.tilt(Exponential(scale)).log_density(column(axis)).exp().numpy()
+
+
+# --- draws with their log-densities, in any dimension
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over draws with its standard error."""
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Array) -> Estimate:
+        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval of CONFIDENCE."""
+        return float(ndtri(0.5 + CONFIDENCE / 2)) * self.error
+
+    def __str__(self) -> str:
+        return f"{number(self.value)} ± {number(self.half)}"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws x (n, d) of a flow's law q, log q there (n,), and log N(x_0; 0, I) where each began."""
+
+    x: Tensor
+    log_q: Array
+    log_start: Array
+
+    def against(self, log_p: Array) -> Distances:
+        """How far q is from the normalised density p with these values at the draws, (n,)."""
+        return Distances(self.log_q - log_p)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """log q - log p at draws of q, (n,)."""
+
+    gaps: Array
+
+    @property
+    def mass(self) -> Estimate:
+        """E_q[p / q], 1 for every normalised p: tells whether log q is that of the draws."""
+        return Estimate.of(np.exp(-self.gaps))
+
+    @property
+    def tv(self) -> Estimate:
+        """TV(q, p) = E_q |1 - p / q| / 2."""
+        return Estimate.of(0.5 * np.abs(np.expm1(-self.gaps)))
+
+    @property
+    def excess(self) -> Array:
+        """log q / p + p / q - 1, (n,): never negative, so that its mean KL(q | p) has little
+        noise."""
+        return np.asarray(self.gaps + np.expm1(-self.gaps))
+
+    @property
+    def kl(self) -> Estimate:
+        """KL(q | p)."""
+        return Estimate.of(self.excess)
+
+
+def draw(field: ExactField, n: int, seed: int = 5) -> Draws:
+    """n draws of what the field samples by its ODE."""
+    law = FlowLaw(field, rtol=DRAW_RTOL, atol=DRAW_ATOL, method="dopri5")
+    x0 = law.start(n, torch.Generator().manual_seed(seed))
+    x, log_q = law.push_with_log_density(x0)
+    log_start = -0.5 * (x0**2).sum(-1) - 0.5 * law.dim * math.log(2 * math.pi)
+    return Draws(x, log_q.numpy(), log_start.numpy())
 
 
 # --- families of bumps over the note's base

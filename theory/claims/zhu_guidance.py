@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from theory.claims.laws import ATOL, LINE, RTOL, column, total_variation
 from theory.claims.ledger import Context, Finding, extra, number
 from theory.claims.region import Region
-from theory.claims.zhu_laws import LINE, SPOTS, column, total_variation
+from theory.claims.zhu_guided_planes import WEIGHT, Z10_PLANES
+from theory.claims.zhu_laws import SPOTS
+from theory.divergences import GridLaw
 from theory.fields import MixtureField
 from theory.gaussians import GaussianSum
 from theory.guidance import GuidedField
 from theory.oracle import flow
 from theory.oracle.integrate import Array
 from theory.oracle.plane import PlaneNumbers
-from theory.recursion import TwoKL
+from theory.problem import Problem
+from theory.recursion import TwoKL, carry
+from theory.rewards import bump_reward
 from theory.tolerances import QUADRATURE
 from theory.transport import FlowLaw
 
@@ -66,75 +72,122 @@ def product_density(classes: Classes, weight: float, axis: Array = LINE) -> Arra
     return np.asarray(values / np.trapezoid(values, axis))
 
 
+def guided_densities(classes: Classes, weights: Sequence[float], axis: Array = LINE) -> Array:
+    """The densities of what the guided fields sample, (m, n): one ODE for all weights."""
+    count = len(weights)
+    one, whole = (MixtureField(classes.law(c).expanded((count,))) for c in (True, False))
+    field = GuidedField(one, whole, torch.tensor(weights, dtype=torch.float64))
+    points = column(axis).expand(count, len(axis), 1)
+    return FlowLaw(field, rtol=1e-9, atol=1e-11).log_density(points).exp().numpy()
+
+
 def guided_density(classes: Classes, weight: float, axis: Array = LINE) -> Array:
     """The density of what the guided field samples."""
-    law = FlowLaw(classes.field(weight), rtol=1e-9, atol=1e-11)
-    return law.log_density(column(axis)).exp().numpy()
+    return np.asarray(guided_densities(classes, (weight,), axis)[0])
 
 
-REWARD_Z10 = ((1.0,), (2.0,), (0.8,))
+CENTRE, WIDTH = 2.0, 0.8  # of the reward's bump
+REFERENCES = {"plain": 0.0, "guided": WEIGHT}
+NODES = 400  # the guided limits are narrower than the default grid resolves
+STARTS = np.arange(-7.5, 7.55, 0.07)
+WAVES = np.array([0.5, 1.0, 2.0, 4.0])
 
 
-def _iterate(log_reference: Array, reward: Array, rule: TwoKL) -> Array:
-    """The anchored recursion on a grid, epoch after epoch, until it stands."""
-    log_p = log_reference
-    for _ in range(math.ceil(-40 / math.log(rule.rate))):
-        log_p = rule.rate * log_p + (1 - rule.rate) * log_reference + rule.lam * reward
-        log_p = log_p - math.log(float(np.trapezoid(np.exp(log_p), LINE)))
-    return np.exp(log_p)
+def guided_lines(classes: Classes, weight: float) -> flow.Field:
+    """The guided velocity by sums over a grid."""
+    one, other = (flow.LineField(classes.plain(c)) for c in (True, False))
+
+    def guided(x: Array, t: float) -> Array:
+        a = one(x, t)
+        return a + weight * (a - other(x, t)) if weight else a
+
+    return guided
+
+
+def _moments(y: Array, weights: Array) -> Array:
+    """E of cos(k y) and sin(k y) for the waves k, of y, and of r under weights at y, (10,)."""
+    phases = WAVES[:, None] * y
+    rows = np.concatenate([np.cos(phases), np.sin(phases), y[None], _bump(y)[None]])
+    return np.asarray(rows @ weights / weights.sum())
+
+
+def _bump(y: Array) -> Array:
+    return np.exp(-0.5 * ((y - CENTRE) / WIDTH) ** 2)
+
+
+def carried_limit(eta_0: float, eta_1: float, weight: float) -> GridLaw:
+    """Where the anchored recursion ends that starts from p(x|c) and is pulled to its guided law:
+    carried out until what is left of the start is 1e-12."""
+    problem = Problem("class", MIXED.law(True), bump_reward(1.0, [CENTRE], width=WIDTH))
+    rule = TwoKL(eta_0, eta_1, MIXED.field(weight) if weight else None)
+    epochs = math.ceil(math.log(1e-12) / math.log(rule.rate))
+    return carry(problem, rule, epochs, grid=NODES).laws[-1]
 
 
 def anchored_limits(context: Context) -> Finding:
-    """The anchored recursion carried out with both references, against p_ref exp(eta_0 r)/Z."""
-    weight, eta_1 = 1.5, 1.0
-    reward = np.exp(-0.5 * ((LINE - 2.0) / 0.8) ** 2)
-    laws = {"plain": guided_density(MIXED, 0.0), "guided": guided_density(MIXED, weight)}
-    worst, rows, limits = 0.0, {}, {}
-    killed = False
-    for eta_0 in (0.5, 4.0):
-        for name, density in laws.items():
-            end = _iterate(np.log(np.maximum(density, 1e-300)), reward, TwoKL(eta_0, eta_1))
-            stated = density * np.exp(eta_0 * reward)
-            stated = stated / np.trapezoid(stated, LINE)
-            worst = max(worst, float(np.abs(end - stated).max()))
-            other = laws["plain"] * np.exp(eta_0 * reward)
-            other = other / np.trapezoid(other, LINE)
-            if name == "guided":
-                killed = killed or float(np.abs(end - other).max()) > QUADRATURE.rtol
-            limits[name, eta_0] = end
-            mean = float(np.trapezoid(end * LINE, LINE))
-            rows[f"{name}, eta_0 = {eta_0:g}"] = {
-                "reward": float(np.trapezoid(end * reward, LINE)),
-                "std": math.sqrt(float(np.trapezoid(end * (LINE - mean) ** 2, LINE))),
-            }
-    apart = {f"{e:g}": total_variation(limits["plain", e], limits["guided", e]) for e in (0.5, 4.0)}
+    """The recursion carried out with both references, against p_ref exp(eta_0 r)/Z: expectations
+    under the law on the grid, and over X_0 pushed through sums over a grid, weighed by r."""
+    eta_1, quick = 1.0, context.profile.name == "fast"
+    pushed = {
+        name: flow.push(guided_lines(MIXED, weight), STARTS) for name, weight in REFERENCES.items()
+    }
+    normal = np.exp(-0.5 * STARTS**2)
+    worst, rows, apart = 0.0, {}, {}
+    killed = dict.fromkeys(
+        ("the other reference's limit", "one epoch's tilt", "eta_0 + eta_1 for eta_0"), False
+    )
+    for eta_0 in (4.0,) if quick else (0.5, 4.0):
+        limits = {
+            n: carried_limit(eta_0, eta_1, w) for n, w in (("plain", 0.0), ("guided", WEIGHT))
+        }
+        for name, law in limits.items():
+            y = law.axes[0]
+            ours = _moments(y, law.density)
+            here = pushed[name]
+            other = pushed["plain" if name == "guided" else "guided"]
+            stated = _moments(here, normal * np.exp(eta_0 * _bump(here)))
+            worst = max(worst, QUADRATURE.error(ours, stated, 1.0))
+            lam = eta_0 * eta_1 / (eta_0 + eta_1)
+            wrong = (
+                _moments(other, normal * np.exp(eta_0 * _bump(other))),
+                _moments(here, normal * np.exp(lam * _bump(here))),
+                _moments(here, normal * np.exp((eta_0 + eta_1) * _bump(here))),
+            )
+            for label, values in zip(killed, wrong, strict=True):
+                killed[label] |= QUADRATURE.error(ours, values, 1.0) > QUADRATURE.rtol
+            std = math.sqrt(float(law.density @ (y - ours[-2]) ** 2 / law.density.sum()))
+            rows[f"{name}, eta_0 = {eta_0:g}"] = {"reward": float(ours[-1]), "std": std}
+        one, two = limits.values()
+        apart[f"{eta_0:g}"] = _distance(one, two)
     text = "; ".join(f"{k}: reward {v['reward']:.3f}, std {v['std']:.3f}" for k, v in rows.items())
     return Finding(
         "limit of the anchored recursion = p_ref exp(eta_0 r)/Z, both references", "claim", "exact",
         worst <= QUADRATURE.rtol and min(apart.values()) > 100 * QUADRATURE.rtol,
-        f"density within {number(worst)}; the two limits lie TV "
+        f"expectations within {number(worst)} (quadrature {QUADRATURE.rtol:g}), d = 1; the two "
+        "limits lie TV "
         + ", ".join(f"{number(v)} (eta_0 = {k})" for k, v in apart.items())
         + f" apart; {text}",
-        {"error": worst, "tv_between_limits": apart, "limits": rows},
-        mutants={"the plain reference's limit": killed},
+        {"error": worst, "tv_between_limits": apart, "limits": rows}, mutants=killed,
     )  # fmt: skip
+
+
+def _distance(one: GridLaw, two: GridLaw) -> float:
+    """TV of two laws on grids of their own."""
+    p, q = (np.interp(LINE, law.axes[0], law.density, 0.0, 0.0) for law in (one, two))
+    return total_variation(p, q)
 
 
 @extra
 def guided_law_formula(context: Context) -> Finding:
     """The guided sampler's law: the product times what the path integral takes away."""
-    weight = 1.5
+    weight = WEIGHT
     one, other = (flow.LineField(MIXED.plain(c)) for c in (True, False))
-
-    def guided(x: Array, t: float) -> Array:
-        a, b = one(x, t), other(x, t)
-        return a + weight * (a - b)
 
     def rate(x: Array, t: float) -> Array:
         """eta |grad h|^2 = (v_c - v_u)^2 / eta."""
         return (one(x, t) - other(x, t)) ** 2 * t / max(1 - t, 1e-300)
 
-    x0, energy = flow.path_integral(guided, SPOTS, rate)
+    x0, energy = flow.path_integral(guided_lines(MIXED, weight), SPOTS, rate)
     ours_law = FlowLaw(MIXED.field(weight))
     ours = ours_law.log_density(column(SPOTS)).numpy()
     cdf = ours_law.cdf(column(SPOTS)).numpy()
@@ -145,7 +198,7 @@ def guided_law_formula(context: Context) -> Finding:
     wrong = QUADRATURE.error(ours, (1 + weight) * c - weight * u - weight * energy, 1.0)
     return Finding(
         "guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt)", "instead", "exact",
-        error <= QUADRATURE.rtol, f"error {number(error)} (quadrature {QUADRATURE.rtol:g})",
+        error <= QUADRATURE.rtol, f"error {number(error)} (quadrature {QUADRATURE.rtol:g}), d = 1",
         {"error": error}, mutants={"w for w (1 + w)": wrong > QUADRATURE.rtol},
     )  # fmt: skip
 
@@ -153,9 +206,10 @@ def guided_law_formula(context: Context) -> Finding:
 @extra
 def guided_law_is_no_product(context: Context) -> Finding:
     """TV of the guided law to the product; zero for Gaussians of one covariance."""
+    weights = (4.0,) if context.profile.name == "fast" else (0.5, 1.5, 4.0)
     tv = {
-        f"{w:g}": total_variation(guided_density(MIXED, w), product_density(MIXED, w))
-        for w in ((4.0,) if context.profile.name == "fast" else (0.5, 1.5, 4.0))
+        f"{w:g}": total_variation(density, product_density(MIXED, w))
+        for w, density in zip(weights, guided_densities(MIXED, weights), strict=True)
     }
     shifted = Classes((0.6, 0.4), (-0.5, 0.7), (0.8, 0.8), (0,))
     one = MixtureField(shifted.law(True))
@@ -167,12 +221,12 @@ def guided_law_is_no_product(context: Context) -> Finding:
         "the guided law against p(x|c)^(1+w) p(x)^-w", "support", "exact",
         min(tv.values()) > 100 * QUADRATURE.rtol and alike <= QUADRATURE.rtol,
         "TV " + ", ".join(f"{number(v)} (w = {k})" for k, v in tv.items())
-        + f"; Gaussians of one covariance: within {number(alike)}",
+        + f", d = 1; Gaussians of one covariance: within {number(alike)}",
         {"tv": tv, "one_covariance": alike}, f"w = 4: TV {number(tv['4'])}",
     )  # fmt: skip
 
 
-Z10_PARTS = (anchored_limits, guided_law_formula, guided_law_is_no_product)
+Z10_PARTS = (anchored_limits, guided_law_formula, guided_law_is_no_product, *Z10_PLANES)
 
 
 def guidance_region(cells: int) -> Region:
@@ -194,7 +248,7 @@ def guidance_region(cells: int) -> Region:
     w = torch.tensor([w for w, _ in pairs], dtype=torch.float64)
     points = column(axis).expand(count, len(axis), 1)
     field = GuidedField(MixtureField(one), MixtureField(whole), w)
-    p = FlowLaw(field, rtol=1e-7, atol=1e-9, method="dopri5").log_density(points).exp().numpy()
+    p = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5").log_density(points).exp().numpy()
     log_q = (1 + w[:, None]) * one.log_density(points) - w[:, None] * whole.log_density(points)
     q = log_q.exp().numpy()
     q = q / np.trapezoid(q, axis, axis=1)[:, None]

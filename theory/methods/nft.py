@@ -37,7 +37,6 @@ Mapping = Literal["identity", "released"]
 Anchor = Literal["base", "guided"]
 LEAST_WEIGHT = 1e-5
 CLIP, SPREAD, STD_FLOOR = 5.0, 10.0, 1e-4
-SAMPLING_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,8 @@ class NFT(Method):
             batch = endpoint_batch(task, task.endpoints(n, draws))
             batch["r"] = self._mapped(task, batch["r"], batch["cond"])
         else:
-            batch = endpoint_batch(task, task.endpoints_of(policy.old, n, draws, SAMPLING_STEPS))
+            ends = task.endpoints_of(policy.old, n, draws, task.sampling_steps)
+            batch = endpoint_batch(task, ends)
             batch["r"] = self._mapped(task, batch["r"], batch["cond"])
         old = policy.reference if policy.old is None else policy.old
         assert old is not None
@@ -167,7 +167,7 @@ class NFT(Method):
             raise ValueError(
                 f"pool = {self.pool} on {task.shards} processes: allowed are multiples of them"
             )
-        _, x1, _, cond = task.endpoints_of(policy.old, own, draws, SAMPLING_STEPS)
+        _, x1, _, cond = task.endpoints_of(policy.old, own, draws, task.sampling_steps)
         rewards = self._mapped(task, task.reward(x1, cond), cond)
         policy.state["pool"].copy_(task.all_rows(x1))
         policy.state["rewards"].copy_(task.all_rows(rewards))

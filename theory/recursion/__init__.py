@@ -1,7 +1,8 @@
 """Online DiffusionNFT over epochs, exact: laws carried on a grid, closed forms beside them.
 
 `spec`: what an epoch does and the closed forms of its tilt; `online`: run it; `closed_form`:
-Gaussian laws; `grid`, `moments`, `flow`: the numbers; `checks`: what a grid can hold.
+Gaussian laws; `grid`, `moments`, `flow`: the numbers; `reference`: the law that an anchor pulls to;
+`checks`: what a grid can hold.
 """
 
 from theory.recursion.checks import DivergedError, GridError

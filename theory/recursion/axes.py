@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from theory.checks import check_order
-from theory.fields import MixtureField
-from theory.gaussians import GaussianSum
 from theory.problem import Problem
 from theory.recursion.grid import Array
+from theory.recursion.reference import closed_law, log_density
 from theory.recursion.spec import Recursion, TwoKL
 
 NODES = {1: 256, 2: 80}
@@ -20,6 +19,8 @@ LEAST, MOST = 32, {1: 2048, 2: 200}
 DEPTH = 36.0
 LOOK = 60.0  # standard deviations of the base looked at
 SHARES = (0.0, 0.05, 0.2, 0.5, 1.0)
+# A reference known by its field alone costs paths: it is looked at on one node in so many.
+STRIDE = {1: 20, 2: 10}
 
 
 def default_axes(
@@ -39,19 +40,22 @@ def default_axes(
     shape = points.shape[:-1]
     log_base = problem.base.log_density(flat).numpy().reshape(shape)
     rewards = problem.reward(flat).numpy().reshape(shape)
-    held = np.zeros(shape, dtype=bool)
-    guide = _reference_law(recursion)
-    starts = [log_base]
-    if guide is not None:
-        starts.append(guide.log_density(flat).numpy().reshape(shape))
-    for start in starts:
-        for share in SHARES:
-            log_q = start + share * tilt * rewards
-            held |= log_q > log_q.max() - DEPTH
-    ends = []
-    for i, axis in enumerate(wide):
-        where = np.flatnonzero(held.any(tuple(j for j in range(problem.dim) if j != i)))
-        ends.append((axis[max(where[0] - 1, 0)], axis[min(where[-1] + 1, fine - 1)]))
+    found = [_ends(wide, log_base, rewards, tilt)]
+    reference = recursion.reference
+    law = closed_law(reference)
+    if law is not None:
+        log_start = law.log_density(flat).numpy().reshape(shape)
+        found.append(_ends(wide, log_start, rewards, tilt))
+    elif reference is not None and isinstance(recursion, TwoKL):
+        some = (slice(None, None, STRIDE[problem.dim]),) * problem.dim
+        coarse = points[some]
+        log_start = log_density(reference, coarse.reshape(-1, problem.dim), look=True)
+        few = [axis[some[0]] for axis in wide]
+        found.append(_ends(few, log_start.reshape(coarse.shape[:-1]), rewards[some], tilt))
+    ends = [
+        (min(low for low, _ in own), max(high for _, high in own))
+        for own in zip(*found, strict=True)
+    ]
     step = max(high - low for low, high in ends) / (nodes - 1)
     axes = []
     for low, high in ends:
@@ -61,14 +65,19 @@ def default_axes(
     return tuple(axes)
 
 
-def _reference_law(recursion: Recursion | TwoKL) -> GaussianSum | None:
-    """The law that the recursion is pulled to, where it is known."""
-    reference = recursion.reference
-    return (
-        reference.law
-        if isinstance(reference, MixtureField)
-        else (reference if isinstance(reference, GaussianSum) else None)
-    )
+def _ends(
+    axes: Sequence[Array], log_start: Array, rewards: Array, tilt: float
+) -> list[tuple[float, float]]:
+    """Per axis the ends, one node further out, of where a tilt on the way has mass."""
+    held = np.zeros(log_start.shape, dtype=bool)
+    for share in SHARES:
+        log_q = log_start + share * tilt * rewards
+        held |= log_q > log_q.max() - DEPTH
+    ends = []
+    for i, axis in enumerate(axes):
+        where = np.flatnonzero(held.any(tuple(j for j in range(len(axes)) if j != i)))
+        ends.append((axis[max(where[0] - 1, 0)], axis[min(where[-1] + 1, len(axis) - 1)]))
+    return ends
 
 
 def check_axes(grid: Sequence[Array], dim: int) -> tuple[Array, ...]:

@@ -39,6 +39,7 @@ from theory.recursion.checks import DivergedError, check_law, mass_of
 from theory.recursion.flow import Velocity, optimum, transport
 from theory.recursion.grid import CUT, Array, Clock
 from theory.recursion.moments import Fields, Tables
+from theory.recursion.reference import log_density
 from theory.recursion.spec import Recursion, TwoKL
 
 STEPS = {1: 18, 2: 8}
@@ -326,7 +327,7 @@ def _two_kl(
     steps = [float(a[1] - a[0]) for a in axes]
     anchor = log_base
     if spec.reference is not None:
-        anchor = spec.reference.log_density(points).numpy().reshape(log_base.shape)
+        anchor = log_density(spec.reference, points).reshape(log_base.shape)
     log_q = log_base
     while True:
         log_q = spec.rate * log_q + (1 - spec.rate) * anchor + spec.lam * rewards

@@ -45,6 +45,11 @@ from theory.gaussians import GaussianSum
 Mode = Literal["frozen", "refit", "student"]
 
 
+def _check_float64(reference: GaussianSum | ExactField) -> None:
+    if reference.dtype != torch.float64:
+        raise TypeError(f"reference has dtype {reference.dtype}: allowed is torch.float64")
+
+
 @dataclass(frozen=True, eq=False)
 class Recursion:
     """Online NFT: the field of every epoch's data is the (averaged) optimum of the epoch before.
@@ -75,10 +80,7 @@ class Recursion:
             raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
         if self.reference is not None:
             check_instance("reference", self.reference, ExactField)
-            if self.reference.dtype != torch.float64:
-                raise TypeError(
-                    f"reference has dtype {self.reference.dtype}: allowed is torch.float64"
-                )
+            _check_float64(self.reference)
             if self.kl_weight == 0:
                 raise ValueError(
                     "reference is given and kl_weight = 0: allowed is kl_weight > 0 with a "
@@ -122,22 +124,29 @@ class Recursion:
 class TwoKL:
     """p^{k+1} ~ (p^k)^w (p^0)^(1-w) exp(lam r) on densities, with the closed form of B_k.
 
-    reference: the law p^0 that is pulled to (a guided one, say); None: the base. The recursion
-    starts from the base in either case.
+    reference: the law p^0 that is pulled to, or a field that samples it by its ODE (a guided
+    one, say); None: the base. The recursion starts from the base in any case.
 
     Raises:
-        ValueError: eta_0 or eta_1 not positive.
+        ValueError: eta_0 or eta_1 not positive; a reference with negative weights.
+        TypeError: a reference that is neither law nor exact field, or not in float64.
     """
 
     eta_0: float
     eta_1: float
-    reference: GaussianSum | None = None
+    reference: GaussianSum | ExactField | None = None
 
     def __post_init__(self) -> None:
         check_positive("eta_0", self.eta_0)
         check_positive("eta_1", self.eta_1)
-        if self.reference is not None:
-            check_instance("reference", self.reference, GaussianSum)
+        reference = self.reference
+        if reference is None:
+            return
+        if not isinstance(reference, (GaussianSum, ExactField)):
+            raise TypeError(f"reference = {reference!r}: allowed is a GaussianSum or an ExactField")
+        _check_float64(reference)
+        if isinstance(reference, GaussianSum) and not reference.is_positive:
+            raise ValueError("reference has negative weights: allowed is a law")
 
     @property
     def lam(self) -> float:

@@ -35,6 +35,7 @@ class Task(ABC):
         t = 0 unless the model is not defined there.
     conditions: what a row's event is conditioned on (a prompt, say) is `condition_numbers` whole
         numbers a row, (rows, condition_numbers); 0: nothing, and cond is None.
+    sampling_steps: of the ODE, where a method samples a model of its own.
     shards: processes that train together, each on its own rows of one batch.
     """
 
@@ -45,6 +46,7 @@ class Task(ABC):
     first_time: float = 0.0
     start_std: float | None = None
     condition_numbers: int = 0
+    sampling_steps: int = 20
     shards: int = 1
 
     @abstractmethod

@@ -1,0 +1,107 @@
+"""Checkpoints of a run: one safetensors file each, atomic, the newest two kept.
+
+Nothing is unpickled: tensors are safetensors, everything else is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from theory.files import read_tensors, write_tensors
+from theory.methods.contract import Policy
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run is after `step` steps: tensors by name, plain data, and what was wrong with newer
+    checkpoints that could not be read."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    data: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """folder/step-00000050.safetensors."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write it, then remove all but the newest two.
+
+    Raises:
+        OSError: the disk is full; what was there before is untouched.
+    """
+    data = json.dumps({"step": state.step, **state.data}, allow_nan=False)
+    write_tensors(checkpoint_path(folder, state.step), state.tensors, {"state": data})
+    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+        old.unlink()
+
+
+def newest_state(folder: Path) -> State | None:
+    """The newest checkpoint that can be read, or None where there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and none can be read.
+    """
+    damaged: list[str] = []
+    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+        try:
+            tensors, metadata = read_tensors(path)
+            data = json.loads(metadata["state"])
+            step = int(data.pop("step"))
+        except (ValueError, KeyError, TypeError) as error:
+            damaged.append(f"{path.name}: {error}")
+            continue
+        return State(step, tensors, data, tuple(damaged))
+    if damaged:
+        raise ValueError(
+            f"{folder}: no checkpoint can be read ({'; '.join(damaged)}); delete the folder, and "
+            "the run starts from its first step"
+        )
+    return None
+
+
+# --- the pieces of a state
+
+
+def optimiser_tensors(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state, by the number of the parameter."""
+    found = {}
+    for i, parameter in enumerate(policy.parameters()):
+        for key, value in optimiser.state.get(parameter, {}).items():
+            found[f"{i}.{key}"] = torch.as_tensor(value)
+    return found
+
+
+def load_optimiser(
+    policy: Policy, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimiser_tensors` gave; the step counter stays on the CPU."""
+    for i, parameter in enumerate(policy.parameters()):
+        own = under(f"{i}.", tensors)
+        if own:
+            optimiser.state[parameter] = {
+                k: v.clone() if k == "step" else v.to(parameter.device).clone()
+                for k, v in own.items()
+            }
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries whose names start with prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries with prefix before their names."""
+    return {f"{prefix}{k}": v for k, v in tensors.items()}

@@ -1,0 +1,89 @@
+"""Samples of a model into the run folder: each with its seed, prompt, rewards and features.
+
+Sample i has the prompt 1 + i mod P and its own noise, so it does not depend on how many processes
+draw, nor on where a killed run stopped: whole chunks are drawn again, or found on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scaleup.draws import noise_of_seed
+from scaleup.records import SampleSet, SampleWriter, read_samples
+from scaleup.session import Session
+from scaleup.task import NEW, Bank
+from theory.fields import VelocityModel
+
+BANK_SEED, COMPARISON_SEED, GRID_SEED = 0, 2**30, 2**31
+Report = Callable[[int, int], None]
+
+
+def seeds_of(session: Session, offset: int, index: Tensor) -> Tensor:
+    """The seeds of samples (n,), int64; runs of other seeds share none."""
+    return session.config.seed * 2**32 + offset + index
+
+
+def prompts_of(session: Session, index: Tensor) -> Tensor:
+    """Prompt indices of samples (n,): all prompts in turn."""
+    return 1 + index % (len(session.prompts) - 1)
+
+
+def sampled_rows(
+    session: Session, model: VelocityModel, offset: int, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(x_1 (n, *event), prompt (n,)) of samples with these indices."""
+    shape = session.model.event_shape
+    seeds = seeds_of(session, offset, index)
+    noise = torch.stack([noise_of_seed(int(s), shape) for s in seeds]).to(session.device)
+    prompt = prompts_of(session, index)
+    cond = torch.stack([prompt, torch.full_like(prompt, NEW)], 1).to(session.device)
+    return session.task.sampled(model, noise, cond), prompt
+
+
+def draw_samples(
+    session: Session,
+    which: str,
+    model: VelocityModel,
+    count: int,
+    offset: int,
+    features: Callable[[Tensor], Tensor] | None = None,
+    report: Report | None = None,
+) -> SampleSet:
+    """`count` samples of a model, those on disk as they are; every process its chunks.
+
+    Raises:
+        ValueError: the folder's samples are damaged or another run's.
+        OSError: the disk is full; what was written stays.
+    """
+    task, chunk = session.task, session.config.chunk
+    folder, texts = session.folder.path, session.prompts.texts
+    with SampleWriter(folder, which, texts, session.rank, session.world, shard=chunk) as writer:
+        there = set(writer.written.tolist())
+        for number, start in enumerate(range(0, count, chunk)):
+            index = torch.arange(start, min(start + chunk, count))
+            if number % session.world == session.rank and not there >= set(index.tolist()):
+                x1, prompt = sampled_rows(session, model, offset, index)
+                with torch.no_grad():
+                    images = session.model.decode(x1)
+                    rewards = task.scorer.parts(images, task.texts(prompt))
+                    found = None if features is None else features(images)
+                seeds = seeds_of(session, offset, index)
+                pictures = (255 * images).round().to(torch.uint8)
+                writer.add(index, seeds, prompt, rewards, pictures, x1, found)
+                writer.flush()
+            if report is not None:
+                report(min(start + chunk, count), count)
+    session.accelerator.wait_for_everyone()
+    return read_samples(folder, which)
+
+
+def draw_bank(session: Session, report: Report | None = None) -> Bank:
+    """The base samples that training draws from, on the run's device."""
+    config = session.config
+    found = draw_samples(session, "bank", session.base, config.bank, BANK_SEED, report=report)
+    assert found.x1 is not None
+    reward = found.rewards[session.task.scorer.label]
+    return Bank(*(v.to(session.device) for v in (found.x1, found.prompt_index, reward)))

@@ -1,0 +1,222 @@
+"""LoRA on one frozen base: the student, its old copy and the reference share every other weight.
+
+W x becomes W x + (alpha / rank) B A x in the targeted linear layers (Hu et al. 2021, (3)), with
+two named adapters of peft: `default` (the student), `old` (a method's lagging copy, when it asks
+for one), and none, the base itself, as the reference. B starts at zero, so all three begin equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import Tensor, nn
+
+from scaleup.adapter.model import ImageModel
+from scaleup.adapter.velocity import NetworkVelocity
+from theory.checks import check_order, check_positive
+from theory.fields import VelocityModel
+from theory.methods.contract.method import Role
+
+STUDENT, OLD = "default", "old"
+TARGETS = {
+    "sd15": ("to_q", "to_k", "to_v", "to_out.0"),
+    "sd3": (
+        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """rank; alpha (0: the rank, so B A is added as it is); targets: names of linear layers, or
+    their ends (empty: the attention layers of the model's family)."""
+
+    rank: int = 16
+    alpha: float = 0.0
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_order("lora_rank", self.rank, 1)
+        if self.alpha:
+            check_positive("lora_alpha", self.alpha)
+
+    def config(self, family: str) -> LoraConfig:
+        """As peft takes it."""
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]
+            target_modules=list(self.targets or TARGETS[family]),
+            init_lora_weights=True,
+        )
+
+
+class Adapters:
+    """The network with its adapters; whoever calls it says which one counts.
+
+    Outside `using` the student's adapter is active and trainable: a backward pass that runs the
+    network again (gradient checkpointing) then meets the same weights as the forward pass did.
+    """
+
+    def __init__(self, network: Any, config: LoraConfig, generator: torch.Generator) -> None:
+        self.network, self.config = network, config
+        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
+            try:
+                network.add_adapter(config, adapter_name=STUDENT)
+            except ValueError as error:
+                raise ValueError(
+                    f"lora_targets = {sorted(config.target_modules or [])}: {error}"
+                ) from error
+        with torch.no_grad():
+            for name, value in self.weights(STUDENT).items():
+                if "lora_A" in name:  # uniform in +- 1/sqrt(fan in), peft's own choice
+                    bound = 1 / math.sqrt(value.shape[1:].numel())
+                    draw = torch.rand(value.shape, generator=generator) * 2 - 1
+                    value.copy_(bound * draw)
+        self._restore()
+
+    def weights(self, adapter: str) -> dict[str, nn.Parameter]:
+        """The adapter's own parameters, by names that do not hold the adapter's."""
+        mark = f".{adapter}."
+        return {
+            name.replace(mark, "."): value
+            for name, value in self.network.named_parameters()
+            if "lora_" in name and mark in name
+        }
+
+    def add(self, adapter: str) -> None:
+        """Another adapter, equal to the student's as it is now."""
+        if self.weights(adapter):
+            raise ValueError(f"adapter {adapter!r} is there already: allowed is one of each name")
+        with torch.random.fork_rng(devices=[]):
+            self.network.add_adapter(self.config, adapter_name=adapter)
+        twin = self.weights(adapter)
+        with torch.no_grad():
+            for name, value in self.weights(STUDENT).items():
+                twin[name].copy_(value)
+        self._restore()
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """The network with this adapter, or with none; afterwards with the student's again."""
+        if adapter == STUDENT:
+            yield
+            return
+        try:
+            if adapter is None:
+                self.network.disable_adapters()
+            else:
+                self.network.set_adapter(adapter)
+            yield
+        finally:
+            if adapter is None:
+                self.network.enable_adapters()
+            self._restore()
+
+    def _restore(self) -> None:
+        # peft's switches turn requires_grad on for what they activate and off for the rest.
+        self.network.set_adapter(STUDENT)
+        for name, value in self.network.named_parameters():
+            if "lora_" in name:
+                value.requires_grad_(f".{STUDENT}." in name)
+
+
+class LoraVelocity(nn.Module):
+    """The velocity with one adapter: v(x, t, cond). Its parameters are the adapter's alone.
+
+    model: what calls the network (a NetworkVelocity, or Guided around one).
+    adapter: `default`, `old`, or None for the base.
+    """
+
+    def __init__(self, adapters: Adapters, model: VelocityModel, adapter: str | None) -> None:
+        super().__init__()
+        self.adapter = adapter
+        # Held without being registered: the base's weights are not this module's.
+        object.__setattr__(self, "adapters", adapters)
+        object.__setattr__(self, "model", model)
+
+    adapters: Adapters
+    model: VelocityModel
+
+    def forward(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
+        with self.adapters.using(self.adapter):
+            return self.model(x, t, cond)
+
+    def frozen_copy(self, role: Role = "reference") -> LoraVelocity:
+        """The base without adapters ("reference"), or the adapter `old` ("old").
+
+        Raises:
+            ValueError: a reference is asked for when the student has left the base, or a second
+                old copy.
+        """
+        if role == "old":
+            self.adapters.add(OLD)
+            return LoraVelocity(self.adapters, self.model, OLD).eval()
+        moved = [k for k, v in self.named_parameters() if "lora_B" in k and bool(v.any())]
+        if moved:
+            raise ValueError(
+                f"the student differs from its base ({moved[0]} is not zero): allowed is a "
+                "reference taken before training, which is the base"
+            )
+        return LoraVelocity(self.adapters, self.model, None).eval()
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        if self.adapter is not None:
+            dot = f"{prefix}." if prefix else ""
+            for name, value in self.adapters.weights(self.adapter).items():
+                yield dot + name, value
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """The adapter's tensors, sharing memory with it."""
+        return {name: value.detach() for name, value in self.named_parameters()}
+
+
+def lora_student(
+    model: ImageModel,
+    velocity: NetworkVelocity,
+    options: LoraOptions,
+    generator: torch.Generator,
+    wrap: Callable[[VelocityModel], VelocityModel] = lambda v: v,
+) -> LoraVelocity:
+    """A student on the model's base; `wrap` puts guidance around the velocity.
+
+    Raises:
+        ValueError: a target that is no layer of the network.
+    """
+    adapters = Adapters(model.network, options.config(model.family), generator)
+    return LoraVelocity(adapters, wrap(velocity), STUDENT)
+
+
+def save_lora(model: ImageModel, folder: Path) -> None:
+    """The student's adapter as diffusers' own `load_lora_weights` reads it, alpha included."""
+    network = model.network
+    part = "transformer" if model.family == "sd3" else "unet"
+    layers = get_peft_model_state_dict(network, adapter_name=STUDENT)
+    metadata = _plain(network.peft_config[STUDENT].to_dict())
+    model.pipe.save_lora_weights(
+        folder, **{f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": metadata}
+    )
+
+
+def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Sets as sorted lists: the file is then the same, byte for byte, each time."""
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in metadata.items()}
+
+
+def parse_targets(text: str) -> tuple[str, ...]:
+    """Names from a text with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def moved_layers(weights: Sequence[tuple[str, Tensor]]) -> list[str]:
+    """Names of the B factors that are not zero: where the student has left the base."""
+    return [name for name, value in weights if "lora_B" in name and bool(value.any())]

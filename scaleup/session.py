@@ -1,0 +1,166 @@
+"""A run's parts, put together once: processes, model, LoRA, task, method, optimiser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+from scaleup.adapter import Guided, ImageModel, open_model
+from scaleup.config import BUILTIN, TrainConfig, read_prompts
+from scaleup.draws import ShardedDraws
+from scaleup.lora import LoraVelocity, lora_student
+from scaleup.rewards.contract import checked
+from scaleup.runfolder import RunFolder
+from scaleup.task import PromptedTask, Sampling
+from theory.fields import VelocityModel
+
+LORA_SEED, METHOD_SEED = 2**41, 2**42
+BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+class Session:
+    """Everything that a run trains with.
+
+    Base weights are held in the dtype of `precision`, LoRA's in float32; the network runs under
+    autocast where the two differ. Gradients are averaged over processes by hand: LoRA's are small,
+    and a wrapped network could not switch adapters.
+
+    Raises:
+        ValueError: another number of processes than asked for, and what `open_model`, `TrainConfig`
+            and the method raise.
+        NotImplementedError: accelerate is configured for FSDP or DeepSpeed.
+    """
+
+    def __init__(self, config: TrainConfig, folder: RunFolder) -> None:
+        torch.set_num_threads(1)
+        config.check_together()
+        self.config, self.folder = config, folder
+        self.accelerator = start_processes(config)
+        self.device = self.accelerator.device
+        self.dtype = BASE_DTYPES[config.precision]
+        self.model = self._open()
+        texts = self._prompts()
+        self.prompts = self.model.prompts(texts)
+        velocity = self.model.velocity(self.prompts)
+        if config.precision != "no":
+            velocity.autocast = self.dtype
+        if config.gradient_checkpointing:
+            self.model.network.enable_gradient_checkpointing()
+        self.student = lora_student(
+            self.model,
+            velocity,
+            config.lora,
+            torch.Generator().manual_seed(LORA_SEED + config.seed),
+            self._guidance(),
+        )
+        self.student.to(self.device)
+        self.base = LoraVelocity(self.student.adapters, self.student.model, None)
+        self.task = PromptedTask(
+            self.model,
+            self.base,
+            self.prompts,
+            checked(config.parsed_reward),
+            Sampling(config.sampling_steps, config.solver, config.chunk, config.group),
+            rank=self.rank,
+            shards=self.world,
+            gather=self.gather,
+        )
+        self.draws = ShardedDraws(
+            torch.Generator().manual_seed(METHOD_SEED + config.seed),
+            rank=self.rank,
+            shards=self.world,
+            device=self.device,
+        )
+        self.method = config.parsed_method
+        self.policy = self.method.setup(self.student, self.task, self.draws)
+        self.optimiser: Any = self.accelerator.prepare(
+            torch.optim.AdamW(
+                self.policy.parameters(),
+                lr=config.learning_rate,
+                betas=(0.9, 0.99),
+                weight_decay=config.weight_decay,
+            )
+        )
+
+    def _open(self) -> ImageModel:
+        name = self.config.model
+        if name == BUILTIN:
+            from scaleup.builtin import builtin_folder
+
+            name = str(builtin_folder())
+        return open_model(name, device=self.device, dtype=self.dtype)
+
+    def _prompts(self) -> list[str]:
+        if self.config.prompts:
+            return read_prompts(self.config.prompts)
+        from scaleup.builtin.shapes import PROMPTS
+
+        return list(PROMPTS)
+
+    def _guidance(self) -> Callable[[VelocityModel], VelocityModel]:
+        weight = self.config.guidance
+        return (lambda v: v) if weight == 1 else (lambda v: Guided(v, weight))
+
+    # --- processes
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, in the order of rank."""
+        return rows if self.world == 1 else self.accelerator.gather(rows.contiguous())
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over processes."""
+        return value if self.world == 1 else self.accelerator.reduce(value, "mean")
+
+    def average_gradients(self) -> None:
+        """Every gradient becomes its mean over processes, in one transfer."""
+        if self.world == 1:
+            return
+        found = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        flat = self.mean(torch.cat([g.flatten() for g in found]))
+        start = 0
+        for g in found:
+            g.copy_(flat[start : start + g.numel()].reshape(g.shape))
+            start += g.numel()
+
+
+def start_processes(config: TrainConfig) -> Accelerator:
+    """The accelerator, on the device and with the number of processes that were asked for."""
+    use_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if config.device == "cuda" and use_cpu:
+        raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
+    if config.precision == "fp16" and use_cpu:
+        raise ValueError("precision = 'fp16' on the CPU: allowed are 'no' and 'bf16'")
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=use_cpu)
+    launched = int(accelerator.num_processes)
+    if launched != config.processes:
+        started = os.environ.get("WORLD_SIZE", "1")
+        raise ValueError(
+            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): allowed "
+            f"is `torchrun --standalone --nproc_per_node {config.processes} -m scaleup train "
+            "...` (on a CPU with ACCELERATE_USE_CPU=true; `accelerate launch --cpu` starts one)"
+        )
+    if accelerator.distributed_type not in PLAIN:
+        raise NotImplementedError(
+            f"accelerate is configured for {accelerator.distributed_type.value}: not built yet; "
+            "allowed are one process, or several that each hold the base"
+        )
+    return accelerator

@@ -1,0 +1,195 @@
+"""The one training loop of scale-up. It knows no method's name, no network and no scheduler.
+
+Every step: for each micro-batch, collect (no gradient) -> loss -> mean over rows -> backward; then
+gradients averaged over processes, clipped, AdamW, the method's own after_step. What a step leaves
+(student, old copy, auxiliary networks, the method's state, optimiser, scaler, generator, metrics)
+goes into one checkpoint, from which a killed run goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scaleup.checkpoints import (
+    State,
+    load_optimiser,
+    newest_state,
+    optimiser_tensors,
+    prefixed,
+    save_state,
+    under,
+)
+from scaleup.drawing import draw_bank
+from scaleup.session import Session
+
+WARM_UP = 0.05
+Report = Callable[[str, int, int, str], None]
+
+
+def quiet(part: str, done: int, total: int, text: str) -> None:
+    """No report."""
+
+
+class Trainer:
+    """A run's loop and its state: `step` steps are done, `metrics` has a row for each.
+
+    report(part, done, total, text): called as work goes on.  after(step): called after every step,
+    for sample grids and trackers.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        report: Report = quiet,
+        after: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+    ) -> None:
+        self.session, self.config = session, session.config
+        self.method, self.policy, self.task = session.method, session.policy, session.task
+        self.optimiser = session.optimiser
+        self.report, self.after = report, after
+        self.step = 0
+        self.metrics: list[dict[str, float]] = []
+        self.task.fill = lambda: draw_bank(session, self._bank_report)
+
+    def _bank_report(self, done: int, total: int) -> None:
+        self.report("bank", done, total, f"base samples {done}/{total}")
+
+    # --- the loop
+
+    def train(self) -> None:
+        """From the newest checkpoint, if there is one, to the last step.
+
+        Raises:
+            ValueError: the loss is not finite, or not one value a row; what is on disk stays.
+            MemoryError: out of memory; says which micro_batch fits.
+        """
+        self.resume()
+        steps, every = self.config.steps, self.config.checkpoint_every
+        if self.step == 0:
+            self.save()  # a run that is killed before its first checkpoint starts the same
+        while self.step < steps:
+            row = self.one_step()
+            self.report("train", self.step, steps, _text(self.step, steps, row))
+            self.after(self.step, row)
+            if self.step % every == 0 or self.step == steps:
+                self.save()
+
+    def one_step(self) -> dict[str, float]:
+        """One step of the optimiser; returns its row of metrics."""
+        rate = self.config.learning_rate * self._rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        sums: dict[str, Tensor] = {}
+        for _ in range(self.config.accumulate):
+            losses, info = self._losses(self.config.rows)
+            self.session.accelerator.backward(losses.mean() / self.config.accumulate)
+            for name, values in {"loss": losses, **info}.items():
+                share = values.detach().double().mean() / self.config.accumulate
+                sums[name] = sums[name] + share if name in sums else share
+        norm = self._update()
+        self.step += 1
+        self.method.after_step(self.policy, self.step)
+        row = self._row(sums, norm, rate)
+        self.metrics.append(row)
+        return row
+
+    def _losses(self, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """A micro-batch's losses (rows,) and what to log."""
+        batch = self.method.collect(self.policy, self.task, rows, self.session.draws)
+        losses, info = self.method.loss(self.policy, self.task, batch)
+        if losses.shape != (rows,):
+            raise ValueError(
+                f"the loss of {self.config.method} has shape {tuple(losses.shape)}: allowed is one "
+                f"value a row, ({rows},)"
+            )
+        return losses, info
+
+    def _update(self) -> Tensor:
+        """Average, clip, step; the norm of the gradient before clipping."""
+        accelerator, parameters = self.session.accelerator, self.policy.parameters()
+        self.session.average_gradients()
+        accelerator.unscale_gradients(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return norm
+
+    def _row(self, sums: dict[str, Tensor], norm: Tensor, rate: float) -> dict[str, float]:
+        means = self.session.mean(torch.stack(list(sums.values()))).tolist()
+        row = dict(zip(sums, means, strict=True))
+        if not math.isfinite(row["loss"]):
+            raise ValueError(
+                f"the loss is {row['loss']} at step {self.step} (learning_rate = "
+                f"{self.config.learning_rate:g}): allowed are settings whose loss stays finite; "
+                "the newest checkpoint is untouched"
+            )
+        return {"step": float(self.step), **row, "gradient_norm": float(norm), "rate": rate}
+
+    def _rate(self) -> float:
+        """The learning rate's share: warm-up, then constant where the objective moves in cycles,
+        else a cosine to a tenth."""
+        steps = self.config.steps
+        warm = max(1, round(WARM_UP * steps))
+        if self.step < warm:
+            return (self.step + 1) / warm
+        if self.method.cycle:
+            return 1.0
+        share = (self.step - warm) / max(1, steps - warm)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
+
+    # --- state
+
+    def save(self) -> None:
+        """The whole state, atomically, by the first process; the others wait."""
+        if self.session.is_main:
+            self.session.folder.write_metrics(self.metrics)
+            save_state(self.session.folder.checkpoints, self.state())
+        self.session.accelerator.wait_for_everyone()
+
+    def state(self) -> State:
+        """Everything that changes from step to step."""
+        tensors = prefixed("policy.", self.policy.tensors())
+        tensors |= prefixed("adamw.", optimiser_tensors(self.policy, self._inner))
+        tensors["generator"] = self.session.draws.states()[0]
+        data: dict[str, Any] = {"metrics": self.metrics}
+        if self.session.accelerator.scaler is not None:
+            data["scaler"] = self.session.accelerator.scaler.state_dict()
+        return State(self.step, {k: v.detach().clone() for k, v in tensors.items()}, data)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that can be read; says which could not."""
+        found = newest_state(self.session.folder.checkpoints)
+        if found is None:
+            return
+        for text in found.damaged:
+            self.report("train", found.step, self.config.steps,
+                        f"{text}; going on from step {found.step} instead")  # fmt: skip
+        self.load(found)
+
+    def load(self, state: State) -> None:
+        """Put back what `state` gave.
+
+        Raises:
+            ValueError: names or shapes differ from this run's.
+        """
+        self.step, self.metrics = state.step, list(state.data["metrics"])
+        self.policy.load(under("policy.", state.tensors))
+        load_optimiser(self.policy, self._inner, under("adamw.", state.tensors))
+        self.session.draws.restore([state.tensors["generator"].cpu()])
+        if "scaler" in state.data:
+            self.session.accelerator.scaler.load_state_dict(state.data["scaler"])
+
+    @property
+    def _inner(self) -> torch.optim.Optimizer:
+        """The optimiser that accelerate wraps."""
+        return getattr(self.optimiser, "optimizer", self.optimiser)
+
+
+def _text(step: int, steps: int, row: dict[str, float]) -> str:
+    reward = f", reward {row['reward']:.4g}" if "reward" in row else ""
+    return f"step {step}/{steps}: loss {row['loss']:.4g}{reward}"
