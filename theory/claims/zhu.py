@@ -1,7 +1,7 @@
 """The ledger's rows of zhu: a KL-regularised view of DiffusionNFT (Y. Zhu).
 
 The identities at one point and time are here; laws of samples, recursions, averages and limits in
-`zhu_laws`, `zhu_online`, `zhu_ema` and `zhu_limits`.
+`zhu_laws`, `zhu_online`, `zhu_ema`, `zhu_limits` and `zhu_two_kl`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.claims import zhu_ema, zhu_guidance, zhu_laws, zhu_limits, zhu_online
+from theory.claims import zhu_ema, zhu_guidance, zhu_laws, zhu_limits, zhu_online, zhu_two_kl
 from theory.claims.identity import Identity
 from theory.claims.ledger import Claim, Context, Finding, number
 from theory.claims.region import Region
@@ -261,13 +261,13 @@ ROWS: tuple[Claim, ...] = (
         "As K grows p^(0) exp(K lambda r)/Z concentrates on the maximisers of the reward, with "
         "the weights of p^(0) restricted to them.",
         "A maximum that is attained.",
-        "the limiting weights in closed form",
-        "masses of p^(0) exp(K lambda r) by quadrature, up to K lambda = 1e4",
+        "the limiting weights from theory's densities, Hessians by automatic differentiation",
+        "masses of p^(0) exp(K lambda r) by quadrature, up to K lambda = 1e4, extrapolated",
         "conditional",
         "The sentence about weights stands in a comment of the source; concentration itself, the "
         "visible one, is what masses show. True where the maximisers carry mass (discrete "
-        "states, plateaux). At isolated smooth maxima the weights are p^(0)(x_i) / "
-        "sqrt(det(-Hess r(x_i))): flat peaks win.",
+        "states, plateaux), and of isolated maxima with one curvature. At others the weights are "
+        "p^(0)(x_i) / sqrt(det(-Hess r(x_i))): flat peaks win.",
         zhu_limits.Z6_PARTS,
         zhu_limits.peak_region,
     ),
@@ -298,7 +298,7 @@ ROWS: tuple[Claim, ...] = (
         "Newton on the objective over softmax logits; first variation of the integrals",
         "exact",
         "",
-        zhu_limits.Z8_PARTS,
+        zhu_two_kl.Z8_PARTS,
     ),
     Claim(
         "Z9",
@@ -312,7 +312,7 @@ ROWS: tuple[Claim, ...] = (
         "A statement about densities. A penalty kl |v - v_ref|² on velocities has the same form "
         "at the level of scores, m_t frozen, with w = beta²/(beta² + kl) and eta_0 = 2 beta/kl "
         "(a closed form of theory.recursion, not measured in this row).",
-        zhu_limits.Z9_PARTS,
+        zhu_two_kl.Z9_PARTS,
     ),
     Claim(
         "Z10",
@@ -326,7 +326,7 @@ ROWS: tuple[Claim, ...] = (
         "A statement about densities. The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int "
         "eta_t |grad log p_t(x|c)/p_t(x)|² dt), not p(x|c)^(1+w) p(x)^-w; the two agree where "
         "p(x|c) and p(x) are Gaussians of one covariance.",
-        (zhu_limits.OTHER_ANCHOR, *zhu_guidance.Z10_PARTS),
+        (zhu_two_kl.OTHER_ANCHOR, *zhu_guidance.Z10_PARTS),
         zhu_guidance.guidance_region,
     ),
     Claim(

@@ -8,6 +8,7 @@ unnormalised densities are normalised by the adaptive oracle. An eta of inf drop
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -74,22 +75,35 @@ def maximise_two_kl(
     raise RuntimeError(f"the climb did not converge: largest gradient {np.abs(p * gap).max():.1e}")
 
 
+def penalised(
+    log_p: Function, reward: Function, references: Sequence[tuple[Function, float]], region: Region
+) -> float:
+    """E_p[r] - sum KL(p | reference) / strength in d = 1, 2, for a log density (n, d) -> (n,) up to
+    a constant and pairs of a normalised log density and its strength; another constant in a
+    reference moves the value alone. region holds the mass of p. Raises QuadratureError, also where
+    a reference vanishes and p does not."""
+    p = Law(Density(log_p, region), None)
+
+    def integrand(y: Array) -> Array:
+        own = log_p(y)
+        return np.column_stack([reward(y), *(own - log_q(y) for log_q, _ in references)])
+
+    (mass, gain, *gaps), _ = p.integral(integrand)
+    log_z = math.log(mass) + p.log_scale()
+    costs = (
+        (gap / mass - log_z) / strength for gap, (_, strength) in zip(gaps, references, strict=True)
+    )
+    return float(gain / mass - sum(costs))
+
+
 def regularised_objective(
     log_p: Function, log_reference: Function, reward: Function, strength: float, region: Region
 ) -> float:
-    """E_p[r] - KL(p | reference) / strength in d = 1, 2, for log densities (n, d) -> (n,) up to
-    constants and a reward (n, d) -> (n,). region holds the mass of both. Raises QuadratureError,
-    also where the reference vanishes and p does not."""
-    p, reference = Law(Density(log_p, region), None), Law(Density(log_reference, region), None)
-
-    def integrand(y: Array) -> Array:
-        return np.column_stack([reward(y), log_p(y) - log_reference(y)])
-
-    (mass, gain, gap), _ = p.integral(integrand)
-    (other, *_), _ = reference.integral()
-    log_z = math.log(mass) + p.log_scale()
-    log_z_reference = math.log(other) + reference.log_scale()
-    return float(gain / mass - (gap / mass - log_z + log_z_reference) / strength)
+    """The same with one reference, also known up to a constant, whose mass region holds too."""
+    reference = Law(Density(log_reference, region), None)
+    (mass, *_), _ = reference.integral()
+    value = penalised(log_p, reward, [(log_reference, strength)], region)
+    return value - (math.log(mass) + reference.log_scale()) / strength
 
 
 def tilted_masses(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import seeds
 from theory import paths
-from theory.claims import liu, zhu, zhu_guidance, zhu_limits
+from theory.claims import liu, zhu, zhu_guidance, zhu_two_kl
 from theory.claims.identity import Identity
 from theory.claims.ledger import PROFILES
 from theory.claims.run import all_claims
@@ -464,7 +464,7 @@ def test_parts_of_function_kind_in_the_fast_profile():
     from theory.claims.ledger import Context
 
     context = Context(PROFILES["fast"])
-    for part in (zhu_limits.limit_of_iteration, zhu.smallest_counterexample):
+    for part in (zhu_two_kl.limit_of_iteration, zhu.smallest_counterexample):
         found = part(context)
         assert found.holds
         assert all(found.mutants.values())

@@ -66,6 +66,11 @@ def test_regularised_objective_of_gaussians(d, region):
     kl = d * ((s**2 + 1 - 1) / 2 - math.log(s))
     assert QUADRATURE_TIGHT.holds(found, 1 - kl / strength, 1.0)
     assert not QUADRATURE_TIGHT.holds(found, 1 - kl * strength, 1.0)
+    # Two references: the same twice, of N(0, I) with its constant.
+    pairs = [(lambda y: standard(y) - 0.5 * d * math.log(2 * math.pi), eta) for eta in (2.0, 0.7)]
+    both = simplex.penalised(lambda y: standard((y - 1) / s), lambda y: y[:, 0], pairs, region)
+    assert QUADRATURE_TIGHT.holds(both, 1 - kl / 2.0 - kl / 0.7, 1.0)
+    assert not QUADRATURE_TIGHT.holds(both, 1 - kl / 2.7, 1.0)
 
 
 @pytest.mark.parametrize("strength", [0.0, 3.0, 1e4])
