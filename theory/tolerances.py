@@ -2,6 +2,7 @@
 
 algebra           identities in float64
 float32           the same arithmetic in another order, in training, or numbers kept in float32
+float32_parity    a mean loss in float32 by two routes from the same draws, where rows' errors cancel
 quadrature_tight  closed form against an adaptive integral of a smooth density
 quadrature        closed form against an ODE, a PDE or a hard integral (d = 1; d = 2 in `_2d`)
 monte_carlo       anything sampled: false-failure rate of the concentration bound
@@ -45,6 +46,7 @@ class Tier:
 
 ALGEBRA = Tier("algebra", 1e-10)
 FLOAT32 = Tier("float32", 1e-5)
+FLOAT32_PARITY = Tier("float32_parity", 1e-6)
 QUADRATURE_TIGHT = Tier("quadrature_tight", 1e-9)
 QUADRATURE = Tier("quadrature", 1e-6)
 QUADRATURE_2D = Tier("quadrature_2d", 1e-4)

@@ -23,7 +23,7 @@ from torch import Tensor
 from theory.checks import check_choice, check_positive
 from theory.paths import RECTIFIED_FLOW
 
-# Times are refused beyond this many units of rounding outside the covered range.
+# Times this many units of rounding apart are one time: at a knot, and at the ends of the span.
 ROUNDING_UNITS = 8
 
 
@@ -111,11 +111,12 @@ class VPClock(Clock):
         left = (torch.searchsorted(knots, place, right=True) - 1).clamp(0, last - 1)
         before, after = knots[left], knots[left + 1]
         step = (last - left) - (place - before) / (after - before)
-        # A float32 time next to a knot means the knot: otherwise its rounding, divided by the
-        # spacing of the knots, would move the step by 1e-4.
+        # A time within rounding of a knot means the knot: a float32 time's rounding, divided by
+        # the spacing of the knots, would move the step by 1e-4.
         whole = step.round().clamp(0, last)
         gap = (place - knots[last - whole.long()]).abs()
-        return torch.where(gap <= torch.finfo(t.dtype).eps * place, whole, step)
+        close = gap <= ROUNDING_UNITS * torch.finfo(t.dtype).eps * place
+        return torch.where(close, whole, step)
 
     def inputs(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return _column(self.total(t), x) * x, self.step(t).to(x.dtype)

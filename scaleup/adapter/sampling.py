@@ -52,9 +52,9 @@ def sample(
     """x_1 (n, *event) by `steps` steps of dx/dt = v(x, t, cond) from x = start_std * start_noise.
 
     In these coordinates an Euler step is a DDIM step (Song et al. 2021, (12) with eta = 0): it
-    keeps x_1 and eps fixed. A step that ends at 1, where a model whose span ends earlier is not defined,
-    is Euler's: x_1 = x + (1 - t_last) v, the model's own estimate of x_1. Heun's method otherwise
-    takes two evaluations a step. Rows are not split: chunks are the caller's.
+    keeps x_1 and eps fixed. A step that ends at 1, where a model whose span ends earlier is not
+    defined, is Euler's: x_1 = x + (1 - t_last) v, the model's own estimate of x_1. Heun's method
+    otherwise takes two evaluations a step. Rows are not split: chunks are the caller's.
 
     start_noise: N(0, I), (n, *event).  image_model: an ImageModel, for `span` and `start_std`.
 
