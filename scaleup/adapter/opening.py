@@ -38,6 +38,10 @@ STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # Keys that old checkpoints hold and today's classes compute.
 HARMLESS = ("position_ids",)
 KEYS_SHOWN = 4
+ALLOWED = (
+    "a folder in diffusers' layout (with a model_index.json), or owner/name of a pipeline on a hub "
+    "that can be reached"
+)
 
 
 def open_model(
@@ -53,6 +57,8 @@ def open_model(
             prediction type; weights that are missing, truncated or of another shape. Folder and
             file are named.
     """
+    if not model:  # the empty path is the working directory
+        raise ValueError(f"model = {model!r}: allowed is {ALLOWED}")
     folder = Path(model).expanduser()
     if not folder.is_dir():
         folder = _fetch(model)
@@ -71,18 +77,14 @@ def open_model(
 
 def _fetch(model: str) -> Path:
     """The local folder of a pipeline of the hub, downloaded where it is not there yet."""
-    allowed = (
-        "a folder in diffusers' layout (with a model_index.json), or owner/name of a pipeline on a "
-        "hub that can be reached"
-    )
     if not HUB_NAME.fullmatch(model) or Path(model).exists():
-        raise ValueError(f"model = {model!r} is no folder: allowed is {allowed}")
+        raise ValueError(f"model = {model!r} is no folder: allowed is {ALLOWED}")
     try:
         return Path(diffusers.DiffusionPipeline.download(model, use_safetensors=True))
     except Exception as error:  # the hub's client fails in many ways; all mean: not to be had
         raise ValueError(
             f"model = {model!r} is no folder, and the hub gave none ({_brief(error)}): allowed is "
-            f"{allowed}"
+            f"{ALLOWED}"
         ) from error
 
 

@@ -1,0 +1,263 @@
+"""Opening pipelines: the same bits after a reload, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from scaleup.adapter import ImageModel, open_model
+from tests.scaleup import tiny
+
+PIPES = {
+    "sd15": tiny.sd15,
+    "pixel": lambda: tiny.sd15("v_prediction", pixel=True),
+    "sd3": tiny.sd3,
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """{name: folder} of every tiny pipeline."""
+    root = tmp_path_factory.mktemp("pipelines")
+    return {name: tiny.save(make(), root / name) for name, make in PIPES.items()}
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A folder to spoil: copy("sd15")."""
+
+    def make(name="sd15"):
+        return Path(shutil.copytree(saved[name], tmp_path / name))
+
+    return make
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_a_reloaded_pipeline_is_the_same_to_the_bit(name, saved):
+    built, opened = ImageModel(PIPES[name]()), open_model(saved[name])
+    assert (opened.family, opened.event_shape, opened.span) == (
+        built.family,
+        built.event_shape,
+        built.span,
+    )
+    x = torch.randn(2, *built.event_shape, generator=torch.Generator().manual_seed(1))
+    cond, texts = torch.tensor([1, 2]), ("a red square", "blue")
+    outputs = [m.velocity(m.prompts(texts))(x, 0.5, cond) for m in (built, opened)]
+    assert torch.equal(*outputs)
+    assert torch.equal(built.decode(x), opened.decode(x))
+    assert not any(p.requires_grad for p in opened.network.parameters())
+    assert not opened.network.training
+
+
+def test_null_parts_stay_none(saved):
+    assert open_model(saved["pixel"]).pipe.vae is None
+    assert open_model(saved["sd15"]).pipe.safety_checker is None
+    pipe = open_model(saved["sd3"]).pipe
+    assert pipe.text_encoder_3 is None
+    assert pipe.tokenizer_3 is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", PIPES)
+def test_dtype(name, dtype, saved):
+    model = open_model(saved[name], dtype=dtype)
+    assert {p.dtype for p in model.network.parameters()} == {dtype}
+    x = torch.zeros(1, *model.event_shape)
+    assert model.velocity()(x, 0.5).dtype == torch.float32
+    assert model.decode(x).dtype == torch.float32
+
+
+# --- what is refused
+
+
+def refused(folder, *words):
+    """open_model refuses the folder in words that hold all of `words`."""
+    with pytest.raises(
+        ValueError, match=r"allowed|cannot be read|make no|holds no|no such"
+    ) as caught:
+        open_model(str(folder))
+    for word in words:
+        assert str(word) in str(caught.value)
+
+
+def edit(file, **changes):
+    """Changes entries of a JSON file."""
+    table = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps(table))
+
+
+def test_no_such_folder():
+    for model in ("/no/such/folder", "folder with spaces", "model.safetensors"):
+        refused(model, "allowed is a folder in diffusers' layout")
+    with pytest.raises(ValueError, match=r"model = '': allowed is a folder"):
+        open_model("")
+    with pytest.raises(ValueError, match=r"model = '/no/such/folder' is no folder"):
+        open_model("/no/such/folder")
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    def fail(name, **options):
+        assert options == {"use_safetensors": True}
+        raise OSError("no route to host\nand a long story")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", fail)
+    refused("someone/model", "model = 'someone/model'", "OSError: no route to host)", "allowed is")
+
+
+def test_a_hub_that_can_be_reached(monkeypatch, saved):
+    """Its folder is opened like any other."""
+    monkeypatch.setattr(
+        diffusers.DiffusionPipeline, "download", lambda name, **options: saved["sd15"]
+    )
+    assert open_model("someone/model").family == "sd15"
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path, copy):
+    refused(tmp_path, "is no pipeline", tmp_path / "model_index.json")
+    folder = copy()
+    index = folder / "model_index.json"
+    edit(index, _class_name="StableDiffusionXLPipeline")
+    refused(folder, index, "'StableDiffusionXLPipeline'", "allowed are StableDiffusionPipeline")
+    edit(index, _class_name=["pipeline", "Mine"])
+    refused(folder, index, "['pipeline', 'Mine']")
+    index.write_text("[1, 2]")
+    refused(folder, index, "holds a list")
+    index.write_text("{")
+    refused(folder, index, "is no pipeline", "JSONDecodeError")
+
+
+@pytest.mark.parametrize(
+    ("part", "entry"),
+    [
+        ("unet", ["unet_of_mine", "UNet2DConditionModel"]),  # code in the folder
+        ("unet", ["diffusers", "UNet1DModel"]),
+        ("unet", ["diffusers", "NoSuchClass"]),
+        ("vae", ["diffusers", "AutoencoderTiny"]),
+        ("scheduler", ["diffusers", "NoSuchScheduler"]),
+        ("scheduler", "DDIMScheduler"),
+        ("text_encoder", ["diffusers", "UNet2DConditionModel"]),
+    ],
+)
+def test_parts_of_unknown_classes(part, entry, copy):
+    folder = copy()
+    edit(folder / "model_index.json", **{part: entry})
+    refused(folder, folder / "model_index.json", f"{part} = {entry!r}", "allowed is null or a")
+
+
+def test_code_in_the_folder_is_not_run(copy):
+    folder = copy()
+    (folder / "unet" / "unet_of_mine.py").write_text("raise SystemExit('ran')")
+    edit(folder / "model_index.json", unet=["unet_of_mine", "UNet2DConditionModel"])
+    refused(folder, "unet_of_mine")
+
+
+def test_parts_that_are_missing(copy):
+    folder = copy()
+    edit(folder / "model_index.json", text_encoder=[None, None])
+    refused(folder, "text_encoder = None")
+    shutil.rmtree(folder / "unet")
+    refused(folder, folder / "unet", "no such folder")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"prediction_type": "sample"}, "prediction_type = 'sample'"), ({"beta_end": 1.5}, "abar")],
+)
+def test_schedules_that_cannot_be_read(changes, word, copy):
+    folder = copy()
+    edit(folder / "scheduler" / "scheduler_config.json", **changes)
+    refused(folder, folder, word, "allowed are")
+
+
+def test_schedulers_of_the_other_family(copy):
+    folder = copy()
+    edit(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
+    refused(folder, "FlowMatchEulerDiscreteScheduler has no alphas_cumprod")
+    folder = copy("sd3")
+    edit(folder / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    refused(folder, "scheduler DDIMScheduler: allowed are flow-matching schedulers")
+
+
+def test_zero_terminal_snr_needs_v(copy):
+    """Where abar = 0, eps says nothing of x_1; v does."""
+    folder = copy("pixel")
+    config = folder / "scheduler" / "scheduler_config.json"
+    edit(config, rescale_betas_zero_snr=True)
+    model = open_model(str(folder))
+    assert model.span[0] == 0
+    assert model.start_std == 1
+    assert bool(torch.isfinite(model.velocity()(torch.zeros(1, *model.event_shape), 0.0)).all())
+    edit(config, prediction_type="epsilon")
+    refused(folder, "eps does not determine the velocity")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_truncated_weights(part, copy):
+    folder = copy()
+    (file,) = (folder / part).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    refused(folder, file, "is no whole safetensors file")
+    file.write_bytes(b"")
+    refused(folder, file, "is no whole safetensors file")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_do_not_fit(part, copy):
+    folder = copy()
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = next(n for n, w in weights.items() if w.ndim == 2)
+    save_file(weights | {name: torch.zeros(3, 5)}, file, {"format": "pt"})
+    refused(folder, folder / part)
+    save_file({n: w for n, w in weights.items() if n != name}, file, {"format": "pt"})
+    refused(folder, folder / part, "missing keys", name.removeprefix("text_model."))
+
+
+def test_weights_of_a_larger_network(copy):
+    folder = copy()
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(file) | {"more.weight": torch.zeros(2)}, file, {"format": "pt"})
+    refused(folder, folder / "unet", "unexpected keys more.weight")
+
+
+def test_pickled_weights_are_never_read(copy):
+    folder = copy()
+    (file,) = (folder / "unet").glob("*.safetensors")
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    refused(folder, folder / "unet", "holds no diffusion_pytorch_model.safetensors", "never read")
+
+
+def test_broken_configurations(copy):
+    folder = copy()
+    file = folder / "unet" / "config.json"
+    text = file.read_text()
+    file.write_text(text[: len(text) // 2])
+    refused(folder, file, "cannot be read")
+    file.unlink()
+    refused(folder, file, "cannot be read")
+    shutil.rmtree(folder)
+    folder = copy()
+    (folder / "tokenizer" / "tokenizer.json").write_text("{")
+    refused(folder, folder / "tokenizer")
+
+
+def test_networks_with_other_inputs(copy):
+    unet = tiny.sd15().unet
+    config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    for changes, word in (
+        ({"out_channels": 8}, "in_channels = 4, out_channels = 8"),
+        ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep'"),
+    ):
+        pipe = tiny.sd15()
+        pipe.unet = diffusers.UNet2DConditionModel(**(config | changes))
+        with pytest.raises(ValueError, match=word):
+            ImageModel(pipe)
+    with pytest.raises(ValueError, match="the pipeline is a dict: allowed are"):
+        ImageModel({})
