@@ -1,7 +1,7 @@
 """The ledger's rows of liu: DiffusionNFT as Taylor approximation (Q. Liu).
 
 Exact rows compare theory's fields with `theory.oracle` (`liu_identities`); rows about
-approximations measure orders, and laws of samples (`liu_laws`).
+approximations measure orders (`liu_laws`) and which of several laws is nearest (`liu_nearest`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,8 @@ from theory.claims.liu_identities import (
     L11_PARTS,
     coupling_parts,
 )
-from theory.claims.liu_laws import (
-    L8_PARTS,
-    L9_PARTS,
-    L10_PARTS,
-    note_region,
-    ranking_region,
-    spread_region,
-)
+from theory.claims.liu_laws import L8_PARTS, L9_PARTS, spread_region
+from theory.claims.liu_nearest import L10_PARTS, note_region, ranking_region
 
 CLOSED = "closed forms of Gaussian sums (theory.fields, theory.cumulants)"
 
