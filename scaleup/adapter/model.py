@@ -80,6 +80,9 @@ class ImageModel:
                     module.to(dtype=dtype)
             elif each not in ("vae", "text_encoder_3"):
                 raise ValueError(f"{source} has {each} = {module!r}: allowed is a network")
+            words = each.replace("text_encoder", "tokenizer")
+            if module is not None and getattr(pipe, words) is None:
+                raise ValueError(f"{source} has {each} and {words} = None: allowed is a tokenizer")
 
     @property
     def times(self) -> Tensor | None:

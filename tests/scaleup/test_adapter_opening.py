@@ -73,6 +73,50 @@ def test_dtype(name, dtype, saved):
     assert model.decode(x).dtype == torch.float32
 
 
+def test_folders_as_they_were_published(copy):
+    """Old names of weights, numbers that today's classes compute, a safety checker whose files are
+    not there (it is never loaded), another scheduler, half precision."""
+    folder = copy()
+    words, vae = (next((folder / part).glob("*.safetensors")) for part in ("text_encoder", "vae"))
+    old = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in load_file(words).items()}
+    old["text_model.embeddings.position_ids"] = torch.arange(tiny.LENGTH)[None]
+    save_file(old, words, {"format": "pt"})
+    old = load_file(vae)
+    for new, name in (("to_q", "query"), ("to_k", "key"), ("to_v", "value")):
+        old = {k.replace(new, name): v for k, v in old.items()}
+    old = {k.replace("to_out.0", "proj_attn"): v for k, v in old.items()}
+    save_file(old, vae, {"format": "pt"})
+    edit(
+        folder / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPFeatureExtractor"],
+        scheduler=["diffusers", "PNDMScheduler"],
+    )
+    opened, built = open_model(str(folder)).pipe, tiny.sd15()
+    for part in ("text_encoder", "vae", "unet"):
+        pairs = zip(
+            getattr(opened, part).parameters(), getattr(built, part).parameters(), strict=True
+        )
+        assert all(torch.equal(a, b) for a, b in pairs)
+    unet = next((folder / "unet").glob("*.safetensors"))
+    save_file({k: v.half() for k, v in load_file(unet).items()}, unet, {"format": "pt"})
+    network = open_model(str(folder)).network
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_sharded_weights(tmp_path):
+    pipe = tiny.sd15()
+    pipe.save_pretrained(tmp_path, max_shard_size="100KB")
+    shards = sorted((tmp_path / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    pairs = zip(open_model(str(tmp_path)).network.parameters(), pipe.unet.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    refused(tmp_path, shards[1], "is no whole safetensors file")
+    shards[1].unlink()
+    refused(tmp_path, tmp_path / "unet", shards[1].name)
+
+
 # --- what is refused
 
 
@@ -161,8 +205,12 @@ def test_parts_that_are_missing(copy):
     folder = copy()
     edit(folder / "model_index.json", text_encoder=[None, None])
     refused(folder, "text_encoder = None")
-    shutil.rmtree(folder / "unet")
-    refused(folder, folder / "unet", "no such folder")
+    folder = copy("pixel")
+    edit(folder / "model_index.json", tokenizer=[None, None])
+    refused(folder, "has text_encoder and tokenizer = None")
+    folder = copy("sd3")
+    shutil.rmtree(folder / "transformer")
+    refused(folder, folder / "transformer", "no such folder")
 
 
 @pytest.mark.parametrize(
