@@ -104,7 +104,8 @@ def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None
             write(claim.id, [found])
             line = (
                 f"{claim.id}, {part.name}: worst {max(found.errors, default=float('nan')):.2g} "
-                f"after {found.starts} starts, {found.evaluations} problems"
+                f"after {found.starts} starts, {found.evaluations} problems, quadrature gave up on "
+                f"{found.gave_up}"
             )
             (bar.console if console.is_terminal else console).print(line, highlight=False)
             bar.advance(task)

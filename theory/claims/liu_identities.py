@@ -13,6 +13,7 @@ from theory.claims.identity import Identity
 from theory.claims.lemma_settings import Lemmas, LemmaSetting
 from theory.claims.settings import Problems, Setting
 from theory.oracle import conditional, couplings, importance, lemma
+from theory.oracle.importance import Draw
 from theory.oracle.integrate import Array
 from theory.tolerances import ALGEBRA
 from theory.wrappers import Exponential, TruncatedExponential, Wrapper
@@ -99,7 +100,9 @@ L1_PARTS = (
             "2 beta for 2/beta": lambda s: guided(s, 2 * s.nft_beta),
         },
         nft_size,
-        sampled=lambda s, n, rng: importance.nft_minimiser(s.case, s.x, s.at, s.nft_beta, n, rng),
+        sampled=lambda s, n, rng: importance.nft_minimiser(
+            Draw(s.case, s.x, s.at, n, rng), s.nft_beta
+        ),
     ),
     Identity(
         "v*+ = v0 + 2 m_t (vhat - v0)",
@@ -137,7 +140,7 @@ L2_PARTS = (
             ),
             "not divided by m_t": lambda s: base_velocity(s) + covariance(s),
         },
-        sampled=lambda s, n, rng: importance.velocity(s.case, s.x, s.at, n, rng, lambda r: r),
+        sampled=lambda s, n, rng: importance.velocity(Draw(s.case, s.x, s.at, n, rng), lambda r: r),
         full_rank_kinds=("bumps",),
     ),
 )
@@ -222,7 +225,7 @@ L5_PARTS = (
         },
         lambda s: s.spread,
         share=0.4,
-        sampled=lambda s, n, rng: importance.covariance(s.case, s.x, s.at, n, rng),
+        sampled=lambda s, n, rng: importance.covariance(Draw(s.case, s.x, s.at, n, rng)),
     ),
 )
 
@@ -376,7 +379,7 @@ def _weighted(index: int) -> Identity[Setting]:
             "the base's velocity": base_velocity,
         },
         share=1.0 if index == 0 else 0.4,
-        sampled=lambda s, n, rng: importance.velocity(s.case, s.x, s.at, n, rng, plain(s)),
+        sampled=lambda s, n, rng: importance.velocity(Draw(s.case, s.x, s.at, n, rng), plain(s)),
         full_rank_kinds=("bumps",) if index == 1 else ("linear", "quadratic", "bumps"),
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from theory.oracle.integrate import Array
 from theory.tolerances import SLOPE
@@ -64,5 +64,5 @@ def fit_slope(parameters: Array, errors: Array, floor: float, bends: int = 2) ->
     left = log_error - design @ found
     freedom = max(len(eps) - design.shape[1], 1)
     cov = np.linalg.inv(design.T @ design) * (left @ left) / freedom
-    half = float(student.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(cov[1, 1]))
+    half = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2) * np.sqrt(cov[1, 1]))
     return Slope(float(found[1]), half, float(eps.min()), float(eps.max()))

@@ -173,9 +173,11 @@ def _section(row: Row) -> list[str]:
             killed = f"; SURVIVED: {', '.join(k for k, v in f['mutants'].items() if not v)}"
         searched = row["searches"].get(f["name"])
         if searched:
+            lost = searched.get("gave_up", 0)
             killed += (
                 f"; search: {searched['starts']} starts, {searched['evaluations']} problems, "
-                f"worst {number(max(searched['errors'], default=0.0))}"
+                + (f"quadrature gave up on {lost}, " if lost else "")
+                + f"worst {number(max(searched['errors'], default=0.0))}"
             )
         cells = (f["name"], ROLES[f["role"]], "yes" if f["holds"] else "no", f["figure"] + killed,
                  f["worst"])  # fmt: skip

@@ -22,11 +22,15 @@ GROWTH, SHRINK = 1.6, 0.8
 
 @dataclass(frozen=True)
 class Found:
-    """The worst settings of a search, worst first, as JSON, with their errors."""
+    """The worst settings of a search, worst first, as JSON, with their errors.
+
+    gave_up: of the evaluations, those where the second route could not say.
+    """
 
     name: str
     starts: int
     evaluations: int
+    gave_up: int
     errors: tuple[float, ...]
     settings: tuple[dict[str, Any], ...]
 
@@ -34,20 +38,26 @@ class Found:
 def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
     """profile.starts climbs of profile.steps steps each."""
     ends: list[tuple[float, dict[str, Any]]] = []
-    evaluations = 0
+    evaluations = gave_up = 0
     dims = [d for d in DIMS if d in identity.dims] or [min(identity.dims)]
+
+    def error_at(setting: Any) -> float:
+        nonlocal evaluations, gave_up
+        error = identity.compare(setting, with_mutants=False).error
+        evaluations += 1
+        gave_up += bool(np.isnan(error))
+        return error
+
     for start in range(profile.starts):
         rng = np.random.default_rng([seed, start])
         setting = identity.domain.draw(dims[start % len(dims)], int(rng.integers(2**31)))
-        error, step = identity.compare(setting, with_mutants=False).error, 0.2
-        evaluations += 1
+        error, step = error_at(setting), 0.2
         for _ in range(profile.steps):
             moved = identity.domain.nudge(setting, rng, step)
             if moved is None:
                 step *= SHRINK
                 continue
-            trial = identity.compare(moved, with_mutants=False).error
-            evaluations += 1
+            trial = error_at(moved)
             if trial > error or (np.isnan(error) and not np.isnan(trial)):
                 setting, error, step = moved, trial, step * GROWTH
             else:
@@ -57,6 +67,6 @@ def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
     ends.sort(key=lambda pair: -pair[0])
     kept = ends[:KEPT]
     return Found(
-        identity.name, profile.starts, evaluations,
+        identity.name, profile.starts, evaluations, gave_up,
         tuple(e for e, _ in kept), tuple(s for _, s in kept),
     )  # fmt: skip

@@ -29,9 +29,11 @@ def recorded(claim: str, part: str) -> Sequence[dict[str, Any]]:
 
 
 def summary(claim: str, part: str) -> dict[str, Any]:
-    """Starts, evaluations and largest error of the search on record; empty without one."""
+    """Starts, evaluations, how many of these the second route gave up on (where that is on record)
+    and largest errors of the search; empty without one."""
     found = _record().get(f"{claim}/{part}", {})
-    return {k: found[k] for k in ("starts", "evaluations", "errors") if k in found}
+    keys = ("starts", "evaluations", "gave_up", "errors")
+    return {k: found[k] for k in keys if k in found}
 
 
 def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None:
@@ -40,7 +42,7 @@ def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None
     record = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     for one in found:
         record[f"{claim}/{one.name}"] = {
-            "starts": one.starts, "evaluations": one.evaluations,
+            "starts": one.starts, "evaluations": one.evaluations, "gave_up": one.gave_up,
             "errors": list(one.errors), "settings": list(one.settings),
         }  # fmt: skip
     draft = place.with_name(f".{place.name}.{os.getpid()}")

@@ -2,12 +2,14 @@ r"""Conditional expectations in any dimension by self-normalised importance samp
 
 Draws y_i of X_1 ~ p with weights w_i = exp(-|x - alpha y_i|^2 / (2 sigma^2)) stand for the law of
 X_1 given X_t = x. With w_i normalised, the standard error of an estimate is sqrt(sum_i w_i^2
-g_i^2), g its influence function (the delta method). Every function draws n points by rng and
-raises ValueError where they are worth fewer than SMALLEST draws from the posterior itself
-((sum w)^2 / sum w^2), or where x does not have shape (d,).
+g_i^2), g its influence function (the delta method). Every function raises ValueError where the
+draws are worth fewer than SMALLEST draws from the posterior itself ((sum w)^2 / sum w^2), or where
+x does not have shape (d,).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,18 +35,21 @@ def effective_size(weight: Array) -> float:
     return float(weight.sum() ** 2 / (weight**2).sum())
 
 
+class Draw(NamedTuple):
+    """A point x (d,) of X_t, the path there, and how many points of X_1 are drawn by what."""
+
+    case: PlaneNumbers
+    x: Array
+    at: Instant
+    n: int
+    rng: np.random.Generator
+
+
 class _Sample:
     """Draws, their weights (sum 1), V and the reward, given X_t = x."""
 
-    def __init__(
-        self,
-        case: PlaneNumbers,
-        x: Array,
-        at: Instant,
-        n: int,
-        rng: np.random.Generator,
-        phi: Phi | None = None,
-    ) -> None:
+    def __init__(self, draw: Draw, phi: Phi | None = None) -> None:
+        case, x, at, n, rng = draw
         if np.shape(x) != (case.dim,):
             raise ValueError(f"x must have shape ({case.dim},), got {np.shape(x)}")
         self.y = draws(case, n, rng)
@@ -71,44 +76,31 @@ class _Sample:
         return np.asarray(np.sqrt((self.weight**2) @ influence**2))
 
 
-def estimate(
-    case: PlaneNumbers, x: Array, at: Instant, f: Function, n: int, rng: np.random.Generator
-) -> Sampled:
+def estimate(draw: Draw, f: Function) -> Sampled:
     """E[f(X_1) | X_t = x] and its standard error, each (m,), for f (n, d) -> (n, m)."""
-    sample = _Sample(case, x, at, n, rng)
+    sample = _Sample(draw)
     values = f(sample.y)
     mean = sample.mean(values)
     return mean, sample.error(values - mean)
 
 
-def velocity(
-    case: PlaneNumbers,
-    x: Array,
-    at: Instant,
-    n: int,
-    rng: np.random.Generator,
-    phi: Phi | None = None,
-) -> Sampled:
+def velocity(draw: Draw, phi: Phi | None = None) -> Sampled:
     """E[V | X_t = x] under p phi(r) / Z and its standard error, each (d,); phi acts on reward
     values, (n,) -> (n,), None for 1."""
-    sample = _Sample(case, x, at, n, rng, phi)
+    sample = _Sample(draw, phi)
     mean = sample.mean(sample.v)
     return mean, sample.error(sample.v - mean)
 
 
-def covariance(
-    case: PlaneNumbers, x: Array, at: Instant, n: int, rng: np.random.Generator
-) -> Sampled:
+def covariance(draw: Draw) -> Sampled:
     """Cov(V, r | X_t = x) and its standard error, each (d,)."""
-    sample = _Sample(case, x, at, n, rng)
+    sample = _Sample(draw)
     product = (sample.v - sample.mean(sample.v)) * (sample.r - sample.mean(sample.r))[:, None]
     value = sample.mean(product)
     return value, sample.error(product - value)
 
 
-def nft_minimiser(
-    case: PlaneNumbers, x: Array, at: Instant, nft_beta: float, n: int, rng: np.random.Generator
-) -> Sampled:
+def nft_minimiser(draw: Draw, nft_beta: float) -> Sampled:
     """The mu that minimises the sampled loss
 
         sum_i w_i (r_i |v + b (mu - v) - V_i|^2 + (1 - r_i) |v - b (mu - v) - V_i|^2),
@@ -117,7 +109,7 @@ def nft_minimiser(
     error, that of v included, each (d,). Raises ValueError also for nft_beta = 0."""
     if nft_beta == 0:
         raise ValueError("nft_beta must not be 0: the loss would not depend on mu")
-    sample, b = _Sample(case, x, at, n, rng), nft_beta
+    sample, b = _Sample(draw), nft_beta
     v, r = sample.mean(sample.v), sample.r[:, None]
     # The two residuals as s b mu - c with s = +-1: their weights are r and 1 - r.
     terms = [(r, b, sample.v - (1 - b) * v), (1 - r, -b, sample.v - (1 + b) * v)]

@@ -321,8 +321,11 @@ def test_search_of_what_is_right_finds_nothing():
 def test_search_leaves_places_where_quadrature_gives_up():
     found = search(identity(planted, giving_up(0.5)), SEARCH)
     assert not any(np.isnan(found.errors))
+    assert 0 < found.gave_up < found.evaluations
+    assert search(identity(planted), SEARCH).gave_up == 0
     nothing = search(identity(second=giving_up(1.0)), replace(SEARCH, starts=2, steps=2))
     assert nothing.errors == ()
+    assert nothing.gave_up == nothing.evaluations > 0
 
 
 def test_search_only_in_the_dimensions_of_the_part():
@@ -339,6 +342,7 @@ def test_record(tmp_path):
     assert list(data) == ["Q1/planted", "Q2/planted"]
     assert data["Q1/planted"]["settings"] == list(one.settings)
     assert data["Q2/planted"]["starts"] == 9
+    assert data["Q1/planted"]["gave_up"] == one.gave_up
     write("Q1", [replace(one, starts=3)], place)  # in place of what was there
     assert json.loads(place.read_text())["Q1/planted"]["starts"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["worst.json"]

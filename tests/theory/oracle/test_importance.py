@@ -6,6 +6,7 @@ from scipy import stats
 
 from tests.theory.oracle.cases import INSTANTS, OneGaussian, mixture
 from theory.oracle import conditional, importance
+from theory.oracle.importance import Draw
 from theory.tolerances import FALSE_FAILURE_RATE
 
 N = 40_000
@@ -24,21 +25,23 @@ def rng():
     return np.random.default_rng(8)
 
 
+def drawn() -> Draw:
+    return Draw(HAND.case, HAND.x, AT, N, rng())
+
+
 def test_full_rank_in_five_dimensions():
-    case, x, b = HAND.case, HAND.x, 0.5
+    b = 0.5
     v, cov = HAND.velocity(AT), HAND.covariance(AT)
-    tilted = importance.velocity(case, x, AT, N, rng(), lambda r: np.exp(0.1 * r))
+    tilted = importance.velocity(drawn(), lambda r: np.exp(0.1 * r))
     assert within(tilted, HAND.velocity(AT, 0.1))
-    assert within(importance.velocity(case, x, AT, N, rng()), v)
-    assert not within(importance.velocity(case, x, AT, N, rng()), 1.2 * v)
-    assert within(importance.covariance(case, x, AT, N, rng()), cov)
-    assert not within(importance.covariance(case, x, AT, N, rng()), 1.2 * cov)
+    assert within(importance.velocity(drawn()), v)
+    assert not within(importance.velocity(drawn()), 1.2 * v)
+    assert within(importance.covariance(drawn()), cov)
+    assert not within(importance.covariance(drawn()), 1.2 * cov)
     nft = v + 2 / b * cov
-    assert within(importance.nft_minimiser(case, x, AT, b, N, rng()), nft)
-    assert not within(importance.nft_minimiser(case, x, AT, b, N, rng()), v + cov / b)
-    reward = importance.estimate(
-        case, x, AT, lambda y: (y @ HAND.w + HAND.constant)[:, None], N, rng()
-    )
+    assert within(importance.nft_minimiser(drawn(), b), nft)
+    assert not within(importance.nft_minimiser(drawn(), b), v + cov / b)
+    reward = importance.estimate(drawn(), lambda y: (y @ HAND.w + HAND.constant)[:, None])
     assert within(reward, np.array([HAND.mean_reward(AT)]))
 
 
@@ -48,7 +51,7 @@ def test_errors_are_the_right_size():
     truth = conditional.nft_minimiser(case, x, AT, b)
     scores = []
     for seed in range(40):
-        found = importance.nft_minimiser(case, x, AT, b, 5000, np.random.default_rng(seed))
+        found = importance.nft_minimiser(Draw(case, x, AT, 5000, np.random.default_rng(seed)), b)
         scores.append((found[0] - truth) / found[1])
     total = float((np.array(scores) ** 2).sum())  # about chi-squared with 80 degrees of freedom
     law = stats.chi2(80)
@@ -67,8 +70,8 @@ def test_draws_have_the_laws_moments():
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"effective sample size of \d+ out of 2000"):
-        importance.velocity(HAND.case, HAND.x, INSTANTS["late"], 2000, rng())
+        importance.velocity(Draw(HAND.case, HAND.x, INSTANTS["late"], 2000, rng()))
     with pytest.raises(ValueError, match="x must have shape"):
-        importance.velocity(HAND.case, np.zeros(4), AT, N, rng())
+        importance.velocity(Draw(HAND.case, np.zeros(4), AT, N, rng()))
     with pytest.raises(ValueError, match="nft_beta must not be 0"):
-        importance.nft_minimiser(HAND.case, HAND.x, AT, 0.0, N, rng())
+        importance.nft_minimiser(drawn(), 0.0)
