@@ -1,7 +1,160 @@
-"""`python -m scaleup`: not built yet; says so, and fails."""
+"""`python -m scaleup`: fine-tune text-to-image pipelines with LoRA on rewards of pictures."""
+
+from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
-argparse.ArgumentParser(prog="python -m scaleup", description=__doc__).parse_known_args()
-sys.exit("python -m scaleup is not built yet; docs/STATUS.md says what is and what comes next")
+from rich.console import Console
+from rich.table import Table
+
+# Threads that spin while they wait slow a busy machine down a hundredfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+OUT = Path("results/scaleup")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; `train` has an option for every field of TrainConfig."""
+    main = argparse.ArgumentParser(prog="python -m scaleup", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser(
+        "train",
+        help="fine-tune; without options the built-in model, on redness; goes on where it stopped",
+    )
+    _config_options(train)
+    train.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
+    train.add_argument("--no-tensorboard", action="store_true")
+
+    listing = commands.add_parser("list", help="rewards, methods, recipes")
+    listing.add_argument("what", choices=("rewards", "methods", "recipes"))
+    listing.add_argument("--json", action="store_true")
+
+    builtin = commands.add_parser("builtin", help="train the built-in model from nothing")
+    builtin.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
+    builtin.add_argument("--seed", type=int, default=0)
+    builtin.add_argument("--steps", type=int, help="of the optimiser (the recipe's)")
+
+    bench = commands.add_parser("bench", help="measure the floors of scale-up")
+    bench.add_argument("--only", help="resume, processes, sd15, ddpo or gpu")
+    bench.add_argument("--json", action="store_true")
+
+    commands.add_parser("audit", help="not built yet")
+    return main
+
+
+def _config_options(command: argparse.ArgumentParser) -> None:
+    from scaleup.config import TrainConfig, config_fields
+
+    command.add_argument("--config", help="a .toml file, or a recipe's name (list recipes)")
+    hints = get_type_hints(TrainConfig)
+    for field in config_fields():
+        hint, flag = hints[field.name], f"--{field.name.replace('_', '-')}"
+        text = f"{field.metadata['help']} ({str(field.default) or 'none'})".replace("%", "%%")
+        if hint is bool:
+            command.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        elif get_origin(hint) is not None:
+            command.add_argument(flag, choices=get_args(hint), help=text)
+        else:
+            command.add_argument(flag, type=hint, metavar=hint.__name__.upper(), help=text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
+    options = parser().parse_args(arguments)
+    commands = {"train": _train, "list": _list, "builtin": _builtin, "bench": _bench,
+                "audit": _audit}  # fmt: skip
+    try:
+        return commands[options.command](options)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _train(options: argparse.Namespace) -> int:
+    from scaleup.config import config_fields, load_config
+    from scaleup.run import run
+
+    given = {f.name: getattr(options, f.name) for f in config_fields()}
+    config = load_config(options.config, {k: v for k, v in given.items() if v is not None})
+    run(config, options.out, tensorboard=not options.no_tensorboard)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    rows = {"rewards": _reward_rows, "methods": _method_rows, "recipes": _recipe_rows}
+    found = rows[options.what]()
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    table = Table(*found[0], highlight=False)
+    for row in found:
+        table.add_row(*(str(v) for v in row.values()))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0
+
+
+def _reward_rows() -> list[dict[str, Any]]:
+    from scaleup.rewards.contract import rewards
+
+    found: list[dict[str, Any]] = []
+    for name, kind in rewards().items():
+        plain = vars(kind)  # properties of the class, without the options that an instance needs
+        found.append({"reward": name, "what": plain.get("summary", ""),
+                      "values in": str(plain.get("bounds", "any")),
+                      "gradient": "yes" if plain.get("differentiable") is True else "no"})  # fmt: skip
+    return found
+
+
+def _method_rows() -> list[dict[str, Any]]:
+    from theory.methods.contract.registry import methods
+
+    return [
+        {"method": name, "what": kind.summary, "rewards": str(kind().rewards)}
+        for name, kind in methods().items()
+        if kind.starts_from == "base"
+    ]
+
+
+def _recipe_rows() -> list[dict[str, Any]]:
+    from scaleup.config import RECIPES, recipe_names
+
+    heads = {name: (RECIPES / f"{name}.toml").read_text("utf-8") for name in recipe_names()}
+    return [{"recipe": name, "what": _comment(text)} for name, text in heads.items()]
+
+
+def _comment(text: str) -> str:
+    lines = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
+    return " ".join(lines)
+
+
+def _builtin(options: argparse.Namespace) -> int:
+    from scaleup.builtin.train import train_builtin
+
+    train_builtin(options.out, options.seed, options.steps)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from scaleup.bench import run as run_bench
+
+    return run_bench(options.only, options.json)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    raise ValueError("python -m scaleup audit is not built yet; docs/STATUS.md says what is")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

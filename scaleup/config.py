@@ -40,7 +40,7 @@ class TrainConfig:
     """Everything that a run depends on; the defaults train the built-in model."""
 
     model: str = option(BUILTIN, "a pipeline's folder, a hub name, or 'builtin'")
-    prompts: str = option("", ".txt (one a line) or .jsonl ({\"prompt\": ...}); the built-in's own")
+    prompts: str = option("", '.txt (one a line) or .jsonl ({"prompt": ...}); the built-in\'s own')
     method: str = option(
         "nft:nft_beta=0.2,reward_mapping=released", "NAME[:OPTION=VALUE,...] or path/to/method.py"
     )

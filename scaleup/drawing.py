@@ -6,13 +6,15 @@ draw, nor on where a killed run stopped: whole chunks are drawn again, or found 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from scaleup.draws import noise_of_seed
-from scaleup.records import SampleSet, SampleWriter, read_samples
+from scaleup.records import SampleWriter, read_samples
+from scaleup.rewards.contract import Reward
+from scaleup.samples import SampleSet
 from scaleup.session import Session
 from scaleup.task import NEW, Bank
 from theory.fields import VelocityModel
@@ -50,17 +52,20 @@ def draw_samples(
     count: int,
     offset: int,
     features: Callable[[Tensor], Tensor] | None = None,
+    also: Sequence[Reward] = (),
     report: Report | None = None,
 ) -> SampleSet:
     """`count` samples of a model, those on disk as they are; every process its chunks.
+
+    also: rewards to record beside the run's own.
 
     Raises:
         ValueError: the folder's samples are damaged or another run's.
         OSError: the disk is full; what was written stays.
     """
     task, chunk = session.task, session.config.chunk
-    folder, texts = session.folder.path, session.prompts.texts
-    with SampleWriter(folder, which, texts, session.rank, session.world, shard=chunk) as writer:
+    folder, known = session.folder.path, session.prompts.texts
+    with SampleWriter(folder, which, known, session.rank, session.world, shard=chunk) as writer:
         there = set(writer.written.tolist())
         for number, start in enumerate(range(0, count, chunk)):
             index = torch.arange(start, min(start + chunk, count))
@@ -68,7 +73,9 @@ def draw_samples(
                 x1, prompt = sampled_rows(session, model, offset, index)
                 with torch.no_grad():
                     images = session.model.decode(x1)
-                    rewards = task.scorer.parts(images, task.texts(prompt))
+                    texts = task.texts(prompt)
+                    rewards = task.scorer.parts(images, texts)
+                    rewards |= {r.label: r(images, texts) for r in also}
                     found = None if features is None else features(images)
                 seeds = seeds_of(session, offset, index)
                 pictures = (255 * images).round().to(torch.uint8)

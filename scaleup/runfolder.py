@@ -1,14 +1,14 @@
 """A run's folder: what is where, who holds it, whether it is finished.
 
-    config.json            the TrainConfig; written first, before any work
-    bank/                  base samples that training draws from
-    checkpoints/           the newest two states
-    metrics.csv            a line a step, as of the newest checkpoint
-    grids/, tensorboard/   to look at while it trains
-    lora/                  the student, for diffusers' load_lora_weights
-    samples/base, tuned    compared at the end, same seeds
-    comparison.png, .json, .md
-    done.json              written last
+config.json            the TrainConfig; written first, before any work
+bank/                  base samples that training draws from
+checkpoints/           the newest two states
+metrics.csv            a line a step, as of the newest checkpoint
+grids/, tensorboard/   to look at while it trains
+lora/                  the student, for diffusers' load_lora_weights
+samples/base, tuned    compared at the end, same seeds
+comparison.png, .json, .md
+done.json              written last
 """
 
 from __future__ import annotations

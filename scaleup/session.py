@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Session:
         torch.set_num_threads(1)
         config.check_together()
         self.config, self.folder = config, folder
-        self.accelerator = start_processes(config)
+        self.accelerator = start_processes(config, folder.path)
         self.device = self.accelerator.device
         self.dtype = BASE_DTYPES[config.precision]
         self.model = self._open()
@@ -142,14 +143,17 @@ class Session:
             start += g.numel()
 
 
-def start_processes(config: TrainConfig) -> Accelerator:
+def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerator:
     """The accelerator, on the device and with the number of processes that were asked for."""
     use_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.device == "cuda" and use_cpu:
         raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
     if config.precision == "fp16" and use_cpu:
         raise ValueError("precision = 'fp16' on the CPU: allowed are 'no' and 'bf16'")
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=use_cpu)
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=use_cpu, log_with=["tensorboard"] if logs else None,
+        project_dir=logs,
+    )  # fmt: skip
     launched = int(accelerator.num_processes)
     if launched != config.processes:
         started = os.environ.get("WORLD_SIZE", "1")

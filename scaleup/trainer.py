@@ -57,7 +57,7 @@ class Trainer:
         self.task.fill = lambda: draw_bank(session, self._bank_report)
 
     def _bank_report(self, done: int, total: int) -> None:
-        self.report("bank", done, total, f"base samples {done}/{total}")
+        self.report("train", self.step, self.config.steps, f"base samples {done}/{total}")
 
     # --- the loop
 
@@ -141,6 +141,20 @@ class Trainer:
             return 1.0
         share = (self.step - warm) / max(1, steps - warm)
         return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
+
+    def fits(self, rows: int) -> bool:
+        """Whether a forward and a backward pass over so many rows stay within memory."""
+        states = self.session.draws.states()
+        try:
+            self._losses(rows)[0].mean().backward()
+        except RuntimeError:
+            return False
+        finally:
+            self.session.draws.restore(states)
+            self.optimiser.zero_grad()
+            if self.session.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return True
 
     # --- state
 

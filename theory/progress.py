@@ -24,14 +24,15 @@ class Progress:
     """Progress of several parts that run side by side, on stderr.
 
     total: units of work of all parts together. Parts report how much of themselves is done.
+    quiet: say nothing (one of several processes speaks for all).
     """
 
-    def __init__(self, total: int, what: str) -> None:
-        self.total, self.what = total, what
+    def __init__(self, total: int, what: str, quiet: bool = False) -> None:
+        self.total, self.what, self.quiet = total, what, quiet
         self.parts: dict[str, int] = {}
         self.first: dict[str, int] = {}
         self.start = self.last = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = sys.stderr.isatty() and not quiet
 
     def __enter__(self) -> Self:
         if self.terminal and self.total:
@@ -64,6 +65,8 @@ class Progress:
             self.bar.update(self.task, completed=total, description=text)
             return
         now = time.monotonic()
+        if self.quiet:
+            return
         if now - self.last >= LINE_SECONDS or total >= self.total:
             self.last = now
             fresh = total - sum(self.first.values())
