@@ -148,7 +148,7 @@ def within(found: Estimate, stated: float) -> bool:
 
 
 def test_distances_by_draws_where_they_are_known():
-    scale = 0.6  # beyond 1.2 p / q has no variance under q
+    scale = 0.6  # beyond 1.68 p / q has no variance under q
     drawn = gaussian_draws(scale)
     v, u = math.exp(-scale), 1 / (1 + scale)  # NFT's variance, the tilt's
     own = GaussianSum.mixture([1.0], [[0.0]], stds=[math.sqrt(v)]).log_density(drawn.x).numpy()
