@@ -12,6 +12,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.plumbline-env
 OUT ?= results/figures
 RUNS ?= results/toys
+SCALEUP ?= results/scaleup
 SETTING ?= full
 PROFILE ?= default
 # One thread a process: on a shared machine two OpenMP threads can be 30-100 times slower.
@@ -44,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	# torch first, by exact version: a range would let pip replace the build at hand by the newest.
 	$(PY) -m pip install --disable-pip-version-check --quiet $(TORCH)
-	$(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,scaleup]'
 	@printf '%s' '$(TORCH)' > $(VENV)/.torch
 	@touch $(STAMP)
 
@@ -72,6 +73,7 @@ format: $(STAMP) ## let the formatter rewrite the code
 
 bench: $(STAMP) ## measure the floors: accuracy, speed ratios, killed runs, CPU-seconds
 	status=0; $(PY) -m theory bench || status=$$?; $(PY) -m toys bench || status=$$?; \
+		$(PY) -m scaleup bench || status=$$?; \
 		$(PY) -m figures make --force --exact --out results/bench-figures || status=$$?; \
 		exit $$status
 
@@ -83,7 +85,10 @@ verify: $(STAMP) ## measure the ledger of claims (PROFILE=fast, default or thoro
 ledger: $(STAMP) ## measure the ledger and write docs/LEDGER.md and the README's table anew
 	$(PY) -m theory verify --write-docs
 
-train audit:
+train: $(STAMP) ## fine-tune the built-in text-to-image model with LoRA, compare with its base
+	$(PY) -m scaleup train --out $(SCALEUP)
+
+audit:
 	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2
 
 clean: ## remove caches and results, keep .venv

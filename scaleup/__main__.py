@@ -110,10 +110,16 @@ def _reward_rows() -> list[dict[str, Any]]:
 
     found: list[dict[str, Any]] = []
     for name, kind in rewards().items():
-        plain = vars(kind)  # properties of the class, without the options that an instance needs
-        found.append({"reward": name, "what": plain.get("summary", ""),
-                      "values in": str(plain.get("bounds", "any")),
-                      "gradient": "yes" if plain.get("differentiable") is True else "no"})  # fmt: skip
+        # What needs an instance's options is a property of the class, and not shown.
+        what, bounds, gradient = (getattr(kind, k) for k in ("summary", "bounds", "differentiable"))
+        found.append(
+            {
+                "reward": name,
+                "what": what if isinstance(what, str) else "",
+                "values in": str(bounds) if isinstance(bounds, tuple) else "any",
+                "gradient": "yes" if gradient is True else "no",
+            }
+        )
     return found
 
 

@@ -65,10 +65,10 @@ def test_oracle_loads_nothing_of_the_project_at_run_time():
     assert all(name.startswith("theory.oracle") for name in loaded)
 
 
-@pytest.mark.parametrize("package", ["scaleup"])
-def test_what_is_not_built_says_so(package):
+@pytest.mark.parametrize("command", [["scaleup", "audit"]])
+def test_what_is_not_built_says_so(command):
     done = subprocess.run(
-        [sys.executable, "-m", package], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
     assert "not built yet" in done.stderr
