@@ -21,7 +21,6 @@ from theory.claims.render import as_json, headline, markdown, mutants, page
 from theory.claims.run import all_claims, measure_all, select
 from theory.claims.search import search
 from theory.claims.worst import write
-from theory.draw import save
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,6 +116,8 @@ def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None
     write_atomically(out / "ledger.html", page(ledger, results))
     for result in results:
         if result.region is not None:
+            from theory.draw import save  # brings matplotlib along: only where there is a map
+
             save(result.region.draw(), out, result.claim.id)
 
 

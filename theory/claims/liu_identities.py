@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from theory.claims.coupling_settings import Couplings, CouplingSetting
 from theory.claims.identity import Identity
 from theory.claims.lemma_settings import Lemmas, LemmaSetting
 from theory.claims.settings import Problems, Setting
+from theory.fields import ExactField
 from theory.oracle import conditional, couplings, importance, lemma
 from theory.oracle.importance import Draw
 from theory.oracle.integrate import Array
@@ -41,10 +43,16 @@ def covariance(s: Setting) -> Array:
     return _array(s.problem.conditional_reward.covariance(s.point, s.t))
 
 
+@lru_cache(maxsize=1)
+def _weighted_field(s: Setting) -> ExactField:
+    """Made once for the claim and its wrong versions."""
+    return s.problem.reward_weighted_field()
+
+
 def weighted_velocity(s: Setting) -> Array:
     """vhat = E[r (X_1 - X_0) | x] / m: the tilt's own field where r > 0, else from the moments."""
     if s.case.kind == "bumps":
-        return _array(s.problem.reward_weighted_field()(s.point, s.t))
+        return _array(_weighted_field(s)(s.point, s.t))
     return base_velocity(s) + covariance(s) / mean_reward(s)
 
 

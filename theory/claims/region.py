@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from theory.draw import use_style
 from theory.oracle.integrate import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GOOD = (0.01, 0.05)
 LEAST = 1e-4  # the colour scale ends here
@@ -65,6 +63,13 @@ class Region:
 
     def draw(self) -> Figure:
         """Colour: the error; lines: where it is 1 % and 5 %."""
+        # Half a second of imports, which quick profiles without maps do not pay.
+        import matplotlib.pyplot as plt
+        from matplotlib.colors import LogNorm
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        from theory.draw import use_style
+
         use_style()
         figure, axes = plt.subplots(figsize=(5.6, 4.0), layout="constrained")
         shown = np.clip(self.errors, LEAST, None)

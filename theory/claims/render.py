@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from theory.claims.ledger import Result, number
 from theory.claims.worst import summary
 
@@ -257,6 +255,8 @@ def _html_section(row: Row, result: Result) -> str:
     )
     picture = ""
     if result.region is not None:
+        import matplotlib.pyplot as plt  # which quick profiles, without maps, do not load
+
         figure, buffer = result.region.draw(), BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
         plt.close(figure)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import logsumexp
 
 from theory.oracle.integrate import (
     EDGE,
@@ -112,8 +111,11 @@ def _locate(log_h: Function, region: Region, extra: Array) -> list[_Chart]:
 
 def _share(charts: list[_Chart], k: int, y: Array) -> Array:
     """log w_k(y), (n,): the partition of unity."""
+    if len(charts) == 1:
+        return np.zeros(len(y))
     logs = np.stack([c.log_peak - (c.local(y) ** 2).sum(axis=1) / 2 for c in charts])
-    return np.asarray(logs[k] - logsumexp(logs, axis=0))
+    logs -= logs.max(axis=0)
+    return np.asarray(logs[k] - np.log(np.exp(logs).sum(axis=0)))
 
 
 def _fit(log_h: Function, charts: list[_Chart], k: int, cloud: Array) -> _Chart:

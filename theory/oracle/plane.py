@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.special import logsumexp
 
 from theory.oracle.integrate import Array, Region
 from theory.oracle.law import Density
@@ -45,13 +45,25 @@ class PlaneNumbers:
     def dim(self) -> int:
         return len(self.frame)
 
+    @cached_property
+    def _whiteners(self) -> tuple[Array, Array]:
+        """Inverse Cholesky factors (K, e, e), and log of weight over size (K,)."""
+        whitener = np.linalg.inv(np.linalg.cholesky(self.covs))
+        log_size = np.log(self.weights) + np.log(np.linalg.det(whitener))
+        return whitener, log_size - 0.5 * self.plane_dim * math.log(2 * math.pi)
+
     def log_density(self, y: Array) -> Array:
         """log of the mixture in the plane, (n, e) -> (n,)."""
-        whitener = np.linalg.inv(np.linalg.cholesky(self.covs))  # (K, e, e)
-        white = np.einsum("kij,nkj->nki", whitener, y[:, None, :] - self.means)
-        log_size = np.log(self.weights) + np.log(np.linalg.det(whitener))
-        log_size -= 0.5 * self.plane_dim * math.log(2 * math.pi)
-        return np.asarray(logsumexp(log_size - 0.5 * (white**2).sum(-1), axis=1))
+        logs = np.empty((len(self.weights), len(y)))
+        for k, (whitener, log_size) in enumerate(zip(*self._whiteners, strict=True)):
+            white = (y - self.means[k]) @ whitener.T
+            logs[k] = log_size - 0.5 * (white**2).sum(axis=1)
+        if len(logs) == 1:
+            return np.asarray(logs[0])
+        top = logs.max(axis=0)
+        with np.errstate(invalid="ignore"):  # -inf - -inf, where nothing is left of any component
+            total = top + np.log(np.exp(logs - top).sum(axis=0))
+        return np.where(np.isinf(top), top, total)
 
     def reward(self, y: Array) -> Array:
         """r in the plane, (n, e) -> (n,)."""
@@ -59,11 +71,11 @@ class PlaneNumbers:
         if self.kind == "bumps":
             total = np.zeros(len(y))
             for h, c, A in zip(p["heights"], p["centres"], p["precisions"], strict=True):
-                total += h * np.exp(-0.5 * np.einsum("ni,ij,nj->n", y - c, A, y - c))
+                total += h * np.exp(-0.5 * (((y - c) @ A) * (y - c)).sum(axis=1))
             return total
         value = y @ p["vector"] + float(p["constant"])
         if self.kind == "quadratic":
-            value = value + 0.5 * np.einsum("ni,ij,nj->n", y, p["matrix"], y)
+            value = value + 0.5 * ((y @ p["matrix"]) * y).sum(axis=1)
         return value
 
     def density(self, *also: Array) -> Density:
