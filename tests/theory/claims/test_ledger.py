@@ -14,12 +14,16 @@ from theory.claims.ledger import (
     PAPERS,
     PROFILES,
     Claim,
+    Context,
+    Extra,
     Finding,
     Result,
+    extra,
+    is_extra,
     number,
     verdict,
 )
-from theory.claims.run import SOURCES, all_claims
+from theory.claims.run import SOURCES, all_claims, measure
 
 CLAIMS = {claim.id: claim for claim in all_claims()}
 VERDICTS = {"exact", "order 1", "order 2", "order 3", "statistical", "conditional", "false"}
@@ -127,6 +131,22 @@ def test_result_compares_with_the_record():
 )  # fmt: skip
 def test_number(value, text):
     assert number(value) == text
+
+
+def test_extra_parts_are_left_out():
+    def part(context):
+        return EXACT
+
+    marked = extra(part)
+    assert marked == Extra(part)
+    assert marked(Context(PROFILES["fast"])) is EXACT
+    assert is_extra(marked)
+    assert not is_extra(part)
+    identities = [p for claim in all_claims() for p in claim.parts if isinstance(p, Identity)]
+    assert {is_extra(p) for p in identities if p.role == "claim"} == {False}
+    assert {is_extra(p) for p in identities if p.role == "instead"} == {True}
+    claim = replace(CLAIMS["L7"], parts=(part, marked))
+    assert [len(measure(claim, PROFILES[name]).findings) for name in ("fast", "default")] == [1, 2]
 
 
 # --- the rows
