@@ -102,8 +102,8 @@ Part = Callable[[Context], Finding]
 
 @dataclass(frozen=True)
 class Extra:
-    """A part that the verdict does not wait for (what holds instead, support): profiles with
-    `extras` False leave it out."""
+    """A part that the verdict does not wait for: what holds instead, support, and claims in d > 1
+    where the line already decides. Profiles with `extras` False leave it out."""
 
     part: Part
 

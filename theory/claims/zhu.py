@@ -224,7 +224,8 @@ ROWS: tuple[Claim, ...] = (
         "samples follow p_old exp((2/beta) r)/Z.",
         "None printed.",
         "laws by the ODE (torchdiffeq) and SDEs (Fokker-Planck) with the implied score",
-        "scipy on sums over a grid; Euler-Maruyama draws",
+        "scipy on sums over a grid (line and plane); draws that carry their log-density (d = 2, "
+        "5); Euler-Maruyama draws",
         "conditional",
         "The score is that of p*_t at each t (Z3), but the p*_t are not the marginals of one "
         "process: their continuity equation is off by lambda² eta_t |grad m_t|² - d log Z_t/dt. "
@@ -320,8 +321,10 @@ ROWS: tuple[Claim, ...] = (
         "A reference sampled with guidance changes what an initial-KL anchor pulls towards: the "
         "limit is its law times exp(eta_0 r).",
         "The anchored recursion Z9, with p^0 the law that the guided sampler really has.",
-        "closed form of the recursion; the guided sampler's law by torchdiffeq",
-        "the recursion carried out on states (Newton) and on a grid; scipy on sums, path integrals",
+        "theory.recursion.carry on a grid, pulled to the guided field's own law; the guided law by "
+        "torchdiffeq",
+        "the recursion on states (Newton); expectations over X_0 pushed through scipy's fields; path "
+        "integrals in d = 1, 2 and 5",
         "exact",
         "A statement about densities. The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int "
         "eta_t |grad log p_t(x|c)/p_t(x)|² dt), not p(x|c)^(1+w) p(x)^-w; the two agree where "
@@ -336,7 +339,8 @@ ROWS: tuple[Claim, ...] = (
         "argmax E_p[r] - (beta/2) KL(p|p_old).",
         "None printed.",
         "laws and tilts in closed form, objective on a grid",
-        "objective by adaptive quadrature over the density that scipy's flow gives",
+        "objective by adaptive quadrature over the density that scipy's flow gives; in d = 2 and 5 "
+        "draws that carry their log-density",
         "conditional",
         "True where Z4 is. Elsewhere NFT's law falls short of the optimum by (beta/2) KL(NFT | "
         "tilt).",
