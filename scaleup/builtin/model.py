@@ -1,8 +1,8 @@
-"""The built-in model: a StableDiffusionPipeline of diffusers, about 1 M parameters, in pixel space.
+"""The built-in model: a StableDiffusionPipeline of diffusers, 1.9 M parameters, in pixel space.
 
-It is of Stable Diffusion 1.5's kind in everything but size: a UNet with cross-attention at both
-resolutions, a CLIP text encoder, SD's betas (scaled linear, 1000 steps), v-prediction. There is no
-VAE: the "latents" are pixels, 2 image - 1, of 3 x 16 x 16.
+It is of Stable Diffusion 1.5's kind in everything but size: a UNet with cross-attention, a CLIP
+text encoder, SD's betas (scaled linear, 1000 steps); it predicts v. There is no VAE: the "latents"
+are pixels, 2 image - 1, of 3 x 16 x 16.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from scaleup.builtin.shapes import COLOURS, SHAPES, SIZE
 
-WIDTHS = (32, 64)
+WIDTHS = (32, 64, 64)
 TEXT_WIDTH = 64
 TOKENS = 16
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -47,17 +47,22 @@ def build_pipeline(generator: torch.Generator) -> Any:
 
 
 def unet_config() -> dict[str, Any]:
-    """16 x 16 and 8 x 8, cross-attention at both and between."""
+    """16 x 16, 8 x 8 and 4 x 4, with attention (to itself and to the text) at the lower two.
+
+    Attention over 16 x 16 pixels would cost as much again and learns shapes no sooner: a shape is
+    put together where a pixel sees all of it.
+    """
     return {
         "sample_size": SIZE,
         "in_channels": 3,
         "out_channels": 3,
         "block_out_channels": WIDTHS,
         "layers_per_block": 1,
-        "down_block_types": ("CrossAttnDownBlock2D",) * len(WIDTHS),
-        "up_block_types": ("CrossAttnUpBlock2D",) * len(WIDTHS),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "cross_attention_dim": TEXT_WIDTH,
-        "attention_head_dim": (2, 4),  # diffusers reads it as the number of heads: 16 wide each
+        # diffusers reads it as the number of heads of each level: 16 channels each.
+        "attention_head_dim": tuple(width // 16 for width in WIDTHS),
         "norm_num_groups": 8,
     }
 

@@ -51,9 +51,10 @@ PROMPTS = tuple(f"a {colour} {shape}" for colour, shape in CAPTIONS)
 
 # Half the side of a square, and the half-width of the others, as shares of the picture's side. A
 # square fills its box, so it is drawn smaller; otherwise area alone would give the shape away.
-RADII = {"square": (0.17, 0.28), "circle": (0.20, 0.32), "triangle": (0.22, 0.34)}
+RADII = {"square": (0.22, 0.32), "circle": (0.26, 0.37), "triangle": (0.28, 0.40)}
 RADII["cross"] = RADII["triangle"]
 MARGIN = 0.04
+OFFSET = 0.12  # how far a centre may lie from the picture's, if MARGIN leaves the room
 COLOUR_JITTER = 0.08
 GREYS = (0.05, 0.45)
 TINT = 0.02
@@ -109,8 +110,8 @@ def draw_pictures(prompts: Sequence[str], generator: torch.Generator, size: int 
     draws = torch.rand(n, 11, generator=generator)
     least, most = torch.tensor([RADII[shape] for _, shape in named]).unbind(1)
     radius = least + (most - least) * draws[:, 0]
-    room = 1 - 2 * (radius + MARGIN)
-    centre = (radius + MARGIN)[:, None] + room[:, None] * draws[:, 1:3]
+    room = (0.5 - MARGIN - radius).clamp(max=OFFSET)[:, None]
+    centre = 0.5 + room * (2 * draws[:, 1:3] - 1)
     palette = torch.tensor([COLOURS[colour] for colour, _ in named])
     colour = (palette + COLOUR_JITTER * (2 * draws[:, 3:6] - 1)).clamp(0, 1)
     grey = GREYS[0] + (GREYS[1] - GREYS[0]) * draws[:, 6:7]

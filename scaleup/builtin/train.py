@@ -1,8 +1,8 @@
 """Trains the built-in model from nothing: fresh pictures, text encoder and UNet together.
 
-The VP model is seen as the rectified flow that it is (theory/paths.py): times t are spread evenly
-over the range that the schedule covers, each moved to the nearest integer step k, and with
-x = alpha X_1 + sigma X_0 the loss is the mean square of
+The VP model is seen as the rectified flow that it is (theory/paths.py): a time t is drawn with
+logit(t) ~ N(-0.7, 1), where colour and shape are decided, and moved to the nearest integer step k
+of the schedule. With x = alpha X_1 + sigma X_0 the loss is the mean square of
 
     u(x, k, caption) - (alpha X_0 - sigma X_1),
 
@@ -38,6 +38,8 @@ from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verif
 from theory.checks import check_order, check_positive
 
 LOG_SECONDS = 10.0
+LOGIT_MEAN, LOGIT_STD = -0.7, 1.0
+ADAM_BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
     pipe = build_pipeline(generator)
     parameters = _parameters(pipe)
     average = [p.detach().clone() for p in parameters]
-    optimiser = torch.optim.Adam(parameters, lr=recipe.rate, fused=True)
+    optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=ADAM_BETAS, fused=True)
     table = rf_times(pipe)
     losses: list[float] = []
     with _progress(recipe.steps) as tell:
@@ -163,9 +165,9 @@ def v_loss(pipe: Any, table: Tensor, recipe: Recipe, generator: torch.Generator)
     data = 2 * draw_pictures(prompts, generator) - 1
     noise = torch.randn(data.shape, generator=generator)
     dropped = torch.rand(n, generator=generator) < recipe.drop
-    # One time in each n-th part of the range: the same law as independent times, less variance.
+    # One time in each n-th part of their law: the same mean as of independent times, less variance.
     share = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
-    k = nearest_steps(table[-1] + (table[0] - table[-1]) * share, table)
+    k = nearest_steps(torch.sigmoid(LOGIT_MEAN + LOGIT_STD * torch.special.ndtri(share)), table)
     abar = pipe.scheduler.alphas_cumprod[k][:, None, None, None]
     alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
     texts = ["" if empty else prompt for empty, prompt in zip(dropped, prompts, strict=True)]
