@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "audit": _audit}  # fmt: skip
     try:
         return commands[options.command](options)
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

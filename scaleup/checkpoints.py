@@ -42,7 +42,7 @@ def save_state(folder: Path, state: State) -> None:
     Raises:
         OSError: the disk is full; what was there before is untouched.
     """
-    data = json.dumps({"step": state.step, **state.data}, allow_nan=False)
+    data = json.dumps({"step": state.step, **state.data})  # a skipped step's gradient is inf
     write_tensors(checkpoint_path(folder, state.step), state.tensors, {"state": data})
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from scaleup.adapter.sampling import Solver
 from scaleup.lora import LoraOptions, parse_targets
-from scaleup.rewards.contract import Reward, parse_reward
+from scaleup.rewards.contract import Reward, parse_reward, reward_names
 from theory.checks import check_choice, check_finite, check_order, check_positive
 from theory.methods.contract import Method
 from theory.methods.contract.registry import parse_method
@@ -81,6 +81,8 @@ class TrainConfig:
             check_positive(name, getattr(self, name))
         check_finite("guidance", self.guidance)
         check_finite("weight_decay", self.weight_decay)
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay = {self.weight_decay!r}: allowed are numbers >= 0")
         for name, kinds in (("precision", Precision), ("device", Device), ("solver", Solver)):
             check_choice(name, getattr(self, name), get_args(kinds))
         self._check_batch()
@@ -133,16 +135,24 @@ class TrainConfig:
         return parse_reward(self.reward)
 
     def check_together(self) -> None:
-        """Method and reward exist and fit together, before a model is loaded.
+        """Prompts, method and reward exist and fit together, before a model is loaded.
 
         Raises:
             ValueError, FileNotFoundError: they do not.
+            NotImplementedError: the method anchors to guidance.
         """
+        if self.prompts:
+            read_prompts(self.prompts)
         method, reward = self.parsed_method, self.parsed_reward
         if method.starts_from == "scratch":
             raise ValueError(
                 f"method = {self.method!r} trains from nothing: allowed here are methods that "
                 "fine-tune a pretrained model"
+            )
+        if method.options.get("anchor") == "guided":
+            raise NotImplementedError(
+                f"method = {self.method!r} anchors to the guided base: not built yet in scale-up; "
+                "allowed is anchor=base"
             )
         domain = method.rewards
         try:
@@ -163,7 +173,8 @@ class TrainConfig:
 
     def as_json(self) -> dict[str, Any]:
         """The fields, and digests of the user's own files."""
-        files = [self.prompts, *re.findall(r"[^\s*+:]+\.py", f"{self.method} {self.reward}")]
+        names = [self.method.partition(":")[0], *reward_names(self.reward)]
+        files = [self.prompts, *(name for name in names if name.endswith(".py"))]
         shas = {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if f}
         return {**asdict(self), "files": shas, "plumbline": metadata.version("plumbline")}
 
@@ -194,7 +205,12 @@ def read_prompts(path: str) -> list[str]:
         raise ValueError(f"prompts = {path!r}: allowed are .txt and .jsonl files")
     if not file.is_file():
         raise FileNotFoundError(f"prompts = {path!r}: no such file")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts = {path!r}: not UTF-8 ({error}): allowed are texts") from error
+    # Not splitlines(), which also splits at signs that a prompt may hold.
+    lines = [line.strip() for line in text.split("\n")]
     found = []
     for number, line in enumerate(lines, start=1):
         if line:

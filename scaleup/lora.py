@@ -7,21 +7,26 @@ for one), and none, the base itself, as the reference. B starts at zero, so all 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scaleup.adapter.model import ImageModel
 from scaleup.adapter.velocity import NetworkVelocity
 from theory.checks import check_order, check_positive
 from theory.fields import VelocityModel
+from theory.files import write_tensors
 from theory.methods.contract.method import Role
 
 STUDENT, OLD = "default", "old"
@@ -61,26 +66,35 @@ class LoraOptions:
 class Adapters:
     """The network with its adapters; whoever calls it says which one counts.
 
-    Outside `using` the student's adapter is active and trainable: a backward pass that runs the
-    network again (gradient checkpointing) then meets the same weights as the forward pass did.
+    Outside `using` the student's adapter is active. Only the student's weights ever ask for a
+    gradient. Adapters are held in float32, whatever the base is: in bfloat16, AdamW's small steps
+    would be lost.
     """
 
     def __init__(self, network: Any, config: LoraConfig, generator: torch.Generator) -> None:
         self.network, self.config = network, config
-        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
-            try:
-                network.add_adapter(config, adapter_name=STUDENT)
-            except ValueError as error:
-                raise ValueError(
-                    f"lora_targets = {sorted(config.target_modules or [])}: {error}"
-                ) from error
+        self.active: str | None = STUDENT
+        self._make(STUDENT)
         with torch.no_grad():
             for name, value in self.weights(STUDENT).items():
                 if "lora_A" in name:  # uniform in +- 1/sqrt(fan in), peft's own choice
                     bound = 1 / math.sqrt(value.shape[1:].numel())
                     draw = torch.rand(value.shape, generator=generator) * 2 - 1
                     value.copy_(bound * draw)
-        self._restore()
+
+    def _make(self, adapter: str) -> None:
+        # peft draws from the global generator, and wonders at a second adapter.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            try:
+                self.network.add_adapter(self.config, adapter_name=adapter)
+            except ValueError as error:
+                raise ValueError(
+                    f"lora_targets = {sorted(self.config.target_modules or [])}: {error}"
+                ) from error
+        for value in self.weights(adapter).values():
+            value.data = value.data.to(torch.float32)  # peft takes the base's dtype
+        self._switch(self.active)
 
     def weights(self, adapter: str) -> dict[str, nn.Parameter]:
         """The adapter's own parameters, by names that do not hold the adapter's."""
@@ -95,37 +109,51 @@ class Adapters:
         """Another adapter, equal to the student's as it is now."""
         if self.weights(adapter):
             raise ValueError(f"adapter {adapter!r} is there already: allowed is one of each name")
-        with torch.random.fork_rng(devices=[]):
-            self.network.add_adapter(self.config, adapter_name=adapter)
+        self._make(adapter)
         twin = self.weights(adapter)
         with torch.no_grad():
             for name, value in self.weights(STUDENT).items():
                 twin[name].copy_(value)
-        self._restore()
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
-        """The network with this adapter, or with none; afterwards with the student's again."""
-        if adapter == STUDENT:
+        """The network with this adapter, or with none; afterwards as it was before."""
+        before = self.active
+        if adapter == before:
             yield
             return
         try:
-            if adapter is None:
-                self.network.disable_adapters()
-            else:
-                self.network.set_adapter(adapter)
+            self._switch(adapter)
             yield
         finally:
-            if adapter is None:
-                self.network.enable_adapters()
-            self._restore()
+            self._switch(before)
 
-    def _restore(self) -> None:
+    def _switch(self, adapter: str | None) -> None:
+        if adapter is None:
+            self.network.disable_adapters()
+        else:
+            if self.active is None:
+                self.network.enable_adapters()
+            self.network.set_adapter(adapter)
+        self.active = adapter
         # peft's switches turn requires_grad on for what they activate and off for the rest.
-        self.network.set_adapter(STUDENT)
         for name, value in self.network.named_parameters():
             if "lora_" in name:
                 value.requires_grad_(f".{STUDENT}." in name)
+
+    def recompute_activations(self) -> None:
+        """Gradient checkpointing. What the backward pass runs again, it runs with the adapter of
+        its forward pass: a gradient may run through the base (a lean adjoint) after `using`."""
+
+        def checkpointed(module: nn.Module, *inputs: Any) -> Any:
+            adapter = self.active
+
+            def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+                return nullcontext(), self.using(adapter)
+
+            return checkpoint(module.__call__, *inputs, use_reentrant=False, context_fn=contexts)
+
+        self.network.enable_gradient_checkpointing(checkpointed)
 
 
 class LoraVelocity(nn.Module):
@@ -160,7 +188,7 @@ class LoraVelocity(nn.Module):
             self.adapters.add(OLD)
             return LoraVelocity(self.adapters, self.model, OLD).eval()
         moved = [k for k, v in self.named_parameters() if "lora_B" in k and bool(v.any())]
-        if moved:
+        if moved:  # elsewhere than at zero, where B A is nothing
             raise ValueError(
                 f"the student differs from its base ({moved[0]} is not zero): allowed is a "
                 "reference taken before training, which is the base"
@@ -197,26 +225,27 @@ def lora_student(
 
 
 def save_lora(model: ImageModel, folder: Path) -> None:
-    """The student's adapter as diffusers' own `load_lora_weights` reads it, alpha included."""
+    """The student's adapter as diffusers' own `load_lora_weights` reads it, alpha included.
+
+    Raises:
+        OSError: the disk is full; names the path.
+    """
     network = model.network
     part = "transformer" if model.family == "sd3" else "unet"
     layers = get_peft_model_state_dict(network, adapter_name=STUDENT)
-    metadata = _plain(network.peft_config[STUDENT].to_dict())
-    model.pipe.save_lora_weights(
-        folder, **{f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": metadata}
-    )
+    # Sets as sorted lists: the file is then the same, byte for byte, each time.
+    options = {
+        f"{part}.{key}": sorted(value) if isinstance(value, set) else value
+        for key, value in network.peft_config[STUDENT].to_dict().items()
+    }
+    words = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(options, sort_keys=True)}
 
+    def write(weights: dict[str, Tensor], file: str) -> None:
+        write_tensors(Path(file), weights, words)
 
-def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Sets as sorted lists: the file is then the same, byte for byte, each time."""
-    return {k: sorted(v) if isinstance(v, set) else v for k, v in metadata.items()}
+    model.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": layers}, save_function=write)
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
     """Names from a text with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def moved_layers(weights: Sequence[tuple[str, Tensor]]) -> list[str]:
-    """Names of the B factors that are not zero: where the student has left the base."""
-    return [name for name, value in weights if "lora_B" in name and bool(value.any())]

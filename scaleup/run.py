@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import clear_frames
 
 import torch
 
@@ -31,32 +33,34 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
     """Train, or go on; then compare base and tuned. The run's folder.
 
     Raises:
-        ValueError, FileNotFoundError: bad input, found before a folder is made.
-        RuntimeError: the folder is held by another process.
+        ValueError, FileNotFoundError, NotImplementedError: bad input; found before a folder is
+            made, or before its first step, and then it is removed. Another process holds it. Loss,
+            gradient or reward are not finite: the folder can be gone on with.
         MemoryError: out of memory; says which micro_batch fits.
         OSError: the disk is full; the folder can be gone on with.
     """
     config.check_together()
     folder = RunFolder(out, config)
     if folder.is_finished:
-        _say(f"finished before: {folder.path / 'comparison.png'}")
+        if os.environ.get("RANK", "0") == "0":
+            _say(f"finished before: {folder.path / 'comparison.png'}")
         return folder.path
     session = Session(config, folder)
     with _held(session, folder):
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
         with Progress(_units(config), "scaleup", quiet=not session.is_main) as progress:
-            trainer = Trainer(
-                session,
-                lambda part, done, total, text: progress.update(part, done, text),
-                _Watcher(session, tensorboard),
-            )
-            try:
-                trainer.train()
-            except (RuntimeError, torch.OutOfMemoryError) as error:
-                raise _explained(error, trainer) from error
+            with _watcher(session, tensorboard) as watcher:
+                trainer = Trainer(
+                    session,
+                    lambda part, done, total, text: progress.update(part, done, text),
+                    watcher,
+                )
+                with _memory_explained(trainer):
+                    trainer.train()
             progress.update("train", config.steps, "comparing base and tuned")
-            found = compare_with_base(session, progress)
+            with _memory_explained():
+                found = compare_with_base(session, progress)
         if session.is_main and found is not None:
             save_lora(session.model, folder.path / "lora")
             folder.finish(
@@ -106,25 +110,24 @@ def _held(session: Session, folder: RunFolder) -> Iterator[None]:
         yield
         return
     with folder.locked():
-        folder.begin()
-        yield
+        new = folder.begin()
+        try:
+            yield
+        except (ValueError, NotImplementedError):
+            if new:  # bad input that only the first step could tell
+                folder.drop_if_empty()
+            raise
 
 
 class _Watcher:
     """What looks on while a run trains: TensorBoard, and a grid of samples every so often."""
 
-    def __init__(self, session: Session, tensorboard: bool) -> None:
-        self.session, self.tracked = session, False
-        if tensorboard:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # TensorBoard's own imports
-                session.accelerator.init_trackers("tensorboard")
-            self.tracked = True
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
     def __call__(self, step: int, row: dict[str, float]) -> None:
         config = self.session.config
-        if self.tracked:
-            self.session.accelerator.log(row, step=step)
+        self.session.accelerator.log(row, step=step)  # to those trackers that there are
         every = config.grid_every
         if every and self.session.is_main and (step % every == 0 or step == config.steps):
             self._grid(step)
@@ -139,20 +142,41 @@ class _Watcher:
         sample_grid(images.cpu(), texts, session.folder.path / "grids" / f"step-{step:06d}.png")
 
 
-def _explained(error: BaseException, trainer: Trainer) -> BaseException:
-    """Out of memory, with the micro_batch that fits; any other error as it is."""
-    if not any(text in str(error).lower() for text in OUT_OF_MEMORY):
-        return error
-    rows, session = trainer.config.rows, trainer.session
-    fits = 0
-    if session.world == 1:
-        while rows > 1 and not fits:
-            rows //= 2
-            fits = rows if trainer.fits(rows) else 0
-    advice = f"micro_batch = {fits} fits" if fits else "a smaller micro_batch may fit"
-    return MemoryError(
-        f"out of memory with {trainer.config.rows} rows at once: {advice} (also "
-        "gradient_checkpointing, precision = 'bf16', a smaller chunk)"
+@contextlib.contextmanager
+def _watcher(session: Session, tensorboard: bool) -> Iterator[_Watcher]:
+    """With TensorBoard's files closed at the end, else the last minutes would not be in them."""
+    if tensorboard:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorBoard's own imports
+            session.accelerator.init_trackers("tensorboard")
+    try:
+        yield _Watcher(session)
+    finally:
+        for tracker in session.accelerator.trackers:
+            tracker.finish()
+
+
+@contextlib.contextmanager
+def _memory_explained(trainer: Trainer | None = None) -> Iterator[None]:
+    """Out of memory becomes a MemoryError that says what would fit; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not any(text in str(error).lower() for text in OUT_OF_MEMORY):
+            raise
+        clear_frames(error.__traceback__)  # they hold what was allocated
+        raise MemoryError(_advice(trainer)) from error
+
+
+def _advice(trainer: Trainer | None) -> str:
+    if trainer is None:
+        return "out of memory while sampling: allowed is a smaller chunk"
+    config = trainer.config
+    fits = trainer.fitting_rows() if config.processes == 1 else 0
+    found = f"micro_batch = {fits} fits" if fits else "a smaller micro_batch may fit"
+    return (
+        f"out of memory with {config.rows} rows at once: {found} (also gradient_checkpointing, "
+        f"precision = 'bf16', a chunk below {config.chunk})"
     )
 
 

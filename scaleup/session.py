@@ -52,8 +52,6 @@ class Session:
         velocity = self.model.velocity(self.prompts)
         if config.precision != "no":
             velocity.autocast = self.dtype
-        if config.gradient_checkpointing:
-            self.model.network.enable_gradient_checkpointing()
         self.student = lora_student(
             self.model,
             velocity,
@@ -61,7 +59,8 @@ class Session:
             torch.Generator().manual_seed(LORA_SEED + config.seed),
             self._guidance(),
         )
-        self.student.to(self.device)
+        if config.gradient_checkpointing:
+            self.student.adapters.recompute_activations()
         self.base = LoraVelocity(self.student.adapters, self.student.model, None)
         self.task = PromptedTask(
             self.model,

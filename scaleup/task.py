@@ -137,7 +137,8 @@ class PromptedTask(Task):
         group = self.sampling.group
         if n % group:
             raise ValueError(
-                f"{n} rows in groups of group = {group}: allowed are multiples (batch / processes)"
+                f"{n} rows in groups of group = {group}: allowed are multiples (a "
+                "process's share of the batch, or of a method's pool)"
             )
         u = draws.uniform(n).reshape(-1, group)[:, :1].expand(-1, group).reshape(-1)
         most = len(self.prompts) - 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ class Trainer:
         """From the newest checkpoint, if there is one, to the last step.
 
         Raises:
-            ValueError: the loss is not finite, or not one value a row; what is on disk stays.
-            MemoryError: out of memory; says which micro_batch fits.
+            ValueError: loss or gradient are not finite, or the loss is not one value a row; what
+                is on disk stays.
         """
         self.resume()
         steps, every = self.config.steps, self.config.checkpoint_every
@@ -91,10 +92,11 @@ class Trainer:
             for name, values in {"loss": losses, **info}.items():
                 share = values.detach().double().mean() / self.config.accumulate
                 sums[name] = sums[name] + share if name in sums else share
+        means = self._means(sums)
         norm = self._update()
         self.step += 1
         self.method.after_step(self.policy, self.step)
-        row = self._row(sums, norm, rate)
+        row = {"step": float(self.step), **means, "gradient_norm": norm, "rate": rate}
         self.metrics.append(row)
         return row
 
@@ -109,26 +111,32 @@ class Trainer:
             )
         return losses, info
 
-    def _update(self) -> Tensor:
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """The means over all rows of all processes."""
+        means = self.session.mean(torch.stack(list(sums.values()))).tolist()
+        found = dict(zip(sums, means, strict=True))
+        self._check_finite("loss", found["loss"])
+        return found
+
+    def _update(self) -> float:
         """Average, clip, step; the norm of the gradient before clipping."""
         accelerator, parameters = self.session.accelerator, self.policy.parameters()
         self.session.average_gradients()
         accelerator.unscale_gradients(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        if accelerator.scaler is None:  # which skips a step that overflowed
+            self._check_finite("gradient", norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
         return norm
 
-    def _row(self, sums: dict[str, Tensor], norm: Tensor, rate: float) -> dict[str, float]:
-        means = self.session.mean(torch.stack(list(sums.values()))).tolist()
-        row = dict(zip(sums, means, strict=True))
-        if not math.isfinite(row["loss"]):
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
             raise ValueError(
-                f"the loss is {row['loss']} at step {self.step} (learning_rate = "
-                f"{self.config.learning_rate:g}): allowed are settings whose loss stays finite; "
+                f"the {what} is {value} at step {self.step + 1} (learning_rate = "
+                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite; "
                 "the newest checkpoint is untouched"
             )
-        return {"step": float(self.step), **row, "gradient_norm": float(norm), "rate": rate}
 
     def _rate(self) -> float:
         """The learning rate's share: warm-up, then constant where the objective moves in cycles,
@@ -142,18 +150,22 @@ class Trainer:
         share = (self.step - warm) / max(1, steps - warm)
         return 0.1 + 0.45 * (1 + math.cos(math.pi * share))
 
-    def fits(self, rows: int) -> bool:
-        """Whether a forward and a backward pass over so many rows stay within memory."""
-        states = self.session.draws.states()
+    def fitting_rows(self) -> int:
+        """The largest micro_batch below this run's for which a forward and a backward pass stay
+        within memory; 0: none. The run cannot go on afterwards."""
+        own, group = self.config.batch // self.config.processes, self.config.group
+        allowed = [r for r in range(group, self.config.rows, group) if own % r == 0]
+        return next((rows for rows in reversed(allowed) if self._fits(rows)), 0)
+
+    def _fits(self, rows: int) -> bool:
+        self.optimiser.zero_grad()
+        if self.session.device.type == "cuda":
+            torch.cuda.empty_cache()
         try:
             self._losses(rows)[0].mean().backward()
-        except RuntimeError:
+        except RuntimeError as error:
+            clear_frames(error.__traceback__)  # they hold what was allocated
             return False
-        finally:
-            self.session.draws.restore(states)
-            self.optimiser.zero_grad()
-            if self.session.device.type == "cuda":
-                torch.cuda.empty_cache()
         return True
 
     # --- state

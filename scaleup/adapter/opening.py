@@ -11,6 +11,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +64,41 @@ def open_model(
     folder = Path(model).expanduser()
     if not folder.is_dir():
         folder = _fetch(model)
+    with _quiet():
+        pipe = _assembled(folder, dtype)
+    return ImageModel(pipe, device=device, dtype=dtype, source=f"model = {str(folder)!r}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and warnings (of a picture processor that is never
+    used, of weights that are checked here); their errors are raised as ever."""
+    logs = transformers.utils.logging, diffusers.utils.logging
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (verbosity, bar) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bar:
+                log.enable_progress_bar()
+
+
+def _assembled(folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline in the folder, part by part."""
     name, kinds = _read_index(folder)
     parts = {part: kind and _load(folder / part, kind, dtype) for part, kind in kinds.items()}
     if "safety_checker" in parts:
         parts["requires_safety_checker"] = False
     try:
-        pipe = getattr(diffusers, name)(**parts)
+        return getattr(diffusers, name)(**parts)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"model = {str(folder)!r}: its parts make no {name}: {_brief(error)}"
         ) from error
-    return ImageModel(pipe, device=device, dtype=dtype, source=f"model = {str(folder)!r}")
 
 
 def _fetch(model: str) -> Path:

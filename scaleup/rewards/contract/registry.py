@@ -58,6 +58,12 @@ def parse_reward(text: str) -> Reward:
     return Weighted(tuple(reward for _, reward in terms), weights)
 
 
+def reward_names(text: str) -> list[str]:
+    """Names, or paths, of the rewards in a text that `parse_reward` takes."""
+    terms = [part.strip() for part in PLUS.split(text)]
+    return [(term.partition("*")[2].strip() or term).partition(":")[0] for term in terms]
+
+
 def _term(text: str) -> tuple[float | None, Reward]:
     """(weight or None, reward) of `0.7*name:option=value`."""
     head, star, rest = text.partition("*")
