@@ -111,11 +111,13 @@ class NFT(Method):
             student, reference, old=frozen_copy(student, "old") if self.refresh_every else None
         )
         if self.pool:
-            like = draws.normal(self.pool, *task.event_shape)
+            # Drawn for its dtype and device: every process advances its generator by one pool.
+            like = draws.normal(self._share(task), *task.event_shape)
+            rows = len(like) * task.shards
             policy.state = {
-                "pool": torch.zeros_like(like),
-                "rewards": like.new_zeros(len(like)),
-                "conditions": torch.zeros(len(like), task.condition_numbers, dtype=torch.long),
+                "pool": like.new_zeros(rows, *task.event_shape),
+                "rewards": like.new_zeros(rows),
+                "conditions": like.new_zeros(rows, task.condition_numbers, dtype=torch.long),
                 "fresh": torch.zeros(()),
             }
         return policy
@@ -162,11 +164,7 @@ class NFT(Method):
     def _fill_pool(self, policy: Policy, task: Task, draws: Draws) -> None:
         """Sample the old copy; every process its share, and all keep the whole pool."""
         assert policy.old is not None
-        own, rest = divmod(self.pool, task.shards)
-        if rest:
-            raise ValueError(
-                f"pool = {self.pool} on {task.shards} processes: allowed are multiples of them"
-            )
+        own = self._share(task)
         _, x1, _, cond = task.endpoints_of(policy.old, own, draws, task.sampling_steps)
         rewards = self._mapped(task, task.reward(x1, cond), cond)
         policy.state["pool"].copy_(task.all_rows(x1))
@@ -174,6 +172,15 @@ class NFT(Method):
         if cond is not None:
             policy.state["conditions"].copy_(task.all_rows(cond))
         policy.state["fresh"].fill_(1.0)
+
+    def _share(self, task: Task) -> int:
+        """The part of the pool that one process samples."""
+        own, rest = divmod(self.pool, task.shards)
+        if rest:
+            raise ValueError(
+                f"pool = {self.pool} on {task.shards} processes: allowed are multiples of them"
+            )
+        return own
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         old, y, r = batch["v_old"], batch["y"], batch["r"]
