@@ -323,8 +323,8 @@ ROWS: tuple[Claim, ...] = (
         "The anchored recursion Z9, with p^0 the law that the guided sampler really has.",
         "theory.recursion.carry on a grid, pulled to the guided field's own law; the guided law by "
         "torchdiffeq",
-        "the recursion on states (Newton); expectations over X_0 pushed through scipy's fields; path "
-        "integrals in d = 1, 2 and 5",
+        "the recursion on states (Newton); expectations over X_0 pushed through scipy's fields; "
+        "path integrals in d = 1, 2 and 5",
         "exact",
         "A statement about densities. The guided law is p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int "
         "eta_t |grad log p_t(x|c)/p_t(x)|² dt), not p(x|c)^(1+w) p(x)^-w; the two agree where "
