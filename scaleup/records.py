@@ -84,17 +84,17 @@ class SampleWriter:
             "format": FORMAT, "rank": rank, "world": world, "made_by": made_by, "closed": False,
             "shards": [],
         }  # fmt: skip
-        if not path.exists():
-            return fresh
-        found = _manifest(path)
-        if found["world"] != world:
-            raise ValueError(
-                f"{path}: written by {found['world']} processes, this run has world = {world}: "
-                "allowed is the same number"
-            )
-        if found["made_by"] == made_by:
-            return found
-        write_json(path, fresh)  # before its shards go: a crash between leaves unlisted ones only
+        if path.exists():
+            found = _manifest(path)
+            if found["world"] != world:
+                raise ValueError(
+                    f"{path}: written by {found['world']} processes, this run has world = {world}: "
+                    "allowed is the same number"
+                )
+            if found["made_by"] == made_by:
+                return found
+        # Before another model's shards go: a crash between leaves unlisted ones only.
+        write_json(path, fresh)
         return fresh
 
     def _clean(self) -> None:
