@@ -233,7 +233,7 @@ def save_lora(model: ImageModel, folder: Path) -> None:
     network = model.network
     part = "transformer" if model.family == "sd3" else "unet"
     layers = get_peft_model_state_dict(network, adapter_name=STUDENT)
-    # Sets as sorted lists: the file is then the same, byte for byte, each time.
+    # As diffusers itself writes them; JSON has no sets.
     options = {
         f"{part}.{key}": sorted(value) if isinstance(value, set) else value
         for key, value in network.peft_config[STUDENT].to_dict().items()
