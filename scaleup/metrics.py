@@ -198,7 +198,8 @@ def diversity(
     if not (counts > 1).any():
         raise ValueError("no prompt has two pictures: allowed is at least one that has")
     if (counts > 1).sum() >= LEAST_PROMPTS:
-        away, room = np.bincount(groups, away), np.bincount(groups, room)
+        away = np.bincount(groups, away).astype(np.float64)
+        room = np.bincount(groups, room).astype(np.float64)
     spare = room > 0  # a prompt's only picture says nothing of what lies within prompts
     return _interval(_ratio, (away[spare], room[spare]), seed, resamples)
 

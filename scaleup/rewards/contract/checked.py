@@ -109,7 +109,7 @@ def _refuse(who: str, values: Tensor, wrong: Tensor, allowed: str, prompts: Sequ
     places = wrong.nonzero()[:, 0].tolist()
     if places:
         first = places[0]
-        more = f" (and at {len(places) - 1} other places)" if len(places) > 1 else ""
+        more = f" (and at {len(places) - 1} more)" if len(places) > 1 else ""
         raise ValueError(
             f"{who} returned {float(values[first]):g} for picture {first}, prompt "
             f"{prompts[first]!r}{more}: allowed are {allowed}"
