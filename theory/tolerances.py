@@ -2,7 +2,7 @@
 
 algebra           identities in float64
 float32           the same arithmetic in another order, in training, or numbers kept in float32
-float32_parity    a mean loss in float32 by two routes from the same draws, where rows' errors cancel
+float32_parity    a mean loss in float32 by two routes from the same draws: errors of rows cancel
 quadrature_tight  closed form against an adaptive integral of a smooth density
 quadrature        closed form against an ODE, a PDE or a hard integral (d = 1; d = 2 in `_2d`)
 monte_carlo       anything sampled: false-failure rate of the concentration bound
