@@ -26,6 +26,7 @@ def mutant_module(name: str, *edits: tuple[str, str]) -> ModuleType:
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
         text = text.replace(old, new)
     module = ModuleType(f"mutant_{next(_NUMBER)}_of_{name.rpartition('.')[2]}")
+    module.__file__ = file
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
         exec(compile(text, module.__name__, "exec"), module.__dict__)
