@@ -199,8 +199,9 @@ ROLLOUTS = {
     "rollouts: the next state": (("states = x[:, :-1]", "states = x[:, 1:]"),),
     "rollouts: P and Q swapped": (("P, Q, _ = chain.coeff", "Q, P, _ = chain.coeff"),),
     "rollouts: Q forgotten": (("+ Q.reshape(shape) * velocity", "+ velocity"),),
-    "rollouts: reward of the first state": (("task.reward(x[:, -1], cond)",
-                                             "task.reward(x[:, 0], cond)"),),
+    "rollouts: reward of the first state": (
+        ("task.reward(x[:, -1], cond)", "task.reward(x[:, 0], cond)"),
+    ),
 }
 
 
