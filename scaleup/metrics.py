@@ -64,6 +64,10 @@ class Frechet(Estimate):
     def as_json(self) -> dict[str, float]:
         return super().as_json() | {"corrected": self.corrected, "floor": self.floor}
 
+    def __str__(self) -> str:
+        # The interval is about the corrected value; the plain one may lie outside it.
+        return f"{self.corrected:.3g} [{self.low:.3g}, {self.high:.3g}] (plain {self.value:.3g})"
+
 
 def _rows(name: str, values: ArrayLike, ndim: int, least: int = 2) -> Array:
     found = np.asarray(values, dtype=np.float64)
