@@ -5,6 +5,7 @@ Nothing is unpickled: tensors are safetensors, everything else is JSON in the fi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def save_state(folder: Path, state: State) -> None:
         OSError: the disk is full; what was there before is untouched.
     """
     data = json.dumps({"step": state.step, **state.data})  # a skipped step's gradient is inf
-    write_tensors(checkpoint_path(folder, state.step), state.tensors, {"state": data})
+    words = {"state": data, "sha256": _digest(state.tensors, data)}
+    write_tensors(checkpoint_path(folder, state.step), state.tensors, words)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
 
@@ -57,11 +59,13 @@ def newest_state(folder: Path) -> State | None:
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
         try:
-            tensors, metadata = read_tensors(path)
-            data = json.loads(metadata["state"])
+            tensors, words = read_tensors(path)
+            if words["sha256"] != _digest(tensors, words["state"]):
+                raise ValueError(f"{path}: damaged (its digest is another)")
+            data = json.loads(words["state"])
             step = int(data.pop("step"))
         except (ValueError, KeyError, TypeError) as error:
-            damaged.append(f"{path.name}: {error}")
+            damaged.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
         return State(step, tensors, data, tuple(damaged))
     if damaged:
@@ -70,6 +74,15 @@ def newest_state(folder: Path) -> State | None:
             "the run starts from its first step"
         )
     return None
+
+
+def _digest(tensors: Mapping[str, Tensor], data: str) -> str:
+    """Of every bit: safetensors itself only sees that a file is too short."""
+    found = hashlib.sha256(data.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 # --- the pieces of a state

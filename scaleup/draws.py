@@ -7,8 +7,10 @@ resumes all of them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +52,20 @@ class ShardedDraws(Draws):
         return whole[self.rank * n : (self.rank + 1) * n].to(self.device)
 
 
+def generator_of(purpose: str, seed: int) -> torch.Generator:
+    """A generator of the CPU for one purpose of a run.
+
+    torch's CPU generator looks at 32 bits of its seed only: a sum of a large offset and a seed
+    would be the seed. So the two are hashed into 32 bits.
+    """
+    digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+
+
 def noise_of_seed(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """N(0, 1) of one sample, (*shape), float32: the same wherever it is drawn."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    """N(0, 1) of one sample, (*shape), float32: the same wherever it is drawn; seed < 2^63.
+
+    By numpy's Philox, which looks at all of the seed.
+    """
+    bits = np.random.Philox(key=seed)
+    return torch.from_numpy(np.random.Generator(bits).standard_normal(shape, np.float32))

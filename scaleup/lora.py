@@ -74,6 +74,7 @@ class Adapters:
     def __init__(self, network: Any, config: LoraConfig, generator: torch.Generator) -> None:
         self.network, self.config = network, config
         self.active: str | None = STUDENT
+        self._weights: dict[str, dict[str, nn.Parameter]] = {}
         self._make(STUDENT)
         with torch.no_grad():
             for name, value in self.weights(STUDENT).items():
@@ -92,22 +93,23 @@ class Adapters:
                 raise ValueError(
                     f"lora_targets = {sorted(self.config.target_modules or [])}: {error}"
                 ) from error
+        mark = f".{adapter}."
+        self._weights[adapter] = {
+            name.replace(mark, "."): value
+            for name, value in self.network.named_parameters()
+            if "lora_" in name and mark in name
+        }
         for value in self.weights(adapter).values():
             value.data = value.data.to(torch.float32)  # peft takes the base's dtype
         self._switch(self.active)
 
     def weights(self, adapter: str) -> dict[str, nn.Parameter]:
         """The adapter's own parameters, by names that do not hold the adapter's."""
-        mark = f".{adapter}."
-        return {
-            name.replace(mark, "."): value
-            for name, value in self.network.named_parameters()
-            if "lora_" in name and mark in name
-        }
+        return self._weights[adapter]
 
     def add(self, adapter: str) -> None:
         """Another adapter, equal to the student's as it is now."""
-        if self.weights(adapter):
+        if adapter in self._weights:
             raise ValueError(f"adapter {adapter!r} is there already: allowed is one of each name")
         self._make(adapter)
         twin = self.weights(adapter)
@@ -137,9 +139,9 @@ class Adapters:
             self.network.set_adapter(adapter)
         self.active = adapter
         # peft's switches turn requires_grad on for what they activate and off for the rest.
-        for name, value in self.network.named_parameters():
-            if "lora_" in name:
-                value.requires_grad_(f".{STUDENT}." in name)
+        for name, weights in self._weights.items():
+            for value in weights.values():
+                value.requires_grad_(name == STUDENT)
 
     def recompute_activations(self) -> None:
         """Gradient checkpointing. What the backward pass runs again, it runs with the adapter of

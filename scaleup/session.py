@@ -14,14 +14,13 @@ from torch import Tensor
 
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.config import BUILTIN, TrainConfig, read_prompts
-from scaleup.draws import ShardedDraws
+from scaleup.draws import ShardedDraws, generator_of
 from scaleup.lora import LoraVelocity, lora_student
 from scaleup.rewards.contract import checked
 from scaleup.runfolder import RunFolder
 from scaleup.task import PromptedTask, Sampling
 from theory.fields import VelocityModel
 
-LORA_SEED, METHOD_SEED = 2**41, 2**42
 BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -56,7 +55,7 @@ class Session:
             self.model,
             velocity,
             config.lora,
-            torch.Generator().manual_seed(LORA_SEED + config.seed),
+            generator_of("lora", config.seed),
             self._guidance(),
         )
         if config.gradient_checkpointing:
@@ -73,7 +72,7 @@ class Session:
             gather=self.gather,
         )
         self.draws = ShardedDraws(
-            torch.Generator().manual_seed(METHOD_SEED + config.seed),
+            generator_of("method", config.seed),
             rank=self.rank,
             shards=self.world,
             device=self.device,

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from scipy import stats
 
-from scaleup.draws import ShardedDraws, noise_of_seed
+from scaleup.draws import ShardedDraws, generator_of, noise_of_seed
 from tests.theory.methods.mutants import mutant_module
+from theory.tolerances import FALSE_FAILURE_RATE
 
 SHARDS, ROWS = 3, 4
 
@@ -73,9 +75,34 @@ def test_the_global_generator_is_not_touched():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+FAR = (3, 4, 3 + 2**32, 3 + 2**41, 3 + 2**62)
+
+
+def told_apart(noise):
+    """How many of the seeds have noise of their own."""
+    return len({tuple(noise(seed).flatten().tolist()) for seed in FAR})
+
+
+def test_every_bit_of_a_seed_counts():
+    """To torch's CPU generator 32 of them do: seeds that lie 2^32 apart are one."""
+    assert told_apart(lambda seed: torch.randn(4, generator=generator(seed))) == 2
+    assert told_apart(lambda seed: noise_of_seed(seed, (4,))) == len(FAR)
+    assert told_apart(lambda seed: torch.randn(4, generator=generator_of("a", seed))) == len(FAR)
+
+
 def test_noise_of_a_seed_is_its_own():
     assert torch.equal(noise_of_seed(3, (2, 4)), noise_of_seed(3, (2, 4)))
-    assert not torch.equal(noise_of_seed(3, (2, 4)), noise_of_seed(4, (2, 4)))
+    found = noise_of_seed(3, (200, 200)).flatten()
+    assert found.dtype == torch.float32
+    assert stats.kstest(found, "norm").pvalue > FALSE_FAILURE_RATE
+    assert stats.kstest(0.9 * found, "norm").pvalue < FALSE_FAILURE_RATE
+
+
+def test_purposes_share_no_stream():
+    runs = [(purpose, seed) for purpose in ("lora", "method") for seed in (0, 1)]
+    draws = [torch.rand(4, generator=generator_of(*run)) for run in runs]
+    assert len({tuple(d.tolist()) for d in draws}) == 4
+    assert torch.equal(draws[0], torch.rand(4, generator=generator_of("lora", 0)))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from scaleup.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "reward": "redness",
-    "steps": 6,
+    "steps": 4,
     "batch": 4,
     "learning_rate": 1e-2,
     "lora_rank": 2,
