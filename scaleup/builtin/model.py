@@ -7,7 +7,6 @@ are pixels, 2 image - 1, of 3 x 16 x 16.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from scaleup.builtin import builtin_folder
 from scaleup.builtin.shapes import COLOURS, SHAPES, SIZE
 
 WIDTHS = (32, 64, 64)
@@ -113,11 +113,6 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-
-
-def builtin_folder() -> Path:
-    """The folder of the shipped weights, in diffusers' layout."""
-    return Path(str(files("scaleup.builtin"))) / "weights"
 
 
 def load_builtin(folder: Path | None = None) -> Any:

@@ -10,6 +10,12 @@ v-prediction (Salimans and Ho 2022). It is the error of the rectified flow's vel
 alpha + sigma, which lies in [1, sqrt 2]: nearly the flow-matching loss. A tenth of the captions is
 replaced by the empty one, for classifier-free guidance (Ho and Salimans 2022). What is saved is the
 exponential moving average of the weights.
+
+    python -m scaleup builtin --out FOLDER
+
+takes 11 CPU-minutes on one thread, and 2 more to measure. The shipped weights (seed 0): 478 of 480
+samples show the prompted colour and shape without guidance (95 % interval 98.5 to 99.9 %), 480 of
+480 at guidance 2 (99.2 to 100 %); 20 Euler steps.
 """
 
 from __future__ import annotations
@@ -93,8 +99,9 @@ def train_builtin(
     The same seed gives the same weights on the same machine with the same number of threads.
 
     steps: instead of the recipe's.  report: also sample 20 pictures a caption, guidance 1 and 2.
-    Returns: seed, steps, parameters, seconds, loss (mean of the last tenth) and, if asked for,
-    accuracy by guidance: the number right, of how many, and Wilson's 95 % interval.
+    Returns: seed, steps, parameters, seconds (of this process's CPU), loss (mean of the last tenth)
+    and, if asked for, accuracy by guidance: the number right (also of colours and shapes alone), of
+    how many, and Wilson's 95 % interval.
 
     Raises:
         FileExistsError: `out` exists and is no empty folder.
@@ -122,6 +129,13 @@ def train_builtin(
     save_pipeline(pipe, out)
     if report:
         record["accuracy"] = {w: accuracy(pipe, seed, guidance=w) for w in (1.0, 2.0)}
+        for w, found in record["accuracy"].items():
+            low, high = (100 * end for end in found["interval"])
+            print(
+                f"guidance {w:g}: {found['right']} of {found['of']} samples show colour and shape "
+                f"({low:.1f} to {high:.1f} %)",
+                file=sys.stderr,
+            )
     return record
 
 

@@ -18,12 +18,11 @@ pytest.importorskip("diffusers")
 
 from diffusers import StableDiffusionPipeline
 
-from scaleup.builtin import shapes, train
+from scaleup.builtin import builtin_folder, shapes, train
 from scaleup.builtin.model import (
     ABSENT,
     build_pipeline,
     build_tokenizer,
-    builtin_folder,
     load_builtin,
     nearest_steps,
     rf_times,
@@ -46,8 +45,8 @@ from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 
 # Shares that hold, measured on more samples than the tests take.
 MISREAD_TRUE = 0.001  # 0 of 24,000 true pictures
-MISREAD_BLURRED = 0.08  # of true pictures after a 3 x 3 mean and noise 0.05: 6 %
-PROMPT_ACCURACY = 0.93  # of the shipped weights, guidance 1, 20 steps
+MISREAD_BLURRED = 0.004  # of 24,000 true pictures after a 3 x 3 mean and noise 0.05: 0.24 %
+PROMPT_ACCURACY = 0.98  # of the shipped weights, guidance 1, 20 steps: 478 of 480
 SMALL = Recipe(steps=3, batch=2, warmup=1)
 
 
@@ -115,7 +114,7 @@ def test_verifier_reads_blurred_and_larger_pictures(true_pictures):
     blurred = avg_pool2d(pad(images, (1, 1, 1, 1), "replicate"), 3, 1)
     noisy = (blurred + 0.05 * torch.randn(blurred.shape, generator=seeded(2))).clamp(0, 1)
     assert at_most(int((~right(noisy, prompts)).sum()), 2400, MISREAD_BLURRED)
-    assert not at_most(360, 2400, MISREAD_BLURRED)
+    assert not at_most(48, 2400, MISREAD_BLURRED)  # 2 % would be seen
     large = draw_pictures(prompts[:240], seeded(3), size=64)
     assert bool(right(large, prompts[:240]).all())
     assert bool(right(large.to(torch.bfloat16), prompts[:240]).all())
@@ -354,7 +353,7 @@ def test_divergence_is_said(monkeypatch):
 
 
 def test_shipped_weights_learned_the_loss(shipped, random_pipe):
-    """And the loss knows its sign: noise and data swapped, the same network is worse than none."""
+    """Less than a tenth of what random weights have; measured, 0.046 and 0.57."""
     recipe, table = Recipe(batch=32), rf_times(shipped)
     with torch.no_grad():
         learned, untrained = (
@@ -366,7 +365,7 @@ def test_shipped_weights_learned_the_loss(shipped, random_pipe):
 def test_shipped_weights_are_small_and_plain():
     files = [path for path in builtin_folder().rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt"}
-    assert sum(path.stat().st_size for path in files) < 6e6
+    assert sum(path.stat().st_size for path in files) < 8e6
 
 
 def test_shipped_weights_show_what_is_asked(shipped):
@@ -374,7 +373,7 @@ def test_shipped_weights_show_what_is_asked(shipped):
     images = sample(shipped, prompts, seeded(7))
     wrong = int((~right(images, prompts)).sum())
     assert at_most(wrong, 96, 1 - PROMPT_ACCURACY)
-    # 70 % accuracy would be seen, and so would a model that ignores its caption.
-    assert not at_most(round(0.3 * 96), 96, 1 - PROMPT_ACCURACY)
+    # 85 % accuracy would be seen, and so would a model that ignores its caption.
+    assert not at_most(round(0.15 * 96), 96, 1 - PROMPT_ACCURACY)
     other = int((~right(images, prompts[1:] + prompts[:1])).sum())
     assert not at_most(other, 96, 1 - PROMPT_ACCURACY)
