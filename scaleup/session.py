@@ -32,20 +32,25 @@ class Session:
     autocast where the two differ. Gradients are averaged over processes by hand: LoRA's are small,
     and a wrapped network could not switch adapters.
 
+    model: one that is open already, on the run's device and in its dtype, without adapters; else
+    the one that the configuration names.
+
     Raises:
         ValueError: another number of processes than asked for, and what `open_model`, `TrainConfig`
             and the method raise.
         NotImplementedError: accelerate is configured for FSDP or DeepSpeed.
     """
 
-    def __init__(self, config: TrainConfig, folder: RunFolder) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, model: ImageModel | None = None
+    ) -> None:
         torch.set_num_threads(1)
         config.check_together()
         self.config, self.folder = config, folder
         self.accelerator = start_processes(config, folder.path)
         self.device = self.accelerator.device
         self.dtype = BASE_DTYPES[config.precision]
-        self.model = self._open()
+        self.model = self._open() if model is None else model
         texts = self._prompts()
         self.prompts = self.model.prompts(texts)
         velocity = self.model.velocity(self.prompts)

@@ -55,9 +55,21 @@ def read_json(path: Path, advice: str = "") -> Any:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Named tensors as safetensors, with text metadata."""
+    """Named tensors as safetensors, with text metadata; the same content gives the same bytes."""
     flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_atomically(path, save(flat, dict(metadata or {})))
+    write_atomically(path, _with_metadata(save(flat), dict(metadata or {})))
+
+
+def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+    """safetensors with metadata by rising key: the library writes them in an order that changes
+    from process to process."""
+    if not metadata:
+        return data
+    size = int.from_bytes(data[:8], "little")
+    words = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + size])}
+    header = json.dumps(words, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    header += b" " * (-len(header) % 8)  # the tensors start at a multiple of eight bytes
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def read_tensors(path: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:

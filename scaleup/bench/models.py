@@ -1,6 +1,7 @@
 """Pipelines built from configurations, weights random: Stable Diffusion's two families.
 
 tiny_sd15, tiny_sd3   latents 4 x 8 x 8, pictures 3 x 16 x 16, some ten thousand parameters
+small_sd15            about 1 M parameters, latents 4 x 16 x 16
 sd15                  the published sizes of Stable Diffusion 1.5: latents 4 x 64 x 64, 512 pixels
 sd35_medium           those of Stable Diffusion 3.5 medium at 512 pixels (latents 16 x 64 x 64),
                       without its T5: prompts are embedded by the two CLIP encoders, T5's part is 0
@@ -74,6 +75,24 @@ SD15_UNET = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
+SMALL_UNET = {
+    "sample_size": 16,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "cross_attention_dim": 64,
+    "attention_head_dim": 4,
+    "norm_num_groups": 8,
+}
+SMALL_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "projection_dim": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 16,
+}
 TINY_VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
     "up_block_types": ("UpDecoderBlock2D",) * 2,
@@ -122,6 +141,11 @@ def tiny_sd15(seed: int = 0) -> Any:
     return _sd15(seed, TINY_UNET, TINY_VAE, TINY_TEXT)
 
 
+def small_sd15(seed: int = 0) -> Any:
+    """A StableDiffusionPipeline of the built-in model's size, with latents of 4 x 16 x 16."""
+    return _sd15(seed, SMALL_UNET, {**TINY_VAE, "sample_size": 32}, SMALL_TEXT)
+
+
 def sd15(seed: int = 0) -> Any:
     """A StableDiffusionPipeline of Stable Diffusion 1.5's size: 1.07 billion parameters."""
     return _sd15(seed, SD15_UNET, FULL_VAE, CLIP_L)
@@ -139,19 +163,23 @@ def sd35_medium(seed: int = 0) -> Any:
     return _sd3(seed, SD35_MEDIUM_TRANSFORMER, vae, CLIP_L, CLIP_G)
 
 
-def tokenizer(length: int) -> Any:
-    """CLIP's tokenizer with letters, digits and punctuation as its only words."""
+def words() -> list[str]:
+    """Letters, digits and punctuation, within a word and at its end."""
     signs = string.ascii_lowercase + string.digits + string.punctuation
-    words = [START, END, *signs, *(f"{sign}</w>" for sign in signs)]
-    vocabulary = {word: i for i, word in enumerate(words)}
+    return [START, END, *signs, *(f"{sign}</w>" for sign in signs)]
+
+
+def tokenizer(length: int) -> Any:
+    """CLIP's tokenizer with `words` as its vocabulary."""
+    vocabulary = {word: i for i, word in enumerate(words())}
     return transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=length)
 
 
 def text_config(sizes: dict[str, Any]) -> transformers.CLIPTextConfig:
     """Of CLIP's text encoder, for `tokenizer`'s vocabulary (the rest of vocab_size is unused)."""
-    words = tokenizer(sizes["max_position_embeddings"])
-    ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    return transformers.CLIPTextConfig(**{"vocab_size": len(words), **sizes, **ids})
+    known = tokenizer(sizes["max_position_embeddings"])
+    ids = {f"{name}_token_id": getattr(known, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    return transformers.CLIPTextConfig(**{"vocab_size": len(known), **sizes, **ids})
 
 
 def _sd15(seed: int, unet: dict[str, Any], vae: dict[str, Any], text: dict[str, Any]) -> Any:

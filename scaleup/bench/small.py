@@ -1,8 +1,10 @@
-"""A tiny pipeline's folder, prompts, and the command line that trains on them."""
+"""A tiny pipeline's folder and prompts; processes of the command line or of a bench's module."""
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,17 @@ def write_pipeline(folder: Path) -> dict[str, str]:
     prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
     return {"model": str(folder / "tiny"), "prompts": str(prompts), "device": "cpu"}
+
+
+def peak_memory() -> int:
+    """The most that this process has held, in bytes. Linux: VmHWM, because ru_maxrss begins with
+    the memory of the process that started this one."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = [text for text in status.read_text().splitlines() if text.startswith("VmHWM")]
+        return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def arguments(options: Mapping[str, Any], out: Path) -> list[str]:
@@ -56,3 +69,21 @@ def trained(options: Mapping[str, Any], out: Path) -> Path:
             f"{done.returncode}: {done.stderr[-2000:]}"
         )
     return folders[0]
+
+
+def module_output(module: str, call: Sequence[str], python: str = sys.executable) -> Any:
+    """What `python -m MODULE CALL` printed last, one line of JSON.
+
+    Raises:
+        ValueError: it failed; with the end of what it said.
+    """
+    done = subprocess.run(
+        [python, "-m", module, *call],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        raise ValueError(
+            f"python -m {module} {' '.join(call)} ended with status {done.returncode}: "
+            f"{done.stderr[-2000:]}"
+        )
+    return json.loads(done.stdout.splitlines()[-1])

@@ -86,6 +86,11 @@ class DDPO(Method):
         chain = self.chain(task)
         batch = trajectories(chain, policy.student, task, n, draws)
         self.rewards.check_values(batch["r"], self.label)
+        if not self.kl_weight:
+            # Nothing depends on the reference: two evaluations of every state are saved.
+            batch["reference_mean"] = batch["x"][:, 1:]
+            batch["kl"] = torch.zeros_like(batch["r"])[:, None].expand(-1, chain.steps)
+            return batch
         with torch.no_grad():
             means = kernel_means(chain, policy.student, batch["x"], batch["cond"])
             batch["reference_mean"] = kernel_means(
@@ -106,7 +111,10 @@ class DDPO(Method):
         log_prob = -_kl(chain, x[:, 1:], means)
         policy_loss = (-advantage * log_prob + self.kl_weight * kl).sum(1)
         value_loss = (value - returns).square().sum(1)
-        info = {"reward": batch["r"], "kl": batch["kl"].sum(1), "value_loss": value_loss.detach()}
+        info = {"reward": batch["r"]}
+        if self.kl_weight:
+            info["kl"] = batch["kl"].sum(1)
+        info["value_loss"] = value_loss.detach()
         return policy_loss + value_loss, info
 
     # --- truth
