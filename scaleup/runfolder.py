@@ -69,7 +69,7 @@ class RunFolder:
         return True
 
     def drop_if_empty(self) -> None:
-        """Remove a folder in which no step was done and nothing drawn."""
+        """Remove a folder that holds nothing to go on with: no step, no samples."""
         first = checkpoint_path(self.checkpoints, 0)
         later = [p for p in self.checkpoints.glob("*.safetensors") if p != first]
         if not later and not list(self.path.glob("samples/*/*/*.safetensors")):

@@ -160,11 +160,18 @@ def gradients_of(config, out, batch, parts, kind=Trainer):
     return found, trainer.one_step()["loss"]
 
 
-def parts_make_the_whole(folders, out, kind=Trainer):
-    whole = settings(folders, batch=8, method=METHODS["tilt matching"])
-    trainer = Trainer(session(whole, out))
+@pytest.fixture(scope="module")
+def at_once(folders, tmp_path_factory):
+    """(rows, the gradient that they have at once, their loss)."""
+    out = tmp_path_factory.mktemp("at_once")
+    config = settings(folders, batch=8, method=METHODS["tilt matching"])
+    trainer = Trainer(session(config, out))
     batch = trainer.method.collect(trainer.policy, trainer.task, 8, trainer.session.draws)
-    ours, loss = gradients_of(whole, out, batch, 1)
+    return batch, *gradients_of(config, out, batch, 1)
+
+
+def parts_make_the_whole(folders, out, at_once, kind=Trainer):
+    batch, ours, loss = at_once
     config = settings(folders, batch=8, micro_batch=4, method=METHODS["tilt matching"])
     theirs, its_loss = gradients_of(config, out, batch, 2, kind)
     size = float(ours["gradient"].abs().max())
@@ -173,8 +180,8 @@ def parts_make_the_whole(folders, out, kind=Trainer):
     return agree and FLOAT32.holds(its_loss, loss)
 
 
-def test_micro_batches_have_the_gradient_of_the_batch(folders, tmp_path):
-    assert parts_make_the_whole(folders, tmp_path)
+def test_micro_batches_have_the_gradient_of_the_batch(folders, tmp_path, at_once):
+    assert parts_make_the_whole(folders, tmp_path, at_once)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +193,9 @@ def test_micro_batches_have_the_gradient_of_the_batch(folders, tmp_path):
          "            self.optimiser.zero_grad()\n            self.session.accelerator.backward("),
     ],
 )  # fmt: skip
-def test_a_wrong_accumulation_is_seen(edit, folders, tmp_path):
+def test_a_wrong_accumulation_is_seen(edit, folders, tmp_path, at_once):
     kind = mutant_module("scaleup.trainer", edit).Trainer
-    assert not parts_make_the_whole(folders, tmp_path, kind)
+    assert not parts_make_the_whole(folders, tmp_path, at_once, kind)
 
 
 def test_metrics_have_a_row_a_step(folders, tmp_path):
@@ -288,11 +295,24 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory):
+    """whole(config): the state at the end of a run that nothing happened to; each is run once."""
+    found = {}
+
+    def state(config):
+        if config not in found:
+            found[config] = state_of(trained(config, tmp_path_factory.mktemp("whole")))
+        return found[config]
+
+    return state
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_reward_that_fails_once(fault, folders, tmp_path, monkeypatch):
+def test_a_reward_that_fails_once(fault, folders, tmp_path, monkeypatch, whole):
     """The error is clear, and the folder goes on to the same bits."""
     config = settings(folders, method=METHODS["ddpo"], checkpoint_every=2)
-    whole = trained(config, tmp_path / "whole")
+    expected = whole(config)
     spoil, message = FAULTS[fault]
     call, times = Redness.__call__, iter(range(100))
 
@@ -301,11 +321,11 @@ def test_a_reward_that_fails_once(fault, folders, tmp_path, monkeypatch):
         return spoil(values) if next(times) == 3 else values
 
     monkeypatch.setattr(Redness, "__call__", broken)
-    trainer = Trainer(session(config, tmp_path / "part"))
+    trainer = Trainer(session(config, tmp_path))
     with pytest.raises(ValueError, match=message):
         trainer.train()
     assert trainer.step == 3
-    assert same(state_of(trained(config, tmp_path / "part")), state_of(whole))
+    assert same(state_of(trained(config, tmp_path)), expected)
 
 
 def test_a_loss_of_another_shape(folders, tmp_path, monkeypatch):
@@ -333,16 +353,16 @@ def explode(what, at):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_stops_before_the_step(what, folders, tmp_path, monkeypatch):
+def test_what_is_not_finite_stops_before_the_step(what, folders, tmp_path, monkeypatch, whole):
     config = settings(folders, method=METHODS["tilt matching"], checkpoint_every=1)
-    whole = trained(config, tmp_path / "whole")
+    expected = whole(config)
     monkeypatch.setattr(TiltMatching, "loss", explode(what, 3))
     with pytest.raises(
         ValueError, match=rf"the {what} is (inf|nan) at step 4 \(learning_rate = 0.0"
     ):
-        trained(config, tmp_path / "part")
+        trained(config, tmp_path)
     monkeypatch.undo()
-    assert same(state_of(trained(config, tmp_path / "part")), state_of(whole))
+    assert same(state_of(trained(config, tmp_path)), expected)
 
 
 def test_a_gradient_that_is_not_looked_at_spoils_the_checkpoint(folders, tmp_path, monkeypatch):
