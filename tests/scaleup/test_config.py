@@ -107,7 +107,7 @@ def test_recipes(name):
     assert text.startswith("# ")  # `list recipes` shows it
     assert config.rows * config.accumulate == config.batch
     assert config.parsed_method.starts_from == "base"
-    assert config.parsed_reward.name == "brightness"
+    assert config.parsed_reward.name == "redness"
     # Model and prompts are the user's; everything else must fit together.
     dataclasses.replace(config, prompts="", model="builtin").check_together()
 
