@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,10 @@ class Peer:
     """A process that runs steps on request and says what they took, in lines of JSON."""
 
     def __init__(self, call: list[str]) -> None:
+        self.name, self.said = " ".join(call[:3]), tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1",
-                 "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"},
+            call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         self.hello = self._heard()
 
@@ -90,19 +91,19 @@ class Peer:
         return self._heard()
 
     def _heard(self) -> dict[str, Any]:
-        assert self.process.stdout is not None and self.process.stderr is not None
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("{"):  # others are a library's
                 return dict(json.loads(line))
-        raise ValueError(f"{self.process.args}: {self.process.stderr.read()[-2000:]}")
+        self.said.seek(0)
+        raise ValueError(f"{self.name} ended: {self.said.read()[-2000:]}")
 
     def __enter__(self) -> Peer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()  # the end of its loop
-        self.process.communicate()
+        self.process.communicate()  # closes its stdin, which ends its loop
+        self.said.close()
 
 
 def trl_python(folder: Path = FOLDER) -> str:

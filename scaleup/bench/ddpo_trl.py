@@ -25,7 +25,7 @@ def main(options: dict[str, Any]) -> None:
     """Set up, say so, then serve."""
     import accelerate
     import torch
-    import trl
+    import trl  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
     accelerate.PartialState(cpu=True)  # trl logs before it starts one
@@ -33,7 +33,7 @@ def main(options: dict[str, Any]) -> None:
     (rank,) = {m.r["default"] for m in trainer.sd_pipeline.unet.modules() if hasattr(m, "lora_A")}
     if rank != options["rank"]:
         raise ValueError(f"trl trains LoRA of rank {rank}: allowed is rank = {rank}")
-    moved = [p for p in trainer.trainable_layers]
+    moved = list(trainer.trainable_layers)
     _say({"trl": trl.__version__, "torch": torch.__version__, "peak": peak(),
           "trained": sum(p.numel() for p in moved)})  # fmt: skip
     before, done = [p.detach().clone() for p in moved], 0
@@ -60,7 +60,7 @@ def _trainer(options: dict[str, Any]) -> Any:
         save_freq=10**9,
         sample_num_steps=options["sampling_steps"],
         sample_eta=1.0,
-        # Without guidance its sampler fails: it joins the empty prompts to the prompts all the same.
+        # Without guidance its sampler fails: it joins empty prompts to the prompts even so.
         sample_guidance_scale=options["guidance"],
         train_cfg=True,
         sample_batch_size=options["batch"],
@@ -97,7 +97,8 @@ def _models() -> Any:
     import transformers
 
     spec = importlib.util.spec_from_file_location("models", Path(__file__).with_name("models.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(models)
 
