@@ -22,7 +22,7 @@ NAMES = [f.name for f in config_fields()]
 # Another value of every field than the default, valid together with the defaults of the rest.
 OTHER = {
     "model": "somewhere", "prompts": "PROMPTS", "method": "tilt_matching:scale=3",
-    "reward": "brightness", "seed": 7, "steps": 11, "batch": 12, "micro_batch": 8,
+    "reward": "jpeg_size", "seed": 7, "steps": 11, "batch": 12, "micro_batch": 8,
     "learning_rate": 0.5, "weight_decay": 0.25, "max_grad_norm": 2.5, "lora_rank": 3,
     "lora_alpha": 6.0, "lora_targets": "to_q,to_k", "guidance": 2.0, "sampling_steps": 9,
     "solver": "heun", "chunk": 5, "group": 4, "bank": 99, "evaluate": 9, "grid_every": 0,
@@ -89,9 +89,9 @@ def test_every_field_comes_from_toml_and_from_the_command_line(name, other, tmp_
 
 def test_the_command_line_comes_before_the_file(tmp_path):
     file = tmp_path / "my.toml"
-    file.write_text('steps = 5\ngradient_checkpointing = true\nreward = "brightness"\n')
+    file.write_text('steps = 5\ngradient_checkpointing = true\nreward = "redness"\n')
     found = from_words("--config", file, "--steps", 9, "--no-gradient-checkpointing")
-    assert found == TrainConfig(steps=9, reward="brightness")
+    assert found == TrainConfig(steps=9, reward="redness")
 
 
 def test_whole_numbers_are_numbers(tmp_path):
@@ -107,7 +107,6 @@ def test_recipes(name):
     assert text.startswith("# ")  # `list recipes` shows it
     assert config.rows * config.accumulate == config.batch
     assert config.parsed_method.starts_from == "base"
-    assert config.parsed_reward.name == "redness"
     # Model and prompts are the user's; everything else must fit together.
     dataclasses.replace(config, prompts="", model="builtin").check_together()
 
