@@ -2,6 +2,8 @@
 
     python -m scaleup train --reward examples/my_reward.py:strength=2
     python -m scaleup train --reward 0.5*brightness+0.5*examples/my_reward.py
+
+The file's text is part of what names a run: after a change to it, another run begins.
 """
 
 from __future__ import annotations

@@ -44,7 +44,9 @@ class TrainConfig:
     method: str = option(
         "nft:nft_beta=0.1,reward_mapping=released", "NAME[:OPTION=VALUE,...] or path/to/method.py"
     )
-    reward: str = option("brightness", "NAME[:OPTION=VALUE,...], a weighted sum, or path/to/reward.py")
+    reward: str = option(
+        "brightness", "NAME[:OPTION=VALUE,...], a weighted sum, or path/to/reward.py"
+    )
     seed: int = option(0, "of everything that is drawn")
     steps: int = option(300, "of the optimiser")
     batch: int = option(32, "rows a step, of all processes together")

@@ -7,6 +7,7 @@ draw, nor on where a killed run stopped: whole chunks are drawn again, or found 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -84,7 +85,9 @@ def draw_samples(
             if report is not None:
                 report(min(start + chunk, count), count)
     session.accelerator.wait_for_everyone()
-    return read_samples(folder, which)
+    drawn, own = read_samples(folder, which), task.scorer.label
+    # Files keep no order: what the run trains on comes first.
+    return replace(drawn, rewards={own: drawn.rewards[own], **drawn.rewards})
 
 
 def draw_bank(session: Session, report: Report | None = None) -> Bank:

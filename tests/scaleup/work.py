@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from scaleup.adapter import ImageModel, open_model
 from scaleup.config import TrainConfig
 from scaleup.runfolder import RunFolder
-from scaleup.session import Session
+from scaleup.session import BASE_DTYPES, Session
 from scaleup.trainer import Trainer
 
 SMALL: dict[str, Any] = {
@@ -43,10 +46,17 @@ def words(config: TrainConfig, out: Path, *more: str) -> list[str]:
     return [*found, *more]
 
 
+@cache
+def opened(folder: str, dtype: torch.dtype) -> ImageModel:
+    """A pipeline as it was saved; copying it is faster than opening it."""
+    return open_model(folder, dtype=dtype)
+
+
 def session(config: TrainConfig, out: Path) -> Session:
     """Its parts, as in a process of its own."""
     AcceleratorState._reset_state(True)
-    return Session(config, RunFolder(out, config))
+    model = copy.deepcopy(opened(config.model, BASE_DTYPES[config.precision]))
+    return Session(config, RunFolder(out, config), model)
 
 
 class Stopped(Exception):  # noqa: N818
