@@ -4,7 +4,8 @@ trl lives in an environment of its own below results/bench/trl, made on first us
 that PLUMBLINE_TRL_PYTHON names: the path of its Python). Same pipeline, batch, number of sampling
 steps, LoRA (trl's own: rank 4 in the attention layers), guidance and reward; float32, one thread;
 a step is one batch of samples, scored and decoded, and one step of the optimiser. The two wait for
-each other and take turns; CPU-seconds, medians.
+each other and take turns; CPU-seconds, medians. With the whole batch at once the floor is speed;
+in micro-batches of one picture, whose graph holds about as many rows as trl's, it is memory.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def against_trl(python: str, model: str, micro_batch: int, steps: int) -> Row:
     return Row(
         f"DDPO against trl {theirs.hello['trl']}, {model}, {COMMON['batch']} pictures a step, "
         f"{COMMON['sampling_steps']} sampling steps, guidance {COMMON['guidance']:g}; ours: {rows}",
-        "not slower",
+        "no more memory" if micro_batch else "not slower",
         f"{ratio:.2f}x: {rates['ours']:.3g} against {rates['trl']:.3g} steps/CPU-s; peak memory "
         f"{memory['ours']:.0f} against {memory['trl']:.0f} MiB",
-        ratio >= 1,
+        memory["ours"] <= memory["trl"] if micro_batch else ratio >= 1,
         {"ratio": ratio, "ratios": ratios, "steps_per_cpu_second": rates, "peak_mib": memory},
     )
 
@@ -81,7 +82,11 @@ class Peer:
             call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
-        self.hello = self._heard()
+        try:
+            self.hello = self._heard()
+        except ValueError:
+            self.__exit__()
+            raise
 
     def run(self, steps: int) -> dict[str, float]:
         """What so many steps took."""

@@ -150,9 +150,15 @@ def _timed(
         work()
     rate = counter.get_total_flops() / seconds
     return {
-        "what": what, "pictures_per_second": rows / seconds, "runs_per_second": 1 / seconds,
-        "rows": rows, "is_step": what.startswith("training"), "peak_bytes": most, "flops_per_second": rate, "share": rate / peak,
-    }  # fmt: skip
+        "what": what,
+        "is_step": what.startswith("training"),
+        "rows": rows,
+        "pictures_per_second": rows / seconds,
+        "runs_per_second": 1 / seconds,
+        "peak_bytes": most,
+        "flops_per_second": rate,
+        "share": rate / peak,
+    }
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:
@@ -167,18 +173,19 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
     """The table, with the command that makes it."""
-    first = found[0]
+    first, rank, batch = found[0], OPTIONS["lora_rank"], OPTIONS["batch"]
+    told = (
+        f"Random weights, 512 pixels, {OPTIONS['precision']}, LoRA rank {rank}, batches of "
+        f"{batch}, gradient checkpointing (its recomputation counts as work); SD3.5's T5 is left "
+        f"out. The matrix peak is one product of matrices of side {SIDE['cuda']}: "
+        f"{first['matrix_peak'] / 1e12:.0f} TFLOP/s."
+    )
     lines = [
         "# Scale-up on a GPU",
         "",
         f"Written by `{COMMAND}`; {first['device']}, torch {first['torch']}.",
         "",
-        (
-            f"Random weights, 512 pixels, {OPTIONS['precision']}, LoRA rank {OPTIONS['lora_rank']}, "
-            f"batches of {OPTIONS['batch']}, gradient checkpointing (its recomputation counts as work); "
-            "SD3.5's T5 is left out. The matrix peak is one product of matrices of side "
-            f"{SIDE['cuda']}: {first['matrix_peak'] / 1e12:.0f} TFLOP/s."
-        ),
+        told,
         "",
         f"| {' | '.join(HEADS)} |",
         f"|{'---|' * len(HEADS)}",

@@ -51,6 +51,7 @@ NFT = {
 }
 DDPO = {"method": "ddpo:steps=4,kl_weight=0.1", "steps": 60, "checkpoint_every": 10}
 
+PRELOAD = ("scaleup.run", "scaleup.__main__", "scaleup.bench.resume", "scaleup.rewards.redness")
 ATTEMPTS = 8
 POLL = 0.005
 SAID = "said.txt"
@@ -103,8 +104,6 @@ def moments(name: str, options: Mapping[str, Any], seed: int = 0) -> list[Moment
 
 def measure() -> list[Row]:
     """A row a run."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["scaleup.run", "scaleup.rewards.redness"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         common = {**write_pipeline(folder), **OPTIONS}
@@ -198,6 +197,7 @@ def _folder(out: Path) -> Path:
 
 def _started(options: dict[str, Any], out: Path, moment: AtWrite | None) -> Any:
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))  # imported once; every run is forked from there
     out.mkdir(parents=True, exist_ok=True)
     process = context.Process(target=_child, args=(arguments(options, out), out / SAID, moment))
     process.start()
