@@ -74,6 +74,7 @@ class Adapters:
     def __init__(self, network: Any, config: LoraConfig, generator: torch.Generator) -> None:
         self.network, self.config = network, config
         self.active: str | None = STUDENT
+        self.rows_at_once: int | None = None  # of a call without gradients; longer ones are split
         self._weights: dict[str, dict[str, nn.Parameter]] = {}
         self._make(STUDENT)
         with torch.no_grad():
@@ -176,8 +177,17 @@ class LoraVelocity(nn.Module):
     model: VelocityModel
 
     def forward(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
+        most = self.adapters.rows_at_once
         with self.adapters.using(self.adapter):
-            return self.model(x, t, cond)
+            if torch.is_grad_enabled() or most is None or len(x) <= most:
+                return self.model(x, t, cond)
+            times = t if isinstance(t, Tensor) and t.ndim else torch.as_tensor(t).expand(len(x))
+            parts = [
+                self.model(x[i : i + most], times[i : i + most],
+                           None if cond is None else cond[i : i + most])
+                for i in range(0, len(x), most)
+            ]  # fmt: skip
+            return torch.cat(parts)
 
     def frozen_copy(self, role: Role = "reference") -> LoraVelocity:
         """The base without adapters ("reference"), or the adapter `old` ("old").

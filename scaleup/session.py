@@ -63,6 +63,7 @@ class Session:
             generator_of("lora", config.seed),
             self._guidance(),
         )
+        self.student.adapters.rows_at_once = config.chunk
         if config.gradient_checkpointing:
             self.student.adapters.recompute_activations()
         self.base = LoraVelocity(self.student.adapters, self.student.model, None)
@@ -76,6 +77,7 @@ class Session:
             shards=self.world,
             gather=self.gather,
         )
+        self.task.rows_at_once = config.rows
         self.draws = ShardedDraws(
             generator_of("method", config.seed),
             rank=self.rank,

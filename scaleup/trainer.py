@@ -1,7 +1,8 @@
 """The one training loop of scale-up. It knows no method's name, no network and no scheduler.
 
-Every step: for each micro-batch, collect (no gradient) -> loss -> mean over rows -> backward; then
-gradients averaged over processes, clipped, AdamW, the method's own after_step. What a step leaves
+Every step: collect a process's share of the batch (no gradient); for each micro-batch of it loss ->
+mean over rows -> backward; then gradients averaged over processes, clipped, AdamW, the method's own
+after_step. So what a step draws does not depend on micro_batch. What a step leaves
 (student, old copy, auxiliary networks, the method's state, optimiser, scaler, generator, metrics)
 goes into one checkpoint, from which a killed run goes on to the same bits.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from traceback import clear_frames
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from scaleup.checkpoints import (
 )
 from scaleup.drawing import draw_bank
 from scaleup.session import Session
+from theory.methods.contract import Batch
 
 WARM_UP = 0.05
 Report = Callable[[str, int, int, str], None]
@@ -86,8 +88,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         sums: dict[str, Tensor] = {}
-        for _ in range(self.config.accumulate):
-            losses, info = self._losses(self.config.rows)
+        own = self.config.rows * self.config.accumulate
+        batch = self.method.collect(self.policy, self.task, own, self.session.draws)
+        for start in range(0, own, self.config.rows):
+            losses, info = self._losses(batch, start, self.config.rows)
             self.session.accelerator.backward(losses.mean() / self.config.accumulate)
             for name, values in {"loss": losses, **info}.items():
                 share = values.detach().double().mean() / self.config.accumulate
@@ -100,10 +104,10 @@ class Trainer:
         self.metrics.append(row)
         return row
 
-    def _losses(self, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """A micro-batch's losses (rows,) and what to log."""
-        batch = self.method.collect(self.policy, self.task, rows, self.session.draws)
-        losses, info = self.method.loss(self.policy, self.task, batch)
+    def _losses(self, batch: Batch, start: int, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses (rows,) of a batch's rows from `start` on, and what to log."""
+        own = {k: None if v is None else v[start : start + rows] for k, v in batch.items()}
+        losses, info = self.method.loss(self.policy, self.task, cast(Batch, own))
         if losses.shape != (rows,):
             raise ValueError(
                 f"the loss of {self.config.method} has shape {tuple(losses.shape)}: allowed is one "
@@ -162,7 +166,9 @@ class Trainer:
         if self.session.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            self._losses(rows)[0].mean().backward()
+            self.task.rows_at_once = rows
+            batch = self.method.collect(self.policy, self.task, rows, self.session.draws)
+            self._losses(batch, 0, rows)[0].mean().backward()
         except RuntimeError as error:
             clear_frames(error.__traceback__)  # they hold what was allocated
             return False

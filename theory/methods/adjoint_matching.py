@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -76,10 +76,21 @@ class AdjointMatching(Method):
     # --- training
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
-        assert policy.reference is not None
         chain = self.chain(task)
         batch = trajectories(chain, policy.student, task, n, draws)
         x, cond = batch["x"], batch["cond"]
+        pieces = [
+            self._adjoints(policy, task, x[rows], None if cond is None else cond[rows])
+            for rows in task.slices(len(x))
+        ]
+        adjoints, means = zip(*pieces, strict=True)
+        batch["adjoint"], batch["reference_mean"] = torch.cat(adjoints), torch.cat(means)
+        return batch
+
+    def _adjoints(self, policy: Policy, task: Task, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
+        """(g_1 .. g_T, the base kernels' means) along trajectories x, both (rows, T, *event)."""
+        assert policy.reference is not None
+        chain = self.chain(task)
         with torch.enable_grad():
             last = x[:, -1].detach().requires_grad_(True)
             reward = task.reward(last, cond)
@@ -98,9 +109,7 @@ class AdjointMatching(Method):
                 if k:
                     (g,) = torch.autograd.grad(mean, state, g)
                     adjoints.append(g)
-        batch["adjoint"] = torch.stack(adjoints[::-1], 1)  # g_1 .. g_T
-        batch["reference_mean"] = torch.stack(means[::-1], 1)
-        return batch
+        return torch.stack(adjoints[::-1], 1), torch.stack(means[::-1], 1)
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         chain, x = self.chain(task), batch["x"]

@@ -36,6 +36,7 @@ class Task(ABC):
     conditions: what a row's event is conditioned on (a prompt, say) is `condition_numbers` whole
         numbers a row, (rows, condition_numbers); 0: nothing, and cond is None.
     sampling_steps: of the ODE, where a method samples a model of its own.
+    rows_at_once: rows that a method may differentiate through at once while it collects; None: all.
     shards: processes that train together, each on its own rows of one batch.
     """
 
@@ -48,6 +49,7 @@ class Task(ABC):
     condition_numbers: int = 0
     sampling_steps: int = 20
     shards: int = 1
+    rows_at_once: int | None = None
 
     @abstractmethod
     def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
@@ -123,6 +125,11 @@ class Task(ABC):
         start = draws.normal(n, *self.event_shape)
         x1 = heun(model, self.path, start, steps, cond)
         return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond
+
+    def slices(self, rows: int) -> list[slice]:
+        """Rows in pieces of rows_at_once."""
+        size = self.rows_at_once or max(1, rows)
+        return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
     # --- statistics over rows
 
