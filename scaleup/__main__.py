@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train",
-        help="fine-tune; without options the built-in model, on redness; goes on where it stopped",
+        help="fine-tune (without options the built-in model, on brightness), or go on with it",
     )
     _config_options(train)
     train.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")

@@ -161,10 +161,10 @@ def _features(base: SampleSet, tuned: SampleSet, seed: int, notes: list[str]) ->
 
 
 def _floor_words(distance: Frechet, n: int, dim: int) -> str:
-    told = "above" if distance.value > distance.floor else "NOT above"
     return (
-        f"Frechet distance: shown less its bias; the plain value, {distance.value:.3g}, is {told} "
-        f"the floor, {distance.floor:.3g} (random halves of the base); {n} pictures, {dim} features"
+        f"Frechet distance: shown less its bias, of {n} pairs and {dim} features; 0 for an "
+        f"unchanged model. For scale: random halves of the base, of other seeds, lie "
+        f"{distance.floor:.3g} apart"
     )
 
 

@@ -1,7 +1,7 @@
 """What a training run is: one dataclass, read from TOML and the command line.
 
-The digest covers every field, the texts of a user's method, reward and prompt files, and the
-version of Plumbline: the same digest is the same run, and its folder is gone on with.
+The digest covers every field, the texts of a user's method, reward and prompt files, the files of
+the model, and Plumbline's version: the same digest is the same run, gone on with in its folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from scaleup.adapter.sampling import Solver
+from scaleup.builtin import builtin_folder
 from scaleup.lora import LoraOptions, parse_targets
 from scaleup.rewards.contract import Reward, parse_reward, reward_names
 from theory.checks import check_choice, check_finite, check_order, check_positive
@@ -25,6 +26,7 @@ from theory.methods.contract import Method
 from theory.methods.contract.registry import parse_method
 
 BUILTIN = "builtin"
+MODEL_FILES, MEGABYTE = (".json", ".txt", ".safetensors"), 2**20
 Precision = Literal["no", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 RECIPES = Path(__file__).parent / "recipes"
@@ -178,7 +180,12 @@ class TrainConfig:
         names = [self.method.partition(":")[0], *reward_names(self.reward)]
         files = [self.prompts, *(name for name in names if name.endswith(".py"))]
         shas = {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if f}
-        return {**asdict(self), "files": shas, "plumbline": metadata.version("plumbline")}
+        return {
+            **asdict(self),
+            "files": shas,
+            "model_files": _fingerprint(self.model),
+            "plumbline": metadata.version("plumbline"),
+        }
 
     @cached_property
     def digest(self) -> str:
@@ -193,6 +200,22 @@ class TrainConfig:
         parts = (Path(self.model).name, self.parsed_method.name, self.parsed_reward.name)
         words = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", p).strip("_")[:40] for p in parts)
         return f"{words}-{self.digest}"
+
+
+def _fingerprint(model: str) -> str:
+    """Of a local pipeline's files: names, sizes, first and last megabyte; "" for the hub."""
+    folder = builtin_folder() if model == BUILTIN else Path(model)
+    found = hashlib.sha256()
+    files = sorted(p for p in folder.rglob("*") if p.suffix in MODEL_FILES and p.is_file())
+    for path in files:
+        size = path.stat().st_size
+        found.update(f"{path.relative_to(folder)} {size} ".encode())
+        with path.open("rb") as file:
+            found.update(file.read(MEGABYTE))
+            if size > MEGABYTE:
+                file.seek(max(MEGABYTE, size - MEGABYTE))
+                found.update(file.read())
+    return found.hexdigest()[:16] if files else ""
 
 
 def read_prompts(path: str) -> list[str]:

@@ -14,18 +14,22 @@ The Frechet distance (Dowson and Landau 1982; squared, as FID is, Heusel et al. 
 is biased: it is positive when the laws are the same, by about 1/n. A resample is biased by about as
 much again, so 2 value - mean(resampled) takes the bias off (`corrected`), and so does the basic
 interval, 2 value - quantiles: it may lie below `value`. `floor` is the distance between random
-halves of the base: a value below it is not told from no difference at all. With few pictures for
-the number of features (n below some 20 d) `corrected` takes only a part of the bias off.
+halves of the base, for scale: what samples of other seeds would have without any difference. Pairs
+of the same seed show far smaller ones, since an unchanged model's are zero: there the interval is
+the evidence. With few pictures for the number of features (n below some 20 d) `corrected` takes
+only a part of the bias off.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.stats import DegenerateDataWarning
 
 from theory.checks import check_order
 
@@ -99,18 +103,24 @@ def _interval(
     # Rows all alike: every resample is the sample, and BCa divides by zero.
     if all(np.ptp(part) == 0 for part in data):
         return Estimate(value, value, value)
-    found = stats.bootstrap(
-        data,
-        statistic,
-        n_resamples=resamples,
-        paired=True,
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="BCa" if n <= MOST_FOR_BCA else "percentile",
-        batch=max(1, 2**22 // n),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high))
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = stats.bootstrap(
+            data,
+            statistic,
+            n_resamples=resamples,
+            paired=True,
+            vectorized=True,
+            confidence_level=CONFIDENCE,
+            method="BCa" if n <= MOST_FOR_BCA else "percentile",
+            batch=max(1, 2**22 // n),
+            rng=np.random.default_rng(seed),
+        )
+    low, high = (float(v) for v in found.confidence_interval)
+    if not (np.isfinite(low) and np.isfinite(high)):  # BCa's weights need resamples that differ
+        ends = np.array([0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+        low, high = (float(v) for v in np.quantile(found.bootstrap_distribution, ends))
+    return Estimate(value, low, high)
 
 
 # --- rewards

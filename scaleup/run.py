@@ -40,6 +40,7 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
         OSError: the disk is full; the folder can be gone on with.
     """
     config.check_together()
+    _check_out(out)
     folder = RunFolder(out, config)
     if folder.is_finished:
         if os.environ.get("RANK", "0") == "0":
@@ -50,7 +51,7 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
         with Progress(_units(config), "scaleup", quiet=not session.is_main) as progress:
-            with _watcher(session, tensorboard) as watcher:
+            with _watcher(session, tensorboard, progress) as watcher:
                 trainer = Trainer(
                     session,
                     lambda part, done, total, text: progress.update(part, done, text),
@@ -58,11 +59,12 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
                 )
                 with _memory_explained(trainer):
                     trainer.train()
+            if session.is_main:
+                save_lora(session.model, folder.path / "lora")
             progress.update("train", config.steps, "comparing base and tuned")
             with _memory_explained():
                 found = compare_with_base(session, progress)
         if session.is_main and found is not None:
-            save_lora(session.model, folder.path / "lora")
             folder.finish(
                 {
                     "seconds": round(time.monotonic() - started, 1),
@@ -98,6 +100,13 @@ def compare_with_base(session: Session, progress: Progress) -> Comparison | None
     return comparison_sheet(base, tuned, rows, session.folder.path / "comparison.png", config.seed)
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a folder that cannot be written, before a model is loaded."""
+    existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"out = {str(out)!r}: allowed is a folder that can be made and written")
+
+
 def _units(config: TrainConfig) -> int:
     """Work of a run in the progress bar's units: a step, or a picture of the comparison."""
     return config.steps + 2 * config.evaluate
@@ -122,8 +131,8 @@ def _held(session: Session, folder: RunFolder) -> Iterator[None]:
 class _Watcher:
     """What looks on while a run trains: TensorBoard, and a grid of samples every so often."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, progress: Progress) -> None:
+        self.session, self.progress = session, progress
 
     def __call__(self, step: int, row: dict[str, float]) -> None:
         config = self.session.config
@@ -138,19 +147,22 @@ class _Watcher:
         x1, _ = sampled_rows(session, session.student, GRID_SEED, index)
         with torch.no_grad():
             images = session.model.decode(x1)
-        texts = session.task.texts(prompts_of(session, index))
+            texts = session.task.texts(prompts_of(session, index))
+            reward = float(session.task.scorer(images, texts).mean())
+        session.accelerator.log({"student_reward": reward}, step=step)
+        self.progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")
         sample_grid(images.cpu(), texts, session.folder.path / "grids" / f"step-{step:06d}.png")
 
 
 @contextlib.contextmanager
-def _watcher(session: Session, tensorboard: bool) -> Iterator[_Watcher]:
+def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterator[_Watcher]:
     """With TensorBoard's files closed at the end, else the last minutes would not be in them."""
     if tensorboard:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorBoard's own imports
             session.accelerator.init_trackers("tensorboard")
     try:
-        yield _Watcher(session)
+        yield _Watcher(session, progress)
     finally:
         for tracker in session.accelerator.trackers:
             tracker.finish()

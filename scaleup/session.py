@@ -105,7 +105,7 @@ class Session:
 
     def _prompts(self) -> list[str]:
         if self.config.prompts:
-            return read_prompts(self.config.prompts)
+            return list(dict.fromkeys(read_prompts(self.config.prompts)))  # each one once
         from scaleup.builtin.shapes import PROMPTS
 
         return list(PROMPTS)
@@ -164,8 +164,8 @@ def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerato
         started = os.environ.get("WORLD_SIZE", "1")
         raise ValueError(
             f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): allowed "
-            f"is `torchrun --standalone --nproc_per_node {config.processes} -m scaleup train "
-            "...` (on a CPU with ACCELERATE_USE_CPU=true; `accelerate launch --cpu` starts one)"
+            f"is `.venv/bin/torchrun --standalone --nproc_per_node {config.processes} -m scaleup "
+            "train ...` (on a CPU with ACCELERATE_USE_CPU=true; accelerate launch --cpu starts one)"
         )
     if accelerator.distributed_type not in PLAIN:
         raise NotImplementedError(

@@ -119,13 +119,30 @@ class PromptedTask(Task):
         """(mean over a row's prompt, std over all), of the bank for rows that come from it, else
         over the rows of all processes."""
         if self.bank is not None and bool((cond[:, 1] != NEW).all()):
+            self._check_alone(len(self.bank.prompt), "bank")
             mean, std = self.bank.statistics()
             return mean[cond[:, 1]].to(raw), std[cond[:, 1]].to(raw)
         everyone = torch.stack([raw.double(), cond[:, 0].double()], 1)
         rows = self.all_rows(everyone)
+        if self.sampling.group == 1:
+            self._check_alone(len(rows), "group, batch or pool of the method")
         mean, std = _statistics(rows[:, 0], rows[:, 1].long())
         own = slice(self.rank * len(raw), (self.rank + 1) * len(raw))
         return mean[own].to(raw), std[own].to(raw)
+
+    def _check_alone(self, samples: int, what: str) -> None:
+        """A reward less its prompt's mean is nothing where the prompt has one sample.
+
+        Raises:
+            ValueError: fewer than two samples a prompt.
+        """
+        prompts = len(self.prompts) - 1
+        if samples < 2 * prompts:
+            raise ValueError(
+                f"{samples} samples of {prompts} prompts, and rewards are compared in a prompt: "
+                "one that is alone is its own mean, and nothing is learned from it; allowed is a "
+                f"larger {what}, or fewer prompts"
+            )
 
     def all_rows(self, values: Tensor) -> Tensor:
         return self._gather(values)

@@ -56,6 +56,13 @@ class Progress:
         if self.terminal and self.total:
             self.bar.stop()
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self.terminal and self.total:
+            self.bar.console.print(text, highlight=False)
+        elif not self.quiet:
+            print(text, file=sys.stderr)
+
     def update(self, part: str, done: int, text: str) -> None:
         """`part` has done so many units by now; `text` says where it is."""
         self.first.setdefault(part, done)  # parts begin by saying what was done before

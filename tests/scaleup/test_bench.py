@@ -105,7 +105,7 @@ def options(tmp_path_factory):
     few = {"steps": 3, "checkpoint_every": 1, "evaluate": 8, "batch": 4, "sampling_steps": 2}
     return {
         **resume.OPTIONS, **few,
-        "method": "nft:nft_beta=0.5,reward_mapping=released,refresh_every=2,pool=4",
+        "method": "nft:nft_beta=0.5,reward_mapping=released,refresh_every=2,pool=12",
         "model": save(tiny_pipeline(), folder / "tiny"), "prompts": str(prompts), "device": "cpu",
     }  # fmt: skip
 

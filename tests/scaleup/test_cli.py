@@ -204,6 +204,7 @@ BAD = {
                          ["steps = 60", "allowed are at most"]),
     "steps": (["--steps", 0], ["steps = 0", ">= 1"]),
     "rate": (["--learning-rate", "nan"], ["learning_rate = nan", "> 0"]),
+    "out": (["--out", "HERE/empty.txt"], ["out = ", "empty.txt", "allowed is a folder"]),
     "seed": (["--seed", -1], ["seed = -1", "from 0 to"]),
 }  # fmt: skip
 

@@ -216,6 +216,20 @@ def test_what_is_not_built_is_said():
         TrainConfig(method="nft:anchor=guided,kl_weight=1,reward_mapping=released").check_together()
 
 
+def test_the_digest_changes_with_the_models_files(tmp_path):
+    def digest():
+        return TrainConfig(model=str(tmp_path), prompts=prompts).digest
+
+    (tmp_path / "p.txt").write_text("a cat\n")
+    prompts, weights = str(tmp_path / "p.txt"), tmp_path / "unet" / "model.safetensors"
+    weights.parent.mkdir()
+    found = {digest()}
+    for content in (b"one", b"two", b"0" * 2**21 + b"end", b"0" * 2**21 + b"END"):
+        weights.write_bytes(content)
+        found.add(digest())
+    assert len(found) == 5
+
+
 @pytest.mark.parametrize("name", ["method", "reward"])
 def test_a_users_file_that_is_not_there(name):
     with pytest.raises(FileNotFoundError, match=rf"{name} = 'no/where\.py': no such file"):

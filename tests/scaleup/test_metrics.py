@@ -124,6 +124,13 @@ def test_wilson_solves_its_equation(k, n):
     assert not QUADRATURE.holds(found.high - found.low, 2 * wald)
 
 
+@pytest.mark.parametrize("rows", [np.eye(1, 24)[0], np.arange(24.0)])
+def test_a_model_that_did_not_change_has_a_gain_of_zero(rows):
+    """Every resample is then zero, and BCa's weights are 0/0."""
+    found = reward_gain(rows, rows)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
 def test_constant_samples_have_no_width():
     assert mean_reward(np.full(9, 0.25)) == Estimate(0.25, 0.25, 0.25)
     assert diversity(np.ones((9, 3))) == Estimate(0.0, 0.0, 0.0)

@@ -164,6 +164,23 @@ def test_a_wrong_answer_is_named(answer, needle):
         checked(Odd(answer)).parts(pictures(), PROMPTS)
 
 
+class Broken(Odd):
+    """Raises what it is given."""
+
+    def __call__(self, images, prompts):
+        raise self.answer
+
+
+def test_a_reward_that_raises_is_named():
+    with pytest.raises(
+        ValueError, match=r"reward 'odd' raised KeyError: 'eyes' \(.*py, line \d+\)"
+    ):
+        checked(Broken(KeyError("eyes")))(pictures(), PROMPTS)
+    for passes in (ValueError("mine"), MemoryError("much"), RuntimeError("CUDA out of memory")):
+        with pytest.raises(type(passes), match=str(passes)):
+            checked(Broken(passes)).parts(pictures(), PROMPTS)
+
+
 def test_a_right_answer_and_a_detached_one():
     assert checked(Odd(GOOD))(pictures(), PROMPTS) is GOOD
     images = pictures().requires_grad_()

@@ -145,6 +145,17 @@ def bank_statistics(make, image_model, kind):
     return all(ALGEBRA.holds(f, e) for f, e in zip(found, expected, strict=True))
 
 
+def test_rewards_that_are_alone_with_their_prompt_are_refused(make, image_model):
+    task = make()
+    task.bank = Bank(*(v[:4] for v in vars(bank(image_model)).values()))
+    raw, rows = task.bank.reward, torch.arange(4)
+    with pytest.raises(ValueError, match=r"4 samples of \d prompts.*allowed is a larger bank"):
+        task.reward_statistics(raw, torch.stack([task.bank.prompt, rows], 1))
+    new = torch.stack([task.bank.prompt, torch.full((4,), NEW)], 1)
+    with pytest.raises(ValueError, match=r"4 samples of \d prompts.*larger group, batch or pool"):
+        task.reward_statistics(raw, new)
+
+
 def shard_statistics(make, kind):
     """Of three processes with two rows each: every one sees all six."""
     raw, prompt = torch.tensor(RAW, dtype=torch.float64), torch.tensor(PROMPT)

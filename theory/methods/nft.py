@@ -190,7 +190,7 @@ class NFT(Method):
         loss = r * positive + (1 - r) * negative
         if self.kl_weight:
             loss = loss + self.kl_weight * square(old + step / self.nft_beta - batch["v_ref"])
-        return loss, {"reward": r}
+        return loss, {"reward" if self.reward_mapping == "identity" else "mapped_reward": r}
 
     def _branch(self, task: Task, batch: Batch, error: Tensor) -> Tensor:
         """One branch's squared error, normalised where that is switched on."""

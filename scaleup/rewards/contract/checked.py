@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +56,15 @@ class Checked(Reward):
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         check_images(images, prompts)
-        values = self.inner(images, prompts)
+        with _named(self.label):
+            values = self.inner(images, prompts)
         self._check(self.label, self.bounds, values, images, prompts)
         return values
 
     def parts(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         check_images(images, prompts)
-        found = self.inner.parts(images, prompts)
+        with _named(self.label):
+            found = self.inner.parts(images, prompts)
         for label, values in found.items():
             bounds = self.bounds if label == self.label else None
             self._check(label, bounds, values, images, prompts)
@@ -103,6 +107,23 @@ class Checked(Reward):
                 "(detached?): allowed are values that depend on the pictures, or "
                 "differentiable = False"
             )
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """What a reward's own code raises, with the reward's name and the place; memory passes."""
+    try:
+        yield
+    except (ValueError, MemoryError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error).lower():
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"reward {label!r} raised {type(error).__name__}: {error} ({place.filename}, line "
+            f"{place.lineno}): allowed is one float64 value a picture"
+        ) from error
 
 
 def _refuse(who: str, values: Tensor, wrong: Tensor, allowed: str, prompts: Sequence[str]) -> None:
