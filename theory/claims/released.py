@@ -1,0 +1,14 @@
+"""The ledger's rows of the released DiffusionNFT training code: facts about practice (N1 to N6).
+
+Its loss, per sample, on predictions x1+- = x1_old +- nft_beta (x1_student - x1_old) of the data:
+
+    (5 / nft_beta) [r |x1+ - x1|^2 / w+ + (1 - r) |x1- - x1|^2 / w-] + kl_weight |v - v_ref|^2
+
+w+- the adaptive normaliser, 1 where it is off; r the mapped reward.
+"""
+
+from __future__ import annotations
+
+from theory.claims.ledger import Claim
+
+ROWS: tuple[Claim, ...] = ()
