@@ -60,6 +60,9 @@ class TrainConfig:
     lora_alpha: float = option(0.0, "B A counts alpha / rank times; 0: alpha = rank")
     lora_targets: str = option("", "linear layers, with commas; empty: those of the attention")
     guidance: float = option(1.0, "classifier-free guidance of base and student alike; 1: none")
+    anchor_guidance: float = option(
+        1.0, "guidance of the base that nft:anchor=guided anchors to; 1: of no method"
+    )
     sampling_steps: int = option(20, "of the ODE")
     solver: Solver = option("euler", "euler (DDIM) or heun")
     chunk: int = option(64, "pictures sampled, decoded and scored at once")
@@ -84,6 +87,7 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm"):
             check_positive(name, getattr(self, name))
         check_finite("guidance", self.guidance)
+        check_finite("anchor_guidance", self.anchor_guidance)
         check_finite("weight_decay", self.weight_decay)
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay = {self.weight_decay!r}: allowed are numbers >= 0")
@@ -143,7 +147,6 @@ class TrainConfig:
 
         Raises:
             ValueError, FileNotFoundError: they do not.
-            NotImplementedError: the method anchors to guidance.
         """
         if self.prompts:
             read_prompts(self.prompts)
@@ -153,10 +156,11 @@ class TrainConfig:
                 f"method = {self.method!r} trains from nothing: allowed here are methods that "
                 "fine-tune a pretrained model"
             )
-        if method.options.get("anchor") == "guided":
-            raise NotImplementedError(
-                f"method = {self.method!r} anchors to the guided base: not built yet in scale-up; "
-                "allowed is anchor=base"
+        if (method.options.get("anchor") == "guided") != (self.anchor_guidance != 1):
+            raise ValueError(
+                f"anchor_guidance = {self.anchor_guidance:g} with method = {self.method!r}: "
+                "allowed is a weight other than 1 where the method anchors to the guided base "
+                "(nft:anchor=guided,kl_weight=...), 1 for others"
             )
         domain = method.rewards
         try:

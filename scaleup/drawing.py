@@ -70,8 +70,11 @@ def draw_samples(
         there = set(writer.written.tolist())
         for number, start in enumerate(range(0, count, chunk)):
             index = torch.arange(start, min(start + chunk, count))
-            if number % session.world == session.rank and not there >= set(index.tolist()):
+            mine = number % session.world == session.rank and not there >= set(index.tolist())
+            # Of a sharded network every process holds a part: all run it, or none.
+            if session.anywhere(mine) if session.sharded else mine:
                 x1, prompt = sampled_rows(session, model, offset, index)
+            if mine:
                 with torch.no_grad():
                     images = session.model.decode(x1)
                     texts = task.texts(prompt)

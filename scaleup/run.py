@@ -21,6 +21,7 @@ from scaleup.lora import save_lora
 from scaleup.rewards.shapes import Shapes
 from scaleup.runfolder import RunFolder
 from scaleup.session import Session
+from scaleup.sharding import release
 from scaleup.sheet import comparison_sheet, sample_grid
 from scaleup.trainer import Trainer
 from theory.progress import Progress
@@ -59,6 +60,7 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
                 )
                 with _memory_explained(trainer):
                     trainer.train()
+            release(session.model.network)
             if session.is_main:
                 save_lora(session.model, folder.path / "lora")
             progress.update("train", config.steps, "comparing base and tuned")
@@ -138,13 +140,16 @@ class _Watcher:
         config = self.session.config
         self.session.accelerator.log(row, step=step)  # to those trackers that there are
         every = config.grid_every
-        if every and self.session.is_main and (step % every == 0 or step == config.steps):
+        if every and (step % every == 0 or step == config.steps):
             self._grid(step)
 
     def _grid(self, step: int) -> None:
         session = self.session
         index = torch.arange(GRID)
-        x1, _ = sampled_rows(session, session.student, GRID_SEED, index)
+        if session.is_main or session.sharded:  # a sharded network is run by all
+            x1, _ = sampled_rows(session, session.student, GRID_SEED, index)
+        if not session.is_main:
+            return
         with torch.no_grad():
             images = session.model.decode(x1)
             texts = session.task.texts(prompts_of(session, index))

@@ -18,11 +18,17 @@ from scaleup.draws import ShardedDraws, generator_of
 from scaleup.lora import LoraVelocity, lora_student
 from scaleup.rewards.contract import checked
 from scaleup.runfolder import RunFolder
+from scaleup.sharding import shard_base, sharding_plugin
 from scaleup.task import PromptedTask, Sampling
 from theory.fields import VelocityModel
 
 BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+KINDS = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.FSDP,
+)
 
 
 class Session:
@@ -30,7 +36,8 @@ class Session:
 
     Base weights are held in the dtype of `precision`, LoRA's in float32; the network runs under
     autocast where the two differ. Gradients are averaged over processes by hand: LoRA's are small,
-    and a wrapped network could not switch adapters.
+    and a wrapped network could not switch adapters. The base is whole on every process, or sharded
+    where accelerate is configured for FSDP (`scaleup.sharding`).
 
     model: one that is open already, on the run's device and in its dtype, without adapters; else
     the one that the configuration names.
@@ -38,7 +45,7 @@ class Session:
     Raises:
         ValueError: another number of processes than asked for, and what `open_model`, `TrainConfig`
             and the method raise.
-        NotImplementedError: accelerate is configured for FSDP or DeepSpeed.
+        NotImplementedError: accelerate is configured for DeepSpeed or Megatron.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class Session:
         config.check_together()
         self.config, self.folder = config, folder
         self.accelerator = start_processes(config, folder.path)
+        plugin = sharding_plugin(self.accelerator)
+        self.sharded = plugin is not None
         self.device = self.accelerator.device
         self.dtype = BASE_DTYPES[config.precision]
         self.model = self._open() if model is None else model
@@ -76,6 +85,7 @@ class Session:
             rank=self.rank,
             shards=self.world,
             gather=self.gather,
+            guided=self._anchor(velocity),
         )
         self.task.rows_at_once = config.rows
         self.draws = ShardedDraws(
@@ -86,6 +96,8 @@ class Session:
         )
         self.method = config.parsed_method
         self.policy = self.method.setup(self.student, self.task, self.draws)
+        if plugin is not None:  # with all adapters there, the old copy's too
+            shard_base(self.accelerator, plugin, self.model.network)
         self.optimiser: Any = self.accelerator.prepare(
             torch.optim.AdamW(
                 self.policy.parameters(),
@@ -114,6 +126,13 @@ class Session:
         weight = self.config.guidance
         return (lambda v: v) if weight == 1 else (lambda v: Guided(v, weight))
 
+    def _anchor(self, velocity: VelocityModel) -> VelocityModel | None:
+        """The base under the anchor's own guidance, for methods that ask for it."""
+        weight = self.config.anchor_guidance
+        if weight == 1:
+            return None
+        return LoraVelocity(self.student.adapters, Guided(velocity, weight), None)
+
     # --- processes
 
     @property
@@ -135,6 +154,13 @@ class Session:
     def mean(self, value: Tensor) -> Tensor:
         """The mean over processes."""
         return value if self.world == 1 else self.accelerator.reduce(value, "mean")
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world == 1:
+            return flag
+        mine = torch.tensor(float(flag), device=self.device)
+        return float(self.accelerator.reduce(mine, "sum")) > 0
 
     def average_gradients(self) -> None:
         """Every gradient becomes its mean over processes, in one transfer."""
@@ -167,9 +193,9 @@ def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerato
             f"is `.venv/bin/torchrun --standalone --nproc_per_node {config.processes} -m scaleup "
             "train ...` (on a CPU with ACCELERATE_USE_CPU=true; accelerate launch --cpu starts one)"
         )
-    if accelerator.distributed_type not in PLAIN:
+    if accelerator.distributed_type not in KINDS:
         raise NotImplementedError(
-            f"accelerate is configured for {accelerator.distributed_type.value}: not built yet; "
-            "allowed are one process, or several that each hold the base"
+            f"accelerate is configured for {accelerator.distributed_type.value}: not built; "
+            "allowed are one process, several that each hold the base, and FSDP of version 2"
         )
     return accelerator

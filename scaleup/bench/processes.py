@@ -1,5 +1,6 @@
-"""Two processes against one with the same global batch: the losses of 50 steps; wrong numbers of
-processes are refused before a folder is made."""
+"""Two processes against one with the same global batch: the losses of 50 steps; two that share the
+base (FSDP) against two that each hold it; wrong numbers of processes are refused before a folder is
+made."""
 
 from __future__ import annotations
 
@@ -10,10 +11,18 @@ from typing import Any
 
 from scaleup.bench.rows import Row
 from scaleup.bench.small import arguments, command, trained, write_pipeline
+from scaleup.checkpoints import newest_state
 from theory.files import read_json
 from theory.tolerances import FLOAT32
 
-STEPS = 50
+STEPS, SHARDED_STEPS = 50, 10
+# What `accelerate launch` sets for a configuration file with FSDP.
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
 METHODS = {
     "weighted flow matching, from a bank": "weighted_flow_matching",
     "NFT online: pool, rewards mapped by prompt": (
@@ -44,7 +53,13 @@ def measure() -> list[Row]:
             agreement(what, {**options, "method": method}, folder / str(i))
             for i, (what, method) in enumerate(METHODS.items())
         ]
-        return [*rows, refusals({**options, "method": METHODS[next(iter(METHODS))]}, folder / "no")]
+        weighted, online = METHODS.values()
+        sharded = {**options, "method": online, "steps": SHARDED_STEPS, "evaluate": 20}
+        return [
+            *rows,
+            with_shards(sharded, folder / "sharded"),
+            refusals({**options, "method": weighted}, folder / "no"),
+        ]
 
 
 def agreement(what: str, options: dict[str, Any], out: Path) -> Row:
@@ -65,6 +80,32 @@ def agreement(what: str, options: dict[str, Any], out: Path) -> Row:
         f"{of_norms:.1e}); {worlds[0]} and {worlds[1]} processes ran",
         FLOAT32.holds(losses[1], losses[0]) and right and spread > 0,
         {"error": error, "error_of_norms": of_norms, "worlds": worlds, "losses": losses},
+    )
+
+
+def with_shards(options: dict[str, Any], out: Path) -> Row:
+    """Two processes that share the base against two that each hold it: losses, and the student."""
+    folders = [
+        trained({**options, "processes": 2}, out / name, **environment)
+        for name, environment in (("whole", {}), ("sharded", FSDP))
+    ]
+    losses = [metric(folder, "loss") for folder in folders]
+    whole, sharded = (newest_state(folder / "checkpoints") for folder in folders)
+    assert whole is not None
+    assert sharded is not None
+    error = FLOAT32.error(losses[1], losses[0])
+    moved = max(
+        FLOAT32.error(value, whole.tensors[name], 1.0)
+        for name, value in sharded.tensors.items()
+        if name.startswith("policy.")
+    )
+    return Row(
+        f"FSDP, NFT online: two processes that share the base against two that hold it, "
+        f"{options['steps']} steps",
+        f"{FLOAT32.rtol:g}, relative",
+        f"{error:.1e} (student's weights {moved:.1e})",
+        error <= FLOAT32.rtol,
+        {"error": error, "error_of_weights": moved, "losses": losses},
     )
 
 

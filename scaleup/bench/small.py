@@ -55,13 +55,13 @@ def command(
     )  # fmt: skip
 
 
-def trained(options: Mapping[str, Any], out: Path) -> Path:
+def trained(options: Mapping[str, Any], out: Path, **environment: str) -> Path:
     """Run `train` to its end, with the number of processes in options; the run's folder.
 
     Raises:
         ValueError: it failed; with the end of what it said.
     """
-    done = command(arguments(options, out), int(options.get("processes", 1)))
+    done = command(arguments(options, out), int(options.get("processes", 1)), **environment)
     folders = [path.parent for path in out.glob("*/done.json")]
     if done.returncode or len(folders) != 1:
         raise ValueError(

@@ -24,7 +24,8 @@ OTHER = {
     "model": "somewhere", "prompts": "PROMPTS", "method": "tilt_matching:scale=3",
     "reward": "jpeg_size", "seed": 7, "steps": 11, "batch": 12, "micro_batch": 8,
     "learning_rate": 0.5, "weight_decay": 0.25, "max_grad_norm": 2.5, "lora_rank": 3,
-    "lora_alpha": 6.0, "lora_targets": "to_q,to_k", "guidance": 2.0, "sampling_steps": 9,
+    "lora_alpha": 6.0, "lora_targets": "to_q,to_k", "guidance": 2.0, "anchor_guidance": 1.5,
+    "sampling_steps": 9,
     "solver": "heun", "chunk": 5, "group": 4, "bank": 99, "evaluate": 9, "grid_every": 0,
     "checkpoint_every": 3, "precision": "bf16", "gradient_checkpointing": True, "processes": 2,
     "device": "cpu",
@@ -211,9 +212,14 @@ def test_method_and_reward_must_fit(method, prompts):
         TrainConfig(method=method, reward=reward, prompts=prompts).check_together()
 
 
-def test_what_is_not_built_is_said():
-    with pytest.raises(NotImplementedError, match=r"anchors to the guided base: not built yet"):
-        TrainConfig(method="nft:anchor=guided,kl_weight=1,reward_mapping=released").check_together()
+GUIDED = "nft:anchor=guided,kl_weight=1,reward_mapping=released"
+
+
+@pytest.mark.parametrize(("method", "weight"), [(GUIDED, 1.0), ("nft:reward_mapping=released", 3)])
+def test_the_anchors_guidance_goes_with_the_method(method, weight):
+    with pytest.raises(ValueError, match=rf"anchor_guidance = {weight:g} with method = 'nft"):
+        TrainConfig(method=method, anchor_guidance=weight).check_together()
+    TrainConfig(method=method, anchor_guidance=4 - weight).check_together()
 
 
 def test_the_digest_changes_with_the_models_files(tmp_path):

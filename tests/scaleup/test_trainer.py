@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from scaleup.adapter import Guided
 from scaleup.checkpoints import checkpoint_path
 from scaleup.config import TrainConfig
 from scaleup.rewards.redness import Redness
@@ -54,6 +55,25 @@ def goes_on(config, out, kind=Trainer):
     return same(state_of(whole), state_of(resumed)) and whole.metrics == resumed.metrics
 
 
+GUIDED = "nft:anchor=guided,kl_weight=0.5,reward_mapping=released"
+
+
+def test_the_anchor_has_a_guidance_of_its_own(folders, tmp_path):
+    config = settings(folders, method=GUIDED, anchor_guidance=3.0, guidance=2.0)
+    found = session(config, tmp_path)
+    x = torch.randn(2, *found.model.event_shape, generator=torch.Generator().manual_seed(0))
+    place = x, torch.tensor([0.3, 0.6]), torch.tensor([[1, 0], [2, 0]])
+    with torch.no_grad():
+        for value in found.student.parameters():
+            value.add_(0.1)  # the anchor is the base's
+        plain = found.model.velocity(found.prompts)
+        with found.student.adapters.using(None):
+            expected = Guided(plain, 3.0)(*place)
+        anchor = found.task.guided_velocity(*place)
+        assert torch.equal(anchor, expected)
+        assert not torch.equal(anchor, found.base(*place))  # guided as the student is
+
+
 # --- resume
 
 
@@ -70,6 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, folders, tmp_path):
         {"method": METHODS["nft"], "micro_batch": 2, "gradient_checkpointing": True},
         {"precision": "bf16", "method": METHODS["tilt matching"]},
         {"guidance": 2.0, "group": 2, "method": METHODS["ddpo"], "weight_decay": 0.1},
+        {"method": GUIDED, "anchor_guidance": 3.0},
     ],
 )
 def test_so_do_other_settings(options, folders, tmp_path):
