@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -118,6 +119,7 @@ def _reward_rows() -> list[dict[str, Any]]:
                 "what": what if isinstance(what, str) else "",
                 "values in": str(bounds) if isinstance(bounds, tuple) else "any",
                 "gradient": "yes" if gradient is True else "no",
+                "options": _options_of(kind),
             }
         )
     return found
@@ -127,10 +129,26 @@ def _method_rows() -> list[dict[str, Any]]:
     from theory.methods.contract.registry import methods
 
     return [
-        {"method": name, "what": kind.summary, "rewards": str(kind().rewards)}
+        {
+            "method": name,
+            "what": kind.summary,
+            "rewards": str(kind().rewards),
+            "options": _options_of(kind),
+        }
         for name, kind in methods().items()
         if kind.starts_from == "base"
     ]
+
+
+def _options_of(kind: Any) -> str:
+    """Options with their defaults, as the command line takes them."""
+    missing = dataclasses.MISSING
+    found = [
+        f"{f.name}={'...' if f.default is missing else f.default}"
+        for f in dataclasses.fields(kind)
+        if f.init
+    ]
+    return ", ".join(found) or "none"
 
 
 def _recipe_rows() -> list[dict[str, Any]]:

@@ -301,6 +301,8 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{file}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 ({error}): allowed is TOML, which is UTF-8") from error
 
 
 def recipe_names() -> list[str]:

@@ -92,7 +92,9 @@ class Adapters:
                 self.network.add_adapter(self.config, adapter_name=adapter)
             except ValueError as error:
                 raise ValueError(
-                    f"lora_targets = {sorted(self.config.target_modules or [])}: {error}"
+                    f"lora_targets = {sorted(self.config.target_modules or [])}: "
+                    f"{str(error).partition('.')[0]}; allowed are names of linear layers or their "
+                    f"ends: {', '.join(_linear_ends(self.network))}"
                 ) from error
         mark = f".{adapter}."
         self._weights[adapter] = {
@@ -157,6 +159,12 @@ class Adapters:
             return checkpoint(module.__call__, *inputs, use_reentrant=False, context_fn=contexts)
 
         self.network.enable_gradient_checkpointing(checkpointed)
+
+
+def _linear_ends(network: nn.Module) -> list[str]:
+    """The last part of every linear layer's name; of two parts where it is a number."""
+    names = [n.split(".") for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    return sorted({".".join(n[-2:] if n[-1].isdigit() else n[-1:]) for n in names})
 
 
 class LoraVelocity(nn.Module):

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import diffusers
@@ -39,7 +40,7 @@ KINDS = {
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # Keys that old checkpoints hold and today's classes compute.
 HARMLESS = ("position_ids",)
-KEYS_SHOWN = 4
+KEYS_SHOWN, SHOWN = 4, 110
 ALLOWED = (
     "a folder in diffusers' layout (with a model_index.json), or owner/name of a pipeline on a hub "
     "that can be reached"
@@ -109,8 +110,8 @@ def _fetch(model: str) -> Path:
         return Path(diffusers.DiffusionPipeline.download(model, use_safetensors=True))
     except Exception as error:  # the hub's client fails in many ways; all mean: not to be had
         raise ValueError(
-            f"model = {model!r} is no folder, and the hub gave none ({_brief(error)}): allowed is "
-            f"{ALLOWED}"
+            f"model = {model!r} is no folder, and the hub gave none "
+            f"({shorten(_brief(error), SHOWN)}): allowed is {ALLOWED}"
         ) from error
 
 

@@ -117,6 +117,25 @@ def test_lists(what, names, capsys):
     assert all(name in out for name in names())
 
 
+def test_lists_name_options(capsys):
+    rows = {row["reward"]: row for row in json.loads(call(capsys, "list", "rewards", "--json")[1])}
+    assert rows["clip_score"]["options"] == "model=..., chunk=32"
+    assert rows["redness"]["options"] == "none"
+
+
+def test_a_recipe_that_is_no_text(tmp_path, capsys):
+    (tmp_path / "bad.toml").write_bytes(b"steps = 3 # \xff\n")
+    status, _, err = call(capsys, "train", "--config", str(tmp_path / "bad.toml"))
+    assert status == 2
+    assert f"{tmp_path}/bad.toml: not UTF-8" in err
+
+
+def test_an_option_that_a_reward_needs(capsys):
+    status, _, err = call(capsys, "train", "--reward", "0.5*clip_score")
+    assert status == 2
+    assert "reward 'clip_score' lacks model: allowed is clip_score:model=..." in err
+
+
 @pytest.mark.parametrize("command", [[], ["train"], ["list"], ["builtin"], ["bench"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as caught:

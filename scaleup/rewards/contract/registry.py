@@ -170,10 +170,21 @@ def build(kind: type[Reward], options: dict[str, Any]) -> Reward:
                 f"option {key!r} of reward {_name(kind)!r}: allowed are "
                 f"{', '.join(allowed) or 'none'}"
             )
+    missing = [f.name for f in dataclasses.fields(kind) if _is_needed(f) and f.name not in options]  # type: ignore[arg-type]
+    if missing:
+        raise ValueError(
+            f"reward {_name(kind)!r} lacks {', '.join(missing)}: allowed is "
+            f"{_name(kind)}:{','.join(f'{name}=...' for name in missing)}"
+        )
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"reward {_name(kind)!r}: {error}") from error
+
+
+def _is_needed(option: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return option.init and option.default is missing and option.default_factory is missing
 
 
 def _options(kind: type[Reward], text: str) -> dict[str, Any]:
