@@ -1,0 +1,146 @@
+r"""The released recipe's epochs with laws carried on a grid (theory.recursion), d <= 2.
+
+Every epoch the data come from the old copy's field v, with law q; its optimum, the reward mapped
+by r = 1/2 + g (R - E_q R), lam = 2 g / nft_beta, is
+
+    mu* = v + lam Cov_q(Y, R | x) + lam (m_q - E_q R)(u_q - v),    m_q = E_q[R | x],
+
+the penalty leaves omega(t) mu* + (1 - omega(t)) v_0 (theory.released.penalty), and the old copy
+follows, v <- d v + (1 - d) mu. "refit" puts u_q, the velocity of the data, in v's place: what a
+student would start from that had been trained on its own samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from theory.checks import check_choice, check_order, check_positive
+from theory.divergences import GridLaw
+from theory.problem import Problem
+from theory.recursion.axes import default_axes
+from theory.recursion.checks import check_law, mass_of
+from theory.recursion.flow import Velocity
+from theory.recursion.grid import Array
+from theory.recursion.moments import Fields
+from theory.recursion.online import STEPS, Trajectory, _Carrier, _check_problem
+from theory.recursion.spec import Mode, Recursion
+from theory.released.penalty import Penalty
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """lam: the tilt's step, in units of 1/reward; decay d of the old copy; the KL penalty."""
+
+    lam: float
+    decay: float = 0.0
+    penalty: Penalty | None = None
+
+
+# (epoch from 1, E_q R, std_q R) -> what that epoch does
+Plan = Callable[[int, float, float], Epoch]
+
+
+class _Released(_Carrier):
+    """`_Carrier` with epochs that differ, and a penalty that depends on time."""
+
+    def follow(self, plan: Plan) -> Iterator[GridLaw]:
+        log_q, fields, old = self.log_base, self.first, self.base_velocity
+        epoch = 0
+        while True:
+            epoch += 1
+            mean, std = self._rewards(log_q)
+            rule = plan(epoch, mean, std)
+            if self.recursion.mode == "refit":
+                old = Velocity(fields.u, fields.div_u)
+            new = _mapped_optimum(old, fields, rule.lam, mean)
+            if rule.penalty is not None:
+                new = self._pulled(new, rule.penalty)
+            old = old.mixed(rule.decay, new)
+            law = self._law(old, fields, log_q, log_q, epoch, (1 - rule.decay) * rule.lam)
+            log_q = law.log_density
+            check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
+            yield law
+            fields = self.tables.fields(log_q, whole=self.recursion.mode == "student")
+
+    def _rewards(self, log_q: Array) -> tuple[float, float]:
+        p = np.exp(log_q - log_q.max())
+        p /= p.sum()
+        mean = float((p * self.rewards).sum())
+        return mean, float(np.sqrt((p * (self.rewards - mean) ** 2).sum()))
+
+    def _pulled(self, new: Velocity, penalty: Penalty) -> Velocity:
+        """omega new + (1 - omega) v_0 at every stage time."""
+        share = penalty.share(self.tables.clock.times)
+        column = share.reshape(-1, *[1] * (new.div.ndim - 1))
+        base = self.base_velocity
+        return Velocity(
+            base.v + column[..., None] * (new.v - base.v), base.div + column * (new.div - base.div)
+        )
+
+
+def _mapped_optimum(old: Velocity, fields: Fields, lam: float, centre: float) -> Velocity:
+    """v + lam Cov + lam (m - centre)(u - v), with its divergence."""
+    gap, gap_div = fields.u - old.v, fields.div_u - old.div
+    lead = lam * (fields.mean - centre)
+    v = old.v + lam * fields.cov + lead[..., None] * gap
+    div = old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
+    v[0], div[0] = old.v[0], old.div[0]  # at t = 1 every field is x
+    return Velocity(v, div)
+
+
+def _listed(epochs: Sequence[Epoch]) -> Plan:
+    def rule(epoch: int, mean: float, std: float) -> Epoch:
+        return epochs[epoch - 1]
+
+    return rule
+
+
+def carry_epochs(
+    problem: Problem,
+    plan: Plan | Sequence[Epoch],
+    epochs: int | None = None,
+    reach: float | None = None,
+    mode: Mode = "student",
+    grid: int | None = None,
+) -> Trajectory:
+    """The laws of the old copy after 0 to `epochs` epochs.
+
+    plan: what every epoch does, a function of the law's E R and std R, or a list (then `epochs` and
+    `reach` follow from it). reach: the tilt up to which the axes are to hold the laws.
+    mode: "student", the old copy's own field as in the code, or "refit".
+
+    Raises:
+        ValueError: a plan that is a function without epochs or reach, another mode, d > 2;
+            GridError and DivergedError as theory.recursion.carry.
+    """
+    check_choice("mode", mode, ("student", "refit"))
+    rule: Plan
+    if isinstance(plan, Sequence):
+        listed = plan
+        epochs = len(listed)
+        reach = sum((1 - e.decay) * e.lam for e in listed)
+        rule = _listed(listed)
+    else:
+        rule = plan
+    if epochs is None or reach is None:
+        raise ValueError("epochs = None or reach = None: allowed with a list of epochs")
+    check_order("epochs", epochs, 1)
+    check_positive("reach", reach)
+    spec = Recursion(2 * epochs / reach, mode)  # of the same total tilt: for axes and errors
+    _check_problem(problem, spec)
+    axes = default_axes(problem, spec, epochs, grid)
+    points = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
+    flat = points.reshape(-1, problem.dim)
+    log_base = problem.base.log_density(flat).numpy().reshape(points.shape[:-1])
+    rewards = problem.reward(flat).numpy().reshape(points.shape[:-1])
+    cdf = problem.base.cdf(flat).numpy() if problem.dim == 1 else None
+    kept = [GridLaw(axes, log_base, cdf)]
+    check_law(log_base, axes, 0, mass_of(log_base, [float(a[1] - a[0]) for a in axes]))
+    carrier = _Released(problem, spec, axes, log_base, rewards, STEPS[problem.dim])
+    laws = carrier.follow(rule)
+    kept += [next(laws) for _ in range(epochs)]
+    return Trajectory(problem, spec, axes, kept, rewards)
