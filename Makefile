@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 export MPLBACKEND ?= Agg
 
-.PHONY: help env figures test lint format bench clean toys verify ledger train audit
+.PHONY: help env figures test lint format bench clean toys verify ledger questions train audit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -54,6 +54,9 @@ figures: $(STAMP) ## train the networks, regenerate every figure with its number
 	$(PY) -m toys train --preset online --out $(RUNS)
 	$(PY) -m toys compare --preset figures --out $(RUNS) --no-picture --check
 	$(PY) -m figures make --setting $(SETTING) --out $(OUT) --runs $(RUNS)
+
+questions: $(STAMP) ## answer what users of DiffusionNFT ask, with figures: docs/questions/
+	$(PY) -m figures questions
 
 toys: $(STAMP) ## train every method on the named problems, compare with the truth (25 CPU-minutes)
 	$(PY) -m toys train --preset toys --out $(RUNS)

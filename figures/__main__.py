@@ -20,6 +20,7 @@ from rich.table import Table
 
 from figures import reference
 from figures.fresh import ENDINGS, stamp, up_to_date, write_stamp
+from figures.questions import command as questions
 from figures.result import SETTINGS, Result
 from figures.trained import load, load_online
 from theory.checks import check_choice
@@ -62,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
     )
     checking.add_argument("--setting", default="full")
     checking.add_argument("--out", type=Path, default=Path("results/figures"))
+    asking = commands.add_parser("questions", help="answer what users ask: docs/questions/")
+    questions.add_options(asking)
     listing = commands.add_parser("list", help="the figures")
     listing.add_argument("--json", action="store_true")
     return main
@@ -73,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "list":
         return _list(options.json)
     try:
+        if options.command == "questions":
+            mpl.use("Agg")
+            torch.set_num_threads(1)
+            return questions.run(options)
         check_choice("--setting", options.setting, SETTINGS)
         if options.command == "check":
             return _check(options.out, options.setting)
