@@ -218,13 +218,13 @@ def _damped(m: Array, s: Array, l: Array) -> Array:  # noqa: E741
 
 
 def _damped_half(m: Array, s: Array, l: Array) -> Array:  # noqa: E741
-    """E[e exp(-l e); e > 0] = exp(l^2 s^2/2 - l m) s (z Phi(z) + phi(z)), z = m/s - l s; the
-    exponent is z^2/2 - m^2/(2 s^2), which overflows for z << 0 unless erfcx takes it."""
+    """E[e exp(-l e); e > 0] = exp(l^2 s^2/2 - l m) s (z Phi(z) + phi(z)), z = m/s - l s; where
+    z < 0 the exponent, z^2/2 - m^2/(2 s^2), overflows unless erfcx takes its first part."""
     z = m / s - l * s
     root = math.sqrt(2 * math.pi)
-    right = np.maximum(z, 0.0)
     peak = np.exp(-0.5 * (m / s) ** 2)
-    near = np.exp(0.5 * right**2 - 0.5 * (m / s) ** 2) * right * ndtr(right) + peak / root
+    exponent = np.where(z > 0, l * (0.5 * l * s**2 - m), 0.0)
+    near = np.exp(exponent) * z * ndtr(z) + peak / root
     left = np.minimum(z, 0.0)
     far = peak * (0.5 * left * erfcx(-left / math.sqrt(2)) + 1 / root)
     return np.asarray(s * np.where(z > 0, near, far))

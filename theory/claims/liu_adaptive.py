@@ -87,7 +87,7 @@ IDENTITIES = (
     ),
     Identity(
         "d = 2, 5 among independent axes: E[1/(|e| + T)] by erfcx",
-        UnitRewards(), stationary, _by_quadrature,
+        UnitRewards(least=2), stationary, _by_quadrature,
         {**MUTANTS, "the median of d = 1": without_companions},
         size, role="support", tier=QUADRATURE, dims=(2, 5), share=0.7,
     ),

@@ -106,17 +106,15 @@ def _normalised_by_differences(s: Setting) -> Array:
     # dX_1 / dV from two points of the line V = alpha' y + sigma' (x - alpha y) / sigma.
     ends = [s.at.dalpha * y - s.at.dsigma * s.at.alpha * y / s.at.sigma for y in (0.0, 1.0)]
     slope = 1 / (ends[1] - ends[0])
-    found = np.empty(len(s.x))
-    for j in range(len(s.x)):
-        values = []
-        for move in (1.0, -1.0):
-            there = np.array(student)
-            there[j] += move
-            up, down = (old + k * s.nft_beta * (there - old) - target for k in (1, -1))
-            parts = r * np.sum(up**2) / sizes[0], (1 - r) * np.sum(down**2) / sizes[1]
-            values.append(float(parts[0] + parts[1]))
-        found[j] = slope * (values[0] - values[1]) / 2
-    return found
+
+    def value(there: Array) -> float:
+        up, down = (old + k * s.nft_beta * (there - old) - target for k in (1, -1))
+        parts = r * np.sum(up**2) / sizes[0], (1 - r) * np.sum(down**2) / sizes[1]
+        return float(parts[0] + parts[1])
+
+    unit = np.eye(len(s.x))
+    found = [slope * (value(student + e) - value(student - e)) / 2 for e in unit]
+    return np.array(found)
 
 
 # --- exact: the prefactor

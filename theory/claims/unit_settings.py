@@ -24,12 +24,15 @@ REST = (0.05, 1.5)
 class UnitRewards:
     """Random line problems among independent other axes, with a reward in [0, 1].
 
-    paths: their names. Other axes have one standard deviation, from REST.
+    paths: their names. least: dimensions, at fewer of which nothing is drawn. Other axes have one
+    standard deviation, from REST.
     """
 
     paths: tuple[str, ...] = ("rectified_flow",)
+    least: int = 1
 
     def draw(self, dim: int, seed: int) -> Setting:
+        dim = max(dim, self.least)
         rng = np.random.default_rng([seed, 17, dim])
         shape = Shape(
             dim=1, components=int(rng.integers(1, 5)),
