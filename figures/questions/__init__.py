@@ -19,4 +19,6 @@ from __future__ import annotations
 PAGES = (
     "beta",
     "one_half",
+    "cancel",
+    "branches",
 )
