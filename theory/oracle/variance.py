@@ -41,7 +41,7 @@ def nft(case: PlaneNumbers, x: Array, at: Instant, nft_beta: float, optimal: boo
 
         return loss
 
-    return _trace(case, x, at, mu, v0, loss_at)
+    return _trace(case, x, at, mu, v0, loss_at, 1 / nft_beta)
 
 
 def weighted(case: PlaneNumbers, x: Array, at: Instant, scale: float, optimal: bool) -> float:
@@ -62,11 +62,15 @@ def _trace(
     mu: Array,
     v0: Array,
     loss_at: Callable[[Array], Loss],
+    reach: float = 1.0,
 ) -> float:
+    """reach: steps of differences, in posterior widths; short ones lose the curvature's digits."""
     parts = _Split(case, x, at)
     e, place, old = parts.e, case.frame.T @ mu, case.frame.T @ v0
     chart = parts.law.charts[0]
-    width = float(np.abs(parts.v(chart.centre + chart.frame.T) - parts.v(chart.centre[None])).max())
+    width = reach * float(
+        np.abs(parts.v(chart.centre + chart.frame.T) - parts.v(chart.centre[None])).max()
+    )
     plane = loss_at(old[:e])
 
     def columns(y: Array) -> Array:
