@@ -17,6 +17,7 @@ from theory.checks import check_order
 from theory.claims.options import add_parser
 from theory.fokker_planck import Diffusion
 from theory.problem import Problem, load_problem, problem_names
+from theory.recipe import add_parser as add_recipe
 from theory.report import FIELDS, LawReport, choose_field, law_report
 from theory.wrappers import (
     ClippedExponential,
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     problems.add_argument("--json", action="store_true")
 
     add_parser(commands)
+    add_recipe(commands)
 
     bench = commands.add_parser("bench", help="measure the floors: accuracy, speed, CPU-seconds")
     bench.add_argument("--only", help="one of its parts")
@@ -81,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from theory.claims.command import run as verify
 
             return verify(options)
+        if options.command == "recipe":
+            from theory.recipe import run as foretell
+
+            return foretell(options)
         from theory.bench import run
 
         return run(options.only, options.json)

@@ -232,6 +232,54 @@ def recipe_by_two_routes(context: Context) -> Finding:
     )  # fmt: skip
 
 
+# --- with rewards that are divided by their own spread
+
+
+def bowl_limit(penalty: Penalty, dim: int) -> float:
+    """Limit of the tilt by B R, R = -|x|^2/2 under N(0, I): std(R) = sqrt(d/2)/(1 + B), so that
+    B = g (1 + B), g = G/sqrt(d/2) with G the mean limit per std; infinite for g >= 1."""
+    g = law_tilt(penalty.limit_per_std) / np.sqrt(dim / 2)
+    return float(g / (1 - g)) if g < 1 else np.inf
+
+
+def bowl_iterated(penalty: Penalty, dim: int, epochs: int) -> float:
+    """The recursion itself, with E[R^j] of the tilted Gaussian by Gauss-Legendre in the radius."""
+    t, weight = law_weights()
+    share, tilts = penalty.share(t), np.zeros(len(t))
+    x, w = np.polynomial.legendre.leggauss(300)
+    for _ in range(epochs):
+        precision = 1 + float(weight @ tilts)
+        radius = (4 + np.sqrt(dim)) / np.sqrt(precision) * (1 + x)
+        p = w * radius ** (dim - 1) * np.exp(-0.5 * precision * radius**2)
+        r, p = -0.5 * radius**2, p / p.sum()
+        std = float(np.sqrt(p @ (r - p @ r) ** 2))
+        tilts = share * (tilts + penalty.eta_1 / (SPREAD * std))
+    return float(weight @ tilts)
+
+
+@extra
+def runs_away(context: Context) -> Finding:
+    """Mapped rewards over an isolated maximum: whether the penalty ends the growth at all."""
+    dim, unit = 3, law_tilt(Penalty(1.0, 1.0).limit_per_std)
+    edge = unit / np.sqrt(dim / 2)
+    strong, weak = Penalty(0.1, edge / 0.6), Penalty(0.1, edge / 1.5)
+    limit = bowl_limit(strong, dim)
+    error = abs(bowl_iterated(strong, dim, 400) / limit - 1)
+    grown = bowl_iterated(weak, dim, 400)
+    blind = abs(edge / strong.kl_weight / limit - 1)
+    directions = 2 * (unit / 1e-4) ** 2
+    return Finding(
+        "R divided by its own std, a maximum in d' directions: a limit only for large kl_weight",
+        "instead", "exact",
+        bool(error <= QUADRATURE.rtol and np.isinf(bowl_limit(weak, dim)) and grown > 100 * limit),
+        f"finite for kl_weight > {number(unit)} sqrt(2/d') (data std 1): the recursion ends "
+        f"{number(error)} from g/(1 - g) in d' = 3; kl_weight = 1e-4 ends it for d' > "
+        f"{number(directions)}",
+        {"error": error, "edge": float(unit), "directions": directions, "grown": grown},
+        mutants={"the spread stays": bool(blind > QUADRATURE.rtol)},
+    )  # fmt: skip
+
+
 def held_back_region(cells: int) -> Region:
     """Share of the tilt that kl_weight = 1e-4 takes, over 1 - t and the epochs."""
     left = np.geomspace(0.01, 1.0, cells)
@@ -243,7 +291,7 @@ def held_back_region(cells: int) -> Region:
     )  # fmt: skip
 
 
-N3_PARTS = (one_number, MATCHED, ONE_EPOCH, LAW, how_much, recipe_by_two_routes)
+N3_PARTS = (one_number, MATCHED, ONE_EPOCH, LAW, how_much, runs_away, recipe_by_two_routes)
 
 N3 = Claim(
     "N3",
@@ -260,7 +308,9 @@ N3 = Claim(
     "loss fits x_1-predictions, whose weight is (1-t)², the penalty velocities. One number matches "
     "at one time, or if the penalty is put on x_1-predictions. The law's tilt averages over time "
     "by d sin(phi), tan(phi) = std t/(1-t). Per std of a mapped reward nothing depends on the "
-    "reward's spread; a raw one multiplies the limit by its own.",
+    "reward's spread; a raw one multiplies the limit by its own. But rewards are divided by the "
+    "std of the current epoch: over an isolated maximum it falls like 1/tilt, and the tilt runs "
+    "away unless kl_weight is far above 1e-4.",
     N3_PARTS,
     held_back_region,
 )

@@ -22,7 +22,7 @@ from theory.checks import check_choice, check_order, check_positive
 from theory.divergences import GridLaw
 from theory.problem import Problem
 from theory.recursion.axes import default_axes
-from theory.recursion.checks import check_law, mass_of
+from theory.recursion.checks import DivergedError, GridError, check_law, mass_of
 from theory.recursion.flow import Velocity
 from theory.recursion.grid import Array
 from theory.recursion.moments import Fields
@@ -33,11 +33,13 @@ from theory.released.penalty import Penalty
 
 @dataclass(frozen=True)
 class Epoch:
-    """lam: the tilt's step, in units of 1/reward; decay d of the old copy; the KL penalty."""
+    """lam: the tilt's step, in units of 1/reward; decay d of the old copy; the KL penalty; reach:
+    the share of the way to its optimum that the student goes, carried on from epoch to epoch."""
 
     lam: float
     decay: float = 0.0
     penalty: Penalty | None = None
+    reach: float = 1.0
 
 
 # (epoch from 1, E_q R, std_q R) -> what that epoch does
@@ -49,7 +51,7 @@ class _Released(_Carrier):
 
     def follow(self, plan: Plan) -> Iterator[GridLaw]:
         log_q, fields, old = self.log_base, self.first, self.base_velocity
-        epoch = 0
+        epoch, student = 0, old
         while True:
             epoch += 1
             mean, std = self._rewards(log_q)
@@ -59,7 +61,8 @@ class _Released(_Carrier):
             new = _mapped_optimum(old, fields, rule.lam, mean)
             if rule.penalty is not None:
                 new = self._pulled(new, rule.penalty)
-            old = old.mixed(rule.decay, new)
+            student = new if rule.reach == 1 else new.mixed(rule.reach, student)
+            old = old.mixed(rule.decay, student)
             law = self._law(old, fields, log_q, log_q, epoch, (1 - rule.decay) * rule.lam)
             log_q = law.log_density
             check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
@@ -107,15 +110,32 @@ def carry_epochs(
     mode: Mode = "student",
     grid: int | None = None,
 ) -> Trajectory:
-    """The laws of the old copy after 0 to `epochs` epochs.
+    """The laws of the old copy after 0 to `epochs` epochs; arguments and errors of `carry_so_far`,
+    and GridError or DivergedError where an epoch's law cannot be held."""
+    run, error = carry_so_far(problem, plan, epochs, reach, mode, grid)
+    if error is not None:
+        raise error
+    return run
+
+
+def carry_so_far(
+    problem: Problem,
+    plan: Plan | Sequence[Epoch],
+    epochs: int | None = None,
+    reach: float | None = None,
+    mode: Mode = "student",
+    grid: int | None = None,
+) -> tuple[Trajectory, ValueError | None]:
+    """The laws of the old copy after 0 to `epochs` epochs, or to the last one that the grid holds,
+    and the error that ended them.
 
     plan: what every epoch does, a function of the law's E R and std R, or a list (then `epochs` and
     `reach` follow from it). reach: the tilt up to which the axes are to hold the laws.
     mode: "student", the old copy's own field as in the code, or "refit".
 
     Raises:
-        ValueError: a plan that is a function without epochs or reach, another mode, d > 2;
-            GridError and DivergedError as theory.recursion.carry.
+        ValueError: a plan that is a function without epochs or reach, another mode, d > 2.
+        GridError: the grid does not hold the base.
     """
     check_choice("mode", mode, ("student", "refit"))
     rule: Plan
@@ -141,6 +161,10 @@ def carry_epochs(
     kept = [GridLaw(axes, log_base, cdf)]
     check_law(log_base, axes, 0, mass_of(log_base, [float(a[1] - a[0]) for a in axes]))
     carrier = _Released(problem, spec, axes, log_base, rewards, STEPS[problem.dim])
-    laws = carrier.follow(rule)
-    kept += [next(laws) for _ in range(epochs)]
-    return Trajectory(problem, spec, axes, kept, rewards)
+    laws, error = carrier.follow(rule), None
+    try:
+        for _ in range(epochs):
+            kept.append(next(laws))
+    except (GridError, DivergedError) as found:
+        error = found
+    return Trajectory(problem, spec, axes, kept, rewards), error
