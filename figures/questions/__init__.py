@@ -18,7 +18,11 @@ from __future__ import annotations
 
 PAGES = (
     "beta",
+    "epoch_tilt",
     "one_half",
+    "kl_weight",
+    "prompt_std",
     "cancel",
     "branches",
+    "ema",
 )

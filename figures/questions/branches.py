@@ -57,8 +57,9 @@ Both branches have the same mean squared error at every student:
 `E|v+ - Y|² = E|v- - Y|² = tr Cov(Y|X_t) + beta² |v - v_old|²` with `Y = X1 - X0`; the reward enters
 through the pairing of r with the sign alone. With `C = Cov(r, Y | X_t)` the mean loss is
 `tr Cov(Y|X_t)` at v_old and `tr Cov(Y|X_t) - 4 |C|²` at its optimum, where the branches lie
-`4 |C|` apart, whatever beta is (ledger N2). And `|C|² <= Var(r|X_t) tr Cov(Y|X_t)`: with a conditional standard
-deviation of {spread:g}, no more than {100 * 4 * spread**2:.0f} % could move, in any dimension.
+`4 |C|` apart, whatever beta is (ledger N2). And `|C|² <= Var(r|X_t) tr Cov(Y|X_t)`: with a
+conditional standard deviation of {spread:g}, no more than {100 * 4 * spread**2:.0f} % could
+move, in any dimension.
 
 One epoch, data predictions weighted over t as the released loss weighs them, exact posterior
 moments on {numbers["draws"]:,} draws a time:
