@@ -209,7 +209,7 @@ N4 = Claim(
     "the copies carried epoch by epoch in exact rationals; factors followed and multiplied",
     "exact",
     "After K = 1000 epochs of one step: 1000, 625 and 142 full updates. The third schedule stops "
-    "the old copy: from step 208 on an epoch counts 1/1000. k counts optimiser steps, so with "
+    "the old copy: from step 209 on an epoch counts 1/1000. k counts optimiser steps, so with "
     "several steps an epoch the decay rises sooner.",
     N4_PARTS,
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -31,6 +32,8 @@ from theory.oracle.plane import PlaneNumbers
 _FAR = 9.5  # standard deviations that a component reaches
 _FINE = 5  # nodes to the narrowest component
 _PANELS, _ORDER = 10, 24
+_WIDE = 6.0  # of a panel, in standard deviations of the narrowest component
+_ROWS = 200  # at once
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_ORDER)
 
 
@@ -99,11 +102,11 @@ def _sum_of_others(law: _Line, others: int) -> tuple[Array, Array]:
     return z, g * z_step
 
 
-def _pieces(cuts: Array) -> tuple[Array, Array]:
+def _pieces(cuts: Array, panels: int) -> tuple[Array, Array]:
     """Nodes and weights (m, panels * order) on the pieces between cuts (m, 4)."""
     nodes, weights = [], []
     for left, right in zip(cuts.T[:-1], cuts.T[1:], strict=True):
-        edges = np.linspace(left, right, _PANELS + 1).T
+        edges = np.linspace(left, right, panels + 1).T
         half = 0.5 * np.diff(edges, axis=1)[..., None]
         nodes.append((edges[:, :-1, None] + half * (1 + _NODES)).reshape(len(cuts), -1))
         weights.append((half * _WEIGHTS).reshape(len(cuts), -1))
@@ -126,10 +129,14 @@ def mapped_slope(
     low, high = law.ends
     kinks = np.clip((taken[:, None] + size * clip * np.array([-1.0, 1.0])) / own, low, high)
     cuts = np.column_stack([np.full(len(g), low), kinks, np.full(len(g), high)])
-    y, w = _pieces(cuts)
-    mapped = np.clip((own * y - taken[:, None]) / size, -clip, clip)
-    inner = (w * law.density(y) * mapped * (y - mean)).sum(axis=1)
-    return float(g @ inner / variance)
+    panels = max(_PANELS, int((high - low) / (_WIDE * law.stds.min())))
+    total = 0.0
+    for first in range(0, len(g), _ROWS):
+        rows = slice(first, first + _ROWS)
+        y, w = _pieces(cuts[rows], panels)
+        mapped = np.clip((own * y - taken[rows, None]) / size, -clip, clip)
+        total += float(g[rows] @ (w * law.density(y) * mapped * (y - mean)).sum(axis=1))
+    return total / variance
 
 
 def gaussian_batch_slope(group: int, prompts: int) -> float:
@@ -146,7 +153,7 @@ def gaussian_batch_slope(group: int, prompts: int) -> float:
         half_normal = np.sqrt(2 / np.pi) * np.exp(-0.5 * z**2)
         return float(own * np.sqrt(rows) * (w_z @ (z * half_normal)))
     # The root is singular at z = q = 0: not in polar coordinates.
-    angle, w_angle = _gauss(0.0, 0.5 * np.pi, 60)
+    angle, w_angle = _gauss(0.0, 0.5 * np.pi, 60 + 6 * int(np.sqrt(rows)))
     radius, w_radius = _gauss(0.0, np.sqrt(rows) + 12.0, 400)
     # z = rho cos, sqrt(q) = rho sin; the chi density of sqrt(q).
     rho, phi = radius[:, None], angle[None]
@@ -157,8 +164,13 @@ def gaussian_batch_slope(group: int, prompts: int) -> float:
     return float(w_radius @ (value * rho) @ w_angle)
 
 
+@lru_cache(maxsize=64)
+def _legendre(count: int) -> tuple[Array, Array]:
+    return np.polynomial.legendre.leggauss(count)
+
+
 def _gauss(low: float, high: float, count: int) -> tuple[Array, Array]:
-    nodes, weights = np.polynomial.legendre.leggauss(count)
+    nodes, weights = _legendre(count)
     half = 0.5 * (high - low)
     return low + half * (1 + nodes), half * weights
 

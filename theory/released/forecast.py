@@ -39,7 +39,7 @@ EXACT_NODES = 512
 AHEAD, LEAST_REACH = 1.3, 1e-3  # the law's tilt may run ahead of the forecast's
 FOLDS = 8
 CONSTANT = 1e-12  # std of rewards that differ by rounding, relative to their size
-SCAN = 80  # tilts at which a limit is looked for
+SCAN = 32  # tilts at which a limit is looked for
 MUCH = 1e3  # times the limit at the base's spread
 FAR = 1e9  # times the first step: no limit is looked for beyond
 
