@@ -263,6 +263,11 @@ class MapLaw:
         """E r."""
         return self.mean(reward(torch.as_tensor(self.place)[:, None]).numpy())
 
+    def std_reward(self, reward: Reward) -> float:
+        """The standard deviation of r."""
+        values = reward(torch.as_tensor(self.place)[:, None]).numpy()
+        return math.sqrt(self.mean((values - self.mean(values)) ** 2))
+
     @cached_property
     def _log_density(self) -> CubicSpline:
         if self.slope.min() <= LEAST_SLOPE:

@@ -58,6 +58,28 @@ def parser() -> argparse.ArgumentParser:
         help="draws in each of 48 blocks (%(default)s): four times as many see half the error",
     )  # fmt: skip
 
+    practice = commands.add_parser(
+        "practice",
+        help="the released DiffusionNFT code's tilt an epoch and its training times, on networks",
+    )
+    practice.add_argument("--only", help="tilt or times")
+    practice.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
+    practice.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
+    practice.add_argument("--json", action="store_true", help="print data instead of tables")
+    practice.add_argument(
+        "--check", action="store_true", help="exit 1 where a tilt is over 5 %% off its prediction"
+    )
+
+    frontier = commands.add_parser(
+        "frontier", help="what exp(a r) costs: one NFT epoch, many small ones, Tilt Matching, ..."
+    )
+    frontier.add_argument("--out", type=Path, default=OUT, help="folder of results (%(default)s)")
+    frontier.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
+    frontier.add_argument(
+        "--write", action="store_true", help="write docs/frontier.json, which the page reads"
+    )
+    frontier.add_argument("--json", action="store_true", help="print data instead of a table")
+
     bench = commands.add_parser("bench", help="measure speed, and that killed runs resume exactly")
     bench.add_argument("--only", help="throughput or resume")
     bench.add_argument("--json", action="store_true")
@@ -95,8 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
-    run = {"train": _train, "compare": _compare, "methods": _methods, "check": _check}
+    run = {"train": _train, "compare": _compare, "methods": _methods, "check": _check,
+           "practice": _practice}  # fmt: skip
     try:
+        if options.command == "frontier":
+            from toys.frontier import command
+
+            return command(options.out, options.processes, options.write, options.json)
         if options.command == "bench":
             from toys.bench import run as run_bench
 
@@ -119,8 +146,7 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
         check_order(f"--{name}", getattr(options, name), 0)
     if options.learning_rate < 0:
         raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out = {str(options.out)!r} is a file: allowed are folders, new or not")
+    check_folder(options.out)
     if options.preset is not None:
         check_choice("--preset", options.preset, PRESETS)
         if options.method or options.problem:
@@ -152,6 +178,12 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
         for method in options.method
         for seed in range(options.seeds)
     ]
+
+
+def check_folder(out: Path) -> None:
+    """--out may be new, but no file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out = {str(out)!r} is a file: allowed are folders, new or not")
 
 
 def _refuse_beside_preset(options: argparse.Namespace) -> None:
@@ -292,6 +324,25 @@ def _methods(options: argparse.Namespace) -> int:
         table.add_row(name, row["what"], shown, row["rewards"], row["source"])  # type: ignore[arg-type]
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     return 0
+
+
+def _practice(options: argparse.Namespace) -> int:
+    from toys.practice import failures, practice, tables
+
+    check_order("--processes", options.processes, 1)
+    check_folder(options.out)
+    found = practice(options.out, options.only, processes=options.processes)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        for table in tables(found):
+            console.print(table)
+        print(f"written: {options.out / 'practice.json'}")
+    wrong = failures(found)
+    for line in wrong:
+        print(f"over 5 %: {line}", file=sys.stderr)
+    return 1 if options.check and wrong else 0
 
 
 def _check(options: argparse.Namespace) -> int:

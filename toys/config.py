@@ -13,12 +13,13 @@ import re
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import theory
 import toys
-from theory.checks import check_choice, check_order, check_positive
+from theory.checks import check_choice, check_order, check_positive, is_finite_number
 from theory.methods.contract import Method
 from theory.methods.contract.registry import parse_method
 from theory.problem import Problem, load_problem, problem_names
@@ -50,6 +51,7 @@ class RunConfig:
     method: as on the command line, options included. problem: a name or a path that ends in
     .toml. steps, batch (rows a step and network), learning_rate: 0 stands for the method's budget.
     snapshots: how many networks to keep along the way, at equal distances, the last at the end.
+    times: that training draws from, increasing; none: all of [0, 1). The base knows all of them.
     """
 
     method: str
@@ -63,6 +65,10 @@ class RunConfig:
     low_discrepancy: bool = True
     fast_products: bool = False
     snapshots: int = 0
+    times: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", tuple(self.times))  # JSON has lists
 
     @classmethod
     def checked(cls, **values: Any) -> RunConfig:
@@ -93,6 +99,12 @@ class RunConfig:
             raise ValueError(
                 f"snapshots = {config.snapshots} does not divide steps = {config.steps}: allowed "
                 "are numbers that do"
+            )
+        if not all(is_finite_number(t) and 0 <= t <= 1 for t in config.times) or any(
+            a >= b for a, b in pairwise(config.times)
+        ):
+            raise ValueError(
+                f"times = {config.times!r}: allowed are increasing numbers in [0, 1], or none"
             )
         config.parsed.check_problem(config.parsed_problem)
         return config
@@ -134,9 +146,12 @@ class RunConfig:
     @cached_property
     def _content(self) -> dict[str, Any]:
         # Once: a file that is edited while its run trains belongs to the next run.
-        base = self.base()
+        base, own = self.base(), asdict(self)
+        own["times"] = list(self.times)
+        if not self.times:
+            del own["times"]  # runs at all times keep the identity they had without this field
         return {
-            **asdict(self),
+            **own,
             "problem_sha256": _sha(_problem_text(self.problem)),
             "method_sha256": _method_sha(self.method),
             "code_sha256": _code_sha(),
@@ -150,8 +165,9 @@ class RunConfig:
 
     @property
     def label(self) -> str:
-        """method @ problem, seed."""
-        return f"{self.method_label} @ {self.problem_label}, seed {self.seed}"
+        """method @ problem, seed, and how many times where not all."""
+        some = f", {len(self.times)} times" if self.times else ""
+        return f"{self.method_label} @ {self.problem_label}, seed {self.seed}{some}"
 
     @property
     def method_label(self) -> str:

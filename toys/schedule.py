@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from theory.progress import Progress
 from toys.config import RunConfig
 from toys.processes import Update, side_by_side
@@ -54,7 +56,15 @@ def _groups(out: Path, configs: list[RunConfig], old: list[Group]) -> list[Group
     for c in missing.values():
         problem = c.parsed_problem
         shape = (c.method_identity, c.width, c.depth, c.steps, c.batch, c.learning_rate)
-        key = (*shape, c.low_discrepancy, c.fast_products, c.snapshots, problem.dim, problem.path)
+        key = (
+            *shape,
+            c.low_discrepancy,
+            c.fast_products,
+            c.snapshots,
+            c.times,
+            problem.dim,
+            problem.path,
+        )
         alike.setdefault(key, []).append(c)
     for same in alike.values():
         same.sort(key=lambda c: c.problem)  # networks on one problem share its evaluations
@@ -86,7 +96,10 @@ def train(
 
 
 def _train_group(group: Group, update: Update, device: str) -> None:
-    Trainer(group, device).train(_reporter(group, update))
+    trainer = Trainer(group, device)
+    if times := group.members[0].times:
+        trainer.task.times = torch.tensor(times, dtype=torch.float64)
+    trainer.train(_reporter(group, update))
 
 
 def _reporter(group: Group, update: Update) -> Callable[[int, int, float], None]:

@@ -31,6 +31,7 @@ OTHER = {
     "low_discrepancy": False,
     "fast_products": True,
     "snapshots": 2,
+    "times": (0.25, 0.5),
 }
 
 
