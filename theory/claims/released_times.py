@@ -275,20 +275,22 @@ def only_the_grid(context: Context) -> Finding:
 @extra
 def order_in_the_spacing(context: Context) -> Finding:
     """The ODE's law if the step is linear in between: TV to that of v*, in 1/n for n times."""
-    problems = ("note_1d", "linear_1d")[: 1 + (context.profile.starts > 0)]
-    counts = (8, 10, 12, 16, 20, 28)
-    flow = FLOW
+    thorough = context.profile.starts > 0
+    problems = ("note_1d", "linear_1d")[: 1 + thorough]
+    counts = (8, 12, 16, 24, 32, 48, 64) if thorough else (8, 10, 12, 16, 20, 28)
+    # A steeper flow takes finer steps to show its order.
+    flow, points = (FINE_FLOW, 2 * POINTS) if thorough else (FLOW, POINTS)
     slopes, sizes = {}, {}
     for name in problems:
-        tv = [move(name, flow, uniform_times(n), "linear").tv for n in counts]
+        tv = [move(name, flow, uniform_times(n), "linear", points).tv for n in counts]
         slopes[name] = fit_slope(1 / np.array(counts), np.array(tv), MAP_FLOOR)
-        sizes[name] = move(name, flow, GRID, "linear").tv
+        sizes[name] = move(name, flow, GRID, "linear", points).tv
     # A step that is 1 % short at every time: no number of times mends it.
     problem = load_problem(problems[0])
     short = problem.cumulant_field(0.99 * problem.scale, 1)
-    whole = reference(problems[0], flow, POINTS)[0]
+    whole = reference(problems[0], flow, points)[0]
     off = [
-        total_variation(whole, laws(flow, KnownAtTimes(short, uniform_times(n)), points=POINTS)[0])
+        total_variation(whole, laws(flow, KnownAtTimes(short, uniform_times(n)), points=points)[0])
         for n in (counts[0], counts[-1])
     ]
     worst = max(slopes, key=lambda k: abs(slopes[k].slope - 2))
