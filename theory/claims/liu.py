@@ -1,12 +1,14 @@
 """The ledger's rows of liu: DiffusionNFT as Taylor approximation (Q. Liu).
 
 Exact rows compare theory's fields with `theory.oracle` (`liu_identities`); rows about
-approximations measure orders (`liu_laws`) and which of several laws is nearest (`liu_nearest`).
+approximations measure orders (`liu_laws`) and which of several laws is nearest (`liu_nearest`);
+questions that the note leaves open are in `liu_variance` and `liu_adaptive`.
 """
 
 from __future__ import annotations
 
 from theory.claims.ledger import Claim
+from theory.claims.liu_adaptive import L13
 from theory.claims.liu_identities import (
     L1_PARTS,
     L2_PARTS,
@@ -18,6 +20,7 @@ from theory.claims.liu_identities import (
 )
 from theory.claims.liu_laws import L8_PARTS, L9_PARTS, spread_region
 from theory.claims.liu_nearest import L10_PARTS, note_region, ranking_region
+from theory.claims.liu_variance import L12
 
 CLOSED = "closed forms of Gaussian sums (theory.fields, theory.cumulants)"
 
@@ -162,4 +165,6 @@ ROWS: tuple[Claim, ...] = (
         "",
         L11_PARTS,
     ),
+    L12,
+    L13,
 )

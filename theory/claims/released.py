@@ -10,5 +10,11 @@ w+- the adaptive normaliser, 1 where it is off; r the mapped reward.
 from __future__ import annotations
 
 from theory.claims.ledger import Claim
+from theory.claims.released_cancel import N2
+from theory.claims.released_mapping import N1
+from theory.claims.released_normaliser import N5
+from theory.claims.released_penalty import N3
+from theory.claims.released_schedule import N4
+from theory.claims.released_times import N6
 
-ROWS: tuple[Claim, ...] = ()
+ROWS: tuple[Claim, ...] = (N1, N2, N3, N4, N5, N6)

@@ -111,6 +111,24 @@ def test_two_penalties_iterated(row, part):
     examine(row, part)
 
 
+@pytest.mark.parametrize(("row", "part"), parts_of("N4"))
+def test_old_copies(row, part):
+    """Full updates and tilts of a schedule, and averaged factors against averaged products."""
+    examine(row, part)
+
+
+@pytest.mark.parametrize(("row", "part"), parts_of("N5"))
+def test_normalised_errors(row, part):
+    """Errors of x1 and of the velocity have one stationary point at every (x, t)."""
+    examine(row, part)
+
+
+@pytest.mark.parametrize(("row", "part"), parts_of("L12", "L13", "N1", "N2", "N3"))
+def test_exact_parts_of_other_rows(row, part):
+    """Rows that are conditional as a whole, and what of them is exact."""
+    examine(row, part, share=0.3)
+
+
 @pytest.mark.parametrize(("row", "part"), parts_of("Z2", "Z5"))
 def test_what_holds_instead(row, part):
     """Rows that are not exact, and the identity that replaces them."""

@@ -29,21 +29,29 @@ from theory.claims.coupling_settings import CouplingSetting
 from theory.claims.identity import Identity
 from theory.claims.lemma_settings import LemmaSetting
 from theory.claims.liu_identities import covariance, guided
+from theory.claims.penalty_settings import LineSetting, PenalisedSetting, TimedAtoms
+from theory.claims.released_settings import AtomBatch, BatchSetting, PromptSetting
 from theory.claims.run import all_claims
+from theory.claims.schedule_settings import FactorSetting, ScheduleSetting
 from theory.claims.settings import Setting, full_rank_setting
 from theory.oracle import QuadratureError, conditional
 from theory.oracle.joint import JointNumbers
 from theory.oracle.plane import PlaneNumbers
 
 ROOT = Path(theory.__file__).parent
-SETTINGS = (Setting, CouplingSetting, LemmaSetting, AtomSetting)
+SETTINGS = (
+    Setting, CouplingSetting, LemmaSetting, AtomSetting, PromptSetting, BatchSetting, AtomBatch,
+    PenalisedSetting, TimedAtoms, LineSetting, ScheduleSetting, FactorSetting,
+)  # fmt: skip
 MAY_USE = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 # Numbers of a setting, and what oracle's own objects and numpy's arrays have.
 NUMBERS = {
     "case", "x", "t", "at", "path", "nft_beta", "a", "joint", "exact", "dim", "v", "y", "mu",
     "other", "r", "b", "m", "p_k", "p_0", "eta_0", "eta_1", "epochs", "scale",
     "alpha", "sigma", "dalpha", "dsigma",
-    "frame", "plane_dim", "region", "log_joint", "T", "sum", "max",
+    "weights", "means", "stds", "group", "prompts", "kl", "size", "A", "B",
+    "decays", "flat", "rate", "most", "steps", "share",
+    "frame", "plane_dim", "region", "log_joint", "T", "sum", "max", "ravel",
 }  # fmt: skip
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 FIRST = ("problem", "family", "point", "spread", "route_path")
