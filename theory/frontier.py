@@ -45,7 +45,7 @@ from theory.wrappers import Exponential
 Kind = Literal["nft", "explicit", "implicit", "weighted"]
 FIRST_ORDER = ("nft", "explicit")
 # Nodes an axis and steps of trajectories: errors of TV far below a percent of the way.
-NODES = {1: 384, 2: 76}
+NODES = {1: 384, 2: 72}
 STEPS = {1: 14, 2: 4}
 MOST_LOST = 1e-3
 # Of the flow in any d: errors below those of the draws.

@@ -15,23 +15,19 @@ A finished trial is one file, written whole; the same trial is not trained again
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.quasirandom import SobolEngine
 
 import theory
 import toys
@@ -40,10 +36,11 @@ from theory.frontier import total_variation
 from theory.methods.contract import Draws, Method, ProblemTask
 from theory.methods.contract.registry import parse_method
 from theory.methods.contract.task import heun
-from theory.problem import Problem, load_problem
+from theory.problem import load_problem
 from theory.progress import Progress
 from theory.wrappers import Exponential
 from toys.config import THEORY_SOURCES, _problem_text
+from toys.corrected import Corrected, push, starts
 from toys.files import read_json, write_json
 from toys.networks import StackedMLP
 from toys.processes import Update, keep_heap, side_by_side
@@ -81,7 +78,7 @@ REWARDS_A_STEP = {"note_1d": 16, "bump_2d": 16, "wide_64d": 8, "linear_2d": 16}
 # The best of 3e-3, 6e-3 and 1.5e-2 for NFT in 16 stages and implicit matching, d = 1 and 2.
 RATES = {"note_1d": 1.5e-2, "bump_2d": 1.5e-2, "wide_64d": 4e-3, "linear_2d": 1.5e-2}
 SEEDS, WIDTH, BATCH, SAMPLING_STEPS = 2, 64, 256, 20
-DRAWS, LAW_STEPS = {1: 2048, 2: 2048}, 16
+DRAWS = {1: 2048, 2: 2048}
 MANY_DRAWS = 1024
 TRUTH_DRAWS, LEVELS_OF_REWARD = 40_000, 4000
 
@@ -145,15 +142,14 @@ def code_key() -> str:
     here, there = Path(toys.__path__[0]), Path(theory.__path__[0])
     names = [*THEORY_SOURCES, "methods/nft.py", "methods/tilt_matching.py"]
     names += ["methods/weighted_flow_matching.py"]
-    files = [here / "networks.py", *(there / name for name in names)]
+    files = [here / "networks.py", here / "corrected.py", *(there / name for name in names)]
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     # Of this file, and of others that do more, what shapes a number.
     parts = (
-        Corrected, network_with_divergence, _slope, PooledTask, fine_tune, starts, push, measure,
-        Truth, truth_of, total_variation, rate,
+        PooledTask, fine_tune, measure, Truth, truth_of, total_variation, rate,
     )  # fmt: skip
     text += "".join(inspect.getsource(part) for part in parts)
-    text += repr((SAMPLING_STEPS, DRAWS, MANY_DRAWS, LAW_STEPS, TRUTH_DRAWS, LEVELS_OF_REWARD))
+    text += repr((SAMPLING_STEPS, DRAWS, MANY_DRAWS, TRUTH_DRAWS, LEVELS_OF_REWARD))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -170,63 +166,7 @@ def trials() -> list[Trial]:
     return found
 
 
-# --- the model and where it draws from
-
-
-class Corrected(nn.Module):
-    """The exact base velocity plus a network; with its divergence where there are two layers."""
-
-    def __init__(self, problem: Problem, network: StackedMLP) -> None:
-        super().__init__()
-        self.problem, self.network = problem, network
-        # The base where it was asked for last: student and reference see the same points.
-        self.seen: dict[str, Tensor] = {}
-
-    def frozen_copy(self, role: str = "reference") -> Corrected:
-        """A copy of the network on the same base."""
-        del role
-        twin = Corrected(self.problem, copy.deepcopy(self.network))
-        twin.seen = self.seen
-        return twin.requires_grad_(False)
-
-    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        if self.seen.get("x") is not x or self.seen.get("t") is not t:
-            with torch.no_grad():
-                base = self.problem.base_field.evaluate(x, t)
-            self.seen.update(x=x, t=t, base=base)
-        return self.seen["base"] + self.network(x, t, cond)
-
-    def with_divergence(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """(v, div v) at points (rows, d), one network after the other."""
-        velocity, divergence = self.problem.base_field.with_divergence(x, t)
-        move, spread = network_with_divergence(self.network, x, t)
-        return velocity + move, divergence + spread
-
-
-def network_with_divergence(network: StackedMLP, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """(f, div_x f) of a perceptron f with two hidden layers: with slopes s_1, s_2 of its units,
-    div f = sum_jk s_1j s_2k W2_jk (W3 W1)_kj.
-
-    Raises:
-        ValueError: another depth.
-    """
-    if len(network.weight) != 3:
-        raise ValueError(f"depth = {len(network.weight) - 1}: allowed is 2")
-    d = network.dim
-    points = torch.cat([x, x.new_full((len(x), 1), t)], -1).reshape(network.blocks, -1, d + 1)
-    first, second, last = network.weight
-    one = torch.bmm(points, first) + network.bias[0]
-    two = torch.bmm(nn.functional.silu(one), second) + network.bias[1]
-    out = torch.bmm(nn.functional.silu(two), last) + network.bias[2]
-    loop = second * torch.bmm(last, first[:, :d]).mT
-    spread = (torch.bmm(_slope(one), loop) * _slope(two)).sum(-1)
-    return out.reshape(len(x), -1), spread.reshape(-1)
-
-
-def _slope(z: Tensor) -> Tensor:
-    """d silu/dz."""
-    s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
+# --- where a stage draws from
 
 
 class PooledTask(ProblemTask):
@@ -294,32 +234,6 @@ def fine_tune(trial: Trial) -> tuple[Corrected, float]:
 
 
 # --- what it samples
-
-
-def starts(n: int, dim: int) -> Tensor:
-    """n points of N(0, I), (n, d): scrambled Sobol points, the same ones every time."""
-    u = SobolEngine(dim, scramble=True, seed=7).draw(n, dtype=torch.float64)
-    return torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
-
-
-def push(
-    rates: Callable[[Tensor, float], tuple[Tensor, Tensor]], x0: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(x_1, log p(x_1)) of starts N(0, I), by the classical Runge-Kutta method in LAW_STEPS steps,
-    shorter towards t = 1."""
-    angle = torch.linspace(0, 1, LAW_STEPS + 1, dtype=torch.float64)
-    times = 1 - (1 - angle) ** 1.5
-    x, log_p = x0, (-0.5 * x0.square() - 0.5 * np.log(2 * np.pi)).sum(-1)
-    with torch.no_grad():
-        for a, b in pairwise(times.tolist()):
-            h = b - a
-            v1, d1 = rates(x, a)
-            v2, d2 = rates(x + 0.5 * h * v1, a + 0.5 * h)
-            v3, d3 = rates(x + 0.5 * h * v2, a + 0.5 * h)
-            v4, d4 = rates(x + h * v3, b)
-            x = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
-            log_p = log_p - h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
-    return x, log_p
 
 
 def measure(trial: Trial, model: Corrected, seconds: float) -> dict[str, Any]:

@@ -17,18 +17,15 @@ from theory.problem import load_problem
 from theory.tolerances import ALGEBRA
 from theory.wrappers import Exponential
 from toys.__main__ import main
+from toys.corrected import Corrected, network_with_divergence, push, starts
 from toys.frontier import (
     SUMMARY,
-    Corrected,
     PooledTask,
     Trial,
     file_of,
     fine_tune,
     measure,
-    network_with_divergence,
-    push,
     run,
-    starts,
     summary,
     trials,
     truth_of,
