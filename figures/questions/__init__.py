@@ -21,11 +21,9 @@ PAGES = (
     "epoch_tilt",
     "one_half",
     "kl_weight",
-    "advantage",
     "prompt_std",
     "cancel",
     "branches",
-    "adaptive",
     "ema",
     "exact_tilt",
 )
