@@ -21,9 +21,11 @@ PAGES = (
     "epoch_tilt",
     "one_half",
     "kl_weight",
+    "advantage",
     "prompt_std",
     "cancel",
     "branches",
+    "adaptive",
     "ema",
     "exact_tilt",
 )
