@@ -69,8 +69,8 @@ class TiltPlan:
     )  # fmt: skip
     nft_beta: float = 2.0
     epochs: int = 20
-    epoch_steps: int = 250
-    pool: int = 32768
+    epoch_steps: int = 400
+    pool: int = 65536
     batch: int = 2048
     learning_rate: float = 1.5e-3
     nodes: int = 256
