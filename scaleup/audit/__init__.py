@@ -1,0 +1,1 @@
+"""The audit of runs and of files: `python -m scaleup audit`."""

@@ -1,0 +1,484 @@
+"""Samples of one model from a user's file, whatever trainer wrote it.
+
+    .csv, .csv.gz     a header with a column of rewards; every row as long as it
+    .parquet          the same columns (pyarrow reads them)
+    .jsonl, .ndjson   one object a line, with the same keys
+
+Files are read in blocks of rows, and only the columns that are used are kept. CSV is read by
+Python's own strict reader: pandas pads short rows without a word, and pyarrow takes all that
+follows a quote that was left open for one cell. Either would lose samples unnoticed.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import json
+import math
+import re
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import accumulate, islice
+from pathlib import Path
+from reprlib import repr as shown
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson")
+LEAST = 2  # samples
+ROWS = 1024  # a block: thousands of feature columns still take little memory
+LARGEST_EXACT = 2**53  # a float from here on may stand for another whole number than was meant
+LINE_BREAK = re.compile("\r\n|\r|\n")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """n samples of one model from a file.
+
+    source: the path as given, for messages. reward: (n,). prompts: the distinct ones, in order of
+    first appearance; ("",) where the file has none. prompt: (n,), index into prompts. seed: (n,).
+    features: (n, d). images: n paths of pictures, as in the file. None: the file has none.
+    """
+
+    source: str
+    reward: NDArray[np.float64]
+    prompts: tuple[str, ...]
+    prompt: NDArray[np.int64]
+    seed: NDArray[np.int64] | None
+    features: NDArray[np.float32] | None
+    images: tuple[str, ...] | None
+
+
+def read_table(
+    path: Path,
+    *,
+    reward: str = "reward",
+    prompt: str | None = None,
+    seed: str | None = None,
+    image: str | None = None,
+    feature_columns: str = "feature",
+    features: Path | None = None,
+) -> Table:
+    """The samples in a file.
+
+    reward, prompt, seed, image: names of columns; the last three, unless told, are "prompt",
+    "seed" and "image" where the file has them. feature_columns: what the names of columns of
+    features begin with, before their numbers ("feature0", "feature_1", "feature.2": from 0 or 1,
+    none left out); in Parquet and JSON lines also one column of lists, of this name or with an s.
+    features: a .npy file (n, d) instead, row by row as in path.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, or a damaged one; a column that it does not have, or has
+            twice; rows of other columns than the first; a reward or a feature that is no finite
+            number, a prompt or an image that is no text or empty, a seed that is no whole number
+            of 64 bits (the first line or row, its value and how many are told); fewer than 2
+            rows; features in both files, or not of shape (n, d).
+        OSError: the file cannot be read.
+    """
+    for name, file in (("path", path), ("features", features)):
+        if file is not None and not file.is_file():
+            raise FileNotFoundError(f"{name} = {str(file)!r}: no such file")
+    kind = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    if kind is None:
+        allowed = ", ".join(SUFFIXES)
+        raise ValueError(f"path = {str(path)!r}: allowed are files that end in {allowed}")
+    asked = {"reward": reward, "prompt": prompt, "seed": seed, "image": image}
+
+    def choose(where: str, names: Sequence[str]) -> _Plan:
+        plan = _choose(where, names, asked, feature_columns)
+        if features is not None and plan.features:
+            raise ValueError(
+                f"features = {str(features)!r}: {where} has {_some(plan.features)} as well; "
+                "allowed is one of both"
+            )
+        return plan
+
+    rows = _Rows(path, "row" if kind == ".parquet" else "line", text=kind.startswith(".csv"))
+    read = {".parquet": _of_parquet, ".csv": _of_csv, ".csv.gz": _of_csv}.get(kind, _of_jsonl)
+    for block in read(path, choose):
+        rows.add(block)
+    return rows.table(features)
+
+
+# --- which columns
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Columns that are used: by role ("reward", ...), and features; listed: one of lists."""
+
+    named: dict[str, str]
+    features: tuple[str, ...]
+    listed: bool
+
+    @property
+    def used(self) -> list[str]:
+        return list(dict.fromkeys([*self.named.values(), *self.features]))
+
+
+Choose = Callable[[str, Sequence[str]], _Plan]
+
+
+def _choose(
+    where: str, names: Sequence[str], asked: Mapping[str, str | None], prefix: str
+) -> _Plan:
+    named = {}
+    for role, told in asked.items():
+        if told is not None and told not in names:
+            raise ValueError(
+                f"{role} = {told!r}: {where} has no such column; allowed are {_some(names)}"
+            )
+        if told is not None or role in names:
+            named[role] = role if told is None else told
+    pattern = re.compile(re.escape(prefix) + r"[\s_.:-]*([0-9]+)")
+    free = [name for name in names if name not in named.values()]
+    numbered = sorted((int(m[1]), name) for name in free if (m := pattern.fullmatch(name)))
+    features = [name for _, name in numbered]
+    first = min(1, numbered[0][0]) if numbered else 0
+    if [number for number, _ in numbered] != list(range(first, first + len(numbered))):
+        raise ValueError(
+            f"{where}: columns of features {_some(features)}; allowed are the numbers from 0 or 1 "
+            "on, each once"
+        )
+    lists = [name for name in free if name in (prefix, prefix + "s")]
+    if len(lists) + bool(features) > 1:
+        raise ValueError(
+            f"{where}: features in {_some(lists + features)}; allowed are one column of lists, or "
+            "numbered columns"
+        )
+    plan = _Plan(named, tuple(lists or features), bool(lists))
+    count = Counter(names)
+    for name in plan.used:
+        if count[name] > 1:
+            raise ValueError(f"{where}: {count[name]} columns {name!r}; allowed is one")
+    return plan
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*map(repr, names[:most]), *more]) or "none"
+
+
+# --- blocks of rows
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows: the line or row of the file where each is, and the cells of used columns."""
+
+    plan: _Plan
+    places: Sequence[int]
+    columns: dict[str, Any]  # lists or, of numbers in Parquet, arrays
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Text with its line breaks as they are."""
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        with opener(path, "rb") as file:
+            lines = enumerate(file, 1)
+            line = next(i for i, raw in lines if raw.decode(errors="ignore").encode() != raw)
+        raise ValueError(f"{path}, line {line}: {error.reason}; allowed is UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: {error}; allowed is a whole gzip file") from error
+
+
+def _of_csv(path: Path, choose: Choose) -> Iterator[_Block]:
+    with _opened(path) as file:
+        reader = csv.reader(file, strict=True)
+        rows: list[list[str]] = []
+        line = 1
+        try:
+            header = [name.strip() for name in next(filter(None, reader), [])]
+            plan = choose(str(path), header)
+            if plan.listed:
+                raise ValueError(
+                    f"{path}: column {plan.features[0]!r} of features, and CSV has no lists; "
+                    "allowed are numbered columns, Parquet and JSON lines"
+                )
+            index = {name: header.index(name) for name in plan.used}
+            while True:
+                line, rows = reader.line_num + 1, []
+                rows.extend(islice(reader, ROWS))  # keeps what comes before an error
+                if not rows:
+                    return
+                starts: Sequence[int] = range(line, line + len(rows))
+                if reader.line_num != starts[-1] or not all(rows):
+                    starts = [i for i, row in zip(_starts(line, rows), rows, strict=False) if row]
+                    rows = [row for row in rows if row]
+                for i, size in enumerate(map(len, rows)):
+                    if size != len(header):
+                        raise ValueError(
+                            f"{path}, line {starts[i]}: {size} cells, allowed are {len(header)} "
+                            "(one with a comma or a line break stands in double quotes)"
+                        )
+                yield _Block(plan, starts, {k: [row[i] for row in rows] for k, i in index.items()})
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {_starts(line, rows)[-1]}: {error}; allowed are cells in double "
+                "quotes with those inside doubled, and the last one closed"
+            ) from error
+
+
+def _starts(line: int, rows: Iterable[list[str]]) -> list[int]:
+    """The line on which each row begins, if the first does on `line`, and the line after."""
+    sizes = (1 + sum(len(LINE_BREAK.findall(cell)) for cell in row) for row in rows)
+    return list(accumulate(sizes, initial=line))
+
+
+def _of_jsonl(path: Path, choose: Choose) -> Iterator[_Block]:
+    plan: _Plan | None = None
+    keys: list[str] = []
+    with _opened(path) as file:
+        lines = ((i, line) for i, line in enumerate(file, 1) if not line.isspace())
+        while part := dict(islice(lines, ROWS)):
+            records = []
+            for i, line in part.items():
+                try:
+                    record = json.loads(line)
+                    if "\\u" in line:  # half a character may be written so, and is no text
+                        json.dumps(record, ensure_ascii=False).encode()
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(
+                        f"{path}, line {i}: {error}; allowed is a JSON object"
+                    ) from error
+                if not isinstance(record, dict):
+                    raise ValueError(f"{path}, line {i}: {shown(record)}; allowed is an object")
+                if plan is None or list(record) != keys:
+                    keys = list(record)
+                    found = choose(f"{path}, line {i}", keys)
+                    plan = plan or found
+                    if found != plan:
+                        raise ValueError(
+                            f"{path}, line {i}: has {_some(found.used)}; allowed are "
+                            f"{_some(plan.used)}, as before"
+                        )
+                records.append(record)
+            assert plan is not None
+            columns = {name: [record[name] for record in records] for name in plan.used}
+            yield _Block(plan, list(part), columns)
+
+
+def _of_parquet(path: Path, choose: Choose) -> Iterator[_Block]:
+    try:  # not an import statement: pyarrow is optional, and has no types
+        arrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: Parquet needs pyarrow, which is not installed; allowed without it are CSV "
+            "and JSON lines"
+        ) from error
+    row = 1
+    with path.open("rb") as file:
+        try:
+            source = parquet.ParquetFile(file, page_checksum_verification=True)
+            plan = choose(str(path), source.schema_arrow.names)
+            for batch in source.iter_batches(batch_size=ROWS, columns=plan.used):
+                columns = {name: _cells(batch.column(name)) for name in plan.used}
+                yield _Block(plan, range(row, row + len(batch)), columns)
+                row += len(batch)
+        except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path}, from row {row}: {error}; allowed is a whole Parquet file"
+            ) from error
+
+
+def _cells(column: Any) -> Any:
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind in "iuf":
+        return values
+    # Dates would become whole numbers.
+    return values.tolist() if values.dtype.kind == "O" else column.to_pylist()
+
+
+# --- cells
+
+
+def _quick(
+    cells: Any, text: bool, kind: type[int] | type[float], dtype: type[np.generic]
+) -> NDArray[Any] | None:
+    """All cells at once, where each is plainly of this kind; float also takes int."""
+    if isinstance(cells, np.ndarray):
+        return cells.astype(dtype) if cells.dtype.kind in ("i" if kind is int else "iuf") else None
+    if set(map(type, cells)) <= ({str} if text else {int, kind}):
+        try:
+            if not (text and "_" in "".join(cells)):
+                return np.fromiter(map(kind, cells), dtype, len(cells))
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+
+def _number(cell: Any, text: bool) -> float:
+    """A number, NaN where there is none; text: whether numbers are written as text."""
+    # bool is an int, and float() reads "1_0".
+    known = str if text else (int, float, Decimal, np.integer, np.floating)
+    if not isinstance(cell, known) or isinstance(cell, bool) or (text and "_" in str(cell)):
+        return math.nan
+    try:
+        return float(cell)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _whole(cell: Any, text: bool) -> int | None:
+    """A whole number of 64 bits (3.0 is one), or None."""
+    number = _number(cell, text)
+    if not number.is_integer():
+        return None
+    whole = int(number)
+    if abs(whole) >= LARGEST_EXACT:
+        try:
+            whole = int(str(cell))
+        except ValueError:
+            return None
+    return whole if -(2**63) <= whole < 2**63 else None
+
+
+def _text(cell: Any) -> str:
+    """A text, or a whole number as text; "" for anything else."""
+    whole = None if isinstance(cell, str) else _whole(cell, text=False)
+    return cell if isinstance(cell, str) else "" if whole is None else str(whole)
+
+
+class _Rows:
+    """The rows of all blocks. unit: what their places count; text: numbers are written as text."""
+
+    def __init__(self, path: Path, unit: str, text: bool = False) -> None:
+        self.path, self.unit, self.text = path, unit, text
+        self.parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        self.prompts: dict[str, int] = {}
+        self.images: list[str] = []
+        self.width = 0
+        # By column: the first place, the cell there in words, the number of such rows.
+        self.faults: dict[str, tuple[int, str, int]] = {}
+
+    def add(self, block: _Block) -> None:
+        read = {"reward": self._finite, "prompt": self._prompts, "seed": self._seeds}
+        for role, name in block.plan.named.items():
+            cells = block.columns[name]
+            if role == "image":
+                self.images += self._texts(name, cells, block.places)
+            else:
+                self.parts[role].append(read[role](name, cells, block.places))
+        features = {name: block.columns[name] for name in block.plan.features}
+        if block.plan.listed:
+            features = self._unlisted(*features.popitem(), block.places)
+        if features:
+            self.add_features(features, block.places)
+
+    def add_features(self, columns: Mapping[str, Any], places: Sequence[int]) -> None:
+        # What float32 cannot hold becomes infinite, and is refused with the rest.
+        with np.errstate(over="ignore", invalid="ignore"):
+            singles = [self._finite(*column, places, np.float32) for column in columns.items()]
+        self.parts["features"].append(np.stack(singles, axis=1))
+
+    def _unlisted(self, name: str, cells: Any, places: Sequence[int]) -> dict[str, Any]:
+        """A column of lists as one column a feature."""
+        for place, cell in zip(places, cells, strict=True):
+            size = len(cell) if isinstance(cell, list | np.ndarray) else 0
+            self.width = self.width or size
+            if size == 0 or size != self.width:
+                wanted = f"{self.width}, as before," if self.width else "1 or more"
+                raise ValueError(
+                    f"{self.path}, {self.unit} {place}: {name} = {shown(cell)}, allowed are lists "
+                    f"of {wanted} numbers"
+                )
+        lists = np.stack(cells).T if isinstance(cells[0], np.ndarray) else zip(*cells, strict=True)
+        return {f"{name}[{i}]": column for i, column in enumerate(lists)}
+
+    def _finite(
+        self, name: str, cells: Any, places: Sequence[int], dtype: type[np.floating] = np.float64
+    ) -> NDArray[Any]:
+        found = _quick(cells, self.text, float, np.float64)
+        if found is None:
+            found = np.array([_number(cell, self.text) for cell in cells])
+        found = found.astype(dtype, copy=False)
+        allowed = f"finite numbers (up to {np.finfo(dtype).max:.1e})"
+        self._note(name, cells, ~np.isfinite(found), places, allowed)
+        return found
+
+    def _seeds(self, name: str, cells: Any, places: Sequence[int]) -> NDArray[np.int64]:
+        found = _quick(cells, self.text, int, np.int64)
+        if found is None:
+            seeds = [_whole(cell, self.text) for cell in cells]
+            bad = np.array([seed is None for seed in seeds])
+            self._note(name, cells, bad, places, "whole numbers of 64 bits")
+            found = np.array([seed or 0 for seed in seeds], dtype=np.int64)
+        return found
+
+    def _prompts(self, name: str, cells: Any, places: Sequence[int]) -> NDArray[np.int64]:
+        known = self.prompts
+        codes = [known.setdefault(text, len(known)) for text in self._texts(name, cells, places)]
+        return np.array(codes, dtype=np.int64)
+
+    def _texts(self, name: str, cells: Any, places: Sequence[int]) -> list[str]:
+        texts = [cell if type(cell) is str else _text(cell) for cell in cells]
+        if not all(texts):
+            bad = np.array([not text for text in texts])
+            self._note(name, cells, bad, places, "texts that are not empty, and whole numbers")
+        return texts
+
+    def _note(
+        self, name: str, cells: Any, bad: NDArray[np.bool_], places: Sequence[int], allowed: str
+    ) -> None:
+        if not bad.any():
+            return
+        row = int(bad.argmax())
+        cell = cells[row].item() if isinstance(cells[row], np.generic) else cells[row]
+        new = places[row], f"{name} = {shown(cell)}, allowed are {allowed}", 0
+        place, text, count = self.faults.get(name, new)
+        self.faults[name] = place, text, count + int(bad.sum())
+
+    def check(self, n: int) -> None:
+        if self.faults:
+            place, text, count = min(self.faults.values())
+            rows = f"{count} such rows" if count > 1 else "1 such row"
+            raise ValueError(f"{self.path}, {self.unit} {place}: {text}; {rows}")
+        if n < LEAST:
+            raise ValueError(f"{self.path}: {n} rows, allowed are {LEAST} or more")
+
+    def table(self, features: Path | None) -> Table:
+        n = sum(map(len, self.parts["reward"]))
+        self.check(n)
+        whole = {name: np.concatenate(parts) for name, parts in self.parts.items()}
+        return Table(
+            source=str(self.path),
+            reward=whole["reward"],
+            prompts=tuple(self.prompts) or ("",),
+            prompt=whole.get("prompt", np.zeros(n, dtype=np.int64)),
+            seed=whole.get("seed"),
+            features=whole.get("features") if features is None else _of_array(features, n),
+            images=tuple(self.images) or None,
+        )
+
+
+def _of_array(path: Path, n: int) -> NDArray[np.float32]:
+    """Features (n, d) of a .npy file."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise ValueError(f"features = {str(path)!r}: {error}; allowed is a .npy file") from error
+    if array.ndim != 2 or len(array) != n or array.size == 0 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"features = {str(path)!r}: {array.dtype} of shape {array.shape}, allowed are real "
+            f"numbers of shape ({n}, d): one row a sample, d at least 1"
+        )
+    rows = _Rows(path, "row")
+    for start in range(0, n, ROWS):
+        part = np.asarray(array[start : start + ROWS])
+        columns = {f"column {i}": cells for i, cells in enumerate(part.T, 1)}
+        rows.add_features(columns, range(start + 1, n + 1))
+    rows.check(n)
+    return np.concatenate(rows.parts["features"])

@@ -1,0 +1,24 @@
+"""The audit: from samples and rewards alone, what a fine-tuned model samples.
+
+    samples       rewards, prompts, features of both sides, checked
+    inclusion     labels given how many each prompt has
+    likelihood    maximum likelihood of a tilt, one normaliser a prompt
+    families      the wrappers Phi that are fitted
+    curve         the ratio as a free curve; goodness of fit
+    tilt          the effective tilt and its interval; every prompt's own
+    reweighting   effective samples, the lower bound of KL
+    compare       which wrapper explains the rewards
+    conditional   given the reward, is the rest as it was?
+    excess        diversity and Frechet distance beyond what the tilt implies
+    report        all of it
+    verdict       in words, and as plain data
+    validate      the estimators on problems with known truth
+
+Pure statistics on arrays; scaleup/audit reads files and run folders and draws the page.
+"""
+
+from theory.audit.report import AuditReport, audit
+from theory.audit.samples import AuditData, audit_data
+from theory.audit.verdict import as_json, verdict
+
+__all__ = ["AuditData", "AuditReport", "as_json", "audit", "audit_data", "verdict"]

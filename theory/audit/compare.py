@@ -1,0 +1,201 @@
+"""Which wrapper explains the rewards: fits, held-out likelihood, goodness of fit.
+
+Held out: every prompt's base and tuned rows are dealt into folds; a wrapper fitted on the others
+says with what likelihood the labels of a fold come, given their numbers. Wrappers are compared by
+these, row by row, so that one with more parameters has no advantage. Of more than MANY rows, an
+even choice of that many is dealt; fits and goodness of fit see all.
+
+explained: the share of what the free curve gains over no tilt at all (held out) that a wrapper
+gains: at a million samples every wrapper is refused, and this says by how much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.audit.curve import basis, fit_curve, goodness
+from theory.audit.families import FAMILIES, Family, Fitted, some_rows
+from theory.audit.likelihood import Fit, NoFitError, row_values
+from theory.audit.samples import Array, Pooled
+from theory.audit.tilt import LEAST_CLUSTERS
+from theory.checks import check_choice
+
+FOLDS, MANY = 5, 100_000
+LEVEL = 0.05
+ZERO = np.zeros(1)
+LEAST_GAIN = 3.0  # of the free curve's held-out log-likelihood, for a share of it to be one
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A wrapper's fit.
+
+    held_out: mean log-likelihood a row on rows that it was not fitted to, less that of no tilt;
+    error: standard error of its difference to the best wrapper's; p_value: of its goodness of fit.
+    explained: see above, nan where the curve itself gains nothing.
+    """
+
+    fitted: Fitted
+    held_out: float
+    behind: float
+    error: float
+    p_value: float
+    explained: float
+
+    @property
+    def name(self) -> str:
+        return self.fitted.name
+
+    @property
+    def explains(self) -> bool:
+        """Whether the rewards are as this wrapper would make them, as far as they can tell."""
+        return self.p_value >= LEVEL
+
+    @property
+    def as_good(self) -> bool:
+        """Whether it is no worse, held out, than the best, beyond two standard errors."""
+        return self.behind <= 2 * self.error
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The free curve, and the rows that it was fitted to."""
+
+    pooled: Pooled
+    fit: Fit
+
+
+@dataclass(frozen=True, eq=False)
+class Wrappers:
+    """All that were fitted, likeliest first; refused: name and reason of the others; curve: the
+    free one; held_out_rows: on which they are ranked."""
+
+    candidates: tuple[Candidate, ...]
+    refused: dict[str, str]
+    curve: Curve
+    held_out_rows: int
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    def of(self, name: str) -> Candidate | None:
+        """The candidate of that name, if it was fitted."""
+        return next((c for c in self.candidates if c.name == name), None)
+
+
+def compare_wrappers(pooled: Pooled, names: Sequence[str] = ()) -> Wrappers:
+    """Fit wrappers (all, unless named) and rank them by held-out likelihood.
+
+    Raises:
+        ValueError: an unknown name.
+        NoFitError: no wrapper can be fitted, exp(a r) among them.
+    """
+    for name in names:
+        check_choice("wrapper", name, FAMILIES)
+    fits: list[tuple[Family, Fitted]] = []
+    refused: dict[str, str] = {}
+    for family in (FAMILIES[name] for name in (names or FAMILIES)):
+        try:
+            fits.append((family, family.fit(pooled)))
+        except NoFitError as error:
+            refused[family.name] = str(error)
+    few = some_rows(pooled, MANY)
+    curve = Curve(few, fit_curve(few))
+    folds = _folds(few)
+    nothing = _nothing(few, folds)
+    rows: list[tuple[Fitted, Array]] = []
+    for family, fitted in fits:
+        try:
+            rows.append((fitted, _held_out(family, few, folds) - nothing))
+        except NoFitError as error:
+            refused[family.name] = f"held out: {error}"
+    if not rows:
+        raise NoFitError("; ".join(refused.values()))
+    of_curve = float((_curve_rows(few, folds) - nothing).sum())
+    rows.sort(key=lambda pair: -float(pair[1].sum()))
+    best, found, functions = rows[0][1], [], basis(pooled)
+    for fitted, values in rows:
+        gap = best - values
+        found.append(
+            Candidate(
+                fitted,
+                float(values.mean()),
+                float(gap.mean()),
+                _error(gap, few),
+                goodness(fitted.fit, pooled, functions, pooled.count >= LEAST_CLUSTERS).p_value,
+                float(values.sum()) / of_curve if of_curve > LEAST_GAIN else math.nan,
+            )
+        )
+    return Wrappers(tuple(found), refused, curve, len(few))
+
+
+def _error(gap: Array, pooled: Pooled) -> float:
+    """Standard error of a mean over rows, prompts being the units where there are enough."""
+    if pooled.count >= LEAST_CLUSTERS:
+        sums = pooled.sums(gap - gap.mean())
+        count = pooled.count
+        return math.sqrt(float((sums**2).sum()) * count / (count - 1)) / len(gap)
+    return float(gap.std()) / math.sqrt(len(gap))
+
+
+# --- held-out rows
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """train, test: rows to fit to and rows held out, of prompts that have both sides in them;
+    rows (N,): which of all rows are the latter."""
+
+    train: Pooled
+    test: Pooled
+    rows: NDArray[np.bool_]
+
+
+def _folds(pooled: Pooled) -> list[Fold]:
+    """Every prompt's base rows and tuned rows are dealt in turn, in an order drawn once."""
+    count = 2 if len(pooled) >= MANY // 2 else FOLDS
+    order = np.lexsort((np.random.default_rng(0).random(len(pooled)), pooled.label, pooled.prompt))
+    turn = np.empty(len(pooled), dtype=np.int64)
+    turn[order] = np.arange(len(pooled)) % count
+    found = []
+    for k in range(count):
+        held, rest = pooled.two_sided(turn == k), pooled.two_sided(turn != k)
+        if held.any() and rest.any():
+            found.append(Fold(pooled.take(rest), pooled.take(held), held))
+    if not found:
+        raise NoFitError("no prompt has samples enough on both sides to hold some out")
+    return found
+
+
+def _held_out(family: Family, pooled: Pooled, folds: Sequence[Fold]) -> Array:
+    """(N,) what the rows' labels say of the wrapper fitted to the other rows."""
+    values = np.zeros(len(pooled))
+    for fold in folds:
+        own = family.fit(fold.train)
+        values[fold.rows] = row_values(*family.at(own.parameters, fold.test), fold.test)
+    return values
+
+
+def _nothing(pooled: Pooled, folds: Sequence[Fold]) -> Array:
+    """The same of no tilt."""
+    values = np.zeros(len(pooled))
+    for fold in folds:
+        flat = np.zeros(len(fold.test))
+        values[fold.rows] = row_values(lambda theta: (flat, flat[:, None]), ZERO, fold.test)  # noqa: B023
+    return values
+
+
+def _curve_rows(pooled: Pooled, folds: Sequence[Fold]) -> Array:
+    """The same of the free curve; its ranks are those of all rows, which hold no labels."""
+    values, functions = np.zeros(len(pooled)), basis(pooled)
+    for fold in folds:
+        H = functions[pooled.two_sided(~fold.rows)]
+        own, held = fit_curve(fold.train, H), functions[fold.rows]
+        values[fold.rows] = row_values(lambda theta: (held @ theta, held), own.theta, fold.test)  # noqa: B023
+    return values

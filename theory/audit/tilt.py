@@ -1,0 +1,110 @@
+r"""The effective tilt: the a of exp(a r) that is most likely, with its interval.
+
+With prompts enough to be a sample of prompts (LEAST_CLUSTERS), the interval counts each prompt's
+sum of scores as one observation: it holds for prompts like these, whose own tilts may differ.
+With fewer, rows are the observations, and it holds for these prompts. Either way the variance is
+the sandwich information^-1 Var(score) information^-1, right for the most likely a although the
+true ratio is no exponential. Rows of one seed on both sides are one observation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2, norm
+from scipy.stats import t as student
+
+from theory.audit.families import Fitted
+from theory.audit.inclusion import TINY
+from theory.audit.likelihood import chance_of, score_variance
+from theory.audit.samples import Array, Pooled
+
+CONFIDENCE = 0.95
+LEAST_CLUSTERS = 10
+INNER = 40
+MOST_STEP = 2.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number, its standard error, and the interval that covers the truth with CONFIDENCE."""
+
+    value: float
+    low: float
+    high: float
+    error: float
+
+    @staticmethod
+    def of(value: float, error: float, freedom: float = math.inf) -> Interval:
+        """value +- t error, t of Student's law with `freedom` degrees."""
+        q = 0.5 + CONFIDENCE / 2
+        wide = float(norm.ppf(q) if math.isinf(freedom) else student.ppf(q, freedom)) * error
+        return Interval(value, value - wide, value + wide, error)
+
+    def __str__(self) -> str:
+        digits = max(0, 1 - math.floor(math.log10(self.error))) if self.error > 0 else 3
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTilts:
+    """Each prompt's own tilt (P,) and its standard error; nan where it has none (constant rewards,
+    or separated sides). spread: the standard deviation of the true tilts between prompts
+    (DerSimonian and Laird); p_value: of one tilt for all (Cochran's Q)."""
+
+    tilt: Array
+    error: Array
+    spread: float
+    p_value: float
+
+
+def effective_tilt(fitted: Fitted, pooled: Pooled) -> Interval:
+    """The interval of the first parameter of a one-parameter family, in the reward's units."""
+    fit = fitted.fit
+    clusters = pooled.prompt if pooled.count >= LEAST_CLUSTERS else None
+    variance = float(score_variance(fit, pooled, clusters)[0, 0])
+    information = float(fit.information[0, 0])
+    error = math.sqrt(variance) / information
+    (value,) = fitted.parameters.values()
+    unit = pooled.spread if fitted.name == "exponential" else 1.0
+    freedom = pooled.count - 1 if clusters is not None else math.inf
+    return Interval.of(value, error / unit, freedom)
+
+
+def prompt_tilts(pooled: Pooled) -> PromptTilts:
+    """Every prompt's own tilt, by Newton on all of them at once."""
+    z, y = pooled.z, pooled.label
+    a, alpha = np.zeros(pooled.count), np.log(pooled.n1 / pooled.n0)
+    for _ in range(INNER):
+        p = chance_of(pooled.spreaded(a) * z + pooled.spreaded(alpha))
+        w = p * (1 - p)
+        W = np.maximum(pooled.sums(w), TINY)
+        mean = pooled.sums(w * z) / W
+        gap = pooled.sums(y - p)
+        slope = z - pooled.spreaded(mean)
+        information = pooled.sums(w * slope**2)
+        step = pooled.sums((y - p) * slope) / np.maximum(information, TINY)
+        step = np.clip(np.where(information > TINY, step, 0.0), -MOST_STEP, MOST_STEP)
+        a += step
+        alpha += np.clip(gap / W, -MOST_STEP, MOST_STEP) - step * mean
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    # Given the counts, labels vary n/(n - 1) times as much (inclusion.py).
+    information *= pooled.sizes / (pooled.sizes - 1)
+    good = (information > 1e-9) & (np.abs(a) < MOST_STEP * INNER / 2) & (np.abs(step) < 1e-6)
+    tilt = np.where(good, a, np.nan) / pooled.spread
+    error = np.where(good, 1 / np.sqrt(np.maximum(information, TINY)), np.nan) / pooled.spread
+    return PromptTilts(tilt, error, *_between(tilt[good], error[good]))
+
+
+def _between(tilt: Array, error: Array) -> tuple[float, float]:
+    if len(tilt) < 2:
+        return 0.0, 1.0
+    w = error**-2
+    mean = (w * tilt).sum() / w.sum()
+    q = float((w * (tilt - mean) ** 2).sum())
+    freedom = len(tilt) - 1
+    excess = (q - freedom) / (w.sum() - (w**2).sum() / w.sum())
+    return math.sqrt(max(excess, 0.0)), float(chi2.sf(q, freedom))
