@@ -46,7 +46,17 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--only", help="resume, processes, sd15, ddpo or gpu")
     bench.add_argument("--json", action="store_true")
 
-    commands.add_parser("audit", help="not built yet")
+    _audit_options(commands.add_parser("audit", help="say what a fine-tuned model samples"))
+
+    loop = commands.add_parser(
+        "loop", help="train towards known tilts and audit them (minutes on a GPU, hours without)"
+    )
+    loop.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
+    loop.add_argument("--out", type=Path, default=Path("results/loop"), help="(%(default)s)")
+    loop.add_argument("--write", action="store_true", help="write docs/audit_loop.json")
+    for name in ("steps", "batch", "bank", "pictures"):
+        loop.add_argument(f"--{name}", type=int, help="of every run (its budget's)")
+    loop.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     return main
 
 
@@ -72,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
     options = parser().parse_args(arguments)
     commands = {"train": _train, "list": _list, "builtin": _builtin, "bench": _bench,
-                "audit": _audit}  # fmt: skip
+                "audit": _audit, "loop": _loop}  # fmt: skip
     try:
         return commands[options.command](options)
     except (ValueError, OSError, MemoryError, NotImplementedError) as error:
@@ -176,8 +186,33 @@ def _bench(options: argparse.Namespace) -> int:
     return run_bench(options.only, options.json)
 
 
+def _audit_options(command: argparse.ArgumentParser) -> None:
+    from scaleup.audit.command import add_options
+
+    add_options(command)
+
+
 def _audit(options: argparse.Namespace) -> int:
-    raise ValueError("python -m scaleup audit is not built yet; docs/STATUS.md says what is")
+    from scaleup.audit.command import run as run_audit
+
+    return run_audit(options)
+
+
+def _loop(options: argparse.Namespace) -> int:
+    from scaleup.audit import loop
+    from theory.checks import check_choice
+
+    names = options.only or list(loop.CASES)
+    for name in names:
+        check_choice("--only", name, loop.CASES)
+    given = {k: getattr(options, k) for k in ("steps", "batch", "bank", "pictures")}
+    budget = loop.Budget(**{k: v for k, v in given.items() if v is not None})
+    for name in names:
+        row = loop.close(name, options.out, budget, options.device)
+        print(json.dumps(row, indent=1))
+        if options.write:
+            loop.write([row])
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from scaleup.task import NEW, Bank
 from theory.fields import VelocityModel
 
 BANK_SEED, COMPARISON_SEED, GRID_SEED = 0, 2**30, 2**31
+# An audit's base and tuned samples share no seed, so that they are independent.
+AUDIT_SEEDS = {"audit_base": 3 * 2**30, "audit_tuned": 3 * 2**30 + 2**29}
 Report = Callable[[int, int], None]
 
 

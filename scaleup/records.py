@@ -3,7 +3,7 @@
     samples/base/prompts.json               the prompts, by prompt index
     samples/base/rank-00000/manifest.json   world, rewards, shards with their digests
     samples/base/rank-00000/000001.safetensors
-    samples/tuned/...                       the same
+    samples/tuned/...                       the same; bank, audit_base, audit_tuned too
 
 Every process writes its own folder: a shard first, then the manifest that lists it, each
 atomically. So a crash leaves the samples that were listed, and an unlisted shard that the next
@@ -25,7 +25,7 @@ from scaleup.files import read_json, read_tensors, sha256, write_json, write_ten
 from scaleup.samples import SampleSet, paired
 from theory.checks import check_choice, check_order
 
-WHICH = ("bank", "base", "tuned")
+WHICH = ("bank", "base", "tuned", "audit_base", "audit_tuned")
 FORMAT = 1
 REWARD = "reward/"
 __all__ = ["WHICH", "SampleSet", "SampleWriter", "paired", "read_samples"]

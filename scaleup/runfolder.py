@@ -7,6 +7,8 @@ grids/, tensorboard/   to look at while it trains
 lora/                  the student, for diffusers' load_lora_weights
 samples/bank           base samples that training draws from
 samples/base, tuned    compared at the end, same seeds
+samples/audit_base, audit_tuned    drawn for an audit, seeds of their own
+audit/                 audit.json and audit.html (`python -m scaleup audit`)
 comparison.png, .json, .md
 done.json              written last
 """

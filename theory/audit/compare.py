@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from theory.audit.curve import basis, fit_curve, goodness
 from theory.audit.families import FAMILIES, Family, Fitted, some_rows
 from theory.audit.likelihood import Fit, NoFitError, row_values
-from theory.audit.samples import Array, Pooled
+from theory.audit.samples import Array, Pooled, Whole
 from theory.audit.tilt import LEAST_CLUSTERS
 from theory.checks import check_choice
 
@@ -158,11 +158,14 @@ class Fold:
 
 
 def _folds(pooled: Pooled) -> list[Fold]:
-    """Every prompt's base rows and tuned rows are dealt in turn, in an order drawn once."""
+    """Every prompt's base rows and tuned rows are dealt in turn, in an order drawn once; prompts
+    that are too small to share, whole."""
     count = 2 if len(pooled) >= MANY // 2 else FOLDS
-    order = np.lexsort((np.random.default_rng(0).random(len(pooled)), pooled.label, pooled.prompt))
-    turn = np.empty(len(pooled), dtype=np.int64)
-    turn[order] = np.arange(len(pooled)) % count
+    rng = np.random.default_rng(0)
+    if np.median(np.minimum(pooled.n0, pooled.n1)) < FOLDS and pooled.count >= LEAST_CLUSTERS:
+        turn = rng.permutation(pooled.count)[pooled.prompt] % count
+    else:
+        turn = _dealt(pooled, count, rng)
     found = []
     for k in range(count):
         held, rest = pooled.two_sided(turn == k), pooled.two_sided(turn != k)
@@ -171,6 +174,14 @@ def _folds(pooled: Pooled) -> list[Fold]:
     if not found:
         raise NoFitError("no prompt has samples enough on both sides to hold some out")
     return found
+
+
+def _dealt(pooled: Pooled, count: int, rng: np.random.Generator) -> Whole:
+    """(N,) the fold of each row: a prompt's base rows, then its tuned rows, in turn."""
+    order = np.lexsort((rng.random(len(pooled)), pooled.label, pooled.prompt))
+    turn = np.empty(len(pooled), dtype=np.int64)
+    turn[order] = np.arange(len(pooled)) % count
+    return turn
 
 
 def _held_out(family: Family, pooled: Pooled, folds: Sequence[Fold]) -> Array:

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from theory.audit.curve import basis, fit_curve
 from theory.audit.inclusion import SMALL, draw_labels, inclusion
 from theory.audit.likelihood import intercepts, prompt_means
-from theory.audit.samples import Array, AuditData, Pooled, Whole
+from theory.audit.samples import Array, AuditData, Pooled, Side, Whole
 
 PERMUTATIONS = 999
 STRATUM = 16  # rows; a prompt's last two strata share what is left
@@ -214,14 +214,18 @@ def stratify(data: AuditData) -> Strata:
 
 
 def at_most(data: AuditData, most: int) -> AuditData:
-    """An even choice of so many rows of each side."""
+    """About so many rows of each side: an even choice of every prompt's, one at least."""
 
-    def choice(n: int) -> Whole:
-        return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+    def choice(side: Side) -> NDArray[np.bool_]:
+        if len(side) <= most:
+            return np.ones(len(side), dtype=bool)
+        sizes = np.bincount(side.prompt, minlength=len(data.prompts))
+        kept = np.ceil(sizes * (most / len(side)))
+        place = np.arange(len(side)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        share = (kept / np.maximum(sizes, 1))[side.prompt]
+        return np.asarray(np.floor((place + 1) * share) > np.floor(place * share))
 
-    if max(len(data.base), len(data.tuned)) <= most:
-        return data
-    return data.take(choice(len(data.base)), choice(len(data.tuned)))
+    return data.take(choice(data.base), choice(data.tuned))
 
 
 def _cut(pooled: Pooled) -> tuple[Whole, Whole]:

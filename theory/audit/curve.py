@@ -100,8 +100,8 @@ def goodness(fit: Fit, pooled: Pooled, functions: Array, clusters: bool = False)
             1,
         )
         variance = np.asarray(own.T @ own, dtype=np.float64)
-    # In units of the functions before: what a wrapper explains wholly leaves rounding only.
-    scale = np.sqrt(np.maximum(np.diag(moments.inner)[k:], TINY))
+    # In units of the functions as they were: what prompts or a wrapper explain leaves rounding.
+    scale = np.sqrt(np.maximum(moments.sizes[k:], TINY))
     values, vectors = np.linalg.eigh(variance / np.outer(scale, scale))
     good = values > RANK_TOLERANCE
     freedom = int(good.sum())
@@ -124,10 +124,12 @@ def goodness(fit: Fit, pooled: Pooled, functions: Array, clusters: bool = False)
 
 @dataclass(frozen=True, eq=False)
 class _Moments:
-    """Of A = (wrapper's slope, functions), (N, m): inner (m, m), sum c (A - A_g)(A - A_g)'; scores
-    (P, m), sums of (y - pi) A over prompts, which centring does not change."""
+    """Of A = (wrapper's slope, functions), (N, m): inner (m, m), sum c (A - A_g)(A - A_g)'; sizes
+    (m,), sum c A^2; scores (P, m), sums of (y - pi) A over prompts, which centring does not change.
+    """
 
     inner: Array
+    sizes: Array
     scores: Array
 
     @staticmethod
@@ -146,7 +148,8 @@ class _Moments:
             totals[prompt[first]] += np.add.reduceat(weighted, first)
             scores[prompt[first]] += np.add.reduceat(rest[rows, None] * A, first)
         mass = np.maximum(pooled.sums(fit.weight), TINY)
-        return _Moments(inner - (totals / mass[:, None]).T @ totals, scores)
+        centred = inner - (totals / mass[:, None]).T @ totals
+        return _Moments(centred, np.diag(inner).copy(), scores)
 
 
 def _columns(fit: Fit, pooled: Pooled, functions: Array, inner: NDArray[Any]) -> Iterator[Array]:

@@ -43,6 +43,7 @@ RESAMPLES = 400
 FRECHET_DRAWS = 60
 WIDE = 256  # features, from which on the Frechet distance is that of the first WIDE directions
 LEAST_ROWS = 4  # of a prompt and side, to have a variance
+LEAST_VARIANCE = 1e-12  # of the largest prompt's
 EFFECTIVE = 3.0  # of the reweighted base in a prompt
 
 
@@ -90,7 +91,8 @@ def excess(data: AuditData, permuted: Permuted, seed: int = 0) -> Excess:
     distances = _distances(data, spread, permuted)
     return Excess(
         base, implied, tuned, lost, p_value,
-        np.where(spread.good, 1 - spread.tuned / spread.implied, np.nan), by_prompt_p,
+        1 - np.divide(spread.tuned, spread.implied, out=np.full(len(spread.good), np.nan),
+                      where=spread.good), by_prompt_p,
         **distances, resampled=what,
     )  # fmt: skip
 
@@ -122,7 +124,9 @@ class Spread:
         tuned, _ = _variance(data.tuned, 1 / pooled.n1[data.tuned.prompt], pooled.count)
         effective = 1 / np.bincount(data.base.prompt, weights**2)
         good = (pooled.n1 >= LEAST_ROWS) & (pooled.n0 >= LEAST_ROWS) & (effective >= EFFECTIVE)
-        good &= (implied > 0) & (tuned > 0)
+        # Features that are constant in a prompt leave rounding only.
+        least = LEAST_VARIANCE * float(base.max(initial=0.0))
+        good &= (implied > least) & (tuned > least)
         return Spread(base, implied, tuned, pooled.n1 / pooled.n1.sum(), good, centre, weights,
                       curve, functions)  # fmt: skip
 

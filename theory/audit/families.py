@@ -28,6 +28,7 @@ from theory.audit.samples import Array, Pooled
 LEAST_FOR_RANKS = 20  # base rows a prompt, else F_g is too coarse to take a logarithm of
 ROUGH, FINE = 20_000, 50_000  # rows on which a region is looked for, and narrowed down
 GRID, NEAR = 41, 0.2
+FEW = 4  # rows of a side and prompt that are left at least, on average, where rows are left out
 WIDEST = 40.0  # a times the spread of r, up to which it looks
 INSIDE = 1e-6  # of an open range, kept from its ends
 
@@ -238,11 +239,18 @@ def best_start(evaluate: Evaluate, where: Range, pooled: Pooled) -> float:
 
 
 def some_rows(pooled: Pooled, most: int) -> Pooled:
-    """At most about that many rows, in the units of all."""
+    """About that many rows, in the units of all: every so many of a prompt's base rows and of its
+    tuned rows, or every so many prompts where they are small."""
     if len(pooled) <= most:
         return pooled
-    keep = np.zeros(len(pooled), dtype=bool)
-    keep[:: math.ceil(len(pooled) / most)] = True
+    step = math.ceil(len(pooled) / most)
+    if min(pooled.n0.mean(), pooled.n1.mean()) < FEW * step:
+        keep = pooled.prompt % step == 0
+    else:
+        turn = np.arange(len(pooled))
+        first = np.flatnonzero(np.diff(2 * pooled.prompt + pooled.label, prepend=-1))
+        sizes = np.diff(np.append(first, len(pooled)))
+        keep = (turn - np.repeat(first, sizes)) % step == 0
     return pooled.take(pooled.two_sided(keep))
 
 
@@ -357,7 +365,7 @@ def _root(order: int) -> float:
 
 
 class ClippedFamily(Family):
-    """min(exp(a r), w), w = exp(a c): exp(a r) up to the reward c, flat beyond."""
+    """min(exp(a r), w), w = exp(a c): exp(a r) up to the reward c, flat beyond (a < 0: the maximum)."""
 
     name, formula = "clipped", "min(exp(a r), w)"
     levels = np.linspace(0.05, 0.995, 20)
@@ -370,11 +378,13 @@ class ClippedFamily(Family):
         cuts = cuts[cuts > float(pooled.z.min())]
         if not len(cuts):
             raise NoFitError("the rewards take too few values to be clipped")
-        values = [self._at_cut(cut, rough).value for cut in cuts]
+        values = [self._value(cut, rough) for cut in cuts]
+        if not np.isfinite(values).any():
+            raise NoFitError("the labels are separated at every level of the clip")
         best = int(np.argmax(values))
         # Between the neighbours of the best one: where the curve bends is a soft matter.
         low, high = cuts[max(best - 1, 0)], cuts[min(best + 1, len(cuts) - 1)]
-        cut = _golden(lambda c: self._at_cut(c, finer).value, float(low), float(high))
+        cut = _golden(lambda c: self._value(c, finer), float(low), float(high))
         found = self._at_cut(cut, pooled, self._at_cut(cut, finer).theta)
         a = float(found.theta[0]) / pooled.spread
         cap = pooled.centre + pooled.spread * cut
@@ -383,6 +393,13 @@ class ClippedFamily(Family):
             self.name, parameters, f"exp({a:.3g} r), flat beyond r = {cap:.3g}", found,
             _times(np.minimum(pooled.z, cut)),
         )  # fmt: skip
+
+    def _value(self, cut: float, pooled: Pooled) -> float:
+        """l at the best a; of a cut below all tuned rewards, which separates them: -inf."""
+        try:
+            return self._at_cut(cut, pooled).value
+        except NoFitError:
+            return -math.inf
 
     def _at_cut(self, cut: float, pooled: Pooled, start: Array | None = None) -> Fit:
         begin = np.zeros(1) if start is None else start

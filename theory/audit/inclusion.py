@@ -8,7 +8,8 @@ where S = sum of Bernoulli(p_i), p_i = u_i/(1 + u_i), and any common factor of t
 one with sum p_i = m makes P(S = m) about 1/sqrt(2 pi W), W = sum p_i (1 - p_i). Up to SMALL rows
 P(S = m) and pi are computed exactly, by the recursion over rows and its adjoint; beyond, by
 that expansion, pi_i = p_i - (w_i / 2W)(1 - 2 p_i - k), k the w-weighted mean of 1 - 2 p: its error
-is of order 1/n^2. The covariance of the labels is, as Hajek (1964) has it,
+is of order 1/n^2. Where W tends to zero P(S = m) tends to one: W + exp(-2 pi W)/(2 pi) stands for W
+there, and is W from W = 1 on. The covariance of the labels is, as Hajek (1964) has it,
 diag(c) - c c'/sum c with c_i = pi_i (1 - pi_i) n/(n - 1): exact for pairs, and for n large.
 """
 
@@ -42,8 +43,10 @@ def inclusion(p: Array, pooled: Pooled) -> Inclusion:
     small = pooled.sizes <= SMALL
     skew = w * (1 - 2 * p)
     mean = pooled.sums(skew) / W
-    chance = p - 0.5 * (skew - pooled.spreaded(mean) * w) / pooled.spreaded(W)
-    log_normaliser = -0.5 * float(np.log(2 * np.pi * W[~small]).sum())
+    rest = np.exp(-2 * np.pi * W)
+    size = W + rest / (2 * np.pi)
+    chance = p - 0.5 * pooled.spreaded((1 - rest) / size) * (skew - pooled.spreaded(mean) * w)
+    log_normaliser = -0.5 * float(np.log(2 * np.pi * size[~small]).sum())
     weight = w
     if small.any():
         rows = small[pooled.prompt]
@@ -51,7 +54,7 @@ def inclusion(p: Array, pooled: Pooled) -> Inclusion:
         found, logs = _exact(p, pooled)
         chance[rows] = found
         weight = np.array(w)
-        weight[rows] = found * (1 - found) * (n / (n - 1))
+        weight[rows] = np.clip(found * (1 - found), 0.0, None) * (n / (n - 1))
         log_normaliser += logs
     return Inclusion(chance, weight, log_normaliser)
 

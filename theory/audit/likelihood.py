@@ -31,6 +31,7 @@ from theory.audit.samples import Array, Pooled
 INNER, OUTER, MOST_HALVINGS = 60, 60, 30
 ARRIVED, STEP = 1e-6, 1e-8  # of a step: of intercepts, of standardised parameters
 MOST_STEP, RUN_AWAY, ROUNDING = 4.0, 1e4, 1e-10
+LEAST_WEIGHT = 1.0  # variance of all labels together, at a maximum that is one
 # theta (k,) -> (log Phi (N,), J (N, k)) of the pooled rows; -inf where Phi vanishes
 Evaluate = Callable[[Array], tuple[Array, Array]]
 
@@ -157,7 +158,7 @@ def maximise(
     low, high (k,): the open range of the parameters. ridge: times |theta|^2/2, taken off.
 
     Raises:
-        NoFitError: no maximum inside.
+        NoFitError: no maximum inside: labels are separated, all but.
     """
     theta = np.array(start, dtype=np.float64)
     fit, gradient = _state(evaluate, theta, pooled, None)
@@ -191,6 +192,8 @@ def maximise(
             raise NoFitError("the labels are separated: a parameter runs away")
         if moved < STEP * (1 + float(np.abs(theta).max())):
             break
+    if ridge == 0 and float(fit.weight.sum()) < LEAST_WEIGHT:
+        raise NoFitError("the labels are separated: what the rewards say of them leaves no doubt")
     return fit
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,11 +61,13 @@ def audit(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     second: bool = True,
+    say: Callable[[str], None] = lambda text: None,
 ) -> AuditReport:
     """Audit samples.
 
     wrappers: names to fit, all unless given (exp(a r) always). permutations: of the conditional
-    test. seed: of permutations, random features, resamples. second: the classifier too.
+    test. seed: of permutations, random features, resamples. second: the classifier too. say: told what is
+    being done.
 
     Raises:
         ValueError: an unknown wrapper, permutations below 19 (the least that reach 5 %).
@@ -83,6 +85,7 @@ def audit(
         doubts.append("rewards are constant in every prompt, base and tuned together")
     if doubts or pooled is None:
         return AuditReport(data, everything, tuple(doubts))
+    say("effective tilt")
     try:
         exponential = FAMILIES["exponential"].fit(pooled)
         tilt = effective_tilt(exponential, pooled)
@@ -94,11 +97,19 @@ def audit(
             data, pooled, (_too_few(weights, pooled),), exponential=exponential, tilt=tilt,
             reweighted=weights,
         )  # fmt: skip
-    found = compare_wrappers(pooled, names)
+    say(f"{len(names)} wrappers")
+    try:
+        found = compare_wrappers(pooled, names)
+    except NoFitError as error:
+        return AuditReport(
+            data, pooled, (f"wrappers: {error}",), exponential=exponential, tilt=tilt,
+            reweighted=weights,
+        )  # fmt: skip
     conditional, beyond, excess_ = None, [], None
     if not data.dim:
         beyond.append("no features were given")
     else:
+        say(f"conditional test, {permutations} permutations")
         try:
             permuted = permute(data, seed, permutations)
             conditional = conditional_test(data, permuted, seed, second)

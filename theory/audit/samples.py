@@ -76,23 +76,22 @@ class AuditData:
         return AuditData(self.prompts, self.base.take(base), self.tuned.take(tuned), self.left_out)
 
     def unpaired(self) -> AuditData:
-        """The same without rows that share their seed and prompt with a row of the other side:
-        base rows that stand alone are kept; of pairs every second prompt-wise keeps its base row,
-        the others their tuned row, unless the base has as many rows that stand alone."""
+        """The same without rows that share their seed and prompt with a row of the other side.
+
+        A prompt whose base has as many rows that stand alone as there are tuned ones keeps all of
+        its tuned rows and those; in others every second shared seed keeps its base row, the rest
+        their tuned row.
+        """
         if not self.paired:
             return self
-        assert self.base.seed is not None
-        assert self.tuned.seed is not None
-        shared_base = np.isin(_keys(self.base), _keys(self.tuned))
-        alone = int((~shared_base).sum())
-        if alone >= len(self.tuned):
-            return self.take(~shared_base, np.ones(len(self.tuned), dtype=bool))
-        # By the parity of the seed's turn among the shared ones, the same on both sides.
-        shared = np.unique(_keys(self.base)[shared_base], axis=0)
-        even = shared[::2]
-        keep_base = ~shared_base | np.isin(_keys(self.base), even)
-        keep_tuned = ~np.isin(_keys(self.tuned), even)
-        return self.take(keep_base, keep_tuned)
+        keys = [_keys(side) for side in (self.base, self.tuned)]
+        shared = [np.isin(keys[0], keys[1]), np.isin(keys[1], keys[0])]
+        count = len(self.prompts)
+        alone = np.bincount(self.base.prompt[~shared[0]], minlength=count)
+        rich = alone >= np.bincount(self.tuned.prompt, minlength=count)
+        even = np.unique(keys[0][shared[0]])[::2]
+        to_base = [np.isin(own, even) & ~rich[own["prompt"]] for own in keys]
+        return self.take(~shared[0] | to_base[0], ~to_base[1])
 
 
 def _keys(side: Side) -> NDArray[Any]:
@@ -273,7 +272,7 @@ def _rewards(name: str, values: ArrayLike) -> Array:
 
 
 def _check_finite(name: str, values: NDArray[Any]) -> None:
-    bad = ~np.isfinite(values if values.ndim == 1 else values.sum(1))
+    bad = ~(np.isfinite(values) if values.ndim == 1 else np.isfinite(values).all(1))
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(

@@ -17,14 +17,15 @@ from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from theory.audit.families import Fitted
-from theory.audit.inclusion import TINY
-from theory.audit.likelihood import chance_of, score_variance
+from theory.audit.inclusion import TINY, inclusion
+from theory.audit.likelihood import intercepts, score_variance
 from theory.audit.samples import Array, Pooled
 
 CONFIDENCE = 0.95
 LEAST_CLUSTERS = 10
-INNER = 40
-MOST_STEP = 2.0
+INNER, MOST_STEP = 40, 2.0
+ARRIVED, NEAR = 1e-8, 1e-5  # steps: of all prompts, of one that has a maximum
+LEAST_INFORMATION = 1e-3  # of a standardised tilt, else the sides are separated
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Interval:
         return Interval(value, value - wide, value + wide, error)
 
     def __str__(self) -> str:
-        digits = max(0, 1 - math.floor(math.log10(self.error))) if self.error > 0 else 3
+        known = 0 < self.error < math.inf
+        digits = max(0, 1 - math.floor(math.log10(self.error))) if known else 3
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
@@ -74,26 +76,22 @@ def effective_tilt(fitted: Fitted, pooled: Pooled) -> Interval:
 
 
 def prompt_tilts(pooled: Pooled) -> PromptTilts:
-    """Every prompt's own tilt, by Newton on all of them at once."""
+    """Every prompt's own tilt, given its numbers, by Newton on all of them at once."""
     z, y = pooled.z, pooled.label
     a, alpha = np.zeros(pooled.count), np.log(pooled.n1 / pooled.n0)
     for _ in range(INNER):
-        p = chance_of(pooled.spreaded(a) * z + pooled.spreaded(alpha))
-        w = p * (1 - p)
-        W = np.maximum(pooled.sums(w), TINY)
-        mean = pooled.sums(w * z) / W
-        gap = pooled.sums(y - p)
-        slope = z - pooled.spreaded(mean)
-        information = pooled.sums(w * slope**2)
-        step = pooled.sums((y - p) * slope) / np.maximum(information, TINY)
-        step = np.clip(np.where(information > TINY, step, 0.0), -MOST_STEP, MOST_STEP)
+        alpha, p = intercepts(pooled.spreaded(a) * z, pooled, alpha)
+        given = inclusion(p, pooled)
+        weight = np.maximum(pooled.sums(given.weight), TINY)
+        slope = z - pooled.spreaded(pooled.sums(given.weight * z) / weight)
+        information = pooled.sums(given.weight * slope**2)
+        score = pooled.sums((y - given.chance) * slope)
+        step = np.where(information > TINY, score / np.maximum(information, TINY), 0.0)
+        step = np.clip(step, -MOST_STEP, MOST_STEP)
         a += step
-        alpha += np.clip(gap / W, -MOST_STEP, MOST_STEP) - step * mean
-        if float(np.abs(step).max()) < 1e-8:
+        if float(np.abs(step).max()) < ARRIVED:
             break
-    # Given the counts, labels vary n/(n - 1) times as much (inclusion.py).
-    information *= pooled.sizes / (pooled.sizes - 1)
-    good = (information > 1e-9) & (np.abs(a) < MOST_STEP * INNER / 2) & (np.abs(step) < 1e-6)
+    good = (information > LEAST_INFORMATION) & (weight > LEAST_INFORMATION) & (np.abs(step) < NEAR)
     tilt = np.where(good, a, np.nan) / pooled.spread
     error = np.where(good, 1 / np.sqrt(np.maximum(information, TINY)), np.nan) / pooled.spread
     return PromptTilts(tilt, error, *_between(tilt[good], error[good]))

@@ -1,0 +1,132 @@
+"""`python -m scaleup audit`: what does a fine-tuned model sample?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from scaleup.audit.gather import Gathered
+from theory.audit.conditional import PERMUTATIONS
+from theory.audit.families import FAMILIES
+
+OUT = Path("results/audit")
+INCONCLUSIVE = 1
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of `audit`."""
+    command.description = (
+        "Audit a run's folder, or base and tuned samples in two files (.csv, .csv.gz, .parquet, "
+        ".jsonl). Prints a verdict; writes audit.json and audit.html. Exit status 1: nothing can "
+        "be concluded."
+    )
+    command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a finished run's folder")
+    command.add_argument("--base", type=Path, help="samples of the base: a file")
+    command.add_argument("--tuned", type=Path, help="samples of the tuned model: a file")
+    for side in ("base", "tuned"):
+        command.add_argument(
+            f"--{side}-features", type=Path, metavar="NPY", help=f"(n, d), rows as in --{side}"
+        )
+    for name, default in (("reward", "reward"), ("prompt", "prompt"), ("seed", "seed"),
+                          ("image", "image")):  # fmt: skip
+        command.add_argument(f"--{name}-column", help=f"of the files ({default}, if there)")
+    command.add_argument("--feature-columns", help="what their names begin with (feature)")
+    command.add_argument("--reward", help="of a run: a recorded reward's label (the run's own)")
+    command.add_argument("--features", help="of a run: statistics (default) or clip:model=FOLDER")
+    command.add_argument(
+        "--draw", type=int, metavar="N", help="of a run: first draw N pictures of base and tuned"
+    )
+    command.add_argument(
+        "--wrappers", nargs="+", choices=tuple(FAMILIES), metavar="NAME",
+        help=f"to fit ({', '.join(FAMILIES)})",
+    )  # fmt: skip
+    command.add_argument("--permutations", type=int, default=PERMUTATIONS, help="(%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of permutations (%(default)s)")
+    command.add_argument(
+        "--common-prompts", action="store_true", help="leave out prompts that one file alone has"
+    )
+    command.add_argument("--out", type=Path, help=f"folder (RUN/audit, or {OUT})")
+    command.add_argument("--json", action="store_true", help="print the JSON, not the verdict")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0, or 1 where nothing can be concluded.
+
+    Raises:
+        ValueError, FileNotFoundError: options that do not go together; bad input.
+    """
+    from scaleup.audit.page import write_page
+    from theory.audit import as_json, audit, verdict
+    from theory.checks import check_order
+    from theory.files import write_json
+
+    _refuse_unused(options)
+    check_order("--seed", options.seed, 0)
+    gathered = _gathered(options)
+    data = gathered.data
+    _say(f"{len(data.base)} base and {len(data.tuned)} tuned samples, {len(data.prompts)} prompts")
+    report = audit(
+        data, wrappers=options.wrappers or (), permutations=options.permutations,
+        seed=options.seed, say=_say,
+    )  # fmt: skip
+    out = options.out or (options.run / "audit" if options.run else OUT)
+    found = {"source": gathered.source, "reward": gathered.reward, **as_json(report)}
+    write_json(out / "audit.json", found)
+    write_page(out / "audit.html", report, gathered)
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(f"- {line}" for line in (*verdict(report), *report.notes)))
+        print(out / "audit.html")
+    return 0 if report.conclusive else INCONCLUSIVE
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    files = options.base is not None or options.tuned is not None
+    if (options.run is not None) == files or (options.base is None) != (options.tuned is None):
+        raise ValueError(
+            "allowed is a run's folder, or --base FILE and --tuned FILE: `audit RUN` or "
+            "`audit --base base.csv --tuned tuned.csv`"
+        )
+    of_files = ("base_features", "tuned_features", "reward_column", "prompt_column", "seed_column",
+                "image_column", "feature_columns", "common_prompts")  # fmt: skip
+    of_runs = ("reward", "features", "draw")
+    for name in of_runs if files else of_files:
+        value = getattr(options, name)
+        if value not in (None, False):
+            allowed = "a run's folder" if files else "--base and --tuned"
+            raise ValueError(
+                f"--{name.replace('_', '-')} = {str(value)!r} changes nothing here: allowed with "
+                f"{allowed}"
+            )
+
+
+def _gathered(options: argparse.Namespace) -> Gathered:
+    from scaleup.audit.gather import from_run, from_tables
+    from scaleup.audit.tables import read_table
+    from scaleup.features import parse_features
+
+    if options.run is not None:
+        features = parse_features(options.features or "statistics")
+        if options.draw is not None:
+            from scaleup.audit.draw import draw
+
+            draw(options.run, options.draw)
+        return from_run(options.run, features, options.reward)
+    tables = [
+        read_table(
+            path, reward=options.reward_column or "reward", prompt=options.prompt_column,
+            seed=options.seed_column, image=options.image_column,
+            feature_columns=options.feature_columns or "feature", features=features,
+        )
+        for path, features in (
+            (options.base, options.base_features), (options.tuned, options.tuned_features)
+        )
+    ]  # fmt: skip
+    return from_tables(tables[0], tables[1], options.common_prompts)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,176 @@
+"""An audit's samples: of a run's folder or of two tables, with the pictures that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scaleup.audit.tables import Table
+from scaleup.features import Features
+from scaleup.records import read_samples
+from scaleup.samples import SampleSet
+from theory.audit.samples import AuditData, audit_data
+
+CHUNK = 256
+# (0 base, 1 tuned; rows) -> pictures (3, h, w) uint8
+Pictures = Callable[[int, Sequence[int]], list[Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """data; source: where from, in words; reward: its label; pictures of rows, where there are any
+    (None: none recorded)."""
+
+    data: AuditData
+    source: str
+    reward: str
+    pictures: Pictures | None
+
+
+# --- a run's folder
+
+
+def from_run(folder: Path, features: Features, reward: str | None = None) -> Gathered:
+    """Samples of a finished run: those drawn for an audit where there are any, else base and bank
+    against tuned.
+
+    reward: a recorded label; the run's own unless given.
+
+    Raises:
+        ValueError: no run's folder, or without samples; a label that was not recorded.
+    """
+    if not (folder / "samples").is_dir():
+        raise ValueError(
+            f"run = {str(folder)!r} holds no samples: allowed is the folder of a finished run of "
+            "`python -m scaleup train`"
+        )
+    drawn = [(folder / "samples" / name / "prompts.json").is_file() for name in
+             ("audit_base", "audit_tuned")]  # fmt: skip
+    if all(drawn):
+        base, tuned = [read_samples(folder, "audit_base")], read_samples(folder, "audit_tuned")
+    else:
+        base, tuned = [read_samples(folder, "base")], read_samples(folder, "tuned")
+    label = _label(reward, tuned, folder)
+    if not all(drawn) and (folder / "samples" / "bank" / "prompts.json").is_file():
+        bank = read_samples(folder, "bank")
+        if label in bank.rewards:
+            base.append(bank)
+    names = tuned.prompts
+    for part in base:
+        if part.prompts != names:
+            raise ValueError(f"{folder}: {part.which} and tuned samples have other prompts")
+    data = audit_data(
+        np.concatenate([part.rewards[label].numpy() for part in base]),
+        tuned.rewards[label].numpy(),
+        np.concatenate([part.prompt_index.numpy() for part in base]),
+        tuned.prompt_index.numpy(),
+        base_features=np.concatenate([_features(part, features) for part in base]),
+        tuned_features=_features(tuned, features),
+        base_seed=np.concatenate([part.seed.numpy() for part in base]),
+        tuned_seed=tuned.seed.numpy(),
+        prompt_names=names,
+        common_prompts=True,  # a run's prompts are its own; few samples may miss some
+    )
+    images = [torch.cat([_images(part) for part in base]), _images(tuned)]
+
+    def pictures(side: int, rows: Sequence[int]) -> list[Tensor]:
+        return [images[side][row] for row in rows]
+
+    return Gathered(data, str(folder), label, pictures)
+
+
+def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:
+    from theory.files import read_json
+
+    known = list(samples.rewards)
+    if reward is None:
+        own = read_json(folder / "config.json").get("reward")
+        found = [label for label in known if label == own]
+        # A reward's label is as it was asked for, or its own canonical form.
+        reward = found[0] if found else _canonical(own, known)
+    if reward not in known:
+        raise ValueError(
+            f"reward = {reward!r} was not recorded in {folder}: allowed are "
+            f"{', '.join(map(repr, known))}"
+        )
+    return reward
+
+
+def _canonical(text: str, known: Sequence[str]) -> str:
+    from scaleup.rewards.contract import parse_reward
+
+    try:
+        label = parse_reward(text).label
+    except (ValueError, OSError):  # a file of the user's that has moved
+        label = ""
+    return label if label in known or len(known) > 1 else known[0]
+
+
+def _images(samples: SampleSet) -> Tensor:
+    if samples.images is None:
+        raise ValueError(f"{samples.which} samples were recorded without images")
+    return samples.images
+
+
+def _features(samples: SampleSet, features: Features) -> NDArray[np.float32]:
+    images = _images(samples)
+    parts = [
+        features(images[i : i + CHUNK].to(torch.float32) / 255)
+        for i in range(0, len(images), CHUNK)
+    ]
+    return np.asarray(torch.cat(parts).cpu().numpy())
+
+
+# --- tables
+
+
+def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gathered:
+    """Samples of two files.
+
+    Raises:
+        ValueError: as `audit_data`; the sides do not fit.
+    """
+    names = dict.fromkeys((*base.prompts, *tuned.prompts))
+    place = {name: i for i, name in enumerate(names)}
+    codes = [
+        np.array([place[name] for name in table.prompts], dtype=np.int64)[table.prompt]
+        for table in (base, tuned)
+    ]
+    seeds = (base.seed, tuned.seed) if None not in (base.seed, tuned.seed) else (None, None)
+    data = audit_data(
+        base.reward, tuned.reward, codes[0], codes[1], base_features=base.features,
+        tuned_features=tuned.features, base_seed=seeds[0], tuned_seed=seeds[1],
+        prompt_names=list(names), common_prompts=common_prompts,
+    )  # fmt: skip
+    pictures = None
+    if base.images is not None and tuned.images is not None:
+        paths = [
+            [Path(table.source).parent / image for image in table.images or ()]
+            for table in (base, tuned)
+        ]
+        pictures = _from_files(paths)
+    return Gathered(data, f"{tuned.source} against {base.source}", "reward", pictures)
+
+
+def _from_files(paths: Sequence[Sequence[Path]]) -> Pictures:
+    from PIL import Image
+
+    def pictures(side: int, rows: Sequence[int]) -> list[Tensor]:
+        found = []
+        for row in rows:
+            path = paths[side][row]
+            try:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+            except OSError as error:
+                raise ValueError(f"image = {str(path)!r} cannot be read: {error}") from error
+            found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+        return found
+
+    return pictures

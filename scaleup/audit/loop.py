@@ -1,0 +1,137 @@
+"""The loop closed: train the built-in model towards known tilts, and audit what it samples.
+
+Methods whose optimum is an exact tilt (weighted flow matching, implicit Tilt Matching) have their
+own scale as the prediction; DiffusionNFT has what theory/released forecasts from the base's rewards
+(one step of 2/nft_beta, or several epochs of it). At scale 0 nothing should move: that run tells
+what training on the model's own samples does by itself.
+
+    python -m scaleup loop                  all runs, one after another (hours on a CPU)
+    python -m scaleup loop --only NAME ...  some of them
+    python -m scaleup loop --write          and their table to docs/audit_loop.json
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scaleup.audit.draw import draw
+from scaleup.audit.gather import from_run
+from scaleup.config import TrainConfig
+from scaleup.features import Statistics
+from scaleup.records import read_samples
+from scaleup.run import run
+from theory.audit import as_json, audit
+from theory.files import read_json, write_json
+from theory.released.forecast import Recipe, forecast
+from theory.released.schedule import schedule
+from theory.released.sources import SampledRewards
+
+DOCUMENT = Path("docs/audit_loop.json")
+ADVICE = "write it with `python -m scaleup loop --write`"
+EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run trains with, and how many pictures of a side it is audited on."""
+
+    steps: int = 3000
+    batch: int = 256
+    bank: int = 8192
+    rank: int = 32
+    learning_rate: float = 1e-3
+    pictures: int = 8192
+    chunk: int = 512
+
+
+@dataclass(frozen=True)
+class Case:
+    """title: as tables name it. method: its option string, {epoch} and {pool} filled in. scale: the
+    exact target's; nft_beta and epochs: of NFT, forecast."""
+
+    title: str
+    method: str
+    scale: float | None = None
+    nft_beta: float | None = None
+    epochs: int = 1
+
+    def config(self, budget: Budget, device: str) -> TrainConfig:
+        method = self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank)
+        return TrainConfig(
+            method=method, reward="brightness", steps=budget.steps, batch=budget.batch,
+            bank=budget.bank, lora_rank=budget.rank, learning_rate=budget.learning_rate,
+            evaluate=96, grid_every=0, chunk=budget.chunk,
+            checkpoint_every=max(budget.steps // 4, 1), device=device,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+CASES = {
+    "weighted_0": Case(
+        "weighted flow matching, a = 0", "weighted_flow_matching:scale=0", scale=0.0
+    ),
+    "weighted_8": Case(
+        "weighted flow matching, a = 8", "weighted_flow_matching:scale=8", scale=8.0
+    ),
+    "weighted_15": Case(
+        "weighted flow matching, a = 15", "weighted_flow_matching:scale=15", scale=15.0
+    ),
+    "weighted_22": Case(
+        "weighted flow matching, a = 22", "weighted_flow_matching:scale=22", scale=22.0
+    ),
+    "implicit_15": Case("implicit Tilt Matching, a = 15", "tilt_matching:scale=15", scale=15.0),
+    "nft": Case("DiffusionNFT, nft_beta = 0.2",
+                "nft:nft_beta=0.2,reward_mapping=released", nft_beta=0.2),
+    "nft_strong": Case("DiffusionNFT, nft_beta = 0.1",
+                       "nft:nft_beta=0.1,reward_mapping=released", nft_beta=0.1),
+    "nft_online": Case(f"DiffusionNFT online, {EPOCHS} epochs of nft_beta = 1",
+                       "nft:nft_beta=1,reward_mapping=released,refresh_every={epoch},pool={pool}",
+                       nft_beta=1.0, epochs=EPOCHS),
+}  # fmt: skip
+
+
+def predicted(case: Case, folder: Path) -> float:
+    """The tilt that theory expects, per unit of reward."""
+    if case.scale is not None:
+        return case.scale
+    base = read_samples(folder, "audit_base", pictures=False)
+    rewards, prompt = base.rewards["brightness"].numpy(), base.prompt_index.numpy() - 1
+    assert case.nft_beta is not None
+    group = len(rewards) // (int(prompt.max()) + 1)
+    recipe = Recipe(case.nft_beta, schedule("none"), kl_weight=0.0, group=group)
+    return forecast(recipe, SampledRewards(rewards, prompt), case.epochs).last.tilt
+
+
+def close(name: str, out: Path, budget: Budget, device: str) -> dict[str, Any]:
+    """One run, trained (or found) and audited: its row of the table."""
+    case, start = CASES[name], time.monotonic()
+    folder = run(case.config(budget, device), out, tensorboard=False)
+    draw(folder, budget.pictures)
+    found = as_json(audit(from_run(folder, Statistics()).data))
+    done = read_json(folder / "done.json")
+    return {
+        "name": name,
+        "title": case.title,
+        "predicted": predicted(case, folder),
+        "budget": vars(budget),
+        "device": _device(done["device"]),
+        "train_seconds": done["seconds"],
+        "seconds": round(time.monotonic() - start, 1),
+        "plumbline": read_json(folder / "config.json")["plumbline"],
+        "audit": {k: v for k, v in found.items() if k != "by_prompt"},
+    }
+
+
+def _device(name: str) -> str:
+    return torch.cuda.get_device_name() if name.startswith("cuda") else "CPU"
+
+
+def write(rows: list[dict[str, Any]], path: Path = DOCUMENT) -> None:
+    """Rows into the document, replacing those of the same name."""
+    known = {row["name"]: row for row in read_json(path)["rows"]} if path.is_file() else {}
+    known |= {row["name"]: row for row in rows}
+    write_json(path, {"rows": [known[name] for name in CASES if name in known]})
