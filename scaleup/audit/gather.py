@@ -61,10 +61,21 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
         bank = read_samples(folder, "bank")
         if label in bank.rewards:
             base.append(bank)
+    return from_samples(base, tuned, label, features, str(folder))
+
+
+def from_samples(
+    base: Sequence[SampleSet], tuned: SampleSet, label: str, features: Features, source: str
+) -> Gathered:
+    """Recorded samples, several sets of the base's.
+
+    Raises:
+        ValueError: they were recorded with other prompts, or without images.
+    """
     names = tuned.prompts
     for part in base:
         if part.prompts != names:
-            raise ValueError(f"{folder}: {part.which} and tuned samples have other prompts")
+            raise ValueError(f"{source}: {part.which} and tuned samples have other prompts")
     data = audit_data(
         np.concatenate([part.rewards[label].numpy() for part in base]),
         tuned.rewards[label].numpy(),
@@ -82,7 +93,7 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
     def pictures(side: int, rows: Sequence[int]) -> list[Tensor]:
         return [images[side][row] for row in rows]
 
-    return Gathered(data, str(folder), label, pictures)
+    return Gathered(data, source, label, pictures)
 
 
 def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:

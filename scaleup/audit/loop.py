@@ -2,10 +2,14 @@
 
 Methods whose optimum is an exact tilt (weighted flow matching, implicit Tilt Matching) have their
 own scale as the prediction; DiffusionNFT has what theory/released forecasts from the base's rewards
-(one step of 2/nft_beta, or several epochs of it). At scale 0 nothing should move: that run tells
-what training on the model's own samples does by itself.
+(one step of 2/nft_beta, or several epochs of it).
 
-    python -m scaleup loop                  all runs, one after another (hours on a CPU)
+Weighted flow matching at scale 0 is plain training on the model's own samples. A base that is not
+the rectified-flow field of its samples moves under it, with no reward at all: so runs of that
+method are audited against that run too, which differs from them in the weights alone. The others'
+losses hold the base's velocity, and leave it as it is where the reward is constant.
+
+    python -m scaleup loop                  all runs in turn (minutes on a GPU, hours on a CPU)
     python -m scaleup loop --only NAME ...  some of them
     python -m scaleup loop --write          and their table to docs/audit_loop.json
 """
@@ -20,11 +24,12 @@ from typing import Any
 import torch
 
 from scaleup.audit.draw import draw
-from scaleup.audit.gather import from_run
+from scaleup.audit.gather import Gathered, from_run, from_samples
 from scaleup.config import TrainConfig
 from scaleup.features import Statistics
 from scaleup.records import read_samples
 from scaleup.run import run
+from scaleup.runfolder import RunFolder
 from theory.audit import as_json, audit
 from theory.files import read_json, write_json
 from theory.released.forecast import Recipe, forecast
@@ -33,6 +38,8 @@ from theory.released.sources import SampledRewards
 
 DOCUMENT = Path("docs/audit_loop.json")
 ADVICE = "write it with `python -m scaleup loop --write`"
+CONTROL = "weighted_0"
+REWARD = "brightness:zero=0.37"  # the base's mean: exp(a r) is about one
 EPOCHS = 5
 
 
@@ -40,11 +47,10 @@ EPOCHS = 5
 class Budget:
     """What every run trains with, and how many pictures of a side it is audited on."""
 
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 256
     bank: int = 8192
     rank: int = 32
-    learning_rate: float = 1e-3
     pictures: int = 8192
     chunk: int = 512
 
@@ -52,45 +58,49 @@ class Budget:
 @dataclass(frozen=True)
 class Case:
     """title: as tables name it. method: its option string, {epoch} and {pool} filled in. scale: the
-    exact target's; nft_beta and epochs: of NFT, forecast."""
+    exact target's; nft_beta and epochs: of NFT, forecast. rate: of learning. control: the run that
+    differs in the weights alone."""
 
     title: str
     method: str
     scale: float | None = None
     nft_beta: float | None = None
     epochs: int = 1
+    rate: float = 5e-4
+    control: str | None = None
 
     def config(self, budget: Budget, device: str) -> TrainConfig:
         method = self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank)
         return TrainConfig(
-            method=method, reward="brightness", steps=budget.steps, batch=budget.batch,
-            bank=budget.bank, lora_rank=budget.rank, learning_rate=budget.learning_rate,
+            method=method, reward=REWARD, steps=budget.steps, batch=budget.batch,
+            bank=budget.bank, lora_rank=budget.rank, learning_rate=self.rate,
             evaluate=96, grid_every=0, chunk=budget.chunk,
             checkpoint_every=max(budget.steps // 4, 1), device=device,  # type: ignore[arg-type]
         )  # fmt: skip
 
 
+def _weighted(scale: int, control: str | None = CONTROL) -> Case:
+    return Case(
+        f"weighted flow matching, a = {scale}", f"weighted_flow_matching:scale={scale}",
+        scale=float(scale), control=control,
+    )  # fmt: skip
+
+
 CASES = {
-    "weighted_0": Case(
-        "weighted flow matching, a = 0", "weighted_flow_matching:scale=0", scale=0.0
-    ),
-    "weighted_8": Case(
-        "weighted flow matching, a = 8", "weighted_flow_matching:scale=8", scale=8.0
-    ),
-    "weighted_15": Case(
-        "weighted flow matching, a = 15", "weighted_flow_matching:scale=15", scale=15.0
-    ),
-    "weighted_22": Case(
-        "weighted flow matching, a = 22", "weighted_flow_matching:scale=22", scale=22.0
-    ),
+    CONTROL: _weighted(0, None),
+    "weighted_8": _weighted(8),
+    "weighted_15": _weighted(15),
+    "implicit_8": Case("implicit Tilt Matching, a = 8", "tilt_matching:scale=8", scale=8.0),
     "implicit_15": Case("implicit Tilt Matching, a = 15", "tilt_matching:scale=15", scale=15.0),
-    "nft": Case("DiffusionNFT, nft_beta = 0.2",
-                "nft:nft_beta=0.2,reward_mapping=released", nft_beta=0.2),
-    "nft_strong": Case("DiffusionNFT, nft_beta = 0.1",
-                       "nft:nft_beta=0.1,reward_mapping=released", nft_beta=0.1),
-    "nft_online": Case(f"DiffusionNFT online, {EPOCHS} epochs of nft_beta = 1",
-                       "nft:nft_beta=1,reward_mapping=released,refresh_every={epoch},pool={pool}",
-                       nft_beta=1.0, epochs=EPOCHS),
+    "nft": Case(
+        "DiffusionNFT, nft_beta = 0.2", "nft:nft_beta=0.2,reward_mapping=released", nft_beta=0.2,
+        rate=2e-4,
+    ),
+    "nft_online": Case(
+        f"DiffusionNFT online, {EPOCHS} epochs of nft_beta = 1",
+        "nft:nft_beta=1,reward_mapping=released,refresh_every={epoch},pool={pool}",
+        nft_beta=1.0, epochs=EPOCHS, rate=2e-4,
+    ),
 }  # fmt: skip
 
 
@@ -99,7 +109,7 @@ def predicted(case: Case, folder: Path) -> float:
     if case.scale is not None:
         return case.scale
     base = read_samples(folder, "audit_base", pictures=False)
-    rewards, prompt = base.rewards["brightness"].numpy(), base.prompt_index.numpy() - 1
+    rewards, prompt = base.rewards[REWARD].numpy(), base.prompt_index.numpy() - 1
     assert case.nft_beta is not None
     group = len(rewards) // (int(prompt.max()) + 1)
     recipe = Recipe(case.nft_beta, schedule("none"), kl_weight=0.0, group=group)
@@ -111,19 +121,39 @@ def close(name: str, out: Path, budget: Budget, device: str) -> dict[str, Any]:
     case, start = CASES[name], time.monotonic()
     folder = run(case.config(budget, device), out, tensorboard=False)
     draw(folder, budget.pictures)
-    found = as_json(audit(from_run(folder, Statistics()).data))
+    found = _audited(from_run(folder, Statistics()))
     done = read_json(folder / "done.json")
     return {
         "name": name,
         "title": case.title,
         "predicted": predicted(case, folder),
-        "budget": vars(budget),
+        "budget": {**vars(budget), "learning_rate": case.rate},
         "device": _device(done["device"]),
         "train_seconds": done["seconds"],
         "seconds": round(time.monotonic() - start, 1),
         "plumbline": read_json(folder / "config.json")["plumbline"],
-        "audit": {k: v for k, v in found.items() if k != "by_prompt"},
+        "audit": found,
+        "against_control": _against_control(case, folder, out, budget, device),
     }
+
+
+def _audited(gathered: Gathered) -> dict[str, Any]:
+    found = as_json(audit(gathered.data))
+    return {k: v for k, v in found.items() if k != "by_prompt"}
+
+
+def _against_control(
+    case: Case, folder: Path, out: Path, budget: Budget, device: str
+) -> dict[str, Any] | None:
+    """The same audit with the control's samples for the base's; None where there is none, or it
+    was not trained yet."""
+    if case.control is None:
+        return None
+    other = RunFolder(out, CASES[case.control].config(budget, device))
+    if not other.is_finished or not (other.path / "samples" / "audit_tuned").is_dir():
+        return None
+    parts = [read_samples(where, "audit_tuned") for where in (other.path, folder)]
+    return _audited(from_samples([parts[0]], parts[1], REWARD, Statistics(), str(folder)))
 
 
 def _device(name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from scipy.stats import chi2, rankdata
 from scipy.stats import f as fisher
 
@@ -37,7 +38,8 @@ BLOCK = 8192  # rows
 
 def basis(pooled: Pooled) -> Array:
     """(N, k) functions of the reward, each of size about one."""
-    columns: list[NDArray[Any]] = [pooled.z]
+    s = _scores(pooled.reward)
+    columns: list[NDArray[Any]] = [pooled.z, s, (s**2 - 1) / 2]
     overall = _ranks(pooled.reward)
     columns += [legendre.legval(overall, _unit(k)) for k in range(1, DEGREE + 1)]
     if pooled.count > 1 and len(pooled) / pooled.count >= FEW:
@@ -56,6 +58,11 @@ def _unit(k: int) -> NDArray[np.float64]:
 def _ranks(values: Array) -> Array:
     """Mid-ranks on (-1, 1)."""
     return np.asarray((2 * rankdata(values) - 1) / len(values) - 1)
+
+
+def _scores(values: Array) -> Array:
+    """Normal scores: the standard normal's quantiles at the ranks."""
+    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
 
 
 def fit_curve(pooled: Pooled, functions: Array | None = None) -> Fit:

@@ -3,15 +3,16 @@ r"""Diversity and Frechet distance: what the tilt implies, and what was lost or 
 Any tilt narrows a law or moves it. The base reweighted by the free curve of its rewards is what a
 tilt alone would have left; tuned samples are compared with that, not with the base:
 
-    variance within prompts    V_base -> V_implied -> V_tuned
-    lost beyond the tilt       1 - V_tuned / V_implied
+    variance within prompts    base -> implied, by the reweighted base
+    lost beyond the tilt       1 - V_tuned / V_base, tuned weighted by 1 - pi, base by pi
     Frechet distance           of (base, tuned); implied: (base, reweighted base); excess:
                                (reweighted base, tuned), less its mean over permuted labels
 
-V is the trace of the features' covariance within prompts, prompts in the tuned samples' shares,
-without bias: sum w |f - m|^2 / (1 - sum w^2). The interval of the lost share resamples prompts
-where there are enough, else rows within prompts and sides, the curve following to first order.
-Its p-value is that of sum (y - pi) |f - m|^2 among the permutations of conditional.py.
+V is the trace of the features' covariance within prompts, without bias: sum w |f - m|^2 /
+(1 - sum w^2). The loss is measured where the two laws overlap, as in conditional.py: the tail that
+a tilt moves mass to is thin in the base's samples, and their reweighted variance misses it. The
+interval resamples prompts where there are enough, else rows, the curve following to first order.
+The p-value of no loss is that of sum (y - pi) |f - m|^2 among the permutations of conditional.py.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from theory.audit.conditional import (
     rank,
     standardised,
 )
-from theory.audit.curve import RIDGE, basis, fit_curve
-from theory.audit.likelihood import Fit
+from theory.audit.curve import RIDGE, fit_curve
+from theory.audit.inclusion import TINY
+from theory.audit.likelihood import Fit, chance_of
 from theory.audit.reweighting import reweighted
-from theory.audit.samples import Array, AuditData, Side
+from theory.audit.samples import Array, AuditData, Pooled
 from theory.audit.tilt import LEAST_CLUSTERS, Interval
 
 RESAMPLES = 400
@@ -49,14 +51,13 @@ EFFECTIVE = 3.0  # of the reweighted base in a prompt
 
 @dataclass(frozen=True, eq=False)
 class Excess:
-    """base, implied, tuned: variances within prompts. lost: 1 - tuned/implied with its interval,
-    p_value of none. by_prompt, by_prompt_p (P,): the same of each prompt, nan where it has too few
+    """base, implied: variances within prompts. lost: beyond the tilt, with its interval, p_value of
+    none. by_prompt, by_prompt_p (P,): the same of each prompt, nan where it has too few
     rows. frechet_*: total of base and tuned, implied by the tilt, excess beyond it (the floor taken
     off), floor, p_value. resampled: what the interval is over."""
 
     base: float
     implied: float
-    tuned: float
     lost: Interval
     p_value: float
     by_prompt: Array
@@ -81,115 +82,107 @@ def excess(data: AuditData, permuted: Permuted, seed: int = 0) -> Excess:
         raise TooFewError(
             f"no prompt has {LEAST_ROWS} tuned samples and a reweighted base of {EFFECTIVE:g}"
         )
-    base, implied, tuned = (spread.mean(v) for v in (spread.base, spread.implied, spread.tuned))
-    error, freedom, what = _log_error(data, spread, seed)
-    log = math.log(tuned / implied)
+    shares = spread.pooled.n1
+    base, implied = spread.mean(spread.base, shares), spread.mean(spread.implied, shares)
+    of_base = spread.mean(spread.overlap_base, spread.mass)
+    of_tuned = spread.mean(spread.overlap_tuned, spread.mass)
+    error, freedom, what = _log_error(spread, seed)
+    log = math.log(of_tuned / of_base)
     inner = Interval.of(log, error, freedom)
-    lost = Interval(-math.expm1(log), -math.expm1(inner.high), -math.expm1(inner.low),
-                    error * tuned / implied)  # fmt: skip
+    lost = Interval(
+        -math.expm1(log), -math.expm1(inner.high), -math.expm1(inner.low), error * math.exp(log)
+    )
     p_value, by_prompt_p = _p_values(permuted, spread, len(data.prompts))
     distances = _distances(data, spread, permuted)
-    return Excess(
-        base, implied, tuned, lost, p_value,
-        1 - np.divide(spread.tuned, spread.implied, out=np.full(len(spread.good), np.nan),
-                      where=spread.good), by_prompt_p,
-        **distances, resampled=what,
-    )  # fmt: skip
+    by_prompt = np.full(len(spread.good), np.nan)
+    by_prompt[spread.good] = 1 - (spread.overlap_tuned / spread.overlap_base)[spread.good]
+    return Excess(base, implied, lost, p_value, by_prompt, by_prompt_p, **distances, resampled=what)
 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """By prompt (P,): variances, shares of the tuned samples, which have rows enough; centre (P, d)
-    the implied mean; weights (n0,) of the base's rows, adding up to 1 in a prompt."""
+    """By prompt (P,): variances of the base, of the base reweighted, and of both where they
+    overlap; mass of the overlap; good: rows enough. weights (n0,) of the base's rows, adding up to
+    1 in a prompt; pooled, curve: the rows and their ratio; features (N, d) of the pooled rows."""
 
     base: Array
     implied: Array
-    tuned: Array
-    share: Array
+    overlap_base: Array
+    overlap_tuned: Array
+    mass: Array
     good: NDArray[np.bool_]
-    centre: Array
     weights: Array
+    pooled: Pooled
     curve: Fit
-    functions: Array
+    features: NDArray[np.floating[Any]]
 
     @staticmethod
     def of(data: AuditData) -> Spread:
-        pooled = data.pooled
-        functions = basis(pooled)
-        curve = fit_curve(pooled, functions)
-        weights = reweighted(curve.log_ratio, pooled).weights
-        even = 1 / pooled.n0[data.base.prompt]
-        base, _ = _variance(data.base, even, pooled.count)
-        implied, centre = _variance(data.base, weights, pooled.count)
-        tuned, _ = _variance(data.tuned, 1 / pooled.n1[data.tuned.prompt], pooled.count)
-        effective = 1 / np.bincount(data.base.prompt, weights**2)
+        pooled, rows = data.pooled, pooled_features(data)
+        curve = fit_curve(pooled)
+        rest = rows - pooled.spreaded(pooled.sums(rows) / pooled.sizes[:, None])
+        weights = np.zeros(len(pooled))
+        weights[pooled.is_base] = found = reweighted(curve.log_ratio, pooled).weights
+        label = pooled.label
+        base = _variance(rest, 1 - pooled.label, pooled)
+        implied = _variance(rest, weights, pooled)
+        tuned = _variance(rest, label * (1 - curve.chance), pooled)
+        overlap = _variance(rest, (1 - label) * curve.chance, pooled)
+        effective = 1 / pooled.sums(weights**2)
         good = (pooled.n1 >= LEAST_ROWS) & (pooled.n0 >= LEAST_ROWS) & (effective >= EFFECTIVE)
         # Features that are constant in a prompt leave rounding only.
         least = LEAST_VARIANCE * float(base.max(initial=0.0))
-        good &= (implied > least) & (tuned > least)
-        return Spread(base, implied, tuned, pooled.n1 / pooled.n1.sum(), good, centre, weights,
-                      curve, functions)  # fmt: skip
+        good &= (np.minimum(implied, overlap) > least) & (tuned > least)
+        mass = pooled.sums(curve.weight)
+        return Spread(base, implied, overlap, tuned, mass, good, found, pooled, curve, rest)
 
-    def mean(self, values: Array, weight: Array | float = 1.0) -> float:
-        """Over prompts that have rows enough, by share."""
-        share = self.share * self.good * weight
-        return float((share[self.good] * values[self.good]).sum() / share.sum())
-
-
-def _variance(side: Side, weights: Array, count: int) -> tuple[Array, Array]:
-    """(V (P,), weighted means (P, d)); weights add up to 1 in every prompt."""
-    assert side.features is not None
-    starts = np.searchsorted(side.prompt, np.arange(count))
-    x = side.features.astype(np.float64)
-    means = np.add.reduceat(weights[:, None] * x, starts)
-    away = np.square(x - means[side.prompt]).sum(1)
-    room = 1 - np.add.reduceat(weights**2, starts)
-    return np.add.reduceat(weights * away, starts) / np.maximum(room, 1e-12), means
+    def mean(self, values: Array, share: Array) -> float:
+        """Over prompts that have rows enough."""
+        return float((share * values)[self.good].sum() / share[self.good].sum())
 
 
-def _log_error(data: AuditData, spread: Spread, seed: int) -> tuple[float, float, str]:
-    """(standard error of log V_tuned - log V_implied, degrees of freedom, what was resampled)."""
-    rng = np.random.default_rng(seed + 2)
-    count, logs = len(data.prompts), np.empty(RESAMPLES)
-    if int(spread.good.sum()) >= LEAST_CLUSTERS:
-        for i in range(RESAMPLES):
-            u = rng.exponential(size=count)
-            logs[i] = math.log(spread.mean(spread.tuned, u) / spread.mean(spread.implied, u))
-        return float(logs.std(ddof=1)), float(spread.good.sum() - 1), "prompts"
+def pooled_features(data: AuditData) -> NDArray[np.float64]:
+    """(N, d), in the order of the pooled rows."""
     assert data.base.features is not None
     assert data.tuned.features is not None
-    pooled, fit = data.pooled, spread.curve
+    found = np.empty((len(data.pooled), data.dim))
+    found[data.pooled.is_base] = data.base.features
+    found[~data.pooled.is_base] = data.tuned.features
+    return found
+
+
+def _variance(x: NDArray[Any], weights: NDArray[Any], pooled: Pooled) -> Array:
+    """V of every prompt (P,), of rows with weights >= 0; nan where they leave none."""
+    total = np.maximum(pooled.sums(weights), TINY)
+    w = weights / pooled.spreaded(total)
+    means = pooled.sums(w[:, None] * x)
+    away = pooled.sums(w * np.square(x - pooled.spreaded(means)).sum(1))
+    room = 1 - pooled.sums(w**2)
+    return np.asarray(away / np.maximum(room, TINY) * (room > 0))
+
+
+def _log_error(spread: Spread, seed: int) -> tuple[float, float, str]:
+    """(standard error of log(V_tuned/V_base) where they overlap, degrees of freedom, resampled)."""
+    rng = np.random.default_rng(seed + 2)
+    pooled, fit, logs = spread.pooled, spread.curve, np.empty(RESAMPLES)
+    if int(spread.good.sum()) >= LEAST_CLUSTERS:
+        for i in range(RESAMPLES):
+            share = spread.mass * rng.exponential(size=pooled.count)
+            ratio = spread.mean(spread.overlap_tuned, share)
+            logs[i] = math.log(ratio / spread.mean(spread.overlap_base, share))
+        return float(logs.std(ddof=1)), float(spread.good.sum() - 1), "prompts"
     scores = fit.scores(pooled)
     inverse = np.linalg.inv(fit.information + RIDGE * np.eye(len(fit.theta)))
-    # Squares about fixed centres: the means' own noise is of second order.
-    own = [
-        np.square(side.features.astype(np.float64) - spread.centre[side.prompt]).sum(1)
-        for side in (data.base, data.tuned)
-        if side.features is not None
-    ]
-    centres = [_means(side, count) for side in (data.base, data.tuned)]
-    is_base = pooled.is_base
+    logit = np.log(np.maximum(fit.chance, TINY)) - np.log(np.maximum(1 - fit.chance, TINY))
     for i in range(RESAMPLES):
         u = rng.exponential(size=len(pooled))
-        theta = fit.theta + inverse @ ((u - 1) @ scores)
-        ratio = np.exp(spread.functions[is_base] @ (theta - fit.theta))
-        parts = []
-        for side, away, weight in (
-            (data.base, own[0], u[is_base] * spread.weights * ratio),
-            (data.tuned, own[1], u[~is_base]),
-        ):
-            total = np.bincount(side.prompt, weight, count)
-            parts.append(np.bincount(side.prompt, weight * away, count) / total)
-        gap = np.square(centres[1] - spread.centre).sum(1)
-        logs[i] = math.log(spread.mean(parts[1] - gap) / spread.mean(parts[0]))
+        chance = chance_of(logit + fit.slope @ (inverse @ ((u - 1) @ scores)))
+        parts = [
+            spread.mean(_variance(spread.features, u * weight, pooled), spread.mass)
+            for weight in (pooled.label * (1 - chance), (1 - pooled.label) * chance)
+        ]
+        logs[i] = math.log(parts[0] / parts[1])
     return float(logs.std(ddof=1)), math.inf, "samples"
-
-
-def _means(side: Side, count: int) -> Array:
-    assert side.features is not None
-    starts = np.searchsorted(side.prompt, np.arange(count))
-    sizes = np.bincount(side.prompt, minlength=count)
-    return np.add.reduceat(side.features.astype(np.float64), starts) / sizes[:, None]
 
 
 def _p_values(permuted: Permuted, spread: Spread, count: int) -> tuple[float, Array]:

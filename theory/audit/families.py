@@ -365,7 +365,8 @@ def _root(order: int) -> float:
 
 
 class ClippedFamily(Family):
-    """min(exp(a r), w), w = exp(a c): exp(a r) up to the reward c, flat beyond (a < 0: the maximum)."""
+    """min(exp(a r), w), w = exp(a c): exp(a r) up to the reward c, flat beyond; of a < 0 the
+    maximum."""
 
     name, formula = "clipped", "min(exp(a r), w)"
     levels = np.linspace(0.05, 0.995, 20)

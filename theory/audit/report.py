@@ -66,8 +66,8 @@ def audit(
     """Audit samples.
 
     wrappers: names to fit, all unless given (exp(a r) always). permutations: of the conditional
-    test. seed: of permutations, random features, resamples. second: the classifier too. say: told what is
-    being done.
+    test. seed: of permutations, random features, resamples. second: the classifier too. say: told
+    what is being done.
 
     Raises:
         ValueError: an unknown wrapper, permutations below 19 (the least that reach 5 %).

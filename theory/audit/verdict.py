@@ -212,7 +212,7 @@ def as_json(report: AuditReport) -> dict[str, Any]:
     if report.excess is not None:
         e = report.excess
         found["excess"] = {
-            "variance_base": e.base, "variance_implied": e.implied, "variance_tuned": e.tuned,
+            "variance_base": e.base, "variance_implied": e.implied,
             "lost": _interval(e.lost), "p_value": e.p_value, "resampled": e.resampled,
             "frechet_total": e.frechet_total, "frechet_implied": e.frechet_implied,
             "frechet_excess": e.frechet_excess, "frechet_floor": e.frechet_floor,
