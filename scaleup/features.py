@@ -84,7 +84,8 @@ class Statistics(Features):
         parts = [
             adaptive_avg_pool2d(luminance, 4).flatten(1),
             adaptive_avg_pool2d(colours, 2).flatten(1),
-            rotated.flatten(2).std(2, correction=0),
+            # Not torch's std: on CUDA its one pass leaves -1e-33, and nan, of saturated pictures.
+            (rotated - rotated.mean((2, 3), keepdim=True)).square().mean((2, 3)).sqrt(),
             _edges(luminance),
             _edges(avg_pool2d(luminance, 2)),
         ]

@@ -4,10 +4,12 @@ Methods whose optimum is an exact tilt (weighted flow matching, implicit Tilt Ma
 own scale as the prediction; DiffusionNFT has what theory/released forecasts from the base's rewards
 (one step of 2/nft_beta, or several epochs of it).
 
-Weighted flow matching at scale 0 is plain training on the model's own samples. A base that is not
-the rectified-flow field of its samples moves under it, with no reward at all: so runs of that
-method are audited against that run too, which differs from them in the weights alone. The others'
-losses hold the base's velocity, and leave it as it is where the reward is constant.
+Weighted flow matching at scale 0 is plain training on the model's own samples. A base v0 that is
+not the rectified-flow field u of its samples moves under it, with no reward at all: so runs of that
+method are audited against that run too, which differs from them in the weights alone. Where a loss
+holds v0, the mismatch stays in its optimum: v^a + (v0 - u)/E[exp(a r)|x] of implicit Tilt Matching,
+and (2 m_t - 1)(u - v0)/nft_beta in NFT's (ledger Z5). Both are small where training is short, the
+former where exp(a r) is at least about one, too.
 
     python -m scaleup loop                  all runs in turn (minutes on a GPU, hours on a CPU)
     python -m scaleup loop --only NAME ...  some of them
@@ -55,11 +57,16 @@ class Budget:
     chunk: int = 512
 
 
+# Where a loss holds the base's velocity, what it lacks of being its samples' field is carried along
+# (module docstring): a short run, as `python -m scaleup train` makes it without options.
+SHORT = Budget(steps=300, batch=32, bank=1536, rank=16, pictures=2048, chunk=64)
+
+
 @dataclass(frozen=True)
 class Case:
     """title: as tables name it. method: its option string, {epoch} and {pool} filled in. scale: the
     exact target's; nft_beta and epochs: of NFT, forecast. rate: of learning. control: the run that
-    differs in the weights alone."""
+    differs in the weights alone. budget: its own, whatever was asked for."""
 
     title: str
     method: str
@@ -68,11 +75,14 @@ class Case:
     epochs: int = 1
     rate: float = 5e-4
     control: str | None = None
+    budget: Budget | None = None
+    reward: str = REWARD
 
-    def config(self, budget: Budget, device: str) -> TrainConfig:
+    def config(self, asked: Budget, device: str) -> TrainConfig:
+        budget = self.budget or asked
         method = self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank)
         return TrainConfig(
-            method=method, reward=REWARD, steps=budget.steps, batch=budget.batch,
+            method=method, reward=self.reward, steps=budget.steps, batch=budget.batch,
             bank=budget.bank, lora_rank=budget.rank, learning_rate=self.rate,
             evaluate=96, grid_every=0, chunk=budget.chunk,
             checkpoint_every=max(budget.steps // 4, 1), device=device,  # type: ignore[arg-type]
@@ -90,11 +100,13 @@ CASES = {
     CONTROL: _weighted(0, None),
     "weighted_8": _weighted(8),
     "weighted_15": _weighted(15),
-    "implicit_8": Case("implicit Tilt Matching, a = 8", "tilt_matching:scale=8", scale=8.0),
-    "implicit_15": Case("implicit Tilt Matching, a = 15", "tilt_matching:scale=15", scale=15.0),
+    "implicit_8": Case(
+        "implicit Tilt Matching, a = 8", "tilt_matching:scale=8", scale=8.0, rate=1e-3,
+        budget=SHORT, reward="brightness:zero=0.2",
+    ),
     "nft": Case(
         "DiffusionNFT, nft_beta = 0.2", "nft:nft_beta=0.2,reward_mapping=released", nft_beta=0.2,
-        rate=2e-4,
+        rate=1e-3, budget=SHORT,
     ),
     "nft_online": Case(
         f"DiffusionNFT online, {EPOCHS} epochs of nft_beta = 1",
@@ -109,7 +121,7 @@ def predicted(case: Case, folder: Path) -> float:
     if case.scale is not None:
         return case.scale
     base = read_samples(folder, "audit_base", pictures=False)
-    rewards, prompt = base.rewards[REWARD].numpy(), base.prompt_index.numpy() - 1
+    rewards, prompt = base.rewards[case.reward].numpy(), base.prompt_index.numpy() - 1
     assert case.nft_beta is not None
     group = len(rewards) // (int(prompt.max()) + 1)
     recipe = Recipe(case.nft_beta, schedule("none"), kl_weight=0.0, group=group)
@@ -120,14 +132,15 @@ def close(name: str, out: Path, budget: Budget, device: str) -> dict[str, Any]:
     """One run, trained (or found) and audited: its row of the table."""
     case, start = CASES[name], time.monotonic()
     folder = run(case.config(budget, device), out, tensorboard=False)
-    draw(folder, budget.pictures)
+    own = case.budget or budget
+    draw(folder, own.pictures)
     found = _audited(from_run(folder, Statistics()))
     done = read_json(folder / "done.json")
     return {
         "name": name,
         "title": case.title,
         "predicted": predicted(case, folder),
-        "budget": {**vars(budget), "learning_rate": case.rate},
+        "budget": {**vars(own), "learning_rate": case.rate},
         "device": _device(done["device"]),
         "train_seconds": done["seconds"],
         "seconds": round(time.monotonic() - start, 1),

@@ -216,6 +216,9 @@ def stratify(data: AuditData) -> Strata:
 def at_most(data: AuditData, most: int) -> AuditData:
     """About so many rows of each side: an even choice of every prompt's, one at least."""
 
+    if max(len(data.base), len(data.tuned)) <= most:
+        return data
+
     def choice(side: Side) -> NDArray[np.bool_]:
         if len(side) <= most:
             return np.ones(len(side), dtype=bool)

@@ -95,7 +95,8 @@ def excess(data: AuditData, permuted: Permuted, seed: int = 0) -> Excess:
     p_value, by_prompt_p = _p_values(permuted, spread, len(data.prompts))
     distances = _distances(data, spread, permuted)
     by_prompt = np.full(len(spread.good), np.nan)
-    by_prompt[spread.good] = 1 - (spread.overlap_tuned / spread.overlap_base)[spread.good]
+    own = spread.good
+    by_prompt[own] = 1 - spread.overlap_tuned[own] / spread.overlap_base[own]
     return Excess(base, implied, lost, p_value, by_prompt, by_prompt_p, **distances, resampled=what)
 
 

@@ -88,8 +88,7 @@ class OneStatistic(Family):
 
     def fit(self, pooled: Pooled) -> Fitted:
         T, unit = self.statistic(pooled)
-        if np.ptp(T) == 0:
-            raise NoFitError("the rewards are constant")
+        check_together(T, pooled)
         start, few = np.zeros(1), some_rows(pooled, FINE)
         if few is not pooled:
             start = maximise(_times(self.statistic(few)[0]), start, few).theta
@@ -106,6 +105,25 @@ class OneStatistic(Family):
 
     def label(self, parameters: dict[str, float]) -> str:
         return self.formula.replace(self.parameter, f"{parameters[self.parameter]:.3g}", 1)
+
+
+def check_together(T: Array, pooled: Pooled) -> None:
+    """Base and tuned rows overlap in a statistic, in some prompt or between prompts' orders.
+
+    Raises:
+        NoFitError: T is constant; or in every prompt all tuned rows lie on one side of all base
+            rows: the more tilt, the likelier.
+    """
+    if np.ptp(T) == 0:
+        raise NoFitError("the rewards are constant")
+    base = pooled.is_base
+    top, low = (
+        [np.maximum.reduceat(np.where(rows, sign * T, -np.inf), pooled.starts) * sign
+         for rows in (base, ~base)]
+        for sign in (1, -1)
+    )  # fmt: skip
+    if bool((top[0] <= low[1]).all()) or bool((top[1] <= low[0]).all()):
+        raise NoFitError("the labels are separated: the more tilt, the likelier")
 
 
 def _times(T: Array) -> Evaluate:
@@ -210,8 +228,7 @@ class Curved(Family):
     def theta(self, parameters: dict[str, float], pooled: Pooled) -> float: ...
 
     def fit(self, pooled: Pooled) -> Fitted:
-        if np.ptp(pooled.reward) == 0:
-            raise NoFitError("the rewards are constant")
+        check_together(pooled.z, pooled)
         where = self.range(pooled)
         rough = some_rows(pooled, ROUGH)
         begin = best_start(self.evaluate(rough), where, rough)
@@ -372,8 +389,7 @@ class ClippedFamily(Family):
     levels = np.linspace(0.05, 0.995, 20)
 
     def fit(self, pooled: Pooled) -> Fitted:
-        if np.ptp(pooled.reward) == 0:
-            raise NoFitError("the rewards are constant")
+        check_together(pooled.z, pooled)
         rough, finer = some_rows(pooled, ROUGH), some_rows(pooled, FINE)
         cuts = np.unique(np.quantile(pooled.z, self.levels))
         cuts = cuts[cuts > float(pooled.z.min())]
@@ -403,8 +419,9 @@ class ClippedFamily(Family):
             return -math.inf
 
     def _at_cut(self, cut: float, pooled: Pooled, start: Array | None = None) -> Fit:
-        begin = np.zeros(1) if start is None else start
-        return maximise(_times(np.minimum(pooled.z, cut)), begin, pooled)
+        T = np.minimum(pooled.z, cut)
+        check_together(T, pooled)
+        return maximise(_times(T), np.zeros(1) if start is None else start, pooled)
 
     def at(self, parameters: dict[str, float], pooled: Pooled) -> tuple[Evaluate, Array]:
         cut = (parameters["cap"] - pooled.centre) / pooled.spread

@@ -111,7 +111,6 @@ def test_nothing_to_explain_has_no_share():
     assert ALGEBRA.holds(len(pooled), found.held_out_rows)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: pairs are never held out whole; audit() crashes too")
 def test_pairs_can_be_compared():
     """One base and one tuned row a prompt: whole prompts could be held out."""
     found = compare_wrappers(gaussians(np.random.default_rng(5), 60, 1, 1, 0.5).pooled)

@@ -217,21 +217,19 @@ def test_some_rows_are_few_and_two_sided():
     pooled = gaussians(np.random.default_rng(3), 7, 60, 30, 0.5).pooled
     assert some_rows(pooled, 10_000) is pooled
     found = some_rows(pooled, 50)
-    assert 0 < len(found) <= 50
+    assert 0 < len(found) <= 90  # a whole prompt at the least
     assert (found.n0 > 0).all()
     assert (found.n1 > 0).all()
     assert (found.centre, found.spread) == (pooled.centre, pooled.spread)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.xfail(strict=True, reason="BUG: every second row of pairs is a base row")
 def test_some_rows_of_pairs_hold_both_sides():
     found = some_rows(gaussians(np.random.default_rng(3), 50, 1, 1, 0.5).pooled, 60)
     assert 0 < found.n1.sum() < len(found)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.xfail(strict=True, reason="BUG: one cut below all tuned rewards refuses the family")
 def test_clipped_is_fitted_where_no_tuned_reward_is_low():
     """The truth is exp(2.5 r), which is in the family, with its cap beyond all rewards: more likely
     than a threshold at the lowest cut."""

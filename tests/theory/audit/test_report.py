@@ -69,7 +69,6 @@ def test_constant_rewards():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.xfail(strict=True, reason="BUG: separated labels have a finite fit, or LinAlgError")
 @pytest.mark.parametrize(("prompts", "n"), [(1, 40), (30, 4), (4, 300)])
 def test_separated_rewards(prompts, n):
     rng = np.random.default_rng(0)

@@ -229,7 +229,6 @@ def test_units_are_pairs():
     ]  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: unpaired() decides for all prompts at once")
 def test_unpaired_keeps_every_prompt_that_it_can():
     """Prompt 0: ten pairs. Prompt 1: base rows alone, more than all tuned rows. Five pairs of
     prompt 0 could stay on each side; all its base rows go, and the prompt with them."""
@@ -241,7 +240,6 @@ def test_unpaired_keeps_every_prompt_that_it_can():
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-@pytest.mark.xfail(strict=True, reason="BUG: _check_finite adds float32 rows up, which overflows")
 def test_large_finite_features_are_finite():
     big = np.full((3, 4), 2e38, dtype=np.float32)
     audit_data(R3, R3, base_features=big, tuned_features=big)
