@@ -4,6 +4,7 @@
     push       log-density of N(0, I) pushed through exact fields, d = 1 and 2
     law        CPU-seconds of NFT's exact law in 1-D with all distances
     recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
+    audit      coverage, false alarms and power of the audit (theory.audit.bench; ten CPU-minutes)
     speed      closed-form velocity against MixtureSameFamily + autograd, in one run
 
 Times are CPU-seconds of one thread, medians of interleaved repeats; ratios, not absolutes, count.
@@ -170,6 +171,19 @@ def recursion() -> list[Row]:
     return rows
 
 
+# --- audit
+
+
+def audit() -> list[Row]:
+    """How far each rate is from its nominal one; of the planted collapse, the rate itself."""
+    from theory.audit.bench import measure
+
+    return [
+        Row(rate.what, rate.distance, rate.room, rate.higher_is_better, rate.note)
+        for rate in measure()
+    ]
+
+
 # --- speed
 
 
@@ -228,6 +242,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "push": push,
     "law": law,
     "recursion": recursion,
+    "audit": audit,
     "speed": speed,
 }
 

@@ -73,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     out = options.out or (options.run / "audit" if options.run else OUT)
     found = {"source": gathered.source, "reward": gathered.reward, **as_json(report)}
+    write_page(out / "audit.html", report, gathered)  # first: pictures may turn out unreadable
     write_json(out / "audit.json", found)
-    write_page(out / "audit.html", report, gathered)
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -95,7 +95,7 @@ def _refuse_unused(options: argparse.Namespace) -> None:
     of_runs = ("reward", "features", "draw")
     for name in of_runs if files else of_files:
         value = getattr(options, name)
-        if value not in (None, False):
+        if value is not None and value is not False:
             allowed = "a run's folder" if files else "--base and --tuned"
             raise ValueError(
                 f"--{name.replace('_', '-')} = {str(value)!r} changes nothing here: allowed with "

@@ -31,8 +31,7 @@ def read_run(folder: Path) -> FoundFolder:
     """A finished run's folder and configuration.
 
     Raises:
-        ValueError: the folder is no run's, not finished, or its configuration is of another
-            version.
+        ValueError: the folder is no run's, or not finished.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -45,10 +44,7 @@ def read_run(folder: Path) -> FoundFolder:
         )
     content = read_json(folder / "config.json")
     names = {f.name for f in fields(TrainConfig)}
-    try:
-        config = TrainConfig(**{k: v for k, v in content.items() if k in names})
-    except TypeError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+    config = TrainConfig(**{k: v for k, v in content.items() if k in names})
     return FoundFolder(folder.parent, config, folder)
 
 
@@ -56,7 +52,8 @@ def draw(folder: Path, count: int) -> None:
     """`count` samples of the base and of the student of a finished run; those on disk are kept.
 
     Raises:
-        ValueError: as `read_run`; count out of range; bad input that the run's configuration names.
+        ValueError: as `read_run`; the last checkpoint is not there; count out of range;
+            bad input that the run's configuration names.
         OSError: the disk is full; what was written stays.
     """
     if not 1 <= count < MOST:
@@ -65,6 +62,12 @@ def draw(folder: Path, count: int) -> None:
     session = Session(found.config, found)
     trainer = Trainer(session)
     trainer.resume()
+    if trainer.step != found.config.steps:
+        raise ValueError(
+            f"{folder / 'checkpoints'}: the newest state that can be read is of step "
+            f"{trainer.step}, the run has {found.config.steps} steps: allowed is a run with its "
+            "last checkpoint"
+        )
     with found.locked(), Progress(2 * count, "samples", quiet=not session.is_main) as progress:
         models = (session.base, session.student)
         for number, (which, model) in enumerate(zip(AUDIT_SEEDS, models, strict=True)):

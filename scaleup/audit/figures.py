@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from numpy.typing import NDArray
 
 from theory.audit.compare import Candidate
@@ -23,6 +25,7 @@ BINS, LEAST_IN_BIN = 24, 8
 LINES_SHOWN = 4
 MOST_PROMPTS = 30  # named one by one; of more, those at both ends
 SIGMAS = 1.96
+FONT = findfont("DejaVu Sans")  # matplotlib's own
 Array = NDArray[np.float64]
 
 
@@ -81,7 +84,7 @@ def ratio(report: AuditReport, reward: str) -> Figure:
     axes.errorbar(place[good], value[good], error[good], fmt="o", ms=4, color="black", lw=1,
                   capsize=2, label="samples, 95 %", zorder=3)  # fmt: skip
     for candidate, (color, dash) in zip(_shown(report), LINES, strict=False):
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             line = np.log(_binned(base, edges, _tilted_weights(candidate, pooled)) / flat)
         label = f"{candidate.fitted.label}  ({p_words(candidate.p_value)})"
         axes.plot(place[good], line[good], color=color, ls=dash, lw=1.7, label=label)
@@ -102,10 +105,14 @@ def _shown(report: AuditReport) -> list[Candidate]:
 
 def _edges(base: Array, tuned: Array) -> Array:
     both = np.concatenate([base, tuned])
+    levels = np.unique(both)
+    if len(levels) <= BINS:  # a bin a value
+        step = np.diff(levels) / 2
+        ends = (step[0], step[-1]) if len(step) else (0.5, 0.5)
+        inner = levels[:-1] + step
+        return np.concatenate([[levels[0] - ends[0]], inner, [levels[-1] + ends[1]]])
     count = int(np.clip(min(len(base), len(tuned)) / (4 * LEAST_IN_BIN), 4, BINS))
     edges = np.unique(np.quantile(both, np.linspace(0, 1, count + 1)))
-    if len(edges) < 2:
-        edges = np.array([edges[0] - 0.5, edges[0] + 0.5])
     return np.asarray(edges)
 
 
@@ -119,7 +126,8 @@ def histograms(report: AuditReport, reward: str) -> Figure:
     base, tuned = pooled.reward[pooled.is_base], pooled.reward[~pooled.is_base]
     low, high = float(pooled.reward.min()), float(pooled.reward.max())
     count = int(np.clip(math.sqrt(min(len(base), len(tuned))), 8, 60))
-    edges = np.linspace(low, high, count + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    few = len(np.unique(pooled.reward)) <= BINS
+    edges = _edges(base, tuned) if few else np.linspace(low, high, count + 1)
     width = np.diff(edges)
     figure, (axes,) = _figure(6.6, 3.4)
 
@@ -149,12 +157,13 @@ def _label(reward: str) -> str:
 
 def prompts(report: AuditReport) -> Figure | None:
     """Every prompt's tilt, and the variance it lost beyond the tilt; None where there is one."""
-    rows = [row for row in by_prompt(report) if math.isfinite(row["tilt"])]
+    numbered = [{"number": i, **row} for i, row in enumerate(by_prompt(report), 1)]
+    rows = [row for row in numbered if math.isfinite(row["tilt"])]
     if len(rows) < 2:
         return None
     lost = report.excess is not None
     rows.sort(key=lambda row: -_finite(row["lost"] if lost else row["tilt"]))
-    cut = len(rows) > MOST_PROMPTS
+    total, cut = len(rows), len(rows) > MOST_PROMPTS
     if cut:
         rows = [*rows[: MOST_PROMPTS // 2], *rows[-(MOST_PROMPTS // 2) :]]
     figure, axes = _figure(9.0 if lost else 6.2, 1.2 + 0.24 * len(rows), 1 + lost)
@@ -166,17 +175,22 @@ def prompts(report: AuditReport) -> Figure | None:
         axes[0].axvline(report.tilt.value, color="black", lw=1, ls="--")
         axes[0].axvspan(report.tilt.low, report.tilt.high, color="0.85", zorder=0)
     axes[0].set(xlabel=f"effective tilt ({100 * CONFIDENCE:.0f} %; dashed: all prompts)")
-    axes[0].set_yticks(y, [_short(row["prompt"]) for row in rows], fontsize=8)
+    axes[0].set_yticks(y, [_name(row) for row in rows], fontsize=8)
     if lost:
         share = 100 * np.array([_finite(row["lost"]) for row in rows])
         p = np.array([_finite(row["lost_p_value"], 1.0) for row in rows])
         colors = [PURPLE if value < 0.05 else "0.75" for value in p]
         axes[1].barh(y, share, color=colors, height=0.7)
         axes[1].axvline(0, color="black", lw=0.8)
-        axes[1].set(xlabel="variance lost beyond the tilt, % (purple: p < 0.05)")
+        axes[1].set(xlabel="variance lost beyond the tilt, %; negative: gained (purple: p < 0.05)")
         axes[1].set_yticks(y, [""] * len(rows))
+    for one in axes:
+        one.set_ylim(-0.7, len(rows) - 0.3)  # dots and bars of a prompt at one height
     if cut:
-        figure.suptitle(f"the {len(rows)} prompts at both ends", fontsize=9)
+        most = "lost" if lost else "were tilted"
+        half = MOST_PROMPTS // 2
+        figure.suptitle(f"{half} prompts that {most} most and {half} that {most} least, of {total}",
+                        fontsize=9)  # fmt: skip
     return figure
 
 
@@ -184,5 +198,10 @@ def _finite(value: float, other: float = 0.0) -> float:
     return float(value) if math.isfinite(value) else other
 
 
-def _short(text: str, most: int = 34) -> str:
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+def _name(row: dict[str, Any], most: int = 34) -> str:
+    """A prompt's number in the page's table, and its text where the font has the letters."""
+    text = row["prompt"]
+    if not all(get_font(FONT).get_char_index(ord(letter)) for letter in text):
+        return f"{row['number']}."
+    short = text if len(text) <= most else text[: most - 1] + "…"
+    return f"{row['number']}. {short}".replace("$", r"\$")

@@ -53,7 +53,10 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
     drawn = [(folder / "samples" / name / "prompts.json").is_file() for name in
              ("audit_base", "audit_tuned")]  # fmt: skip
     if all(drawn):
-        base, tuned = [read_samples(folder, "audit_base")], read_samples(folder, "audit_tuned")
+        try:
+            base, tuned = [read_samples(folder, "audit_base")], read_samples(folder, "audit_tuned")
+        except ValueError as error:
+            raise ValueError(f"{error} (or draw the rest of an audit's with --draw N)") from error
     else:
         base, tuned = [read_samples(folder, "base")], read_samples(folder, "tuned")
     label = _label(reward, tuned, folder)
@@ -99,13 +102,18 @@ def from_samples(
 def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:
     from theory.files import read_json
 
-    known = list(samples.rewards)
+    known, own = list(samples.rewards), None
     if reward is None:
         own = read_json(folder / "config.json").get("reward")
         found = [label for label in known if label == own]
         # A reward's label is as it was asked for, or its own canonical form.
         reward = found[0] if found else _canonical(own, known)
     if reward not in known:
+        if not reward:
+            raise ValueError(
+                f"the run's own reward, {own!r}, is none of those recorded in {folder}: name one "
+                f"with --reward: {', '.join(map(repr, known))}"
+            )
         raise ValueError(
             f"reward = {reward!r} was not recorded in {folder}: allowed are "
             f"{', '.join(map(repr, known))}"
@@ -117,10 +125,10 @@ def _canonical(text: str, known: Sequence[str]) -> str:
     from scaleup.rewards.contract import parse_reward
 
     try:
-        label = parse_reward(text).label
+        label = parse_reward(str(text)).label
     except (ValueError, OSError):  # a file of the user's that has moved
         label = ""
-    return label if label in known or len(known) > 1 else known[0]
+    return label if label in known else (known[0] if len(known) == 1 else "")
 
 
 def _images(samples: SampleSet) -> Tensor:
@@ -153,7 +161,14 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
         np.array([place[name] for name in table.prompts], dtype=np.int64)[table.prompt]
         for table in (base, tuned)
     ]
-    seeds = (base.seed, tuned.seed) if None not in (base.seed, tuned.seed) else (None, None)
+    if (base.prompts == ("",)) != (tuned.prompts == ("",)):
+        lacks, other = (base, tuned) if base.prompts == ("",) else (tuned, base)
+        raise ValueError(
+            f"{lacks.source} has no prompts, {other.source} has: allowed are both or neither "
+            "(--prompt-column names their column)"
+        )
+    both = base.seed is not None and tuned.seed is not None
+    seeds = (base.seed, tuned.seed) if both else (None, None)
     data = audit_data(
         base.reward, tuned.reward, codes[0], codes[1], base_features=base.features,
         tuned_features=tuned.features, base_seed=seeds[0], tuned_seed=seeds[1],

@@ -166,7 +166,7 @@ def _against_control(
     if not other.is_finished or not (other.path / "samples" / "audit_tuned").is_dir():
         return None
     parts = [read_samples(where, "audit_tuned") for where in (other.path, folder)]
-    return _audited(from_samples([parts[0]], parts[1], REWARD, Statistics(), str(folder)))
+    return _audited(from_samples([parts[0]], parts[1], case.reward, Statistics(), str(folder)))
 
 
 def _device(name: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from scaleup.audit import figures
 from scaleup.audit.gather import Gathered
 from theory.audit.report import AuditReport
-from theory.audit.verdict import by_prompt, p_words, verdict
+from theory.audit.verdict import NAMES, by_prompt, p_words, verdict
 from theory.files import write_atomically
 
 SHOWN = 12  # pictures of a side
@@ -116,14 +116,20 @@ def _wrapper_table(report: AuditReport) -> str:
             c.fitted.label,
             p_words(c.p_value),
             f"{c.behind * found.held_out_rows:.1f} ± {c.error * found.held_out_rows:.1f}",
-            "" if math.isnan(c.explained) else f"{100 * c.explained:.0f} %",
+            "" if math.isnan(c.explained) else f"{100 * min(c.explained, 1.0):.0f} %",
         )
         for c in found.candidates
     ]
     refused = "".join(
-        f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in found.refused.items()
+        f"<li>{html.escape(NAMES[name])}: {html.escape(why)}</li>"
+        for name, why in found.refused.items()
     )
-    heads = ("wrapper", "goodness of fit", "behind the best, held-out nats", "of a free curve")
+    heads = (
+        "wrapper",
+        "goodness of fit",
+        "behind the best, held-out nats",
+        "of what a free curve gains",
+    )
     return (
         "<h2>Which wrapper</h2>"
         + _table(heads, rows)
@@ -139,8 +145,8 @@ def _prompts(report: AuditReport) -> str:
         figure, "Each prompt's own tilt, and the variance it lost beyond what its tilt implies."
     )  # fmt: skip
     rows = []
-    for row in by_prompt(report):
-        cells = [row["prompt"], row["base_samples"], row["tuned_samples"],
+    for number, row in enumerate(by_prompt(report), 1):
+        cells = [f"{number}. {row['prompt']}", row["base_samples"], row["tuned_samples"],
                  f"{row['base_reward']:.4g}", f"{row['tuned_reward']:.4g}",
                  _number(row["tilt"], 3), _number(row["effective_samples"], 3)]  # fmt: skip
         if report.conditional is not None:
@@ -149,7 +155,7 @@ def _prompts(report: AuditReport) -> str:
             cells += [_percent(row["lost"]), _number(row["lost_p_value"], 2)]
         rows.append(tuple(map(str, cells)))
     heads = ["prompt", "base", "tuned", "base reward", "tuned reward", "tilt", "effective"]
-    heads += ["p, rest as it was"] if report.conditional is not None else []
+    heads += ["p, given the reward"] if report.conditional is not None else []
     heads += ["lost", "p, lost"] if report.excess is not None else []
     return f"<h2>Prompts</h2>{drawn}<div class='scroll'>{_table(heads, rows)}</div>"
 

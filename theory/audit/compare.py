@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.audit.curve import basis, fit_curve, goodness
-from theory.audit.families import FAMILIES, Family, Fitted, some_rows
-from theory.audit.likelihood import Fit, NoFitError, row_values
+from theory.audit.families import FAMILIES, Family, Fitted, Ranked, some_rows, times
+from theory.audit.likelihood import Fit, NoFitError, maximise, row_values
+from theory.audit.rank_fit import rank_goodness
 from theory.audit.samples import Array, Pooled, Whole
 from theory.audit.tilt import LEAST_CLUSTERS
 from theory.checks import check_choice
@@ -109,26 +110,31 @@ def compare_wrappers(pooled: Pooled, names: Sequence[str] = ()) -> Wrappers:
     curve = Curve(few, fit_curve(few))
     folds = _folds(few)
     nothing = _nothing(few, folds)
-    rows: list[tuple[Fitted, Array]] = []
+    rows: list[tuple[Family, Fitted, Array]] = []
     for family, fitted in fits:
         try:
-            rows.append((fitted, _held_out(family, few, folds) - nothing))
+            rows.append((family, fitted, _held_out(family, few, folds) - nothing))
         except NoFitError as error:
             refused[family.name] = f"held out: {error}"
     if not rows:
         raise NoFitError("; ".join(refused.values()))
     of_curve = float((_curve_rows(few, folds) - nothing).sum())
-    rows.sort(key=lambda pair: -float(pair[1].sum()))
-    best, found, functions = rows[0][1], [], basis(pooled)
-    for fitted, values in rows:
+    rows.sort(key=lambda row: -float(row[2].sum()))
+    best, found, functions = rows[0][2], [], basis(pooled)
+    clusters = pooled.count >= LEAST_CLUSTERS
+    for family, own, values in rows:
         gap = best - values
+        if isinstance(family, Ranked):
+            fit, fitted = rank_goodness(family, own, pooled)
+        else:
+            fit, fitted = goodness(own.fit, pooled, functions, clusters), own
         found.append(
             Candidate(
                 fitted,
                 float(values.mean()),
                 float(gap.mean()),
                 _error(gap, few),
-                goodness(fitted.fit, pooled, functions, pooled.count >= LEAST_CLUSTERS).p_value,
+                fit.p_value,
                 float(values.sum()) / of_curve if of_curve > LEAST_GAIN else math.nan,
             )
         )
@@ -185,8 +191,16 @@ def _dealt(pooled: Pooled, count: int, rng: np.random.Generator) -> Whole:
 
 
 def _held_out(family: Family, pooled: Pooled, folds: Sequence[Fold]) -> Array:
-    """(N,) what the rows' labels say of the wrapper fitted to the other rows."""
+    """(N,) what the rows' labels say of the wrapper fitted to the other rows; ranks are those among
+    all base rows, a fold's own being too few."""
     values = np.zeros(len(pooled))
+    if isinstance(family, Ranked):
+        T, _ = family.statistic(pooled)
+        for fold in folds:
+            rest = T[pooled.two_sided(~fold.rows)]
+            theta = maximise(times(rest), ZERO, fold.train).theta
+            values[fold.rows] = row_values(times(T[fold.rows]), theta, fold.test)
+        return values
     for fold in folds:
         own = family.fit(fold.train)
         values[fold.rows] = row_values(*family.at(own.parameters, fold.test), fold.test)

@@ -42,13 +42,19 @@ def basis(pooled: Pooled) -> Array:
     columns: list[NDArray[Any]] = [pooled.z, s, (s**2 - 1) / 2]
     overall = _ranks(pooled.reward)
     columns += [legendre.legval(overall, _unit(k)) for k in range(1, DEGREE + 1)]
+    found = np.stack(columns, 1)
     if pooled.count > 1 and len(pooled) / pooled.count >= FEW:
-        own = np.empty(len(pooled))
-        ends = np.append(pooled.starts[1:], len(pooled))
-        for start, end in zip(pooled.starts, ends, strict=True):
-            own[start:end] = _ranks(pooled.reward[start:end])
-        columns += [legendre.legval(own, _unit(k)) for k in range(1, DEGREE + 1)]
-    return np.stack(columns, 1)
+        found = np.hstack([found, rank_basis(pooled)])
+    return found
+
+
+def rank_basis(pooled: Pooled) -> Array:
+    """(N, DEGREE) of the ranks within prompts alone."""
+    own = np.empty(len(pooled))
+    ends = np.append(pooled.starts[1:], len(pooled))
+    for start, end in zip(pooled.starts, ends, strict=True):
+        own[start:end] = _ranks(pooled.reward[start:end])
+    return np.stack([legendre.legval(own, _unit(k)) for k in range(1, DEGREE + 1)], 1)
 
 
 def _unit(k: int) -> NDArray[np.float64]:

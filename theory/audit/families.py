@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from theory.audit.likelihood import Evaluate, Fit, NoFitError, maximise, value_at
 from theory.audit.samples import Array, Pooled
 
+LEAST_N, SMALL_TILT = 1e-3, 1e-8
 LEAST_FOR_RANKS = 20  # base rows a prompt, else F_g is too coarse to take a logarithm of
 ROUGH, FINE = 20_000, 50_000  # rows on which a region is looked for, and narrowed down
 GRID, NEAR = 41, 0.2
@@ -84,15 +85,15 @@ class OneStatistic(Family):
 
     def at(self, parameters: dict[str, float], pooled: Pooled) -> tuple[Evaluate, Array]:
         T, unit = self.statistic(pooled)
-        return _times(T), np.array([self._to_theta(parameters) * unit])
+        return times(T), np.array([self._to_theta(parameters) * unit])
 
     def fit(self, pooled: Pooled) -> Fitted:
         T, unit = self.statistic(pooled)
         check_together(T, pooled)
         start, few = np.zeros(1), some_rows(pooled, FINE)
         if few is not pooled:
-            start = maximise(_times(self.statistic(few)[0]), start, few).theta
-        evaluate = _times(T)
+            start = maximise(times(self.statistic(few)[0]), start, few).theta
+        evaluate = times(T)
         found = maximise(evaluate, start, pooled)
         parameters = self._from_theta(float(found.theta[0]) / unit)
         return Fitted(self.name, parameters, self.label(parameters), found, evaluate)
@@ -126,7 +127,8 @@ def check_together(T: Array, pooled: Pooled) -> None:
         raise NoFitError("the labels are separated: the more tilt, the likelier")
 
 
-def _times(T: Array) -> Evaluate:
+def times(T: Array) -> Evaluate:
+    """theta T."""
     column = T[:, None]
     return lambda theta: (theta[0] * T, column)
 
@@ -149,9 +151,16 @@ class PowerFamily(OneStatistic):
         return T - T.mean(), 1.0
 
 
-class _Ranked(OneStatistic):
+class Ranked(OneStatistic):
+    """Wrappers of F_g(r): what they do does not depend on the rewards' law, and F_g is estimated
+    (rank_fit.py)."""
+
+    @abstractmethod
+    def inverse(self, u: Array, parameters: dict[str, float]) -> Array:
+        """Quantiles of the tuned law of F_g(r) at levels u."""
+
     def ranks(self, pooled: Pooled) -> Array:
-        """F_g(r) of the base in the prompt, ties at the middle of their step; (0, 1)."""
+        """F_g(r) of the base in the prompt, ties at the middle of their step; in (0, 1)."""
         least = int(pooled.n0.min())
         if least < LEAST_FOR_RANKS:
             raise NoFitError(
@@ -168,11 +177,14 @@ class _Ranked(OneStatistic):
         return found
 
 
-class BestOfN(_Ranked):
+class BestOfN(Ranked):
     name, formula, parameter = "best_of_n", "F(r)^(n-1)", "n"
 
     def statistic(self, pooled: Pooled) -> tuple[Array, float]:
         return np.log(self.ranks(pooled)), 1.0
+
+    def inverse(self, u: Array, parameters: dict[str, float]) -> Array:
+        return np.asarray(u ** (1 / max(parameters["n"], LEAST_N)))
 
     def _to_theta(self, parameters: dict[str, float]) -> float:
         return parameters["n"] - 1
@@ -184,11 +196,15 @@ class BestOfN(_Ranked):
         return f"best of n, n = {parameters['n']:.3g}"
 
 
-class RankFamily(_Ranked):
+class RankFamily(Ranked):
     name, formula = "rank", "exp(a F(r))"
 
     def statistic(self, pooled: Pooled) -> tuple[Array, float]:
         return self.ranks(pooled) - 0.5, 1.0
+
+    def inverse(self, u: Array, parameters: dict[str, float]) -> Array:
+        a = parameters["a"]
+        return u if abs(a) < SMALL_TILT else np.log1p(u * np.expm1(a)) / a
 
 
 # --- families that are not concave: a region by a grid on some rows, then Newton on all
@@ -408,7 +424,7 @@ class ClippedFamily(Family):
         parameters = {"a": a, "cap": cap}
         return Fitted(
             self.name, parameters, f"exp({a:.3g} r), flat beyond r = {cap:.3g}", found,
-            _times(np.minimum(pooled.z, cut)),
+            times(np.minimum(pooled.z, cut)),
         )  # fmt: skip
 
     def _value(self, cut: float, pooled: Pooled) -> float:
@@ -421,12 +437,12 @@ class ClippedFamily(Family):
     def _at_cut(self, cut: float, pooled: Pooled, start: Array | None = None) -> Fit:
         T = np.minimum(pooled.z, cut)
         check_together(T, pooled)
-        return maximise(_times(T), np.zeros(1) if start is None else start, pooled)
+        return maximise(times(T), np.zeros(1) if start is None else start, pooled)
 
     def at(self, parameters: dict[str, float], pooled: Pooled) -> tuple[Evaluate, Array]:
         cut = (parameters["cap"] - pooled.centre) / pooled.spread
         T = np.minimum(pooled.z, cut)
-        return _times(T), np.array([parameters["a"] * pooled.spread])
+        return times(T), np.array([parameters["a"] * pooled.spread])
 
 
 def _golden(value: Any, low: float, high: float, steps: int = 8) -> float:

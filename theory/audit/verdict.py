@@ -14,6 +14,7 @@ from theory.audit.report import AuditReport
 from theory.audit.tilt import Interval
 
 MOST_NAMED = 3  # prompts in a sentence
+NEARLY = 0.99  # of what a free curve explains
 NAMES = {
     "exponential": "exp(a r)",
     "linear": "1 + a r",
