@@ -91,8 +91,9 @@ ledger: $(STAMP) ## measure the ledger and write docs/LEDGER.md and the README's
 train: $(STAMP) ## fine-tune the built-in text-to-image model with LoRA, compare with its base
 	$(PY) -m scaleup train --out $(SCALEUP)
 
-audit:
-	@echo "make $@ is not built yet; docs/STATUS.md says what is" >&2; exit 2
+audit: $(STAMP) ## fine-tune the built-in model, say what it learned to sample (six minutes)
+	$(PY) -m scaleup train --out $(SCALEUP)/audit --bank 1536 --evaluate 96 --grid-every 0
+	$(PY) -m scaleup audit "$$(ls -d $(SCALEUP)/audit/builtin-nft-brightness-* | head -1)" --draw 1024
 
 clean: ## remove caches and results, keep .venv
 	rm -rf results .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

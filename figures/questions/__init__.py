@@ -28,4 +28,6 @@ PAGES = (
     "adaptive",
     "ema",
     "exact_tilt",
+    "learned",
+    "pictures_needed",
 )

@@ -68,8 +68,9 @@ def _tilted_weights(candidate: Candidate, pooled: Pooled) -> Array:
 
 def ratio(report: AuditReport, reward: str) -> Figure:
     """log(tuned/base) of the rewards' laws by bins, with what the fitted wrappers give there."""
-    pooled, found = report.pooled, report.wrappers
+    pooled, found = report.compared, report.wrappers
     assert found is not None
+    assert pooled is not None
     base, tuned = pooled.reward[pooled.is_base], pooled.reward[~pooled.is_base]
     edges = _edges(base, tuned)
     place = 0.5 * (edges[1:] + edges[:-1])
@@ -122,7 +123,7 @@ def _binned(values: Array, edges: Array, weights: Array) -> Array:
 
 def histograms(report: AuditReport, reward: str) -> Figure:
     """Rewards of base, tuned, and the base reweighted by the best wrapper."""
-    pooled = report.pooled
+    pooled = report.pooled if report.compared is None else report.compared
     base, tuned = pooled.reward[pooled.is_base], pooled.reward[~pooled.is_base]
     low, high = float(pooled.reward.min()), float(pooled.reward.max())
     count = int(np.clip(math.sqrt(min(len(base), len(tuned))), 8, 60))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scaleup.audit.tables import Table
-from scaleup.features import Features
 from scaleup.records import read_samples
 from scaleup.samples import SampleSet
 from theory.audit.samples import AuditData, audit_data
+
+if TYPE_CHECKING:  # features bring CLIP's library along, which files do without
+    from scaleup.features import Features
 
 CHUNK = 256
 # (0 base, 1 tuned; rows) -> pictures (3, h, w) uint8

@@ -49,7 +49,7 @@ EPOCHS = 5
 class Budget:
     """What every run trains with, and how many pictures of a side it is audited on."""
 
-    steps: int = 1500
+    steps: int = 1000
     batch: int = 256
     bank: int = 8192
     rank: int = 32

@@ -284,7 +284,7 @@ def test_bad_options_exit_with_2(arguments, needle, capsys):
     assert needle in capsys.readouterr().err
 
 
-def test_the_audit_is_said_to_be_missing(capsys):
+def test_an_audit_of_nothing_is_refused(capsys):
     status, _, err = call(capsys, "audit")
     assert status == 2
-    assert "not built yet" in err
+    assert "audit RUN" in err

@@ -26,7 +26,7 @@ from theory.audit.samples import Array, Pooled, Whole
 from theory.audit.tilt import LEAST_CLUSTERS
 from theory.checks import check_choice
 
-FOLDS, MANY = 5, 100_000
+FOLDS, MANY = 5, 60_000
 LEVEL = 0.05
 ZERO = np.zeros(1)
 LEAST_GAIN = 3.0  # of the free curve's held-out log-likelihood, for a share of it to be one

@@ -38,9 +38,10 @@ BLOCK = 8192  # rows
 
 def basis(pooled: Pooled) -> Array:
     """(N, k) functions of the reward, each of size about one."""
-    s = _scores(pooled.reward)
+    share = (rankdata(pooled.reward) - 0.5) / len(pooled)
+    s = ndtri(share)  # normal scores: the normal's quantiles at the ranks
     columns: list[NDArray[Any]] = [pooled.z, s, (s**2 - 1) / 2]
-    overall = _ranks(pooled.reward)
+    overall = 2 * share - 1
     columns += [legendre.legval(overall, _unit(k)) for k in range(1, DEGREE + 1)]
     found = np.stack(columns, 1)
     if pooled.count > 1 and len(pooled) / pooled.count >= FEW:
@@ -64,11 +65,6 @@ def _unit(k: int) -> NDArray[np.float64]:
 def _ranks(values: Array) -> Array:
     """Mid-ranks on (-1, 1)."""
     return np.asarray((2 * rankdata(values) - 1) / len(values) - 1)
-
-
-def _scores(values: Array) -> Array:
-    """Normal scores: the standard normal's quantiles at the ranks."""
-    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
 
 
 def fit_curve(pooled: Pooled, functions: Array | None = None) -> Fit:

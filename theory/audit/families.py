@@ -27,8 +27,8 @@ from theory.audit.samples import Array, Pooled
 
 LEAST_N, SMALL_TILT = 1e-3, 1e-8
 LEAST_FOR_RANKS = 20  # base rows a prompt, else F_g is too coarse to take a logarithm of
-ROUGH, FINE = 20_000, 50_000  # rows on which a region is looked for, and narrowed down
-GRID, NEAR = 41, 0.2
+ROUGH, FINE = 4_000, 20_000  # rows on which a region is looked for, and narrowed down
+GRID, NEAR = 31, 0.2
 FEW = 4  # rows of a side and prompt that are left at least, on average, where rows are left out
 WIDEST = 40.0  # a times the spread of r, up to which it looks
 INSIDE = 1e-6  # of an open range, kept from its ends

@@ -30,6 +30,7 @@ from theory.audit.samples import Array, Pooled
 
 INNER, OUTER, MOST_HALVINGS = 60, 60, 30
 ARRIVED, STEP = 1e-6, 1e-8  # of a step: of intercepts, of standardised parameters
+DECREMENT = 1e-14  # of the log-likelihood: 1e-7 of a standard error
 MOST_STEP, RUN_AWAY, ROUNDING = 4.0, 1e4, 1e-10
 LEAST_WEIGHT = 1.0  # variance of all labels together, at a maximum that is one
 # theta (k,) -> (log Phi (N,), J (N, k)) of the pooled rows; -inf where Phi vanishes
@@ -86,13 +87,23 @@ def intercepts(log_ratio: Array, pooled: Pooled, start: Array | None = None) -> 
 
 def chance_of(eta: Array) -> Array:
     """1/(1 + exp(-eta)), by numpy's exp, five times as fast as scipy's expit."""
-    e = np.exp(-np.abs(eta))
-    return np.asarray(np.where(eta >= 0, 1.0, e) / (1 + e))
+    e = np.abs(eta)
+    np.negative(e, out=e)
+    np.exp(e, out=e)
+    p = np.where(eta >= 0, 1.0, e)
+    e += 1
+    p /= e
+    return p
 
 
 def _log_chance(eta: Array) -> Array:
     """log of it."""
-    return np.asarray(np.minimum(eta, 0.0) - np.log(1 + np.exp(-np.abs(eta))))
+    e = np.abs(eta)
+    np.negative(e, out=e)
+    np.exp(e, out=e)
+    e += 1
+    np.log(e, out=e)
+    return np.asarray(np.minimum(eta, 0.0) - e)
 
 
 def _row_values(eta: Array, pooled: Pooled) -> Array:
@@ -170,7 +181,10 @@ def maximise(
 
     for _ in range(most):
         curvature = fit.information + ridge * np.eye(len(theta))
-        step = np.linalg.lstsq(curvature, gradient - ridge * theta, rcond=1e-13)[0]
+        ascent = gradient - ridge * theta
+        step = np.linalg.lstsq(curvature, ascent, rcond=1e-13)[0]
+        if float(step @ ascent) < DECREMENT:  # what a step would still gain
+            break
         length, better = 1.0, None
         for _ in range(MOST_HALVINGS):
             new = theta + length * step

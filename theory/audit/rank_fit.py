@@ -19,8 +19,8 @@ from theory.audit.families import LEAST_FOR_RANKS, Fitted, Ranked
 from theory.audit.likelihood import NoFitError
 from theory.audit.samples import Array, Pooled
 
-DRAWS = 199
-MOST = 4000  # rows
+DRAWS = 99
+MOST = 3000  # rows
 
 
 def rank_goodness(family: Ranked, fitted: Fitted, pooled: Pooled) -> tuple[Goodness, Fitted]:

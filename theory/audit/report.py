@@ -17,7 +17,7 @@ from theory.audit.conditional import (
     permute,
 )
 from theory.audit.excess import Excess, excess
-from theory.audit.families import FAMILIES, Fitted
+from theory.audit.families import FAMILIES, Fitted, some_rows
 from theory.audit.likelihood import NoFitError
 from theory.audit.reweighting import Reweighted, kl_bound, reweighted
 from theory.audit.samples import AuditData, Pooled
@@ -26,13 +26,14 @@ from theory.checks import check_order
 
 LEAST_ROWS = 20  # a side
 LEAST_EFFECTIVE = 30.0  # samples of the reweighted base: below, KL and diversity are off (validate)
-LARGEST_WEIGHT = 0.5  # of a prompt's reweighted base on one sample, where there is one prompt
+MOST_COMPARED = 200_000  # rows on which wrappers are compared; the tilt is of all
 
 
 @dataclass(frozen=True, eq=False)
 class AuditReport:
     """What was found; doubts: why nothing is concluded, of the whole or (beyond) of what lies
-    beyond the tilt. Parts are None where they could not be had."""
+    beyond the tilt. compared: the rows that wrappers were fitted to. Parts are None where they
+    could not be had."""
 
     data: AuditData
     pooled: Pooled
@@ -47,6 +48,7 @@ class AuditReport:
     conditional: Conditional | None = None
     excess: Excess | None = None
     notes: tuple[str, ...] = field(default=())
+    compared: Pooled | None = None
 
     @property
     def conclusive(self) -> bool:
@@ -97,9 +99,10 @@ def audit(
             data, pooled, (_too_few(weights, pooled),), exponential=exponential, tilt=tilt,
             reweighted=weights,
         )  # fmt: skip
+    compared = some_rows(pooled, MOST_COMPARED)
     say(f"{len(names)} wrappers")
     try:
-        found = compare_wrappers(pooled, names)
+        found = compare_wrappers(compared, names)
     except NoFitError as error:
         return AuditReport(
             data, pooled, (f"wrappers: {error}",), exponential=exponential, tilt=tilt,
@@ -118,8 +121,8 @@ def audit(
             beyond.append(str(error))
     return AuditReport(
         data, pooled, (), tuple(beyond), exponential, tilt, prompt_tilts(pooled), found,
-        kl_bound(found.best.fitted.fit.log_ratio, pooled), weights, conditional, excess_,
-        _notes(data, pooled, everything),
+        kl_bound(found.best.fitted.fit.log_ratio, compared), weights, conditional, excess_,
+        _notes(data, pooled, everything, compared), compared,
     )  # fmt: skip
 
 
@@ -159,8 +162,12 @@ def _too_few(weights: Reweighted, pooled: Pooled) -> str:
     )
 
 
-def _notes(data: AuditData, pooled: Pooled, everything: Pooled) -> tuple[str, ...]:
+def _notes(
+    data: AuditData, pooled: Pooled, everything: Pooled, compared: Pooled
+) -> tuple[str, ...]:
     notes = []
+    if compared is not pooled:
+        notes.append(f"wrappers were compared on an even choice of {len(compared)} samples")
     if data.left_out:
         notes.append(f"{len(data.left_out)} prompts that one side alone has are left out")
     constant = everything.count - pooled.count

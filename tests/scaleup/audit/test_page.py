@@ -320,7 +320,7 @@ def test_of_many_prompts_both_ends_are_drawn(many, tmp_path):
 
 def test_prompts_stand_beside_their_own_numbers(nasty):
     """Dots: each prompt's tilt; bars: what it lost. From top to bottom the loss falls."""
-    report, found = nasty
+    report, _ = nasty
     figure = figures.prompts(report)
     first, second = figure.axes
     named = [int(text.split(".")[0]) - 1 for text in labels(first)]

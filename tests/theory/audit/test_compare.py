@@ -65,11 +65,12 @@ def test_refused_wrappers_are_named():
         compare_wrappers(pooled, ("exp",))
 
 
-def test_ranks_refused_in_folds_are_said_to_be_so():
-    """20 base rows are enough for a fit, the 4 of a fold are not."""
-    pooled = gaussians(np.random.default_rng(1), 3, 20, 20, 0.4).pooled
-    found = compare_wrappers(pooled, ("exponential", "rank"))
-    assert found.refused["rank"].startswith("held out: ranks need")
+def test_ranks_need_rows_in_every_prompt():
+    """19 base rows in one prompt: refused by name; 20 are enough, and folds rank among all."""
+    few = gaussians(np.random.default_rng(1), 3, 19, 20, 0.4).pooled
+    assert compare_wrappers(few, ("exponential", "rank")).refused["rank"].startswith("ranks need")
+    enough = gaussians(np.random.default_rng(1), 3, 20, 20, 0.4).pooled
+    assert compare_wrappers(enough, ("exponential", "rank")).refused == {}
 
 
 def test_folds_are_a_partition():
