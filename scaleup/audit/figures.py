@@ -183,7 +183,7 @@ def prompts(report: AuditReport) -> Figure | None:
         colors = [PURPLE if value < 0.05 else "0.75" for value in p]
         axes[1].barh(y, share, color=colors, height=0.7)
         axes[1].axvline(0, color="black", lw=0.8)
-        axes[1].set(xlabel="variance lost beyond the tilt, %; negative: gained (purple: p < 0.05)")
+        axes[1].set(xlabel="variance lost beyond the tilt, %\n(negative: gained; purple: p < 0.05)")
         axes[1].set_yticks(y, [""] * len(rows))
     for one in axes:
         one.set_ylim(-0.7, len(rows) - 0.3)  # dots and bars of a prompt at one height

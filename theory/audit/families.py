@@ -45,11 +45,6 @@ class Fitted:
     fit: Fit
     evaluate: Evaluate
 
-    @property
-    def freedom(self) -> int:
-        """Parameters."""
-        return len(self.parameters)
-
 
 class Family(ABC):
     """One form of Phi."""

@@ -271,6 +271,7 @@ def _candidate(c: Candidate) -> dict[str, Any]:
         "name": c.name, "label": c.fitted.label, "parameters": c.fitted.parameters,
         "held_out": c.held_out, "behind_best": c.behind, "behind_error": c.error,
         "p_value": c.p_value, "explained": c.explained, "explains": c.explains,
+        "as_good_as_best": c.as_good,
     }  # fmt: skip
 
 
