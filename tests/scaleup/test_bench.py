@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scaleup.__main__ import main
-from scaleup.bench import PARTS, ddpo, gpu, models, processes, resume, run, sd15, small
+from scaleup.bench import PARTS, audit, ddpo, gpu, models, processes, resume, run, sd15, small
 from scaleup.bench.rows import Row, table
 from tests.scaleup.tiny import save
 from tests.scaleup.tiny import sd15 as tiny_pipeline
@@ -37,7 +37,7 @@ ABSENT = Row("c", "4", "no GPU here", None)
     ],
 )
 def test_the_exit_status(monkeypatch, capsys, only, rows, status):
-    for part in (ddpo, gpu, processes, resume, sd15):
+    for part in (audit, ddpo, gpu, processes, resume, sd15):
         monkeypatch.setattr(part, "measure", lambda: rows)
     assert run(only, as_json=True) == status
     times = len(PARTS) if only is None else 1
@@ -56,7 +56,7 @@ def test_the_table(monkeypatch, capsys):
 
 def test_an_unknown_bench_is_refused(capsys):
     assert main(["bench", "--only", "speed"]) == 2
-    assert "--only = 'speed': allowed are 'processes', 'resume'" in capsys.readouterr().err
+    assert "--only = 'speed': allowed are 'audit', 'processes', 'resume'" in capsys.readouterr().err
 
 
 # --- kill and resume
