@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from theory.audit.compare import Candidate
 from theory.audit.report import AuditReport
+from theory.audit.reweighting import reweighted
 from theory.audit.samples import Pooled
 from theory.audit.tilt import CONFIDENCE
 from theory.audit.verdict import by_prompt, p_words
@@ -57,13 +58,8 @@ def _base_weights(pooled: Pooled) -> Array:
 
 def _tilted_weights(candidate: Candidate, pooled: Pooled) -> Array:
     """The same, reweighted by the candidate's Phi in every prompt."""
-    rows = pooled.is_base
-    logs, prompt = candidate.fitted.fit.log_ratio[rows], pooled.prompt[rows]
-    top = np.full(pooled.count, -np.inf)
-    np.maximum.at(top, prompt, logs)
-    parts = np.exp(logs - top[prompt])
-    total = np.bincount(prompt, parts)
-    return np.asarray(pooled.n1[prompt] * parts / total[prompt])
+    weights = reweighted(candidate.fitted.fit.log_ratio, pooled).weights
+    return np.asarray(pooled.n1[pooled.prompt[pooled.is_base]] * weights)
 
 
 def ratio(report: AuditReport, reward: str) -> Figure:
