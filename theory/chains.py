@@ -7,6 +7,13 @@ The mean is E[X_{k+1} | X_k, x_1, x_0] at the velocity's own predictions x_1, x_
 velocity and many steps (X_k, X_T) has the path's joint law. The chain ends at X_1 + sigma_end X_0
 instead of X_1: its last kernel keeps a density.
 
+With a diffusion schedule g (`theory.schedules`) the kernels are those of Euler-Maruyama instead,
+
+    X_{k+1} = X_k + dt (v + g^2/2 s)(X_k, t_k) + g sqrt(dt) xi_k,   s = (alpha v - alpha' x)/gain,
+
+memoryless or not. A control u moves their mean by g dt u and costs |u|^2 dt / 2, which is
+the KL |mean - mean_base|^2 / (2 s_k^2) of the kernels: both kinds are one discrete-time problem.
+
 The KL-regularised optimum over all such kernels,
 
     max E[r(X_T)] - KL(chain || base chain) / scale,
@@ -39,6 +46,7 @@ from theory.fields import VelocityModel
 from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, Path
 from theory.rewards import Reward
+from theory.schedules import Diffusion
 
 HERMITE_NODES = 48
 STD_SPACING = 0.15
@@ -55,6 +63,7 @@ class Chain:
     sigma_end: the noise that stays on the last state; smaller than the noise of the state before.
     first_time: t_0, where the model begins.  start_std: X_0 ~ N(0, start_std^2 I); the path's
         sigma(t_0) by default, which is exact at t_0 = 0 alone.
+    schedule: Euler-Maruyama kernels with this g(t); they end at t = 1 and have no sigma_end.
     """
 
     steps: int = 16
@@ -62,6 +71,7 @@ class Chain:
     path: Path = field(default=RECTIFIED_FLOW)
     first_time: float = 0.0
     start_std: float | None = None
+    schedule: Diffusion | None = None
 
     def __post_init__(self) -> None:
         check_order("steps", self.steps, 2)
@@ -70,7 +80,13 @@ class Chain:
             raise ValueError(f"first_time = {self.first_time!r}: allowed are numbers in [0, 1)")
         if self.start_std is not None:
             check_positive("start_std", self.start_std)
-        if bool((self._rows[2] <= 0).any()) or not bool(torch.isfinite(self._rows).all()):
+        if self.schedule is not None:
+            if not bool((torch.isfinite(self._rows) & (self._rows[2] > 0)).all()):
+                raise ValueError(
+                    f"schedule {self.schedule.label!r} with steps = {self.steps}: its kernels are "
+                    "not finite; allowed are schedules and paths with g^2/eta finite before t = 1"
+                )
+        elif bool((self._rows[2] <= 0).any()) or not bool(torch.isfinite(self._rows).all()):
             last = self.times[-1]
             most = float(self.path.sigma(last) / self.path.alpha(last))
             raise ValueError(
@@ -88,6 +104,12 @@ class Chain:
     def _rows(self) -> Tensor:
         """(3, T): P, Q and s^2."""
         path, t = self.path, self.times
+        if self.schedule is not None:
+            dt, gain = (1 - self.first_time) / self.steps, path.gain(t)
+            g2 = self.schedule.squared(path, t)
+            P = 1 - dt * 0.5 * g2 * path.dalpha(t) / gain
+            Q = dt * (1 + 0.5 * g2 * path.alpha(t) / gain)
+            return torch.stack([P, Q, g2 * dt])
         alpha, sigma = path.alpha(t), path.sigma(t)
         dalpha, dsigma = path.dalpha(t), path.dsigma(t)
         end = torch.ones(1, dtype=torch.float64)

@@ -13,73 +13,21 @@ here with 8th-order central differences (mass is kept) and the implicit Radau me
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.sparse import diags_array
-from torch import Tensor
 
-from theory.checks import check_positive
 from theory.divergences import Array, GridLaw
 from theory.fields import ExactField
-from theory.paths import Path
+from theory.schedules import Diffusion
 
 FIRST = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 SECOND = (8 / 5, -1 / 5, 8 / 315, -1 / 560)
 SECOND_CENTRE = -205 / 72
 LEAST_POINTS = 16  # the stencils span 9
-
-
-@dataclass(frozen=True)
-class Diffusion:
-    """g(t): a constant, or a multiple of the memoryless schedule g^2 = 2 eta.
-
-    start: where integration begins. 0 for constants; for eta-schedules, which are infinite at
-    t = 0, a positive time: what the start law gets wrong there is forgotten like
-    start^(1 + multiple), multiple = 1 being the memoryless schedule.
-    """
-
-    constant: float | None = None
-    memoryless: float | None = None
-    start: float = 0.0
-
-    @classmethod
-    def of_constant(cls, g: float) -> Diffusion:
-        """g(t) = g."""
-        check_positive("g", g)
-        return cls(constant=g)
-
-    @classmethod
-    def of_memoryless(cls, multiple: float = 1.0, start: float = 1e-4) -> Diffusion:
-        """g^2 = multiple * 2 eta; 1 is the memoryless schedule."""
-        check_positive("multiple", multiple)
-        check_positive("start", start)
-        if start >= 1:
-            raise ValueError(f"start = {start!r}: allowed are times in (0, 1)")
-        return cls(memoryless=multiple, start=start)
-
-    def __post_init__(self) -> None:
-        if (self.constant is None) == (self.memoryless is None):
-            raise ValueError(
-                f"constant = {self.constant!r} and memoryless = {self.memoryless!r}: allowed is "
-                "exactly one of the two (Diffusion.of_constant, Diffusion.of_memoryless)"
-            )
-
-    def squared(self, path: Path, t: Tensor) -> Tensor:
-        """g(t)^2."""
-        if self.constant is not None:
-            return torch.full_like(t, self.constant**2)
-        assert self.memoryless is not None
-        return 2 * self.memoryless * path.eta(t)
-
-    @property
-    def label(self) -> str:
-        if self.constant is not None:
-            return f"g = {self.constant:g}"
-        return "memoryless" if self.memoryless == 1 else f"g² = {self.memoryless:g}·2η"
 
 
 def sde_law(

@@ -20,9 +20,10 @@ from torch import Tensor
 from theory.checks import check_choice
 from theory.divergences import Array, Distance, GridLaw, grid_distances, sample_distances
 from theory.fields import ExactField
-from theory.fokker_planck import Diffusion, sde_law
+from theory.fokker_planck import sde_law
 from theory.gaussians import GaussianSum
 from theory.problem import Problem
+from theory.schedules import Diffusion
 from theory.tilt import Tilt
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential, Power, TruncatedExponential, Wrapper

@@ -32,6 +32,7 @@ DEVICES = ("cpu", "cuda")
 TRAINING_SOURCES = ("networks.py", "trainer.py")
 THEORY_SOURCES = (
     "chains.py",
+    "schedules.py",
     "fields.py",
     "gaussians.py",
     "guidance.py",

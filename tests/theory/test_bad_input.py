@@ -11,7 +11,7 @@ import torch
 
 from tests.helpers import LINE, PLANE
 from theory.divergences import GridLaw, grid_distances, sliced_w2
-from theory.fokker_planck import Diffusion, sde_law
+from theory.fokker_planck import sde_law
 from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, VarianceExploding, VariancePreserving
 from theory.problem import Problem, load_problem, parse_problem
@@ -23,6 +23,7 @@ from theory.rewards import (
     linear_reward,
     quadratic_reward,
 )
+from theory.schedules import Diffusion
 from theory.tilt import tilt
 from theory.transport import FlowLaw
 from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential

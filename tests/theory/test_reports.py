@@ -14,12 +14,13 @@ from theory import report
 from theory.divergences import GridLaw, grid_distances, sample_distances
 from theory.draw import draw_report, save
 from theory.fields import MixtureField
-from theory.fokker_planck import Diffusion, sde_law
+from theory.fokker_planck import sde_law
 from theory.gaussians import GaussianSum
 from theory.paths import VarianceExploding, VariancePreserving
 from theory.problem import Problem, load_problem
 from theory.report import choose_field, law_report, mixture_on_grid
 from theory.rewards import bump_reward
+from theory.schedules import Diffusion
 from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 from theory.transport import FlowLaw
 from theory.wrappers import ClippedExponential, TruncatedExponential

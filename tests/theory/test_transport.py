@@ -11,10 +11,11 @@ from scipy.integrate import solve_ivp
 
 from theory.divergences import GridLaw, grid_distances, sample_distances
 from theory.fields import MixtureField
-from theory.fokker_planck import Diffusion, sde_law
+from theory.fokker_planck import sde_law
 from theory.gaussians import GaussianSum
 from theory.problem import load_problem
 from theory.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
+from theory.schedules import Diffusion
 from theory.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential, TruncatedExponential

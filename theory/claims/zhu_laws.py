@@ -27,12 +27,13 @@ from theory.claims.ledger import Context, Finding, extra, number
 from theory.claims.liu_laws import laws_agree, plain_numbers
 from theory.claims.region import Region
 from theory.claims.zhu_planes import Z4_PLANES, Z11_PLANES, gaussian_along_reward
-from theory.fokker_planck import Diffusion, sde_law
+from theory.fokker_planck import sde_law
 from theory.gaussians import GaussianSum
 from theory.oracle import flow, simplex
 from theory.oracle.integrate import Array
 from theory.problem import Problem, load_problem
 from theory.rewards import linear_reward, quadratic_reward
+from theory.schedules import Diffusion
 from theory.tolerances import FALSE_FAILURE_RATE, QUADRATURE
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential

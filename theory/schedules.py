@@ -1,0 +1,96 @@
+"""Diffusion schedules g(t) of the generative SDE, and what they do at the singular ends of time.
+
+    dX = (v + g^2/2 s) dt + g dB
+
+has the path's marginals at every g (s the score of X_t's law). The memoryless schedule
+g^2 = 2 eta is infinite where alpha = 0 (t = 0 of the rectified flow). Nothing hidden is added
+there; a caller names one of these choices:
+
+    offset      g^2(t) = 2 eta((t + h)/(1 + 2h)), finite at both ends: 2 (1 - t + h)/(t + h) on the
+                rectified flow. Marginals are kept exactly; of X_0 a share of order h is remembered.
+    start       integrate from t = start > 0, where the law is taken to be the start law: what that
+                gets wrong is forgotten like start^(1 + multiple).
+    ancestral   no schedule at all: the kernels of `theory.chains.Chain`, exact conditional laws of
+                the path, finite at both ends and memoryless.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from theory.checks import check_positive, is_finite_number
+from theory.paths import Path
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """g(t): a constant, or a multiple of the memoryless schedule g^2 = 2 eta.
+
+    start: where integration begins. 0 for constants; for eta-schedules without an offset, which
+    are infinite at t = 0, a positive time. offset: h above; 0 for none.
+    """
+
+    constant: float | None = None
+    memoryless: float | None = None
+    start: float = 0.0
+    offset: float = 0.0
+
+    @classmethod
+    def of_constant(cls, g: float) -> Diffusion:
+        """g(t) = g."""
+        check_positive("g", g)
+        return cls(constant=g)
+
+    @classmethod
+    def of_memoryless(cls, multiple: float = 1.0, start: float = 1e-4) -> Diffusion:
+        """g^2 = multiple * 2 eta from t = start on; 1 is the memoryless schedule."""
+        check_positive("multiple", multiple)
+        check_positive("start", start)
+        if start >= 1:
+            raise ValueError(f"start = {start!r}: allowed are times in (0, 1)")
+        return cls(memoryless=multiple, start=start)
+
+    @classmethod
+    def of_offset(cls, offset: float, multiple: float = 1.0) -> Diffusion:
+        """g^2 = multiple * 2 eta((t + offset)/(1 + 2 offset)), finite on all of [0, 1]."""
+        check_positive("offset", offset)
+        check_positive("multiple", multiple)
+        return cls(memoryless=multiple, offset=offset)
+
+    def __post_init__(self) -> None:
+        if (self.constant is None) == (self.memoryless is None):
+            raise ValueError(
+                f"constant = {self.constant!r} and memoryless = {self.memoryless!r}: allowed is "
+                "exactly one of the two (Diffusion.of_constant, Diffusion.of_memoryless)"
+            )
+        if not (is_finite_number(self.offset) and self.offset >= 0):
+            raise ValueError(f"offset = {self.offset!r}: allowed are finite numbers >= 0")
+
+    def squared(self, path: Path, t: Tensor) -> Tensor:
+        """g(t)^2.
+
+        Raises:
+            ValueError: it is not finite at some t.
+        """
+        if self.constant is not None:
+            return torch.full_like(t, self.constant**2)
+        assert self.memoryless is not None
+        value = 2 * self.memoryless * path.eta((t + self.offset) / (1 + 2 * self.offset))
+        finite = torch.isfinite(value)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"schedule {self.label!r} is infinite at t = {float(t[~finite].flatten()[0]):g}: "
+                "allowed are times with alpha > 0, an offset (Diffusion.of_offset), or the "
+                "ancestral kernels (a Chain without a schedule)"
+            )
+        return value
+
+    @property
+    def label(self) -> str:
+        if self.constant is not None:
+            return f"g = {self.constant:g}"
+        name = "memoryless" if self.memoryless == 1 else f"g² = {self.memoryless:g}·2η"
+        return f"{name}, offset {self.offset:g}" if self.offset else name
