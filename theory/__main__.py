@@ -15,10 +15,10 @@ from rich.table import Table
 
 from theory.checks import check_order
 from theory.claims.options import add_parser
-from theory.fokker_planck import Diffusion
 from theory.problem import Problem, load_problem, problem_names
 from theory.recipe import add_parser as add_recipe
 from theory.report import FIELDS, LawReport, choose_field, law_report
+from theory.schedules import Diffusion
 from theory.wrappers import (
     ClippedExponential,
     Exponential,

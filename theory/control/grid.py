@@ -1,0 +1,259 @@
+"""Value function, optimal control and the law of the optimum under any schedule, d = 1 and 2.
+
+Other schedules than g^2 = 2 eta have no closed form: V solves its Hamilton-Jacobi-Bellman equation
+(`theory.control.equation`) with the drift v + (g^2/2) s of the base. The law of X_1 under the
+optimal control, X_0 drawn as before (slides, "Memoryless generative processes"), is
+
+    pi_1(x) exp(-c(x)) E[exp(V(X_0, 0)) | X_1 = x],
+
+a third factor that only a memoryless process makes constant. It solves the equation of
+W(x, t) = log E[exp(V(X_0, 0)) | X_t = x] under the base process run backwards,
+
+    W_t = -(v - (g^2/2) s) . grad W + (g^2/2) (lap W + |grad W|^2),    W(x, 0) = V(x, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline, RectBivariateSpline, make_interp_spline
+
+from theory.checks import check_positive
+from theory.control.equation import Equation, Frame, Scalar, Solution, solve
+from theory.divergences import Array, GridLaw
+from theory.problem import Problem
+from theory.schedules import Diffusion
+
+POINTS = {1: 301, 2: 81}
+REACH = {1: 7.0, 2: 5.0}  # standard deviations of X_t's outermost Gaussians
+ORDER = {1: 8, 2: 8}
+# Times at which V is kept, denser where schedules bend: interpolated between by cubic splines.
+TIMES = {1: 97, 2: 33}
+SPLINE = 5
+
+
+def law_frame(problem: Problem, reach: float, backwards: bool = False) -> Frame:
+    """Coordinates in which |y| <= 1 holds every Gaussian of X_t to `reach` standard deviations.
+
+    Trajectories of the base keep to its edges or lead inwards, in both directions of time, so
+    that nothing is asked of what lies beyond. backwards: in the time 1 - t.
+    """
+    base, path = problem.base, problem.path
+    mean = base.mean.numpy()
+    variance = base.cov.diagonal(dim1=-2, dim2=-1).numpy()
+
+    def edges(t: float) -> tuple[Array, Array]:
+        """(2, d) lower and upper edges, and their time derivatives."""
+        s = torch.tensor(1 - t if backwards else t, dtype=torch.float64)
+        alpha, dalpha = float(path.alpha(s)), float(path.dalpha(s))
+        std = np.sqrt(alpha**2 * variance + float(path.sigma(s)) ** 2)
+        dstd = (alpha * dalpha * variance + float(path.sigma_dsigma(s))) / std
+        found, slopes = [], []
+        for sign in (-1.0, 1.0):
+            place = alpha * mean + sign * reach * std
+            outer = (sign * place).argmax(0)
+            found.append(np.take_along_axis(place, outer[None], 0)[0])
+            slope = dalpha * mean + sign * reach * dstd
+            slopes.append(np.take_along_axis(slope, outer[None], 0)[0])
+        return np.array(found), (-1.0 if backwards else 1.0) * np.array(slopes)
+
+    def centre(t: float) -> tuple[Array, Array]:
+        place, slope = edges(t)
+        return place.mean(0), slope.mean(0)
+
+    def width(t: float) -> tuple[Array, Array]:
+        place, slope = edges(t)
+        return 0.5 * (place[1] - place[0]), 0.5 * (slope[1] - slope[0])
+
+    return Frame(centre, width)
+
+
+@dataclass(frozen=True, eq=False)
+class GridOptimum:
+    """V, grad V and lap V of a problem at a scale under a schedule, at x (n, d) and a time t.
+
+    state_cost: f(x, t) of the running cost, none by default. points, reach, count: of the grid and
+    of the kept times, by default what d asks for. float64; d = 1 and 2. Beyond the grid (`reach`
+    standard deviations of X_t's outermost Gaussians) gradients go on as they are at its edge.
+
+    Raises:
+        ValueError: d > 2, scale not > 0, or the equation has no finite solution.
+    """
+
+    problem: Problem
+    scale: float
+    schedule: Diffusion
+    state_cost: Scalar | None = None
+    points: int = 0
+    reach: float = 0.0
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+        if self.problem.dim not in POINTS:
+            raise ValueError(
+                f"problem {self.problem.name!r} is in d = {self.problem.dim}: allowed for a grid "
+                "are d = 1 and 2; memoryless optima have closed forms in any d"
+            )
+
+    # --- the base process
+
+    def drift(self, x: Array, t: float) -> Array:
+        """v + (g^2/2) s, (n, d)."""
+        point, field = torch.as_tensor(x), self.problem.base_field
+        velocity, score = field(point, t), field.score(point, t)
+        return np.asarray((velocity + 0.5 * self.squared(t) * score).numpy())
+
+    def squared(self, t: float) -> float:
+        """g(t)^2."""
+        time = torch.tensor(t, dtype=torch.float64)
+        return float(self.schedule.squared(self.problem.path, time))
+
+    def terminal(self, x: Array) -> Array:
+        """c = -scale r."""
+        return np.asarray(-self.scale * self.problem.reward(torch.as_tensor(x)).numpy())
+
+    # --- the value function
+
+    def solve_at(self, times: Sequence[float], **options: object) -> Solution:
+        """V at given times (`theory.control.equation.solve`'s options)."""
+        dim = self.problem.dim
+        equation = Equation(dim, self.drift, self.squared, self.terminal, self.state_cost)
+        frame = law_frame(self.problem, self.reach or REACH[dim])
+        chosen = {"points": self.points or POINTS[dim], "reach": 1.0, "frame": frame,
+                  "order": ORDER[dim], **options}  # fmt: skip
+        return solve(equation, times, **chosen)  # type: ignore[arg-type]
+
+    @cached_property
+    def at_start(self) -> Solution:
+        """V at the schedule's start alone: what the law needs."""
+        return self.solve_at([self.schedule.start])
+
+    @cached_property
+    def solution(self) -> Solution:
+        """V at `count` times from the schedule's start to 1."""
+        count = self.count or TIMES[self.problem.dim]
+        # Chebyshev's spacing at t = 1; squares of it at the start, where schedules are steep.
+        u = 0.5 * (1 - np.cos(np.pi * np.arange(count - 1) / (count - 1)))
+        start = self.schedule.start
+        return self.solve_at((start + (1 - start) * u**2).tolist())
+
+    @cached_property
+    def _in_time(self) -> CubicSpline:
+        order = np.argsort(self.solution.times)
+        return CubicSpline(self.solution.times[order], self.solution.values[order])
+
+    def value(self, x: Array, t: float) -> Array:
+        """V, (n,)."""
+        return self._evaluate(x, t)[0]
+
+    def gradient(self, x: Array, t: float) -> Array:
+        """grad V, (n, d)."""
+        return self._evaluate(x, t)[1]
+
+    def laplacian(self, x: Array, t: float) -> Array:
+        """lap V, (n,)."""
+        return self._evaluate(x, t)[2]
+
+    def control(self, x: Array, t: float) -> Array:
+        """u* = -g grad V, (n, d)."""
+        return np.asarray(-np.sqrt(self.squared(t)) * self.gradient(x, t))
+
+    def _evaluate(self, x: Array, t: float) -> tuple[Array, Array, Array]:
+        if not self.schedule.start <= t <= 1:
+            raise ValueError(
+                f"t = {t:g}: allowed are times in [{self.schedule.start:g}, 1] of the schedule"
+            )
+        frame, axes = self.solution.frame, self.solution.axes
+        width = frame.width(t)[0]
+        y = frame.find(x, t)
+        inside = np.clip(y, -1.0, 1.0)
+        beyond = (y - inside) * width
+        W = self._in_time(t).reshape([len(a) for a in axes])
+        if len(axes) == 1:
+            spline = make_interp_spline(axes[0], W, k=SPLINE)
+            at = inside[:, 0]
+            value, slope, bend = spline(at), spline(at, 1)[:, None], spline(at, 2)[:, None]
+        else:
+            plane = RectBivariateSpline(*axes, W, kx=SPLINE, ky=SPLINE)
+            a, b = inside.T
+            value = plane.ev(a, b)
+            slope = np.stack([plane.ev(a, b, dx=1), plane.ev(a, b, dy=1)], -1)
+            bend = np.stack([plane.ev(a, b, dx=2), plane.ev(a, b, dy=2)], -1)
+        slope = slope / width
+        return value + (slope * beyond).sum(-1), slope, (bend / width**2).sum(-1)
+
+    # --- the law of the optimum
+
+    @cached_property
+    def law(self) -> GridLaw:
+        """X_1's law under the optimal control, normalised; its mass before that is `mass`."""
+        return self._law[0]
+
+    @property
+    def mass(self) -> float:
+        """int pi_1 exp(-c) E[exp V(X_0, 0) | X_1]: 1 but for the grid's error."""
+        return self._law[1]
+
+    @cached_property
+    def _law(self) -> tuple[GridLaw, float]:
+        x, log_factor = self.memory_factor
+        point = torch.as_tensor(x)
+        log_density = self.problem.base.log_density(point).numpy() - self.terminal(x) + log_factor
+        axes = tuple(
+            self.at_start.frame.place(np.stack([a] * len(self.at_start.axes), -1), 1.0)[:, i]
+            for i, a in enumerate(self.at_start.axes)
+        )
+        law = GridLaw(axes, log_density.reshape([len(a) for a in axes]))
+        mass = law.mass()
+        density = law.log_density - np.log(mass)
+        cdf = CubicSpline(axes[0], np.exp(density)).antiderivative()(axes[0])
+        return GridLaw(axes, density, cdf if len(axes) == 1 else None), mass
+
+    @cached_property
+    def memory_factor(self) -> tuple[Array, Array]:
+        """(points x (n, d), log E[exp V(X_0, 0) | X_1 = x] (n,)): constant iff X_0 is forgotten."""
+        dim, field, start = self.problem.dim, self.problem.base_field, self.schedule.start
+        begin = self.at_start
+        first = begin.at(start)
+
+        def drift(x: Array, s: float) -> Array:
+            point, t = torch.as_tensor(x), 1 - s
+            velocity, score = field(point, t), field.score(point, t)
+            return np.asarray((0.5 * self.squared(t) * score - velocity).numpy())
+
+        frame = law_frame(self.problem, self.reach or REACH[dim], backwards=True)
+        equation = Equation(dim, drift, lambda s: self.squared(1 - s), lambda x: first, kappa=-1.0)
+        if start:
+            equation, frame = _shortened(equation, frame, start)
+        found = solve(
+            equation, [0.0], points=len(begin.axes[0]), reach=1.0, frame=frame, order=begin.order
+        )  # fmt: skip
+        return found.points(0.0), found.at(0.0)
+
+
+def _shortened(equation: Equation, frame: Frame, start: float) -> tuple[Equation, Frame]:
+    """The equation on [0, 1 - start] as one on [0, 1]: its time s is (1 - start) times the new."""
+    keep = 1 - start
+
+    def drift(x: Array, t: float) -> Array:
+        return keep * equation.drift(x, keep * t)
+
+    def width(t: float) -> tuple[Array, Array]:
+        value, slope = frame.width(keep * t)
+        return value, keep * slope
+
+    def centre(t: float) -> tuple[Array, Array]:
+        value, slope = frame.centre(keep * t)
+        return value, keep * slope
+
+    squared = equation.squared
+    return (
+        Equation(equation.dim, drift, lambda t: keep * squared(keep * t), equation.terminal,
+                 kappa=equation.kappa),
+        Frame(centre, width),
+    )  # fmt: skip
