@@ -331,16 +331,31 @@ def regularised_optimum(
     for k in range(chain.steps - 1, -1, -1):
         with torch.no_grad():
             start = chain.mean(base, k, points).numpy()
-        smooth = SMOOTHED[len(axes)](later, s[k])
-        mean = _solve(smooth, start, scale * s[k] ** 2, k)
-        cost = ((mean - start) ** 2).sum(-1) / (2 * scale * s[k] ** 2)
-        later = Surface(axes, (smooth(mean)[0] - cost)[:, None])
+        mean, value = best_kernel(later, start, s[k], scale, k)
+        later = Surface(axes, value[:, None])
         values.insert(0, later)
         shifts.insert(0, Surface(axes, mean - start))
     weight = np.exp(-0.5 * (points / chain.start(torch.ones(1, dtype=torch.float64))).numpy() ** 2)
     weight = weight.prod(-1)
     log_z = scale * float((weight * values[0].values[:, 0]).sum() / weight.sum())
     return ChainOptimum(chain, base, scale, log_z, shifts, values)
+
+
+def best_kernel(
+    later: Callable[[Array], Array], start: Array, std: float, scale: float, k: int
+) -> tuple[Array, Array]:
+    """The means m (n, d) that maximise E[later(m + std xi)] - |m - start|^2/(2 scale std^2), from
+    the base's means `start` (n, d), and that maximum (n,); k names the kernel in errors.
+
+    later: values (n, 1) at points (n, d), a Surface in d = 2.
+
+    Raises:
+        ValueError: the maximum is not unique, or Newton's method does not settle.
+    """
+    smooth = SMOOTHED[start.shape[1]](later, std)
+    mean = _solve(smooth, start, scale * std**2, k)
+    cost = ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
+    return mean, smooth(mean)[0] - cost
 
 
 Smooth = Callable[[Array], tuple[Array, Array, Array]]

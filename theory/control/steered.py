@@ -1,0 +1,72 @@
+"""The velocity that fine-tuning under any schedule leaves, to be sampled with any other.
+
+The implicit parameterisation of the control (slides): with b = v + g^2/(2 eta) (v - (a'/a) x),
+
+    b_base + g u = b_finetuned   <=>   v_finetuned = v + k/g u,   k = 1/(1/g^2 + 1/(2 eta)),
+
+(g/2) u at g^2 = 2 eta. Only then is it the velocity of a law of its own (D8): with another schedule
+v_finetuned sampled by its own SDE gives the optimum's law, by others something else again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from theory.checks import check_time
+from theory.control.grid import GridOptimum
+from theory.fields import ExactField
+from theory.paths import Path
+
+
+@dataclass(frozen=True, eq=False)
+class SteeredField(ExactField):
+    """v_finetuned of a grid's optimal control, d = 1 and 2, times of its schedule; t a scalar."""
+
+    optimum: GridOptimum
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        return self.optimum.problem.path
+
+    @property
+    def dim(self) -> int:
+        return self.optimum.problem.dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.optimum.problem.base.dtype
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
+        gain, move = self._displacement(x, t)
+        return self.optimum.problem.base_field(x, t) + gain * move
+
+    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
+        alpha = self.path.alpha(check_time(t, x))
+        _, move = self._displacement(x, t)
+        return self.optimum.problem.base_field.score(x, t) + alpha * move
+
+    def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
+        sigma = self.path.sigma(check_time(t, x))
+        _, move = self._displacement(x, t)
+        return self.optimum.problem.base_field.posterior_mean(x, t) + sigma**2 * move
+
+    def with_divergence(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        base, own = self.optimum.problem.base_field, self._factor(x, t)
+        gain = self.path.gain(check_time(t, x))
+        lap = torch.as_tensor(self.optimum.laplacian(x.numpy(), float(t)))
+        velocity, divergence = base.with_divergence(x, t)
+        return velocity + gain * self._displacement(x, t)[1], divergence - gain * own * lap
+
+    def _displacement(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """(gain, e): e = -grad V k/gain, finite at both ends."""
+        gradient = torch.as_tensor(self.optimum.gradient(x.detach().numpy(), float(t)))
+        return self.path.gain(check_time(t, x)), -self._factor(x, t) * gradient
+
+    def _factor(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """k/gain = g^2/(gain + g^2 alpha/2)."""
+        time = check_time(t, x)
+        g2 = torch.as_tensor(self.optimum.squared(float(t)), dtype=x.dtype)
+        return g2 / (self.path.gain(time) + 0.5 * g2 * self.path.alpha(time))
