@@ -151,14 +151,29 @@ class Adapters:
         its forward pass: a gradient may run through the base (a lean adjoint) after `using`."""
 
         def checkpointed(module: nn.Module, *inputs: Any) -> Any:
-            adapter = self.active
+            again = _Again(self, self.active)
 
             def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-                return nullcontext(), self.using(adapter)
+                return nullcontext(), again
 
             return checkpoint(module.__call__, *inputs, use_reentrant=False, context_fn=contexts)
 
         self.network.enable_gradient_checkpointing(checkpointed)
+
+
+class _Again(AbstractContextManager[None]):
+    """`using`, entered as often as a retained graph is gone through."""
+
+    def __init__(self, adapters: Adapters, adapter: str | None) -> None:
+        self.adapters, self.adapter = adapters, adapter
+        self.entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        self.entered.append(self.adapters.using(self.adapter))
+        self.entered[-1].__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.entered.pop().__exit__(*error)
 
 
 def _linear_ends(network: nn.Module) -> list[str]:

@@ -36,7 +36,7 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
     Raises:
         ValueError, FileNotFoundError, NotImplementedError: bad input; found before a folder is
             made, or before its first step, and then it is removed. Another process holds it. Loss,
-            gradient or reward are not finite: the folder can be gone on with.
+            gradient, adjoint or reward are not finite: the folder can be gone on with.
         MemoryError: out of memory; says which micro_batch fits.
         OSError: the disk is full; the folder can be gone on with.
     """

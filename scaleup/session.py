@@ -88,6 +88,7 @@ class Session:
             guided=self._anchor(velocity),
         )
         self.task.rows_at_once = config.rows
+        self.task.scaled_gradients = self.accelerator.scaler is not None
         self.draws = ShardedDraws(
             generator_of("method", config.seed),
             rank=self.rank,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scaleup.adapter.model import ImageModel
 from scaleup.adapter.prompts import Prompts
@@ -64,10 +66,14 @@ class PromptedTask(Task):
     rank, shards: this process among those that train together.
     gather: this process's rows -> those of all processes, in the order of rank.
     guided: the pretrained velocity under guidance, for methods that anchor to it.
+
+    Activations of a whole rollout, or of a chunk's decoding, are not held for a gradient: they are
+    made again in the backward pass (`recompute`).
     """
 
     path = RECTIFIED_FLOW
     condition_numbers = 2
+    recompute = True
 
     def __init__(
         self,
@@ -108,11 +114,14 @@ class PromptedTask(Task):
             return self.bank.reward[cond[:, 1]].to(x1)
         texts = self.texts(cond[:, 0])
         differentiable = torch.is_grad_enabled() and x1.requires_grad and self.scorer.differentiable
+        decode: Callable[[Tensor], Tensor] = self.model.decode
+        if differentiable and self.recompute:
+            decode = partial(checkpoint, self.model.decode, use_reentrant=False)
         values = []
         with torch.set_grad_enabled(differentiable):
             for start in range(0, len(x1), self.sampling.chunk):
                 rows = slice(start, start + self.sampling.chunk)
-                values.append(self.scorer(self.model.decode(x1[rows]), texts[rows]))
+                values.append(self.scorer(decode(x1[rows]), texts[rows]))
         return torch.cat(values).to(x1)
 
     def reward_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from scaleup.checkpoints import (
 from scaleup.drawing import draw_bank
 from scaleup.session import Session
 from theory.methods.contract import Batch
+from theory.methods.contract.finite import NonFiniteAdjointError
 
 WARM_UP = 0.05
 Report = Callable[[str, int, int, str], None]
@@ -70,13 +71,20 @@ class Trainer:
         Raises:
             ValueError: loss or gradient are not finite, or the loss is not one value a row; what
                 is on disk stays.
+            NonFiniteAdjointError: a step met one; what was before it is the newest checkpoint (of
+                several processes, the one of before stays: the others cannot be waited for).
         """
         self.resume()
         steps, every = self.config.steps, self.config.checkpoint_every
         if self.step == 0:
             self.save()  # a run that is killed before its first checkpoint starts the same
         while self.step < steps:
-            row = self.one_step()
+            drawn = self.session.draws.states()
+            try:
+                row = self.one_step()
+            except NonFiniteAdjointError:
+                self._keep(drawn)
+                raise
             self.report("train", self.step, steps, _text(self.step, steps, row))
             self.after(self.step, row)
             if self.step % every == 0 or self.step == steps:
@@ -182,6 +190,12 @@ class Trainer:
             self.session.folder.write_metrics(self.metrics)
             save_state(self.session.folder.checkpoints, self.state())
         self.session.accelerator.wait_for_everyone()
+
+    def _keep(self, drawn: list[Tensor]) -> None:
+        """Save the state before a step that could not be taken, drawn being its random numbers'."""
+        if self.session.world == 1:
+            self.session.draws.restore(drawn)
+            self.save()
 
     def state(self) -> State:
         """Everything that changes from step to step."""

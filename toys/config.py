@@ -41,7 +41,10 @@ THEORY_SOURCES = (
     "problem.py",
     "rewards.py",
     "wrappers.py",
-    *(f"methods/contract/{part}.py" for part in ("draws", "method", "rollouts", "task")),
+    *(
+        f"methods/contract/{part}.py"
+        for part in ("adjoints", "draws", "finite", "method", "rollouts", "task", "transforms")
+    ),
 )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from theory.checks import check_positive
 from theory.methods.contract import Draws, Policy, ProblemTask
+from theory.methods.contract.finite import NonFiniteAdjointError
 from toys.networks import StackedMLP
 from toys.processes import keep_heap
 from toys.runs import Group, Run, device_name
@@ -113,7 +114,12 @@ class Trainer:
     # --- the loop
 
     def train(self, report: Report | None = None) -> None:
-        """From the checkpoint, if there is one, to the end; then write the members' folders."""
+        """From the checkpoint, if there is one, to the end; then write the members' folders.
+
+        Raises:
+            NonFiniteAdjointError: a step met one; the state before it is in the checkpoint.
+            ValueError: a loss is not finite, or not one value a row.
+        """
         with self.group.locked():
             self._train(report)
 
@@ -125,7 +131,12 @@ class Trainer:
         steps, saved, between = self.config.steps, time.monotonic(), checkpoint_seconds()
         start = time.process_time()
         while self.step < steps:
-            self._one_step()
+            drawn = self.draws.states()
+            try:
+                self._one_step()
+            except NonFiniteAdjointError:
+                self._keep(drawn, time.process_time() - start)
+                raise
             if self._is_logged:
                 if len(self._diverged()) == len(self.group.members):
                     self.group.end()
@@ -218,6 +229,12 @@ class Trainer:
         names = ",".join(self.names)
         metrics = torch.stack(self.metrics) if self.metrics else torch.zeros(0, 0, 0)
         self.group.save(self.step, self._tensors(), metrics, names)
+
+    def _keep(self, drawn: list[Tensor], seconds: float) -> None:
+        """The state before a step that could not be taken, drawn being its random numbers'."""
+        self.draws.restore(drawn)
+        self.cpu_seconds += seconds
+        self.save()
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"policy.{k}": v for k, v in self.policy.tensors().items()}

@@ -17,6 +17,7 @@ from scaleup import sheet
 from scaleup.__main__ import main
 from scaleup.adapter import open_model, opening
 from scaleup.config import recipe_names
+from scaleup.rewards.brightness import Brightness
 from scaleup.rewards.contract import parse_reward, rewards
 from scaleup.runfolder import RunFolder
 from tests.scaleup.work import NFT_ONLINE, settings, words
@@ -70,6 +71,31 @@ def test_a_reward_of_ones_own(folders, tmp_path, capsys):
     parts = ["greenness:strength=2.0", "redness"]
     assert names[0] == "reward 0.5*greenness:strength=2.0+0.5*redness"  # the run's own
     assert sorted(names[1:3]) == [f"reward {part}" for part in parts]
+
+
+@pytest.mark.parametrize("method", ["discrete_adjoint", "continuous_adjoint"])
+def test_adjoint_methods_on_the_command_line(method, folders, tmp_path, capsys, monkeypatch):
+    """They train; and an adjoint that is not finite is said in one line."""
+    config = settings(folders, method=f"{method}:steps=2", steps=2, reward="brightness")
+    with monkeypatch.context() as patch:
+        score, calls = Brightness.__call__, iter(range(100))
+
+        def spiked(self, images, prompts):
+            values = score(self, images, prompts)
+            if next(calls) < 1:
+                return values
+            return values + (images - images.detach()).abs().sqrt().mean((1, 2, 3))
+
+        patch.setattr(Brightness, "__call__", spiked)
+        status, _, err = call(capsys, *words(config, tmp_path))
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2
+    assert len(said) == 1
+    assert said[0].startswith(f"error: {method}:steps=2: the adjoint is not finite, first")
+    assert "Traceback" not in err
+    status, out, _ = call(capsys, *words(config, tmp_path))
+    assert status == 0
+    assert "| reward brightness |" in out
 
 
 def test_the_example_of_a_reward():

@@ -298,11 +298,26 @@ def test_rewards_are_decoded_in_chunks_with_their_gradient(make):
     [
         ("texts = self.texts(cond[:, 0])", "texts = self.texts(cond[:, 0].roll(1))"),
         ("decode(x1[rows]), texts[rows]", "decode(x1[rows]), texts[: len(x1[rows])]"),
-        ("self.model.decode(x1[rows])", "self.model.decode(x1[rows].detach() + 0 * x1[rows])"),
+        ("(decode(x1[rows])", "(decode(x1[rows].detach() + 0 * x1[rows])"),
     ],
 )  # fmt: skip
 def test_rewards_of_other_rows_are_seen(make, edit):
     assert not rewards_are_of_their_rows(make, mutant_module("scaleup.task", edit))
+
+
+def test_decoding_again_changes_no_gradient(make):
+    """Of the pictures' decoder nothing is held for the gradient but its input."""
+    found, held = [], []
+    for recompute in (True, False):
+        task, count = make(sampling=Sampling(3, chunk=4)), []
+        task.recompute = recompute
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda v, count=count: count.append(v.numel()) or v, lambda v: v
+        ):
+            found.append(reward_and_gradient(task))
+        held.append(sum(count))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert held[0] < held[1]
 
 
 def test_nothing_is_kept_for_a_gradient_that_nobody_asks_for(make):

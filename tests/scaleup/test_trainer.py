@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from scaleup.adapter import Guided
-from scaleup.checkpoints import checkpoint_path
+from scaleup.checkpoints import checkpoint_path, newest_state
 from scaleup.config import TrainConfig
 from scaleup.rewards.redness import Redness
 from scaleup.task import PromptedTask
 from scaleup.trainer import Trainer
 from tests.scaleup.work import NFT_ONLINE, killed, same, session, settings, trained
 from tests.theory.methods.mutants import mutant_module
+from theory.methods.contract.finite import NonFiniteAdjointError
 from theory.methods.ddpo import DDPO
 from theory.methods.tilt_matching import TiltMatching
 from theory.tolerances import FLOAT32
@@ -28,6 +29,9 @@ METHODS = {
     "weighted": "weighted_flow_matching",
     "ddpo": "ddpo:steps=3,kl_weight=0.1",
     "adjoint matching": "adjoint_matching:steps=3",
+    "basic adjoint matching": "basic_adjoint_matching:steps=3,offset=0.3,subset=2",
+    "discrete adjoint": "discrete_adjoint:steps=3,g=0.5",
+    "continuous adjoint": "continuous_adjoint:steps=3,clip=10",
 }
 
 
@@ -175,7 +179,12 @@ def gradients_of(config, out, kind=Trainer):
 
 
 # At a small scale, student and base being equal, rounding of their means is most of that loss.
-PARTS = (METHODS["tilt matching"], METHODS["ddpo"], "adjoint_matching:steps=3,scale=1e5")
+PARTS = (
+    METHODS["tilt matching"],
+    METHODS["ddpo"],
+    "adjoint_matching:steps=3,scale=1e5",
+    "discrete_adjoint:steps=3,scale=1e5",
+)
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +353,60 @@ def test_a_reward_that_fails_once(fault, folders, tmp_path, monkeypatch, whole):
         trainer.train()
     assert trainer.step == 3
     assert same(state_of(trained(config, tmp_path)), expected)
+
+
+ADJOINTS = ("basic_adjoint_matching:steps=2", "discrete_adjoint:steps=2")
+
+
+@pytest.mark.parametrize("method", ADJOINTS)
+def test_an_adjoint_that_is_not_finite(method, folders, tmp_path, monkeypatch, whole):
+    """The state before the step is saved, and goes on to the same bits."""
+    config = settings(folders, method=method, steps=3)
+    expected, call, state = whole(config), Redness.__call__, {}
+
+    def spiked(self, images, prompts):
+        values = call(self, images, prompts)
+        if state["trainer"].step != 2:
+            return values
+        return values + (images - images.detach()).abs().sqrt().mean((1, 2, 3))  # 0, its slope nan
+
+    monkeypatch.setattr(Redness, "__call__", spiked)
+    trainer = state["trainer"] = Trainer(session(config, tmp_path))
+    with pytest.raises(NonFiniteAdjointError, match=rf"^{method}: .* k = 2, t = 1, in row 0 "):
+        trainer.train()
+    assert newest_state(trainer.session.folder.checkpoints).step == 2
+    monkeypatch.undo()
+    assert same(state_of(trained(config, tmp_path)), expected)
+
+
+@pytest.mark.parametrize("method", [*ADJOINTS, "continuous_adjoint:steps=3"])
+def test_adjoints_leave_no_gradient_behind(method, folders, tmp_path):
+    """They are solved by autograd.grad: no parameter holds a gradient before the loss's."""
+    found = session(settings(folders, method=method, gradient_checkpointing=True), tmp_path)
+    batch = found.method.collect(found.policy, found.task, 4, found.draws)
+    weights = list(found.model.network.parameters())
+    assert all(p.grad is None for p in weights)
+    found.method.loss(found.policy, found.task, batch)[0].mean().backward()
+    trained_ones = {id(p) for p in found.policy.parameters()}
+    assert {id(p) for p in weights if p.grad is not None} == trained_ones
+
+
+def test_recomputing_changes_no_gradient(folders, tmp_path):
+    """Of the steps and of the decoding; without it everything is held."""
+    found, held = [], []
+    for recompute in (True, False):
+        out = tmp_path / str(recompute)
+        parts = session(settings(folders, method="discrete_adjoint:steps=4"), out)
+        parts.task.recompute = recompute
+        batch, count = parts.method.collect(parts.policy, parts.task, 4, parts.draws), []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda v, count=count: count.append(v.numel()) or v, lambda v: v
+        ):
+            losses, _ = parts.method.loss(parts.policy, parts.task, batch)
+        found.append(torch.autograd.grad(losses.mean(), parts.policy.parameters()))
+        held.append(sum(count))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert held[0] < held[1] / 20
 
 
 def test_a_loss_of_another_shape(folders, tmp_path, monkeypatch):

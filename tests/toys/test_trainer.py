@@ -9,6 +9,7 @@ from tests.toys.small import (
     DDPO_KL,
     NFT_OLD,
     TINY,
+    call,
     configs,
     copied,
     same_bits,
@@ -16,6 +17,7 @@ from tests.toys.small import (
     stop_at,
     trained,
 )
+from theory.methods.contract import ProblemTask
 from theory.methods.flow_matching import FlowMatching
 from theory.tolerances import FLOAT32
 from toys import trainer as module
@@ -176,6 +178,36 @@ def test_a_network_that_diverges_leaves_its_neighbours_alone(tmp_path):
     trained(tmp_path / "alone", [wanted[2]])
     found, alone = Run(tmp_path, wanted[2]).weights(), Run(tmp_path / "alone", wanted[2]).weights()
     assert all(torch.allclose(found[k], alone[k], rtol=0, atol=FLOAT32.rtol) for k in found)
+
+
+@pytest.mark.parametrize("name", ["basic_adjoint_matching", "discrete_adjoint"])
+def test_an_adjoint_that_is_not_finite_stops_with_its_state_saved(
+    name, tmp_path, monkeypatch, capsys
+):
+    """Said without a traceback; the same command goes on to the same bits where it was chance."""
+    out, wanted = tmp_path / "part", configs(f"{name}:steps=3,sigma_end=0.1")
+    trained(tmp_path / "whole", wanted)
+    bases_of(wanted, out)
+    reward, calls = ProblemTask.reward, iter(range(1000))
+
+    def spiked(self, x1, cond=None):
+        """Its value is right, its slope no number once."""
+        values = reward(self, x1)
+        return values + (x1 - x1.detach()).abs().sqrt().sum(1) if next(calls) == 25 else values
+
+    words = ["train", "--method", wanted[0].method, "--problem", "note_1d", "--out", out]
+    words += [w for k, v in TINY.items() for w in (f"--{k}", v)]
+    with monkeypatch.context() as patch:
+        patch.setattr(ProblemTask, "reward", spiked)
+        status, _, err = call(capsys, *words)
+    assert status == 2
+    (said,) = [line for line in err.splitlines() if not line.startswith("training: ")]
+    assert said.startswith(f"error: {name}:steps=3,sigma_end=0.1: the adjoint is not finite, first")
+    assert "at state k = 3, t = 1, in row 0 of the batch" in said
+    # Two rewards a step where adjoints are stored: 25 is the thirteenth step's second.
+    assert Group(out, tuple(wanted)).load()[0] == (25 if name == "discrete_adjoint" else 12)
+    assert call(capsys, *words)[0] == 0
+    assert same_result(out, tmp_path / "whole", wanted)
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(1, 1), (30, 30), (250, 125), (101, 101)])

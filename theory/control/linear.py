@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -166,20 +166,39 @@ class LinearQuadratic:
 
     def control_energy(self, feedback: Callable[[float], tuple[Array, Array]]) -> float:
         """E int |u|^2/2 dt of u = -g (P x + p): the KL to the base process (Girsanov)."""
+        return self._costs(feedback)[0]
+
+    def cost(self, feedback: Callable[[float], tuple[Array, Array]]) -> float:
+        """E [int |u|^2/2 + f dt + c] of u = -g (P x + p)."""
+        energy, running, mean, cov = self._costs(feedback)
+        final = self._expected(self.final_matrix, self.final_vector, mean, cov)
+        return energy + running + final + self.final_constant
+
+    @staticmethod
+    def _expected(matrix: Array, vector: Array, mean: Array, cov: Array) -> float:
+        return float(0.5 * (mean @ matrix @ mean + np.trace(matrix @ cov)) + vector @ mean)
+
+    def _costs(
+        self, feedback: Callable[[float], tuple[Array, Array]]
+    ) -> tuple[float, float, Array, Array]:
+        """Control and state costs, mean and covariance of X_1."""
         d = self.dim
 
         def rate(t: float, state: Array) -> Array:
             g2 = self.noise(t) ** 2
             P, p = feedback(t)
             B, b = self.matrix(t) - g2 * P, self.shift(t) - g2 * p
-            m, S = state[:d], state[d:-1].reshape(d, d)
+            m, S = state[:d], state[d:-2].reshape(d, d)
             moved, mean = B @ S, P @ m + p
             energy = 0.5 * g2 * (mean @ mean + np.trace(P @ S @ P.T))
-            return np.concatenate([B @ m + b, (moved + moved.T + g2 * np.eye(d)).ravel(), [energy]])
+            running = self._expected(self.running_matrix, self.running_vector, m, S)
+            spread = moved + moved.T + g2 * np.eye(d)
+            return np.concatenate([B @ m + b, spread.ravel(), [energy, running]])
 
-        begin = np.concatenate([self.mean, self.cov.ravel(), [0.0]])
+        begin = np.concatenate([self.mean, self.cov.ravel(), [0.0, 0.0]])
         found = solve_ivp(rate, (self.start, 1.0), begin, method="DOP853", rtol=RTOL, atol=ATOL)
-        return float(found.y[-1, -1])
+        end = found.y[:, -1]
+        return float(end[-2]), float(end[-1]), end[:d], end[d:-2].reshape(d, d)
 
     # --- the optimum on a time grid
 
@@ -263,6 +282,7 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
         )
     mean, cov, path, eye = base.mean[0].numpy(), base.cov[0].numpy(), problem.path, np.eye(base.dim)
 
+    @lru_cache(maxsize=4)
     def parts(t: float) -> tuple[Array, Array, float]:
         """Velocity and score are slope (x - alpha mean): v = alpha' mean + first, s = second."""
         s = torch.tensor(t, dtype=torch.float64)

@@ -23,9 +23,13 @@ from theory.paths import Path
 
 @dataclass(frozen=True, eq=False)
 class SteeredField(ExactField):
-    """v_finetuned of a grid's optimal control, d = 1 and 2, times of its schedule; t a scalar."""
+    """v_finetuned of a grid's optimal control, d = 1 and 2, times of its schedule; t a scalar.
+
+    share: of the control that is taken; 1 all of it.
+    """
 
     optimum: GridOptimum
+    share: float = 1.0
 
     @property
     def path(self) -> Path:  # type: ignore[override]
@@ -66,7 +70,7 @@ class SteeredField(ExactField):
         return self.path.gain(check_time(t, x)), -self._factor(x, t) * gradient
 
     def _factor(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """k/gain = g^2/(gain + g^2 alpha/2)."""
+        """share k/gain = share g^2/(gain + g^2 alpha/2)."""
         time = check_time(t, x)
         g2 = torch.as_tensor(self.optimum.squared(float(t)), dtype=x.dtype)
-        return g2 / (self.path.gain(time) + 0.5 * g2 * self.path.alpha(time))
+        return self.share * g2 / (self.path.gain(time) + 0.5 * g2 * self.path.alpha(time))

@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from theory.checks import check_positive, check_time
+from theory.checks import check_finite, check_time
 from theory.fields import ExactField, tilted_field
 from theory.posterior import Posterior
 from theory.problem import Problem
@@ -35,7 +35,7 @@ class MemorylessOptimum:
     g is infinite where alpha = 0 and 0 at t = 1, and so is u.
 
     Raises:
-        ValueError: scale is not > 0, or the tilt exp(scale r) has no closed form (the message of
+        ValueError: scale is not finite, or the tilt exp(scale r) has no closed form (the message of
             `theory.tilt.tilt`).
     """
 
@@ -43,7 +43,7 @@ class MemorylessOptimum:
     scale: float
 
     def __post_init__(self) -> None:
-        check_positive("scale", self.scale)
+        check_finite("scale", self.scale)
 
     @cached_property
     def target(self) -> Tilt:

@@ -6,9 +6,12 @@ method as it is. Mistakes that leave the fixed point alone are in `test_relation
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 from tests.theory.methods.mutants import Mutant, mutant_module, true_optimum
+from theory.methods.contract import adjoints
 from theory.methods.contract.method import Optimum
 from theory.methods.contract.probe import (
     GradientTest,
@@ -33,7 +36,8 @@ WEIGHTED = "tilt_matching:kind=weighted,scale=1.5"
 DDPO = "ddpo:kl_weight=0.4,steps=6,sigma_end=0.1"
 DDPO_2D = "ddpo:kl_weight=0.4,steps=4,sigma_end=0.1"
 ADJOINT = "adjoint_matching:scale=2.5,steps=6,sigma_end=0.1"
-ADJOINT_2D = "adjoint_matching:scale=2.5,steps=4,sigma_end=0.1"
+BASIC = "basic_adjoint_matching:scale=2.5,steps=6,sigma_end=0.1"
+DISCRETE = "discrete_adjoint:scale=2.5,steps=6,sigma_end=0.1"
 
 NFT_LOSS = "loss = r * positive + (1 - r) * negative"
 NFT_SCALE = "return 2 * unit * self.nft_beta / (self.nft_beta**2 + self.kl_weight)"
@@ -45,7 +49,9 @@ REWARD = 'returns = batch["r"][:, None] - self.kl_weight * kl_to_come'
 TO_COME = 'kl_to_come = batch["kl"].flip(1).cumsum(1).flip(1)'
 POLICY_LOSS = "policy_loss = (-advantage * log_prob + self.kl_weight * kl).sum(1)"
 LOG_PROB = "log_prob = -_kl(chain, x[:, 1:], means)"
-AM_ERROR = 'error = (means - batch["reference_mean"]) / s - self.scale * s * batch["adjoint"]'
+AM_ERROR = "error = (means - base) / s - self.scale * s * adjoint"
+BASIC_BACK = "(a,) = torch.autograd.grad((mean * a).sum() + cost.sum(), state)"
+DISCRETE_STEP = "return mean + s[k] * noise[:, k + 1], 0.5 * square(control)"
 BACK = "(g,) = torch.autograd.grad(mean, state, g)"
 
 
@@ -166,17 +172,50 @@ MUTANTS = {
     "am: without the base's Jacobian": plain(ADJOINT, LINE, BACK, "g = g"),
     "am: Jacobian at the wrong state": plain(ADJOINT, LINE, "state = x[:, k].detach()",
                                              "state = x[:, k + 1].detach()"),
-    "am: reward's gradient is zero": plain(
-        ADJOINT, LINE, "(g,) = torch.autograd.grad(reward.sum(), last)",
-        "g = torch.zeros_like(last)"),
-    "am: gradient of the mean reward": plain(ADJOINT, LINE, "grad(reward.sum(), last)",
-                                             "grad(reward.mean(), last)"),
-    "am: reward at the state before": plain(ADJOINT, LINE, "last = x[:, -1].detach()",
-                                            "last = x[:, -2].detach()"),
-    "am: rollouts of the reference": plain(ADJOINT, LINE, "trajectories(chain, policy.student",
-                                           "trajectories(chain, policy.reference"),
+    "am: reward's gradient is zero": plain(ADJOINT, LINE, "g = reward", "g = 0 * reward"),
+    "am: reward at the state before": plain(ADJOINT, LINE, "task, x[:, -1]", "task, x[:, -2]"),
     "am: reference is the student": plain(ADJOINT, LINE, "chain.mean(policy.reference",
                                           "chain.mean(policy.student"),
+    # basic Adjoint Matching; the lean adjoint in its place has the same fixed point
+    # (`test_adjoints` tells them apart)
+    "basic: sign of the adjoint": plain(BASIC, LINE, "control + s * adj", "control - s * adj"),
+    "basic: s dropped on the right": plain(BASIC, LINE, "control + s * adj", "control + adj"),
+    "basic: s dropped on the left": plain(BASIC, LINE, "(means - base) / s", "(means - base)"),
+    "basic: scale dropped": plain(BASIC, LINE, "a = -self.scale * reward", "a = -reward"),
+    "basic: reward's sign": plain(BASIC, LINE, "a = -self", "a = self"),
+    "basic: adjoint of the wrong step": Mutant(BASIC, LINE, (
+        ("                if k:\n", "                if True:\n"),
+        ("torch.stack(adjoints[::-1], 1)", "torch.stack(adjoints[::-1], 1)[:, :-1]"))),
+    "basic: adjoints in reverse": plain(BASIC, LINE, "torch.stack(adjoints[::-1], 1)",
+                                        "torch.stack(adjoints, 1)", MANY),
+    "basic: without the KL's own gradient": plain(BASIC, LINE, " + cost.sum(), state)",
+                                                  ", state)", MANY),
+    "basic: KL without the 1/2": plain(BASIC, LINE, "/ (2 * s[k] ** 2)", "/ s[k] ** 2", MANY),
+    "basic: std for variance in the KL": plain(BASIC, LINE, "2 * s[k] ** 2", "2 * s[k]", MANY),
+    "basic: without the policy's Jacobian": plain(BASIC, LINE, BASIC_BACK, "a = a"),
+    "basic: KL's gradient alone": plain(BASIC, LINE, "(mean * a).sum() + ", ""),
+    "basic: Jacobian at the wrong state": plain(BASIC, LINE, "state = x[:, k].detach()",
+                                                "state = x[:, k + 1].detach()"),
+    "basic: reference held fixed in the KL": plain(BASIC, LINE, "square(mean - base)",
+                                                   "square(mean - base.detach())", MANY),
+    "basic: reward at the state before": plain(BASIC, LINE, "task, x[:, -1]", "task, x[:, -2]"),
+    # discrete adjoint; with the student's state held fixed it is a lean one, of one step
+    "discrete: reward's sign": plain(DISCRETE, LINE, "control - self.full", "control + self.full"),
+    "discrete: scale dropped": plain(DISCRETE, LINE, "self.full_scale * reward", "reward"),
+    "discrete: the noise's s dropped": plain(DISCRETE, LINE, "s[k] * noise", "noise"),
+    "discrete: the control's s dropped": plain(DISCRETE, LINE, ") / s[k]", ")"),
+    "discrete: cost without the 1/2": plain(DISCRETE, LINE, "0.5 * square", "square"),
+    "discrete: no cost": plain(DISCRETE, LINE, "costs.append(cost)", "costs.append(0 * cost)"),
+    "discrete: reference at a state held fixed": plain(
+        DISCRETE, LINE, "chain.mean(reference, k, x, cond)",
+        "chain.mean(reference, k, x.detach(), cond)", MANY),
+    "discrete: policy held fixed in the rollout": plain(
+        DISCRETE, LINE, DISCRETE_STEP, DISCRETE_STEP.replace("mean", "mean.detach()")),
+    "discrete: reference is the student": plain(DISCRETE, LINE, "policy.student, policy.reference,",
+                                                "policy.student, policy.student,"),
+    "discrete: reward of the state before": plain(
+        DISCRETE, LINE, "x, cost = step(x, k)", "(old, (x, cost)) = (x, step(x, k))\n"
+        "                x = x if k + 1 < chain.steps else old + 0 * x"),
 }  # fmt: skip
 
 INTERPOLATE = {
@@ -198,7 +237,7 @@ ROLLOUTS = {
     "rollouts: times reversed": (("t = chain.times.to(x)", "t = chain.times.flip(0).to(x)"),),
     "rollouts: the next state": (("states = x[:, :-1]", "states = x[:, 1:]"),),
     "rollouts: P and Q swapped": (("P, Q, _ = chain.coeff", "Q, P, _ = chain.coeff"),),
-    "rollouts: Q forgotten": (("+ Q.reshape(shape) * velocity", "+ velocity"),),
+    "rollouts: Q forgotten": (("+ Q * velocity", "+ velocity"),),
     "rollouts: reward of the first state": (
         ("task.reward(x[:, -1], cond)", "task.reward(x[:, 0], cond)"),
     ),
@@ -245,24 +284,53 @@ def test_mutant_of_the_base_samples_is_rejected(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    # Adjoint Matching takes the reward's gradient itself.
-    [(t, m) for m in ROLLOUTS for t in (DDPO, ADJOINT) if t == DDPO or "reward" not in m],
+    # Adjoint methods take the reward's gradient themselves.
+    [(t, m) for m in ROLLOUTS for t in (DDPO, ADJOINT, BASIC) if t == DDPO or "reward" not in m],
 )
 def test_mutant_of_the_rollouts_is_rejected(name, text, monkeypatch):
     whole = Mutant(text, LINE)
     best, method = true_optimum(text, LINE), whole.original
     broken = mutant_module("theory.methods.contract.rollouts", *ROLLOUTS[name])
-    file = type(parse_method(text)).__module__
+    file = import_module(type(parse_method(text)).__module__)
     for part in ("kernel_means", "trajectories"):
-        monkeypatch.setattr(f"{file}.{part}", getattr(broken, part))
+        place = file if hasattr(file, part) else adjoints
+        monkeypatch.setattr(place, part, getattr(broken, part))
     assert best is not None
     assert not at_true_optimum(whole, method).vanishes
 
 
-def test_detached_reward_is_refused_by_adjoint_matching():
-    mutant = plain(ADJOINT, LINE, "reward = task.reward(last, cond)",
-                   "reward = task.reward(last, cond).detach()")  # fmt: skip
-    with pytest.raises(ValueError, match=r"no gradient.*allowed for adjoint_matching"):
+SHARED = {
+    "gradient of the mean reward": ("grad(reward.sum(), last)", "grad(reward.mean(), last)"),
+    "reward_scale dropped": ("return method.reward_scale * gradient", "return gradient"),
+    "reward_scale squared": ("return method.reward_scale * g", "return method.reward_scale**2 * g"),
+    "rollouts of the reference": ("chain, policy.student, task", "chain, policy.reference, task"),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("text", [ADJOINT, BASIC])
+def test_mutant_of_what_adjoint_methods_share_is_rejected(name, text, monkeypatch):
+    text = text.replace("scale=2.5", "scale=1.25,reward_scale=2") if "scale" in name else text
+    whole, broken = Mutant(text, LINE), mutant_module(adjoints.__name__, SHARED[name])
+    method = whole.original
+    if "rollouts" in name:
+        monkeypatch.setattr(adjoints.StoredAdjoint, "collect", broken.StoredAdjoint.collect)
+    else:
+        file = type(parse_method(text)).__module__
+        monkeypatch.setattr(f"{file}.reward_gradient", broken.reward_gradient)
+    assert not at_true_optimum(whole, method).vanishes
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("reward = task.reward(x, cond)", "reward = task.reward(x, cond).detach()"),
+        ("reward = task.reward(x, cond)", "reward = task.reward(x.detach(), cond)"),
+    ],
+)
+def test_detached_reward_is_refused(edit):
+    mutant = plain(DISCRETE, LINE, *edit)
+    with pytest.raises(ValueError, match=r"no gradient.*allowed for discrete_adjoint"):
         at_true_optimum(mutant, mutant.method())
 
 
@@ -285,7 +353,6 @@ OPTIMA = {
                            "Optimum(problem.base_field"),
     "ddpo: kl_weight for its inverse": plain(DDPO, LINE, "self.chain(problem), 1 / self.kl_weight)",
                                              "self.chain(problem), self.kl_weight)"),
-    "am: the limit of many steps": plain(ADJOINT, LINE, "if problem.dim > 2", "if problem.dim > 0"),
 }  # fmt: skip
 
 
@@ -301,6 +368,27 @@ def test_wrong_optimum_is_rejected(name):
     assert not expected_gradient(
         method, load_problem(mutant.problem), "optimum", best=best
     ).vanishes
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("if problem.dim <= 2", "if problem.dim <= 0"),  # the limit of many steps
+        ("chain_optimum(problem, chain, self.full_scale)",
+         "chain_optimum(problem, chain, self.scale)"),
+        ("return self.scale * self.reward_scale", "return self.scale / self.reward_scale"),
+    ],
+)  # fmt: skip
+def test_wrong_optimum_of_the_adjoint_methods_is_rejected(edit):
+    text, problem = "discrete_adjoint:reward_scale=1.6,steps=4,sigma_end=0.1", load_problem(LINE)
+    kind = mutant_module(adjoints.__name__, edit).AdjointMethod
+    whole = parse_method(text)
+    stated = type(
+        "Stated", (type(whole),), {"optimum": kind.optimum, "full_scale": kind.full_scale}
+    )
+    best = stated(**whole.options).optimum(problem)
+    best = Optimum(best.velocity, best.sampler)
+    assert not expected_gradient(whole, problem, "optimum", best=best).vanishes
 
 
 def test_all_steps_kl_is_seen_by_the_value_network_alone():

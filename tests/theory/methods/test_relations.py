@@ -319,7 +319,7 @@ def adjoint_errors(kind):
         J = P[k] * np.eye(2) + Q[k] * A
         means = batch["x"][:, k].numpy() @ J.T
         worst = max(worst, ALGEBRA.error(batch["adjoint"][:, k], g, 1.0))
-        worst = max(worst, ALGEBRA.error(batch["reference_mean"][:, k], means, 1.0))
+        worst = max(worst, ALGEBRA.error(batch["reference"][:, k], means, 1.0))
         g = g @ J
     return worst
 

@@ -29,6 +29,20 @@ EVERYWHERE = [
     "ddpo:kl_weight=0.5,steps=4,sigma_end=0.1",
     "adjoint_matching:scale=3,steps=4,sigma_end=0.1",
 ]
+# Kernels of each kind, on the line and in the plane; ancestral ones at these options are swept by
+# `test_every_method_there_is`.
+ADJOINTS = [
+    ("basic_adjoint_matching:scale=3,g=1,steps=4", "note_1d"),
+    ("basic_adjoint_matching:scale=3,offset=0.5,steps=5,subset=2", "note_1d"),
+    ("basic_adjoint_matching:scale=3,offset=0.7,steps=4", "bump_2d"),
+    ("discrete_adjoint:scale=1.5,reward_scale=2,g=1,steps=3", "bump_2d"),
+    ("discrete_adjoint:scale=3,offset=0.5,steps=5", "note_1d"),
+    ("adjoint_matching:scale=3,g=1,steps=4", "note_1d"),
+    ("adjoint_matching:scale=3,offset=0.5,steps=5", "note_1d"),
+    ("adjoint_matching:scale=3,g=1,steps=3,subset=2", "note_1d"),
+    ("continuous_adjoint:scale=3,g=1,steps=4", "note_1d"),
+    ("continuous_adjoint:scale=3,offset=0.5,steps=4,subset=3", "note_1d"),
+]
 ON_BUMPS = [
     "nft:nft_beta=0.5",
     "nft:nft_beta=2",
@@ -39,12 +53,13 @@ ON_BUMPS = [
     "weighted_flow_matching:wrapper=power",
     "weighted_flow_matching:wrapper=truncated",
 ]
-WITHOUT_OPTIMUM = ("released", "adaptive", "refresh")
+WITHOUT_OPTIMUM = ("released", "adaptive", "refresh", "continuous")
 LONG_CHAINS = ["ddpo:kl_weight=0.5", "adjoint_matching"]
 CASES = [
     *((text, name) for text in EVERYWHERE for name in ("note_1d", "linear_1d", "bump_2d")),
     *((text, name) for text in ON_BUMPS for name in ("note_1d", "bump_2d")),
     *((text, "note_1d") for text in LONG_CHAINS),
+    *ADJOINTS,
     ("weighted_flow_matching:wrapper=clipped,max_weight=3", "linear_1d"),
     ("weighted_flow_matching:scale=-1", "linear_1d"),
     ("tilt_matching:scale=-0.5", "bumps_1d"),

@@ -5,21 +5,28 @@ Trajectories are x (rows, T + 1, *event); kernels k = 0 .. T-1 lead from state k
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from theory.chains import Chain, regularised_optimum, state_axes
+from theory.chains import Chain, ChainOptimum, Surface, regularised_optimum, state_axes
+from theory.divergences import Array
 from theory.fields import VelocityModel
 from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import Optimum
 from theory.methods.contract.task import Task
+from theory.methods.contract.transforms import drawn, drawn_coefficient
 from theory.problem import Problem
+from theory.schedules import Diffusion
 from theory.wrappers import Exponential
 
 # Steps of the optimum's grid in units of the chain's narrowest kernel.
 GRID_SPACING = {1: 0.5, 2: 4.0}
+# Rows that find how far a schedule's kernels carry the states.
+REACH_ROWS = 4096
 
 
 def trajectories(
@@ -33,15 +40,26 @@ def trajectories(
         return {"x": x, "r": task.reward(x[:, -1], cond), "cond": cond}
 
 
-def kernel_means(chain: Chain, model: VelocityModel, x: Tensor, cond: Any) -> Tensor:
-    """The kernels' means at every state but the last, all times in one call: (rows, T, *event)."""
-    P, Q, _ = chain.coefficients(x)
+def state_velocities(
+    chain: Chain, model: VelocityModel, x: Tensor, cond: Any, index: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(states, the model's velocities there), both (rows, m, *event), all times in one call: at
+    every state but the last, or at those that index (rows, m) names."""
     states = x[:, :-1]
     t = chain.times.to(x).expand(len(x), -1)
-    velocity = model(states.flatten(0, 1), t.flatten(), every_state(cond, chain.steps))
-    velocity = velocity.reshape(states.shape)
-    shape = (-1, *[1] * (x.ndim - 2))
-    return P.reshape(shape) * states + Q.reshape(shape) * velocity
+    states, t = drawn(states, index), drawn(t, index)
+    velocity = model(states.flatten(0, 1), t.flatten(), every_state(cond, states.shape[1]))
+    return states, velocity.reshape(states.shape)
+
+
+def kernel_means(
+    chain: Chain, model: VelocityModel, x: Tensor, cond: Any, index: Tensor | None = None
+) -> Tensor:
+    """The kernels' means at these states, (rows, m, *event)."""
+    P, Q, _ = chain.coefficients(x)
+    states, velocity = state_velocities(chain, model, x, cond, index)
+    P, Q = (drawn_coefficient(c, index, x.ndim - 2) for c in (P, Q))
+    return P * states + Q * velocity
 
 
 def every_state(cond: Any, steps: int) -> Any:
@@ -49,15 +67,18 @@ def every_state(cond: Any, steps: int) -> Any:
     return None if cond is None else cond.repeat_interleave(steps, 0)
 
 
-def chain_on(task: Task | Problem, steps: int, sigma_end: float) -> Chain:
-    """The chain on the task's path, over the times at which its model is defined.
+def chain_on(
+    task: Task | Problem, steps: int, sigma_end: float, schedule: Diffusion | None = None
+) -> Chain:
+    """The chain on the task's path, over the times at which its model is defined; with a schedule
+    of Euler-Maruyama kernels (sigma_end then means nothing).
 
     Raises:
         ValueError: the last kernel starts at a time that the model does not cover.
     """
     if not isinstance(task, Task):
-        return Chain(steps, sigma_end, task.path)
-    chain = Chain(steps, sigma_end, task.path, task.first_time, task.start_std)
+        return Chain(steps, sigma_end, task.path, schedule=schedule)
+    chain = Chain(steps, sigma_end, task.path, task.first_time, task.start_std, schedule)
     if task.times is not None and float(chain.times[-1]) > float(task.times[-1]):
         most = int((1 - task.first_time) / (1 - float(task.times[-1])))
         raise ValueError(
@@ -67,13 +88,80 @@ def chain_on(task: Task | Problem, steps: int, sigma_end: float) -> Chain:
     return chain
 
 
+# --- the optimum
+
+
 def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:
-    """The KL-regularised optimum of the chain's kernels on a problem in d = 1 or 2."""
+    """The KL-regularised optimum of the chain's kernels on a problem in d = 1 or 2.
+
+    Raises:
+        ValueError: a schedule's kernels are so coarse that the states leave the laws' region.
+    """
     laws = [problem.base]
     target = problem.tilt(Exponential(scale)).law
     if target is not None:
         laws.append(target)
     axes = state_axes(chain, laws, GRID_SPACING[problem.dim])
+    if chain.schedule is not None:
+        _check_reach(chain, problem, axes)
     best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)
-    return Optimum(best, chain, networks={"value": lambda x, t, cond=None: best.value(x, t)},
+    return Optimum(_Smooth(best), chain,
+                   networks={"value": lambda x, t, cond=None: best.value(x, t)},
                    log_z=best.log_z)  # fmt: skip
+
+
+def _check_reach(chain: Chain, problem: Problem, axes: tuple[Array, ...]) -> None:
+    """The base chain's states lie well inside the grid: five of their standard deviations."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (REACH_ROWS, chain.steps + 1, problem.dim)
+    noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        std, mean = torch.std_mean(chain.rollout(problem.base_field, noise), 0)
+    ends = torch.as_tensor(np.stack([[a[0], a[-1]] for a in axes]))
+    if bool((mean - 5 * std < ends[:, 0]).any()) or bool((mean + 5 * std > ends[:, 1]).any()):
+        raise ValueError(
+            f"schedule {chain.schedule.label if chain.schedule else ''!r} with steps = "
+            f"{chain.steps}: the states spread to a standard deviation of {float(std.max()):.3g}, "
+            f"too wide for {_shown(axes)}, where base and target lie: allowed are more steps or a "
+            "smaller g (a larger offset)"
+        )
+
+
+def _shown(axes: tuple[Array, ...]) -> str:
+    return " x ".join(f"[{a[0]:.3g}, {a[-1]:.3g}]" for a in axes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Smooth:
+    """A chain's optimum with its derivative in x, which adjoints through the optimal policy need:
+    the splines' own, straight on beyond the grid."""
+
+    best: ChainOptimum
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
+        velocity = self.best(x, t, cond)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return velocity
+        # The base's own graph is in `velocity`; the shift's value is, and its slope is added here.
+        chain, place = self.best.chain, x.detach()
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        index, Q = (times * chain.steps).round().long(), chain.coefficients(x)[1]
+        slope = torch.zeros(*x.shape, x.shape[-1], dtype=x.dtype)
+        for k in index.unique().tolist():
+            rows = index == k
+            found = _jacobian(self.best.shifts[k], place[rows].numpy())
+            slope[rows] = torch.as_tensor(found) / Q[k]
+        return velocity + (slope @ (x - place)[..., None])[..., 0]
+
+
+def _jacobian(surface: Surface, x: Array) -> Array:
+    """(n, c, d): derivatives of a surface's values at x (n, d)."""
+    inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(surface.axes)], -1)
+    splines = surface._splines
+    if len(surface.axes) == 1:
+        found = [[s(inside[:, 0], 1)] for s in splines]
+    else:
+        found = [
+            [s.ev(inside[:, 0], inside[:, 1], dx=1 - i, dy=i) for i in range(2)] for s in splines
+        ]
+    return np.moveaxis(np.array(found), -1, 0)

@@ -38,6 +38,8 @@ class Task(ABC):
     sampling_steps: of the ODE, where a method samples a model of its own.
     rows_at_once: rows that a method may differentiate through at once while it collects; None: all.
     shards: processes that train together, each on its own rows of one batch.
+    recompute: a loss that holds many calls of a model should rather make them again.
+    scaled_gradients: a scaler multiplies the loss, and looks after gradients that overflow.
     """
 
     path: Path
@@ -50,6 +52,8 @@ class Task(ABC):
     sampling_steps: int = 20
     shards: int = 1
     rows_at_once: int | None = None
+    recompute: bool = False
+    scaled_gradients: bool = False
 
     @abstractmethod
     def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
