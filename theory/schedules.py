@@ -16,6 +16,7 @@ there; a caller names one of these choices:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,16 +28,19 @@ from theory.paths import Path
 
 @dataclass(frozen=True)
 class Diffusion:
-    """g(t): a constant, or a multiple of the memoryless schedule g^2 = 2 eta.
+    """g(t): a constant, a multiple of the memoryless schedule g^2 = 2 eta, or any function.
 
     start: where integration begins. 0 for constants; for eta-schedules without an offset, which
-    are infinite at t = 0, a positive time. offset: h above; 0 for none.
+    are infinite at t = 0, a positive time. offset: h above; 0 for none. function: g^2 from (path,
+    t), with its name for tables.
     """
 
     constant: float | None = None
     memoryless: float | None = None
     start: float = 0.0
     offset: float = 0.0
+    function: Callable[[Path, Tensor], Tensor] | None = None
+    name: str = ""
 
     @classmethod
     def of_constant(cls, g: float) -> Diffusion:
@@ -60,11 +64,22 @@ class Diffusion:
         check_positive("multiple", multiple)
         return cls(memoryless=multiple, offset=offset)
 
+    @classmethod
+    def of_function(
+        cls, name: str, squared: Callable[[Path, Tensor], Tensor], start: float = 0.0
+    ) -> Diffusion:
+        """g^2 = squared(path, t), finite and >= 0 from t = start on."""
+        if not (is_finite_number(start) and 0 <= start < 1):
+            raise ValueError(f"start = {start!r}: allowed are times in [0, 1)")
+        return cls(function=squared, name=name, start=start)
+
     def __post_init__(self) -> None:
-        if (self.constant is None) == (self.memoryless is None):
+        kinds = (self.constant, self.memoryless, self.function)
+        if sum(kind is not None for kind in kinds) != 1:
             raise ValueError(
-                f"constant = {self.constant!r} and memoryless = {self.memoryless!r}: allowed is "
-                "exactly one of the two (Diffusion.of_constant, Diffusion.of_memoryless)"
+                f"constant = {self.constant!r}, memoryless = {self.memoryless!r} and function = "
+                f"{self.function!r}: allowed is exactly one of them (Diffusion.of_constant, "
+                "of_memoryless, of_offset, of_function)"
             )
         if not (is_finite_number(self.offset) and self.offset >= 0):
             raise ValueError(f"offset = {self.offset!r}: allowed are finite numbers >= 0")
@@ -77,20 +92,32 @@ class Diffusion:
         """
         if self.constant is not None:
             return torch.full_like(t, self.constant**2)
-        assert self.memoryless is not None
-        value = 2 * self.memoryless * path.eta((t + self.offset) / (1 + 2 * self.offset))
-        finite = torch.isfinite(value)
+        if self.function is not None:
+            value = self.function(path, t)
+        else:
+            assert self.memoryless is not None
+            value = 2 * self.memoryless * path.eta((t + self.offset) / (1 + 2 * self.offset))
+        finite = torch.isfinite(value) & (value >= 0)
         if not bool(finite.all()):
             raise ValueError(
-                f"schedule {self.label!r} is infinite at t = {float(t[~finite].flatten()[0]):g}: "
-                "allowed are times with alpha > 0, an offset (Diffusion.of_offset), or the "
-                "ancestral kernels (a Chain without a schedule)"
+                f"schedule {self.label!r} has g² = {float(value[~finite].flatten()[0]):g} at t = "
+                f"{float(t[~finite].flatten()[0]):g}: allowed are times where it is finite and not "
+                "negative (for g² = 2 eta those with alpha > 0), an offset (Diffusion.of_offset), "
+                "or the ancestral kernels (a Chain without a schedule)"
             )
         return value
+
+    def gain_ratio(self, path: Path, t: Tensor) -> Tensor:
+        """gain/g^2, gain = alpha eta: finite at t = 1, where both vanish for eta-schedules."""
+        if self.memoryless is not None and not self.offset:
+            return path.alpha(t) / (2 * self.memoryless)
+        return path.gain(t) / self.squared(path, t)
 
     @property
     def label(self) -> str:
         if self.constant is not None:
             return f"g = {self.constant:g}"
+        if self.function is not None:
+            return self.name
         name = "memoryless" if self.memoryless == 1 else f"g² = {self.memoryless:g}·2η"
         return f"{name}, offset {self.offset:g}" if self.offset else name

@@ -25,7 +25,7 @@ from theory.checks import check_choice
 Role = Literal["claim", "condition", "instead", "support"]
 Kind = Literal["exact", "order", "statistical"]
 BROKEN = "broken"
-PAPERS = ("liu", "zhu", "released")
+PAPERS = ("liu", "zhu", "released", "domingo")
 
 
 @dataclass(frozen=True)

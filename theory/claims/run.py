@@ -19,13 +19,33 @@ from multiprocessing.context import BaseContext
 import torch
 
 from theory.checks import check_choice
-from theory.claims import liu, released, zhu
+from theory.claims import domingo, liu, released, zhu
 from theory.claims.ledger import Claim, Context, Profile, Result, is_extra
 from theory.claims.worst import recorded
 
-SOURCES = {"liu": liu.ROWS, "zhu": zhu.ROWS, "released": released.ROWS}
+SOURCES = {"liu": liu.ROWS, "zhu": zhu.ROWS, "released": released.ROWS, "domingo": domingo.ROWS}
 # Longest first, so that two processes end together; the others in the ledger's order.
-LONG = ("Z4", "Z5", "L8", "L1", "L6", "Z10", "Z7", "L10", "L9", "Z1", "Z8", "Z11")
+LONG = (
+    "D6",
+    "D5",
+    "D3",
+    "D11",
+    "D8",
+    "D7",
+    "D13",
+    "Z4",
+    "Z5",
+    "L8",
+    "L1",
+    "L6",
+    "Z10",
+    "Z7",
+    "L10",
+    "L9",
+    "Z1",
+    "Z8",
+    "Z11",
+)
 
 
 def all_claims() -> tuple[Claim, ...]:

@@ -34,6 +34,7 @@ ORDER = {1: 8, 2: 8}
 # Times at which V is kept, denser where schedules bend: interpolated between by cubic splines.
 TIMES = {1: 97, 2: 33}
 SPLINE = 5
+SHARPNESS = 6.0  # of the grid's edges, a smooth maximum over the base's Gaussians
 
 
 def law_frame(problem: Problem, reach: float, backwards: bool = False) -> Frame:
@@ -54,11 +55,12 @@ def law_frame(problem: Problem, reach: float, backwards: bool = False) -> Frame:
         dstd = (alpha * dalpha * variance + float(path.sigma_dsigma(s))) / std
         found, slopes = [], []
         for sign in (-1.0, 1.0):
-            place = alpha * mean + sign * reach * std
-            outer = (sign * place).argmax(0)
-            found.append(np.take_along_axis(place, outer[None], 0)[0])
+            # A smooth maximum over the Gaussians: edges with kinks would cost interpolation in t.
+            place = SHARPNESS * sign * (alpha * mean + sign * reach * std)
+            weight = np.exp(place - place.max(0))
+            found.append(sign * (place.max(0) + np.log(weight.sum(0))) / SHARPNESS)
             slope = dalpha * mean + sign * reach * dstd
-            slopes.append(np.take_along_axis(slope, outer[None], 0)[0])
+            slopes.append((weight * slope).sum(0) / weight.sum(0))
         return np.array(found), (-1.0 if backwards else 1.0) * np.array(slopes)
 
     def centre(t: float) -> tuple[Array, Array]:
@@ -122,6 +124,7 @@ class GridOptimum:
     def solve_at(self, times: Sequence[float], **options: object) -> Solution:
         """V at given times (`theory.control.equation.solve`'s options)."""
         dim = self.problem.dim
+        self.squared(min(times, default=self.schedule.start))  # before any work, not at its end
         equation = Equation(dim, self.drift, self.squared, self.terminal, self.state_cost)
         frame = law_frame(self.problem, self.reach or REACH[dim])
         chosen = {"points": self.points or POINTS[dim], "reach": 1.0, "frame": frame,

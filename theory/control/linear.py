@@ -296,13 +296,17 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
         slope, centre, dalpha = parts(t)
         return dalpha * mean - slope @ centre
 
+    @lru_cache(maxsize=4)
+    def noise(t: float) -> float:
+        return float(schedule.squared(path, torch.tensor(t, dtype=torch.float64)).sqrt())
+
     zero = torch.zeros((), dtype=torch.float64)
     begin = torch.tensor(schedule.start, dtype=torch.float64)
     sigma = float(path.sigma(begin if schedule.start else zero))
     return LinearQuadratic(
         matrix=lambda t: parts(t)[0],
         shift=shift,
-        noise=lambda t: float(schedule.squared(path, torch.tensor(t, dtype=torch.float64)).sqrt()),
+        noise=noise,
         final_matrix=-scale * reward.matrix.numpy(),
         final_vector=-scale * reward.vector.numpy(),
         final_constant=-scale * float(reward.constant),

@@ -70,7 +70,7 @@ class SteeredField(ExactField):
         return self.path.gain(check_time(t, x)), -self._factor(x, t) * gradient
 
     def _factor(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """share k/gain = share g^2/(gain + g^2 alpha/2)."""
+        """share k/gain = share/(gain/g^2 + alpha/2)."""
         time = check_time(t, x)
-        g2 = torch.as_tensor(self.optimum.squared(float(t)), dtype=x.dtype)
-        return self.share * g2 / (self.path.gain(time) + 0.5 * g2 * self.path.alpha(time))
+        ratio = self.optimum.schedule.gain_ratio(self.path, time)
+        return self.share / (ratio + 0.5 * self.path.alpha(time))
