@@ -15,6 +15,7 @@ from rich.table import Table
 
 from theory.checks import check_order
 from theory.claims.options import add_parser
+from theory.control.command import add_parser as add_control
 from theory.problem import Problem, load_problem, problem_names
 from theory.recipe import add_parser as add_recipe
 from theory.report import FIELDS, LawReport, choose_field, law_report
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_parser(commands)
     add_recipe(commands)
+    add_control(commands)
 
     bench = commands.add_parser("bench", help="measure the floors: accuracy, speed, CPU-seconds")
     bench.add_argument("--only", help="one of its parts")
@@ -83,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from theory.claims.command import run as verify
 
             return verify(options)
+        if options.command == "control":
+            from theory.control.command import run as steer
+
+            return steer(options)
         if options.command == "recipe":
             from theory.recipe import run as foretell
 

@@ -5,6 +5,7 @@
     law        CPU-seconds of NFT's exact law in 1-D with all distances
     recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
     audit      coverage, false alarms and power of the audit (theory.audit.bench; ten CPU-minutes)
+    control    V and u* against the Hamilton-Jacobi-Bellman equation (theory.control.bench)
     speed      closed-form velocity against MixtureSameFamily + autograd, in one run
 
 Times are CPU-seconds of one thread, medians of interleaved repeats; ratios, not absolutes, count.
@@ -235,6 +236,18 @@ def _cpu(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+# --- control
+
+
+def control() -> list[Row]:
+    """The closed value function and control against their equation on grids."""
+    from theory.control.bench import measure
+
+    rows: list[Row] = []
+    measure(lambda what, value, floor, note: rows.append(Row(what, value, floor, note=note)))
+    return rows
+
+
 # --- command
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
@@ -243,6 +256,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "law": law,
     "recursion": recursion,
     "audit": audit,
+    "control": control,
     "speed": speed,
 }
 

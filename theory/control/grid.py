@@ -192,6 +192,15 @@ class GridOptimum:
 
     # --- the law of the optimum
 
+    @property
+    def axes(self) -> tuple[Array, ...]:
+        """The grid at t = 1."""
+        dim = self.problem.dim
+        frame = law_frame(self.problem, self.reach or REACH[dim])
+        line = np.linspace(-1.0, 1.0, self.points or POINTS[dim])
+        placed = frame.place(np.stack([line] * dim, -1), 1.0)
+        return tuple(placed[:, i] for i in range(dim))
+
     @cached_property
     def law(self) -> GridLaw:
         """X_1's law under the optimal control, normalised; its mass before that is `mass`."""
@@ -207,10 +216,7 @@ class GridOptimum:
         x, log_factor = self.memory_factor
         point = torch.as_tensor(x)
         log_density = self.problem.base.log_density(point).numpy() - self.terminal(x) + log_factor
-        axes = tuple(
-            self.at_start.frame.place(np.stack([a] * len(self.at_start.axes), -1), 1.0)[:, i]
-            for i, a in enumerate(self.at_start.axes)
-        )
+        axes = self.axes
         law = GridLaw(axes, log_density.reshape([len(a) for a in axes]))
         mass = law.mass()
         density = law.log_density - np.log(mass)

@@ -1,0 +1,164 @@
+"""`python -m theory control`: what optimal control of a problem samples, under any schedule."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from theory.checks import check_order, is_finite_number
+from theory.control.cases import CASES, Case, DoubleWell, control_case
+from theory.control.grid import GridOptimum
+from theory.control.value import MemorylessOptimum, value_at_noise
+from theory.divergences import Array, GridLaw, grid_distances
+from theory.problem import Problem, load_problem
+from theory.report import mixture_on_grid, tilt_on_grid
+from theory.schedules import Diffusion
+from theory.wrappers import Exponential
+
+SCHEDULES = ("0.2", "1", "memoryless")
+STEPS = (16, 64, 256)
+
+
+def add_parser(commands: Any) -> None:
+    """The command's options."""
+    control = commands.add_parser(
+        "control", help="what the optimal control samples under a schedule; named control problems"
+    )
+    what = control.add_mutually_exclusive_group(required=True)
+    what.add_argument("--problem", help="a named problem, or a path to a .toml file, d = 1 or 2")
+    what.add_argument("--case", help=f"a named control problem: {', '.join(CASES)}")
+    control.add_argument("--scale", type=float, help="inverse temperature (the problem's)")
+    control.add_argument(
+        "--schedule", nargs="+", metavar="G",
+        help=f"numbers g, 'memoryless', or 'offset:h' ({', '.join(SCHEDULES)})",
+    )  # fmt: skip
+    control.add_argument("--points", type=int, default=0, help="of the grid, an axis")
+    control.add_argument(
+        "--steps", type=int, nargs="+", help=f"time grids of --case ({', '.join(map(str, STEPS))})"
+    )
+    control.add_argument("--json", action="store_true", help="print data instead of a table")
+
+
+def parse_schedule(text: str) -> Diffusion:
+    """'memoryless', 'offset:h' or a number g.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text == "memoryless":
+        return Diffusion(memoryless=1.0)
+    kind, _, rest = text.rpartition(":")
+    try:
+        number = float(rest)
+    except ValueError:
+        number = float("nan")
+    if kind not in ("", "offset") or not (is_finite_number(number) and number > 0):
+        raise ValueError(
+            f"schedule = {text!r}: allowed are numbers g > 0, 'memoryless' and 'offset:h', h > 0"
+        )
+    return Diffusion.of_offset(number) if kind else Diffusion.of_constant(number)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command; its exit status."""
+    if options.case:
+        for name in ("scale", "schedule"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} with --case: allowed is --{name} with --problem")
+        return _case(options)
+    if options.steps is not None:
+        raise ValueError("--steps with --problem: allowed is --steps with --case")
+    problem = load_problem(options.problem)
+    scale = problem.scale if options.scale is None else options.scale
+    texts = options.schedule or SCHEDULES
+    schedules = [parse_schedule(text) for text in texts]
+    rows = [_measure(problem, scale, schedule, options.points) for schedule in schedules]
+    if options.json:
+        print(json.dumps({"problem": problem.name, "scale": scale, "schedules": rows}, indent=1))
+        return 0
+    table = Table(title=f"{problem.name}, c = -{scale:g} r: the optimum under each schedule")
+    for title in ("schedule", "E V(X_0, 0)", "E r", "E r of the tilt", "TV to the tilt",
+                  "TV to the base", "mass"):  # fmt: skip
+        table.add_column(title, justify="left" if title == "schedule" else "right")
+    for row in rows:
+        numbers = ("value", "reward", "reward_of_tilt", "tv_to_tilt", "tv_to_base", "mass")
+        table.add_row(row["schedule"], *(f"{row[k]:.6g}" for k in numbers))
+    Console().print(table)
+    return 0
+
+
+def _measure(problem: Problem, scale: float, schedule: Diffusion, points: int) -> dict[str, Any]:
+    target = problem.tilt(Exponential(scale))
+    if schedule.memoryless == 1.0 and not schedule.offset:
+        optimum = MemorylessOptimum(problem, scale)
+        axes = GridOptimum(problem, scale, Diffusion.of_constant(1.0), points=points).axes
+        law, mass, value = tilt_on_grid(target, axes), 1.0, value_at_noise(optimum)
+    else:
+        grid = GridOptimum(problem, scale, schedule, points=points)
+        law, mass = grid.law, grid.mass
+        value = _mean_at_start(grid)
+    tilted, base = tilt_on_grid(target, law.axes), mixture_on_grid(problem.base, law.axes)
+    places = np.stack([a.ravel() for a in np.meshgrid(*law.axes, indexing="ij")], -1)
+    rewards = problem.reward(torch.as_tensor(places)).numpy().reshape(law.density.shape)
+    return {
+        "schedule": schedule.label,
+        "value": value,
+        "reward": law.integrate(rewards),
+        "reward_of_tilt": tilted.integrate(rewards),
+        "tv_to_tilt": grid_distances(law, tilted)["TV"].value,
+        "tv_to_base": grid_distances(law, base)["TV"].value,
+        "mass": mass,
+    }
+
+
+def _mean_at_start(grid: GridOptimum) -> float:
+    """E V(X_0, 0), X_0 ~ N(0, sigma_0^2 I)."""
+    begin = grid.at_start
+    x = begin.points(grid.schedule.start)
+    axes = tuple(np.unique(x[:, i]) for i in range(x.shape[1]))
+    zero = torch.zeros((), dtype=torch.float64)
+    std = float(grid.problem.path.sigma(zero))
+    log_p = (-0.5 * (x / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))).sum(-1)
+    shape = [len(a) for a in axes]
+    values: Array = begin.at(grid.schedule.start).reshape(shape)
+    return GridLaw(axes, log_p.reshape(shape)).integrate(values)
+
+
+def _case(options: argparse.Namespace) -> int:
+    case = control_case(options.case)
+    rows = [_on_grid(case, n) for n in options.steps or STEPS]
+    result = {"case": case.name, "dim": case.dim, "value": case.expected_value(), "grids": rows}
+    if options.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    table = Table(title=f"{case.name}, d = {case.dim}: least expected cost")
+    for title in ("time", "value", "u* of the diffusion on this chain, E|u - u_k|²/E|u_k|²"):
+        table.add_column(title)
+    table.add_row("continuous", f"{result['value']:.8g}", "")
+    for row in rows:
+        value = row.get("refused") or f"{row['value']:.8g}"
+        gap = f"{row['control_error']:.3g}" if "control_error" in row else ""
+        table.add_row(f"{row['steps']} steps", value, gap)
+    Console().print(table)
+    return 0
+
+
+def _on_grid(case: Case, n: int) -> dict[str, Any]:
+    """The optimum of Euler's chain of n steps, or why it has none that is unique."""
+    check_order("steps", n, 1)
+    times = np.linspace(0, 1, n + 1).tolist()
+    if isinstance(case, DoubleWell):
+        try:
+            return {"steps": n, "value": float(case.discrete(times).value(case.begin[None])[0])}
+        except ValueError as refused:
+            return {"steps": n, "refused": str(refused)}
+    best = case.discrete(times)
+    spread = 0.5 * float(np.trace(best.matrix @ case.cov))
+    value = float(best.value(case.mean[None])[0]) + spread
+    return {"steps": n, "value": value, "control_error": best.distance()}
