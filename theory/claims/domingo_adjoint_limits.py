@@ -167,7 +167,8 @@ def meets_the_continuous(context: Context) -> Finding:
     killed: dict[str, bool] = {}
     for dim in (1, 2) if fast else (1, 2, 5):
         for label in list(OFFSETS)[2 - dim :][:1] if fast else OFFSETS:
-            feedback = Feedback(linear_case(dim, label, context.seed), context.seed)
+            # Fixed cases: where the leading terms of an error happen to cancel no order is seen.
+            feedback = Feedback(linear_case(dim, label))
             limit = feedback.continuous()
             rows = [feedback.discrete(n, wrong=dim == 1) for n in counts]
             found = {k: np.array([r[k] for r in rows]) for k in rows[0]}

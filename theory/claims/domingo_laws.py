@@ -36,7 +36,7 @@ NAMES = ("note_1d", "linear_1d", "bumps_1d", "quadratic_1d")
 AXIS = np.linspace(-8.0, 9.0, 851)  # of composed kernels, steps of 0.02
 GRID = np.linspace(-8.0, 8.0, 481)  # of Fokker-Planck
 SPOTS = np.linspace(-2.5, 2.5, 21)
-# Problems with a constant g; a fast profile takes the first, the default the first three.
+# Problems with a constant g; a fast profile takes the first, the default the first two.
 CASES = (("note_1d", 1.0), ("note_1d", 0.2), ("linear_1d", 1.0), ("bumps_1d", 1.0),
          ("quadratic_1d", 1.0))  # fmt: skip
 # Points and times of the value function: the less noise, the sharper it is.
@@ -54,7 +54,7 @@ def _names(context: Context) -> tuple[str, ...]:
 
 
 def _cases(context: Context) -> tuple[tuple[str, float], ...]:
-    return CASES[: {"fast": 1, "default": 3}.get(context.profile.name, len(CASES))]
+    return CASES[: {"fast": 1, "default": 2}.get(context.profile.name, len(CASES))]
 
 
 def _labels(cases: tuple[tuple[str, float], ...]) -> str:
