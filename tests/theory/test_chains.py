@@ -422,10 +422,10 @@ MUTANTS = {
 }  # fmt: skip
 
 OPTIMUM_MUTANTS = {
-    "scale of the cost dropped": ("/ (2 * scale * s[k] ** 2)", "/ (2 * s[k] ** 2)"),
-    "cost without the 1/2": ("/ (2 * scale * s[k] ** 2)", "/ (scale * s[k] ** 2)"),
-    "gain s for s squared": ("scale * s[k] ** 2, k)", "scale * s[k], k)"),
-    "value without its cost": ("smooth(mean)[0] - cost)", "smooth(mean)[0])"),
+    "scale of the cost dropped": ("/ (2 * scale * std**2)", "/ (2 * std**2)"),
+    "cost without the 1/2": ("/ (2 * scale * std**2)", "/ (scale * std**2)"),
+    "gain s for s squared": ("scale * std**2, k)", "scale * std, k)"),
+    "value without its cost": ("smooth(mean)[0] - cost", "smooth(mean)[0]"),
     "slope at the base's mean": ("smooth(mean)[0] - cost", "smooth(start)[0] - cost"),
     "value not smoothed": ("(m + std * z)", "(m + 0 * z)"),
     "Stein's slope without 1/s": ("w * z / std", "w * z"),
