@@ -13,6 +13,7 @@ STAMP := $(VENV)/.plumbline-env
 OUT ?= results/figures
 RUNS ?= results/toys
 SCALEUP ?= results/scaleup
+CONTROL ?= results/control
 SETTING ?= full
 PROFILE ?= default
 # One thread a process: on a shared machine two OpenMP threads can be 30-100 times slower.
@@ -20,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 export MPLBACKEND ?= Agg
 
-.PHONY: help env figures test lint format bench clean toys verify ledger questions train audit
+.PHONY: help env figures test lint format bench clean toys verify ledger questions control train audit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -57,6 +58,10 @@ figures: $(STAMP) ## train the networks, regenerate every figure with its number
 
 questions: $(STAMP) ## answer what users of DiffusionNFT ask, with figures: docs/questions/
 	$(PY) -m figures questions
+
+control: $(STAMP) ## train the adjoint family, compare with the exact optimum, draw: docs/control.md
+	$(PY) -m toys control --schedules --check --out $(CONTROL)
+	$(PY) -m figures control --results $(CONTROL)/control.json
 
 toys: $(STAMP) ## train every method on the named problems, compare with the truth (25 CPU-minutes)
 	$(PY) -m toys train --preset toys --out $(RUNS)

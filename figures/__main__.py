@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from figures import reference
+from figures.control import command as control
 from figures.fresh import ENDINGS, stamp, up_to_date, write_stamp
 from figures.questions import command as questions
 from figures.result import SETTINGS, Result
@@ -65,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
     checking.add_argument("--out", type=Path, default=Path("results/figures"))
     asking = commands.add_parser("questions", help="answer what users ask: docs/questions/")
     questions.add_options(asking)
+    steering = commands.add_parser(
+        "control", help="the adjoint family against the exact optimum: docs/control.md"
+    )
+    control.add_options(steering)
     listing = commands.add_parser("list", help="the figures")
     listing.add_argument("--json", action="store_true")
     return main
@@ -80,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mpl.use("Agg")
             torch.set_num_threads(1)
             return questions.run(options)
+        if options.command == "control":
+            mpl.use("Agg")
+            torch.set_num_threads(1)
+            return control.run(options)
         check_choice("--setting", options.setting, SETTINGS)
         if options.command == "check":
             return _check(options.out, options.setting)

@@ -70,6 +70,25 @@ def parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="exit 1 where a tilt is over 5 %% off its prediction"
     )
 
+    control = commands.add_parser(
+        "control", help="the adjoint family and DDPO at one budget, against the exact optimum"
+    )
+    control.add_argument("--problem", action="append", help="repeatable (seven, d = 1 and 2)")
+    control.add_argument("--only", action="append", help="a method of the comparison; repeatable")
+    control.add_argument(
+        "--schedules", action="store_true",
+        help="also fine-tuning under other schedules, and the matrix train x sample",
+    )  # fmt: skip
+    control.add_argument(
+        "--out", type=Path, default=Path("results/control"), help="folder of runs (%(default)s)"
+    )
+    control.add_argument("--jobs", type=int, default=2, help="processes side by side (%(default)s)")
+    control.add_argument("--json", action="store_true", help="print data instead of tables")
+    control.add_argument(
+        "--check", action="store_true",
+        help="exit 1 where Adjoint Matching's control is over 2 %% off, or its law over 5 %%",
+    )  # fmt: skip
+
     frontier = commands.add_parser(
         "frontier", help="what exp(a r) costs: one NFT epoch, many small ones, Tilt Matching, ..."
     )
@@ -124,6 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from toys.frontier import command
 
             return command(options.out, options.processes, options.write, options.json)
+        if options.command == "control":
+            from toys.control_command import command as control_command
+
+            return control_command(options)
         if options.command == "bench":
             from toys.bench import run as run_bench
 

@@ -77,4 +77,14 @@ def online() -> list[RunConfig]:
     return found
 
 
-PRESETS = {"figures": figures, "toys": toys, "online": online}
+def control() -> list[RunConfig]:
+    """The adjoint family and DDPO at one budget of evaluations, and the other schedules."""
+    from toys.control_runs import METHODS, PROBLEMS, ControlPlan
+    from toys.control_schedules import SchedulesPlan
+
+    plan = ControlPlan()
+    found = [plan.config(method, problem) for problem in PROBLEMS for method in METHODS]
+    return found + list(SchedulesPlan().configs().values())
+
+
+PRESETS = {"figures": figures, "toys": toys, "online": online, "control": control}

@@ -15,6 +15,7 @@ from torch import Tensor
 from theory.chains import Chain, ChainOptimum, Surface, regularised_optimum, state_axes
 from theory.divergences import Array
 from theory.fields import VelocityModel
+from theory.gaussians import GaussianSum
 from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import Optimum
 from theory.methods.contract.task import Task
@@ -26,7 +27,7 @@ from theory.wrappers import Exponential
 # Steps of the optimum's grid in units of the chain's narrowest kernel.
 GRID_SPACING = {1: 0.5, 2: 4.0}
 # Rows that find how far a schedule's kernels carry the states.
-REACH_ROWS = 4096
+REACH_ROWS, REACH, FAR = 4096, 5.5, 4.0
 
 
 def trajectories(
@@ -95,40 +96,47 @@ def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:
     """The KL-regularised optimum of the chain's kernels on a problem in d = 1 or 2.
 
     Raises:
-        ValueError: a schedule's kernels are so coarse that the states leave the laws' region.
+        ValueError: what `chain_axes` and `theory.chains.regularised_optimum` refuse.
     """
-    laws = [problem.base]
-    target = problem.tilt(Exponential(scale)).law
-    if target is not None:
-        laws.append(target)
-    axes = state_axes(chain, laws, GRID_SPACING[problem.dim])
-    if chain.schedule is not None:
-        _check_reach(chain, problem, axes)
+    axes = chain_axes(problem, chain, scale)
     best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)
     return Optimum(_Smooth(best), chain,
                    networks={"value": lambda x, t, cond=None: best.value(x, t)},
                    log_z=best.log_z)  # fmt: skip
 
 
-def _check_reach(chain: Chain, problem: Problem, axes: tuple[Array, ...]) -> None:
-    """The base chain's states lie well inside the grid: five of their standard deviations."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (REACH_ROWS, chain.steps + 1, problem.dim)
-    noise = torch.randn(shape, dtype=torch.float64, generator=generator)
-    with torch.no_grad():
-        std, mean = torch.std_mean(chain.rollout(problem.base_field, noise), 0)
-    ends = torch.as_tensor(np.stack([[a[0], a[-1]] for a in axes]))
-    if bool((mean - 5 * std < ends[:, 0]).any()) or bool((mean + 5 * std > ends[:, 1]).any()):
-        raise ValueError(
-            f"schedule {chain.schedule.label if chain.schedule else ''!r} with steps = "
-            f"{chain.steps}: the states spread to a standard deviation of {float(std.max()):.3g}, "
-            f"too wide for {_shown(axes)}, where base and target lie: allowed are more steps or a "
-            "smaller g (a larger offset)"
+def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...]:
+    """The grid of the chain's optimum: base and target, and under a schedule REACH standard
+    deviations of every state of the base's chain, whose coarse first kernels may overshoot.
+
+    Raises:
+        ValueError: a schedule's kernels are so coarse that states spread over FAR times the
+            deviation of noise and base.
+    """
+    laws = [problem.base]
+    target = problem.tilt(Exponential(scale)).law
+    if target is not None:
+        laws.append(target)
+    if chain.schedule is not None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (REACH_ROWS, chain.steps + 1, problem.dim)
+        noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+        with torch.no_grad():
+            std, mean = torch.std_mean(chain.rollout(problem.base_field, noise), 0)
+        spread = torch.linalg.eigvalsh(problem.base.covariance()).max().sqrt()
+        most = FAR * max(1.0, float(spread))
+        if not float(std.max()) <= most:
+            raise ValueError(
+                f"schedule {chain.schedule.label!r} with steps = {chain.steps}: the states spread "
+                f"to a standard deviation of {float(std.max()):.3g}: allowed is {most:.3g}; use "
+                "more steps or a smaller g (a larger offset)"
+            )
+        count = len(mean)
+        # state_axes goes to seven deviations of a Gaussian.
+        laws.append(
+            GaussianSum.mixture([1 / count] * count, mean.tolist(), stds=(std * REACH / 7).tolist())
         )
-
-
-def _shown(axes: tuple[Array, ...]) -> str:
-    return " x ".join(f"[{a[0]:.3g}, {a[-1]:.3g}]" for a in axes)
+    return state_axes(chain, laws, GRID_SPACING[problem.dim])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,15 @@
+"""Fine-tuning as stochastic control: what `python -m toys control` trained, on a page with figures.
+
+`python -m figures control` reads results/control/control.json, copies the numbers that the page
+shows to docs/control/numbers.json, and writes docs/control.md and docs/control/*.png from those
+alone; `--check` tells whether the committed page is what the committed numbers give. One module a
+picture, each with
+
+    TITLE: str                      the picture's alternative text
+    draw(numbers) -> Figure         the picture
+    text(numbers) -> str            what the page says beside it, Markdown
+"""
+
+from __future__ import annotations
+
+PICTURES = ("schedules", "matrix", "methods")

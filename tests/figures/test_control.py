@@ -1,0 +1,135 @@
+"""docs/control.md follows from its numbers, and what is stale or missing is said."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import image
+
+from figures.__main__ import main
+from figures.control import PICTURES, matrix
+from figures.control.methods import NAMES
+from figures.control.page import (
+    DOCS,
+    FOLDER,
+    NUMBERS,
+    PAGE,
+    markdown,
+    module_of,
+    read_numbers,
+    read_results,
+    stale,
+    write,
+)
+from figures.reference import LEAST_COLOUR, is_blank
+from theory.tolerances import TRAINED_SHARE
+from toys.control_runs import METHODS, failures
+
+ROOT = DOCS.absolute()
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return read_numbers(ROOT)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, numbers):
+    folder = tmp_path_factory.mktemp("docs")
+    write(folder, numbers)
+    return folder
+
+
+def test_the_committed_page_is_what_its_numbers_give():
+    assert stale(ROOT) == []
+    assert main(["control", "--check"]) == 0
+
+
+def test_the_page_is_whole(written):
+    text = (written / PAGE).read_text()
+    assert text == (ROOT / PAGE).read_text()
+    assert "{" not in text  # nothing is left unfilled
+    for name in PICTURES:
+        assert f"]({FOLDER}/{name}.png)" in text
+        assert not is_blank(written / FOLDER / f"{name}.png"), LEAST_COLOUR
+        # Pictures fit a page: readable, and no wider than a screen.
+        height, width = image.imread(written / FOLDER / f"{name}.png").shape[:2]
+        assert 700 < width < 1400
+        assert height > 250
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_text_says_what_the_numbers_say(name, numbers):
+    """Other numbers, another text: nothing that was measured is written down by hand."""
+    module = module_of(name)
+    assert module.text(_scaled(numbers)) != module.text(numbers)
+    assert markdown(_scaled(numbers)) != markdown(numbers)
+
+
+def _scaled(data):
+    if isinstance(data, dict):
+        return {k: _scaled(v) for k, v in data.items()}
+    if isinstance(data, list):
+        return [_scaled(v) for v in data]
+    return 1.37 * data if isinstance(data, float) else data
+
+
+def test_the_floors_hold_in_what_is_shown(numbers):
+    assert failures(numbers["rows"]) == []
+    assert all(law["law_share"] <= TRAINED_SHARE for law in numbers["schedules"]["laws"])
+
+
+def test_every_method_has_a_name_and_a_style():
+    assert list(NAMES) == list(METHODS)
+    assert len(module_of("methods").STYLES) == len(NAMES)
+    assert len({color for color, _ in module_of("methods").STYLES}) == len(NAMES)
+    assert len({marker for _, marker in module_of("methods").STYLES}) == len(NAMES)
+
+
+def test_the_matrix_is_placed_by_name(numbers):
+    shuffled = numbers["schedules"]["matrix"][::-1]
+    rows, columns, tables = matrix.grid(shuffled)
+    for m in shuffled:
+        place = rows.index(m["trained with"]), columns.index(m["sampled with"])
+        assert tables["exact"][place] == m["exact"]
+        assert tables["trained"][place] == m["trained"]
+
+
+def test_pictures_show_the_numbers(numbers):
+    figure = module_of("schedules").draw(numbers)
+    for axes, law in zip(figure.axes, numbers["schedules"]["laws"], strict=True):
+        shown = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+        assert np.array_equal(shown["exact optimum, continuous time"], law["continuous"])
+        assert np.array_equal(shown["exact optimum of the chain"], law["chain"])
+    figure = module_of("methods").draw(numbers)
+    points = [line for line in figure.axes[0].get_lines() if line.get_label() in NAMES.values()]
+    assert sum(len(line.get_ydata()) for line in points) == len(numbers["rows"])
+    plt.close("all")
+
+
+def test_what_is_stale_is_said(written, tmp_path, capsys, numbers):
+    write(tmp_path, numbers)
+    assert main(["control", "--check", "--out", str(tmp_path)]) == 0
+    (tmp_path / PAGE).write_text("something else")
+    (tmp_path / FOLDER / "matrix.png").unlink()
+    assert main(["control", "--check", "--out", str(tmp_path)]) == 1
+    words = capsys.readouterr().err
+    assert "matrix.png: missing" in words
+    assert f"{PAGE}: not what its numbers give" in words
+
+
+def test_results_are_read_and_refused(tmp_path, numbers, capsys):
+    path = tmp_path / "control.json"
+    path.write_text(json.dumps(numbers))
+    assert read_results(path) == numbers
+    path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "schedules"}))
+    assert main(["control", "--results", str(path), "--out", str(tmp_path)]) == 2
+    assert "has no schedules; make it with `python -m toys control" in capsys.readouterr().err
+    path.unlink()
+    assert main(["control", "--results", str(path), "--out", str(tmp_path)]) == 2
+    assert "missing; make it with" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=NUMBERS):
+        read_numbers(tmp_path)
