@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from theory.claims.domingo_adjoint_limits import step_region
 from theory.claims.domingo_adjoints import D10_PARTS, D11_PARTS, D12_PARTS, D13_PARTS, ROW_TEXTS
 from theory.claims.domingo_laws import (
     any_schedule_gives_the_tilt,
@@ -22,15 +23,13 @@ from theory.claims.domingo_laws import (
     value_under_any_schedule,
 )
 from theory.claims.domingo_linear import (
-    control_is_the_fixed_point,
-    girsanov_at_the_optimum,
-    girsanov_linear,
-    law_of_gaussian_optimum,
-    normaliser_is_the_value,
-    tilted_paths_linear,
-    value_is_the_least_cost,
+    D4_PARTS,
+    D5_LINEAR,
+    D6_LINEAR,
+    D15_PARTS,
+    LEAN_MEAN,
 )
-from theory.claims.domingo_memory import D7_PARTS
+from theory.claims.domingo_memory import D7_PARTS, memory_region
 from theory.claims.domingo_points import (
     D1_PARTS,
     D2_PARTS,
@@ -77,6 +76,7 @@ def _adjoint_row(name: str, source: str, statement: str, parts: tuple[Part, ...]
     return Claim(
         name, source, statement, text["assumptions"], text["first"], text["second"],
         text["recorded"], text["remark"], parts,
+        region=None if text["recorded"] == "exact" else step_region,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ ROWS: tuple[Claim, ...] = (
         "KL of two big Gaussians; KL(target | base) by quadrature", "exact",
         "At the memoryless optimum the KL of paths is the KL of their ends: nothing is spent on "
         "the way.",
-        (girsanov_linear, girsanov_at_the_optimum),
+        D4_PARTS,
     ),
     Claim(
         "D5", "domingo, slide 'The tilted path measure'",
@@ -130,7 +130,7 @@ ROWS: tuple[Claim, ...] = (
         "Riccati and moment equations; Fokker-Planck's equation with the grid's control",
         DENSE + "; " + KERNELS, "exact",
         "X_0 is not tilted. A control moves the noise and not where it starts from.",
-        (tilted_paths_linear, normaliser_is_the_value, controlled_law_is_the_tilted_paths),
+        (*D5_LINEAR, controlled_law_is_the_tilted_paths),
     ),
     Claim(
         "D6", "domingo, slides 'Memoryless generative processes', 'Fine-tuning with different "
@@ -142,8 +142,7 @@ ROWS: tuple[Claim, ...] = (
         DENSE + "; " + KERNELS, "exact",
         "TV to the tilt on note_1d: 0.33 at g = 0.2 and 0.11 at g = 1 (of 0.35 between base and "
         "tilt), 0 for the memoryless schedule.",
-        (law_of_gaussian_optimum, memoryless_optimum_is_the_tilt, factor_of_memory,
-         factor_in_the_plane),
+        (*D6_LINEAR, memoryless_optimum_is_the_tilt, factor_of_memory, factor_in_the_plane),
     ),
     Claim(
         "D7", "domingo, slide 'Memoryless generative processes', proposition",
@@ -155,7 +154,7 @@ ROWS: tuple[Claim, ...] = (
         "True for t in (0, 1) and g finite there. At t = 1 the printed integral sees sigma -> 0: "
         "a schedule that is memoryless and then slower than 2 eta (the ODE, say) fails the printed "
         "condition and is memoryless. A multiple m of 2 eta forgets like t'^m; any m > 0 does.",
-        D7_PARTS,
+        D7_PARTS, region=memory_region,
     ),
     Claim(
         "D8", "domingo, slide 'Fine-tuning recipe', theorem",
@@ -189,7 +188,8 @@ ROWS: tuple[Claim, ...] = (
     ),
     _adjoint_row(
         "D12", "domingo, slide 'Adjoint Matching', key observation",
-        "The terms that the lean adjoint drops have zero conditional mean at u*.", D12_PARTS,
+        "The terms that the lean adjoint drops have zero conditional mean at u*.",
+        (LEAN_MEAN, *D12_PARTS),
     ),
     _adjoint_row(
         "D13", "domingo, slide 'Adjoint Matching'",
@@ -210,9 +210,9 @@ ROWS: tuple[Claim, ...] = (
         "J(u) is a KL-regularised RL objective; its optimal value is E V(X_0, 0); and u* is the "
         "fixed point u = -g E[a(t; X^u) | X_t].",
         "X_0 as in the base process",
-        "costs by moments; Riccati", DENSE + "; adjoints along mean paths", "exact",
+        "costs by moments; Riccati", DENSE + "; policy iteration on the adjoint's mean", "exact",
         "The excess J(u) - J(u*) of any u is KL(P^u | P^u*): what is left to gain in the objective "
         "is the distance of path measures.",
-        (value_is_the_least_cost, control_is_the_fixed_point, girsanov_linear),
+        D15_PARTS,
     ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from theory.claims.ledger import Context, Finding, number
 from theory.claims.order import Slope, fit_slope
+from theory.claims.region import Region
 from theory.control.adjoints import (
     Place,
     Process,
@@ -39,7 +40,7 @@ FLOOR = 1e-11
 VISIBLE = 0.01  # of the gradient: what wrong versions leave
 
 
-def linear_case(dim: int, label: str, seed: int = 0) -> LinearQuadratic:
+def linear_case(dim: int, label: str, seed: int = 0, constant: float = CONSTANT) -> LinearQuadratic:
     """A Gaussian base N(mu, C), full covariance, on the rectified-flow path, and a quadratic cost
     that is not aligned with it."""
     rng = np.random.default_rng([seed, dim, 5])
@@ -50,7 +51,7 @@ def linear_case(dim: int, label: str, seed: int = 0) -> LinearQuadratic:
 
     def squared(t: float) -> float:
         s = (t + offset) / (1 + 2 * offset)
-        return 2 * (1 - s) / s if offset else CONSTANT**2
+        return 2 * (1 - s) / s if offset else constant**2
 
     def matrix(t: float) -> Array:
         """v + (g^2/2) score = v(t mu) + this (x - t mu)."""
@@ -156,6 +157,23 @@ class Feedback:
             name: control_gradient(process, times, states, a, [theta], place).numpy()
             for name, (a, place) in adjoints.items()
         }
+
+
+def step_region(cells: int) -> Region:
+    """How far the continuous adjoint's gradient is from the discrete one's, over g and steps."""
+    levels = np.geomspace(0.2, 2.0, cells)
+    steps = np.unique(np.round(np.geomspace(64, 4, cells)).astype(int))[::-1]
+    errors = np.empty((len(levels), len(steps)))
+    for i, g in enumerate(levels):
+        feedback = Feedback(linear_case(1, "g = 0.8", constant=float(g)))
+        for j, n in enumerate(steps):
+            found = feedback.discrete(int(n), wrong=False)
+            gap = found["continuous"] - found["discrete"]
+            errors[i, j] = np.linalg.norm(gap) / np.linalg.norm(found["discrete"])
+    return Region(
+        "continuous against discrete adjoint, one Gaussian, d = 1", "g", levels, "1/steps",
+        1 / steps, errors, "relative gap of gradients", log_axes="xy",
+    )  # fmt: skip
 
 
 def meets_the_continuous(context: Context) -> Finding:

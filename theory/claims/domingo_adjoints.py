@@ -27,6 +27,7 @@ from theory.control.adjoints import (
     lean_adjoint,
     matching_gradient,
 )
+from theory.oracle import control_steered
 from theory.oracle.integrate import Array
 from theory.tolerances import ALGEBRA, QUADRATURE
 
@@ -46,30 +47,15 @@ def _flat(s: Steered, adjoint: Tensor, gradient: Tensor) -> Array:
     states, theta = _second(s.setting)
     return np.concatenate(
         [
-            (adjoint[0].detach().numpy() / _size(states)).ravel(),
-            gradient.detach().numpy() / _size(theta),
+            (adjoint[0].detach().numpy() / control_steered.size(states)).ravel(),
+            gradient.detach().numpy() / control_steered.size(theta),
         ]
     )
 
 
-def _size(value: Array) -> float:
-    return max(1.0, float(np.abs(value).max()))
-
-
 @lru_cache(maxsize=4)
 def _second(setting: Setting) -> tuple[Array, Array]:
-    return steered(setting).second()
-
-
-def _resimulated(setting: Setting) -> Array:
-    states, theta = _second(setting)
-    return np.concatenate([(states / _size(states)).ravel(), theta / _size(theta)])
-
-
-def _differenced(setting: Setting) -> Array:
-    by_complex, by_complex_theta = _second(setting)
-    states, theta = steered(setting).second(complex_steps=False)
-    return np.concatenate([(states / _size(by_complex)).ravel(), theta / _size(by_complex_theta)])
+    return control_steered.resimulated(setting.case, setting.t)
 
 
 def discrete(
@@ -121,7 +107,7 @@ DISCRETE = Identity(
     "discrete adjoint = gradient of the simulated cost",
     TRIED,
     discrete(),
-    _resimulated,
+    lambda s: control_steered.resimulated_flat(s.case, s.t),
     {
         "sign of the adjoint": discrete(sign=-1.0),
         "a_k for a_{k+1} in the gradient": discrete(place="own"),
@@ -138,7 +124,7 @@ DIFFERENCED = Identity(
     "complex steps = central differences of the simulated cost",
     TRIED,
     discrete(),
-    _differenced,
+    lambda s: control_steered.resimulated_flat(s.case, s.t, complex_steps=False),
     {"sign of the adjoint": discrete(sign=-1.0), "lean for full": discrete(_lean)},
     role="support",
     tier=QUADRATURE,  # central differences: what they leave of the cost's size, not of rounding
@@ -148,7 +134,7 @@ MATCHING = Identity(
     "basic Adjoint Matching's gradient = that of the simulated cost",
     TRIED,
     matching(),
-    lambda s: _second(s)[1],
+    lambda s: control_steered.theta_gradient(s.case, s.t),
     {
         "sign of the adjoint": matching(lambda s: -_full(s)),
         "loss without the 1/2": matching(factor=2.0),
@@ -160,16 +146,11 @@ MATCHING = Identity(
 )
 
 
-def _lean_by_hand(setting: Setting) -> Array:
-    """The oracle's gradient with u's values held: parameters then move nothing, states do."""
-    states = steered(setting).second(frozen=True)[0]
-    return states.ravel() / _size(states)
-
-
 def _lean_states(adjoint: Callable[[Steered], Tensor]) -> Callable[[Setting], Array]:
     def first(setting: Setting) -> Array:
         s = steered(setting)
-        return adjoint(s)[0].numpy().ravel() / _size(steered(setting).second(frozen=True)[0])
+        held = control_steered.resimulated(setting.case, setting.t, frozen=True)[0]
+        return adjoint(s)[0].numpy().ravel() / control_steered.size(held)
 
     return first
 
@@ -178,13 +159,12 @@ LEAN = Identity(
     "lean adjoint = gradient of the cost, the control's values held",
     TRIED,
     _lean_states(_lean),
-    _lean_by_hand,
+    lambda s: control_steered.frozen_states(s.case, s.t),
     {
         "full for lean": _lean_states(_full),
         "with grad |u|^2/2": _lean_states(_without_feedback),
         "sign": _lean_states(lambda s: -_lean(s)),
     },
-    role="support",
     tier=ALGEBRA,
 )
 

@@ -1,4 +1,4 @@
-"""domingo, Gaussian processes: D4 (Girsanov), D5, D6 and D8 in any dimension, D15.
+"""domingo, Gaussian processes: D4 (Girsanov), D5, D6, D12 and D15 in any dimension.
 
 First routes are Riccati and moment equations (`theory.control.linear`); the second writes a path as
 one big Gaussian vector and tilts it by dense linear algebra, step sizes extrapolated to 0
@@ -7,226 +7,28 @@ one big Gaussian vector and tilts it by dense linear algebra, step sizes extrapo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 
-from theory import oracle
-from theory.claims.ledger import Context, Finding, number
-from theory.claims.liu_laws import plain_numbers
+from theory.claims.identity import Identity
+from theory.claims.linear_settings import LinearProblems, LinearSetting
+from theory.claims.settings import Problems, Setting
 from theory.control.linear import LinearQuadratic, of_gaussian
 from theory.control.value import MemorylessOptimum
 from theory.gaussians import GaussianSum
-from theory.oracle import control_linear as dense
-from theory.oracle.control_line import extrapolated
+from theory.oracle import control_limits as dense
 from theory.oracle.integrate import Array
-from theory.problem import Problem, load_problem
+from theory.problem import Problem
 from theory.rewards import quadratic_reward
 from theory.schedules import Diffusion
-from theory.tolerances import QUADRATURE, QUADRATURE_TIGHT
+from theory.tolerances import QUADRATURE
 
-STEPS, LEVELS = 8, 4
-MOST_DENSE = 3  # dimensions where a path of 512 Euler steps is written as one Gaussian
-NAMES = ("note_1d", "linear_1d", "bumps_1d", "quadratic_1d")
-Feedback = Callable[[float], tuple[Array, Array]]
-
-
-def dims_of(context: Context) -> tuple[int, ...]:
-    """Dimensions and seeds of the linear settings."""
-    few = {"fast": (1, 2), "default": (1, 2, 3, 5)}
-    return few.get(context.profile.name, (1, 1, 1, 2, 2, 2, 3, 3, 5))
-
-
-def linear_case(dim: int, seed: int) -> LinearQuadratic:
-    """A stable, non-normal linear SDE with A, a and g that depend on time, and full costs."""
-    rng = np.random.default_rng([seed, dim, 5])
-    A = -0.4 * np.eye(dim) + 0.6 * rng.normal(size=(dim, dim)) / np.sqrt(dim)
-    B, a = 0.4 * rng.normal(size=(dim, dim)) / np.sqrt(dim), 0.5 * rng.normal(size=dim)
-    g0, g1 = float(rng.uniform(0.4, 0.9)), float(rng.uniform(0.1, 0.8))
-
-    def definite(size: float) -> Array:
-        root = rng.normal(size=(dim, dim)) / np.sqrt(dim)
-        return np.asarray(size * (root @ root.T + 0.2 * np.eye(dim)))
-
-    return LinearQuadratic(
-        matrix=lambda t: A + t * B, shift=lambda t: (1 - t) * a, noise=lambda t: g0 + g1 * t,
-        running_matrix=definite(0.5), running_vector=0.4 * rng.normal(size=dim),
-        final_matrix=definite(0.8), final_vector=0.6 * rng.normal(size=dim),
-        mean=0.5 * rng.normal(size=dim), cov=definite(0.6), name=f"d = {dim}, seed {seed}",
-    )  # fmt: skip
-
-
-def feedback_case(dim: int, seed: int) -> Feedback:
-    """A feedback u = -g (P x + p) that is no optimum, P not symmetric."""
-    rng = np.random.default_rng([seed, dim, 6])
-    P, p = 0.5 * rng.normal(size=(dim, dim)), 0.5 * rng.normal(size=dim)
-    return lambda t: ((1 + t) * P, (1 - 0.5 * t) * p)
-
-
-def plain_linear(problem: LinearQuadratic, feedback: Feedback | None = None) -> dense.LinearNumbers:
-    """The numbers as the second route takes them; with a feedback, the controlled process."""
-
-    def matrix(t: float) -> Array:
-        moved = 0.0 if feedback is None else problem.noise(t) ** 2 * feedback(t)[0]
-        return np.asarray(problem.matrix(t) - moved)
-
-    def shift(t: float) -> Array:
-        moved = 0.0 if feedback is None else problem.noise(t) ** 2 * feedback(t)[1]
-        return np.asarray(problem.shift(t) - moved)
-
-    return dense.LinearNumbers(
-        matrix, shift, problem.noise, lambda t: problem.running_matrix,
-        lambda t: problem.running_vector, problem.final_matrix, problem.final_vector,
-        problem.mean, problem.cov,
-    )  # fmt: skip
-
-
-def in_the_limit(once: Callable[[int], Array]) -> Array:
-    """Steps to 0, of exact transitions: errors have even powers of the step."""
-    return extrapolated(once, STEPS, LEVELS).value
-
-
-def path_kl(first: dense.LinearNumbers, second: dense.LinearNumbers) -> Array:
-    """KL of two diffusions' path measures, from Euler's chains: errors have all powers."""
-
-    def once(n: int) -> Array:
-        return np.array(dense.girsanov_kl(first, second, n))
-
-    return extrapolated(once, 4 * STEPS, LEVELS + 1, (1, 2, 3, 4)).value
-
-
-class Worst:
-    """The largest error over settings, and which wrong versions were rejected on any."""
-
-    def __init__(self, rtol: float, *mutants: str) -> None:
-        self.error, self.where, self.rtol = 0.0, "", rtol
-        self.killed = dict.fromkeys(mutants, False)
-        self.count = 0
-
-    def add(self, where: str, ours: Array | float, theirs: Array | float, **wrong: Array | float):  # type: ignore[no-untyped-def]
-        """Compare; `wrong` by the mutants' places m0, m1, ..."""
-        theirs = np.asarray(theirs, dtype=float)
-        size = max(1.0, float(np.abs(theirs).max()))
-        self.count += 1
-        error = QUADRATURE.error(np.asarray(ours), theirs, size)
-        if error >= self.error:
-            self.error, self.where = error, where
-        for key, value in wrong.items():
-            name = list(self.killed)[int(key[1:])]
-            gap = QUADRATURE.error(np.broadcast_to(np.asarray(value), theirs.shape), theirs, size)
-            self.killed[name] |= gap > self.rtol
-
-    def finding(self, name: str, what: str, role: str = "claim") -> Finding:
-        """As a part of kind exact."""
-        return Finding(
-            name, role, "exact", self.error <= self.rtol,  # type: ignore[arg-type]
-            f"error {number(self.error)} (bound {self.rtol:g}) over {self.count} {what}",
-            {"error": self.error, "settings": self.count}, self.where, mutants=self.killed,
-        )  # fmt: skip
-
-
-# --- D4
-
-
-def girsanov_linear(context: Context) -> Finding:
-    """E int |u|^2/2 dt by moments, against the KL of two big Gaussians."""
-    found = Worst(QUADRATURE.rtol, "without 1/2", "expectation under the base process")
-    for seed, dim in enumerate(d for d in dims_of(context) if d <= MOST_DENSE):
-        problem, feedback = linear_case(dim, seed), feedback_case(dim, seed)
-        ours = problem.control_energy(feedback)
-        controlled, base = plain_linear(problem, feedback), plain_linear(problem)
-        theirs = path_kl(controlled, base)
-        found.add(problem.name, ours, theirs, m0=2 * ours, m1=_energy_under_base(problem, feedback))
-    return found.finding(
-        "KL of path measures = E int |u|²/2 dt, linear SDEs and any linear u", "linear settings"
-    )
-
-
-def _energy_under_base(problem: LinearQuadratic, feedback: Feedback) -> float:
-    """int E|u|^2/2 along the uncontrolled process: KL(base | controlled)."""
-    # The base is the controlled process of -u from its own point of view: moments without u.
-    d = problem.dim
-
-    def rate(t: float, state: Array) -> Array:
-        m, S = state[:d], state[d:-1].reshape(d, d)
-        A, g2, (P, p) = problem.matrix(t), problem.noise(t) ** 2, feedback(t)
-        moved, mean = A @ S, P @ m + p
-        energy = 0.5 * g2 * (mean @ mean + np.trace(P @ S @ P.T))
-        spread = moved + moved.T + g2 * np.eye(d)
-        return np.concatenate([A @ m + problem.shift(t), spread.ravel(), [energy]])
-
-    begin = np.concatenate([problem.mean, problem.cov.ravel(), [0.0]])
-    return float(solve_ivp(rate, (0.0, 1.0), begin, rtol=1e-9, atol=1e-11).y[-1, -1])
-
-
-def girsanov_at_the_optimum(context: Context) -> Finding:
-    """E int |u*|^2/2 dt over time and space, against KL(target | base) by adaptive quadrature."""
-    found = Worst(QUADRATURE.rtol, "without 1/2", "expectation under the base process")
-    names = NAMES if context.profile.name == "thorough" else NAMES[:2]
-    for name in names:
-        problem = load_problem(name)
-        ours, under_base = _energies(problem)
-        plain = plain_numbers(problem)
-        density, a = plain.density(), problem.scale
-
-        def weight(y: Array, c: object = plain, a: float = a) -> Array:
-            return np.asarray(np.exp(a * c.reward(y)))  # type: ignore[attr-defined]
-
-        Z = float(oracle.normaliser(density, weight).value)
-        Z /= float(oracle.normaliser(density).value)
-        mean = oracle.expectation(density, lambda y, c=plain: c.reward(y)[:, None], weight)  # type: ignore[misc]
-        theirs = a * float(np.ravel(mean.value)[0]) - np.log(Z)
-        found.add(name, ours, theirs, m0=2 * ours, m1=under_base)
-    return found.finding(
-        "at u*, memoryless: E int |u*|²/2 dt = KL(base exp(a r)/Z | base), mixtures", "problems"
-    )
-
-
-def _energies(problem: Problem) -> tuple[float, float]:
-    """int E|u*|^2/2 dt under X_t's law of the target and of the base: |u*|^2/2 = eta |grad V|^2."""
-    optimum = MemorylessOptimum(problem, problem.scale)
-    target = optimum.target.law
-    assert target is not None
-    nodes, weights = np.polynomial.legendre.leggauss(32)
-    x = torch.linspace(-11.0, 11.0, 1101, dtype=torch.float64)[:, None]
-    total = np.zeros(2)
-    for t, w in zip(0.5 * (nodes + 1), 0.5 * weights, strict=True):
-        time = torch.tensor(t, dtype=torch.float64)
-        path = problem.path
-        rate = path.eta(time) * (optimum.gradient(x, float(t)) ** 2).sum(-1)
-        for i, law in enumerate((target, problem.base)):
-            log_p = law.noised(x, path.alpha(time), path.sigma(time)).log_abs
-            total[i] += w * float(torch.trapezoid(rate * log_p.exp(), x[:, 0]))
-    return float(total[0]), float(total[1])
-
-
-# --- D5, D6 and D8 where everything is Gaussian
-
-
-def tilted_paths_linear(context: Context) -> Finding:
-    """Mean and covariance of (X_0, X_1) under u*, against the big Gaussian tilted by exp(-cost)."""
-    found = Worst(QUADRATURE.rtol, "base process", "half of u*", "X_0 tilted too")
-    for seed, dim in enumerate(dims_of(context)):
-        problem = linear_case(dim, seed)
-        numbers = plain_linear(problem)
-
-        def moments(n: int, numbers: dense.LinearNumbers = numbers) -> Array:
-            best = dense.dense_optimum(numbers, numbers.mean, n)
-            return np.concatenate([best.mean, best.cov.ravel()])
-
-        theirs = in_the_limit(moments)
-        found.add(
-            problem.name, _flat(problem.law()), theirs,
-            m0=_flat(problem.steered(lambda t, d=dim: (np.zeros((d, d)), np.zeros(d)))),  # type: ignore[misc]
-            m1=_flat(problem.steered(lambda t, q=problem: _share(q, t, 0.5))),  # type: ignore[misc]
-            m2=_flat(_start_tilted(problem)),
-        )  # fmt: skip
-    return found.finding(
-        "(X_0, X_1) under u* is that of P exp(-int f - c)/Z(X_0)", "linear settings"
-    )
+LINEAR = LinearProblems()
+# A tilt's KL on the line, by integrals over time and space.
+LINE = Problems(max_condition=100.0)
+DIMS = (1, 2)
 
 
 def _flat(moments: tuple[Array, Array]) -> Array:
@@ -238,8 +40,80 @@ def _share(problem: LinearQuadratic, t: float, share: float) -> tuple[Array, Arr
     return share * P, share * p
 
 
-def _start_tilted(problem: LinearQuadratic) -> tuple[Array, Array]:
-    """The same from X_0 ~ N(m, S) exp(-V(x, 0)): a tilt with one Z for all X_0."""
+# --- D4: KL of path measures
+
+
+def _energy_under_base(s: LinearSetting) -> float:
+    """int E|u|^2/2 along the uncontrolled process: the KL the other way round."""
+    problem = s.problem
+    turned = replace(
+        problem,
+        matrix=lambda t: problem.matrix(t) + problem.noise(t) ** 2 * s.feedback(t)[0],
+        shift=lambda t: problem.shift(t) + problem.noise(t) ** 2 * s.feedback(t)[1],
+    )
+    return turned.control_energy(s.feedback)
+
+
+GIRSANOV = Identity(
+    "KL of path measures = E int |u|²/2 dt, linear SDEs, any linear u",
+    LINEAR,
+    lambda s: np.array(s.problem.control_energy(s.feedback)),
+    lambda s: dense.path_kl(s.numbers(True), s.numbers()),
+    {
+        "without 1/2": lambda s: np.array(2 * s.problem.control_energy(s.feedback)),
+        "expectation under the base process": lambda s: np.array(_energy_under_base(s)),
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)
+
+
+def _energies(s: Setting) -> tuple[float, float]:
+    """int E|u*|^2/2 dt under X_t's law of the target and of the base: |u*|^2/2 = eta |grad V|^2."""
+    problem, path = s.problem, s.problem.path
+    optimum = MemorylessOptimum(problem, s.a)
+    target = optimum.target.law
+    assert target is not None
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    total = np.zeros(2)
+    for t, w in zip(0.5 * (nodes + 1), 0.5 * weights, strict=True):
+        time = torch.tensor(t, dtype=torch.float64)
+        alpha, sigma = path.alpha(time), path.sigma(time)
+        for i, law in enumerate((target, problem.base)):
+            heavy = law.log_abs > law.log_abs.max() - 40
+            std = (alpha**2 * law.cov[heavy, 0, 0] + sigma**2).sqrt()
+            middle = alpha * law.mean[heavy, 0]
+            low, high = float((middle - 9 * std).min()), float((middle + 9 * std).max())
+            count = int((high - low) / float(std.min()) * 12) + 2
+            x = torch.linspace(low, high, count, dtype=torch.float64)[:, None]
+            rate = path.eta(time) * (optimum.gradient(x, float(t)) ** 2).sum(-1)
+            log_p = law.noised(x, alpha, sigma).log_abs
+            total[i] += w * float(torch.trapezoid(rate * log_p.exp(), x[:, 0]))
+    return float(total[0]), float(total[1])
+
+
+GIRSANOV_OPTIMAL = Identity(
+    "at u*, memoryless: E int |u*|²/2 dt = KL(base exp(a r)/Z | base), mixtures",
+    LINE,
+    lambda s: np.array(_energies(s)[0]),
+    lambda s: dense.tilt_kl(s.case, s.a),
+    {
+        "without 1/2": lambda s: np.array(2 * _energies(s)[0]),
+        "expectation under the base process": lambda s: np.array(_energies(s)[1]),
+    },
+    lambda s: (s.a * s.spread) ** 2,
+    tier=QUADRATURE,
+    dims=(1,),
+)
+D4_PARTS = (GIRSANOV, GIRSANOV_OPTIMAL)
+
+
+# --- D5: the optimal path measure
+
+
+def _start_tilted(s: LinearSetting) -> tuple[Array, Array]:
+    """(X_0, X_1) from X_0 ~ N(m, S) exp(-V(x, 0)): a tilt with one Z for all X_0."""
+    problem = s.problem
     P, p, _ = problem.coefficients(0.0)
     precision = np.linalg.inv(problem.cov)
     cov = np.linalg.inv(precision + P)
@@ -247,157 +121,174 @@ def _start_tilted(problem: LinearQuadratic) -> tuple[Array, Array]:
     return replace(problem, mean=mean, cov=0.5 * (cov + cov.T)).law()
 
 
-def normaliser_is_the_value(context: Context) -> Finding:
-    """exp(-V(x_0, 0)) = Z(x_0), by Riccati and by the big Gaussian."""
-    found = Worst(QUADRATURE.rtol, "without the noise's (g²/2) tr P", "V of f = 0")
-    for seed, dim in enumerate(dims_of(context)):
-        problem = linear_case(dim, seed)
-        numbers, x0 = plain_linear(problem), problem.mean + 0.3
-        theirs = in_the_limit(lambda n, q=numbers, x=x0: np.array(dense.dense_value(q, x, n)))  # type: ignore[misc]
-        quiet = replace(problem, running_matrix=0 * problem.running_matrix,
-                        running_vector=0 * problem.running_vector)  # fmt: skip
-        still = problem.value(x0[None], 0.0)[0] - _noise_part(problem)
-        found.add(problem.name, problem.value(x0[None], 0.0)[0], theirs,
-                  m0=still, m1=quiet.value(x0[None], 0.0)[0])  # fmt: skip
-    return found.finding("Z(x_0) = exp(-V(x_0, 0))", "linear settings")
+def _without_control(s: LinearSetting) -> Array:
+    zero = np.zeros((s.dim, s.dim)), np.zeros(s.dim)
+    return _flat(s.problem.steered(lambda t: zero))
 
 
-def _noise_part(problem: LinearQuadratic) -> float:
-    nodes, weights = np.polynomial.legendre.leggauss(32)
-    parts = [
-        0.25 * w * problem.noise(t) ** 2 * float(np.trace(problem.coefficients(t)[0]))
-        for t, w in zip(0.5 * (nodes + 1), weights, strict=True)
-    ]
-    return float(np.sum(parts))
+TILTED_PATHS = Identity(
+    "(X_0, X_1) under u* is that of P exp(-int f - c)/Z(X_0)",
+    LINEAR,
+    lambda s: _flat(s.problem.law()),
+    lambda s: dense.tilted_moments(s.numbers()),
+    {
+        "base process": _without_control,
+        "half of u*": lambda s: _flat(s.problem.steered(lambda t: _share(s.problem, t, 0.5))),
+        "X_0 tilted too": lambda s: _flat(_start_tilted(s)),
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)
 
 
-def gaussian_problem(dim: int, seed: int) -> Problem:
-    """Fine-tuning one Gaussian with a quadratic reward."""
-    rng = np.random.default_rng([seed, dim, 7])
-    root = 0.4 * rng.normal(size=(dim, dim)) / np.sqrt(dim) + 0.7 * np.eye(dim)
-    H = 0.3 * rng.normal(size=(dim, dim)) / np.sqrt(dim)
-    base = GaussianSum.mixture([1.0], (0.6 * rng.normal(size=(1, dim))).tolist(),
-                               covs=[(root @ root.T).tolist()])  # fmt: skip
-    reward = quadratic_reward((0.5 * (H + H.T) - 0.4 * np.eye(dim)).tolist(),
-                              (0.6 * rng.normal(size=dim)).tolist(), 0.2)  # fmt: skip
-    return Problem(f"Gaussian, d = {dim}, seed {seed}", base, reward, 1.5)
+def _quiet(s: LinearSetting) -> LinearQuadratic:
+    problem = s.problem
+    return replace(problem, running_matrix=0 * s.F, running_vector=0 * s.f)
 
 
-def fine_tuned_gaussian(problem: Problem, schedule: Diffusion) -> tuple[Array, Array]:
+NORMALISER = Identity(
+    "Z(x_0) = exp(-V(x_0, 0))",
+    LINEAR,
+    lambda s: s.problem.value(s.x[None], 0.0),
+    lambda s: dense.normaliser_value(s.numbers(), s.x),
+    {
+        "V of f = 0": lambda s: _quiet(s).value(s.x[None], 0.0),
+        "V at t = 0.01": lambda s: s.problem.value(s.x[None], 0.01),
+        "cost of the mean path": lambda s: np.array(
+            replace(s.problem, mean=s.x, cov=0 * s.cov).cost(
+                lambda t: (np.zeros((s.dim, s.dim)), np.zeros(s.dim))
+            )
+        ),
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)
+D5_LINEAR = (TILTED_PATHS, NORMALISER)
+
+
+# --- D6: fine-tuning one Gaussian
+
+
+def _gaussian_problem(s: LinearSetting) -> Problem:
+    """The setting's N(mean, cov) as a base, -Q and -q as the reward."""
+    base = GaussianSum.mixture([1.0], s.mean[None].tolist(), covs=s.cov[None].tolist())
+    return Problem("one Gaussian", base, quadratic_reward((-s.Q).tolist(), (-s.q).tolist()), 1.0)
+
+
+def _fine_tuned(s: LinearSetting, schedule: Diffusion) -> Array:
     """Mean and covariance of X_1 under the optimum."""
-    mean, cov = of_gaussian(problem, problem.scale, schedule).law()
-    d = problem.dim
-    return mean[d:], cov[d:, d:]
+    mean, cov = of_gaussian(_gaussian_problem(s), 1.0, schedule).law()
+    return _flat((mean[s.dim :], cov[s.dim :, s.dim :]))
 
 
-def law_of_gaussian_optimum(context: Context) -> Finding:
-    """X_1 under u* for g = 0.2, 1 and memoryless, against the tilt times the factor of memory by
-    dense algebra: Gaussians, full rank."""
-    found = Worst(QUADRATURE.rtol, "the tilt at g = 1", "g = 0.2 for g = 1")
-    fast = context.profile.name == "fast"
-    for seed, dim in enumerate((2,) if fast else dims_of(context)):
-        problem = gaussian_problem(dim, seed)
-        target = MemorylessOptimum(problem, problem.scale).target.law
-        assert target is not None
-        tilt = _flat((target.mean[0].numpy(), target.cov[0].numpy()))
-        memoryless = fine_tuned_gaussian(problem, Diffusion.of_memoryless(1.0, 5e-4))
-        found.add(f"{problem.name}, memoryless", _flat(memoryless), tilt)
-        slight = _flat(fine_tuned_gaussian(problem, Diffusion.of_constant(0.2)))
-        linear = of_gaussian(problem, problem.scale, Diffusion.of_constant(1.0))
-        numbers = plain_linear(linear)
+def _tilt(s: LinearSetting) -> Array:
+    law = MemorylessOptimum(_gaussian_problem(s), 1.0).target.law
+    assert law is not None
+    return _flat((law.mean[0].numpy(), law.cov[0].numpy()))
 
-        def moments(n: int, numbers: dense.LinearNumbers = numbers, d: int = dim) -> Array:
-            best = dense.dense_optimum(numbers, numbers.mean, n)
-            return np.concatenate([best.mean[d:], best.cov[d:, d:].ravel()])
 
-        theirs = in_the_limit(moments)
-        ours = _flat(fine_tuned_gaussian(problem, Diffusion.of_constant(1.0)))
-        found.add(f"{problem.name}, g = 1", ours, theirs, m0=tilt, m1=slight)
-    return found.finding(
-        "the memoryless optimum is the tilt, at g = 1 the tilted path measure's law",
-        "laws of Gaussians",
-    )
+START = 3e-4  # of the memoryless schedule; what is wrong there is forgotten like its square
+
+MEMORYLESS = Identity(
+    "the memoryless optimum samples base exp(-c)/Z, Gaussians",
+    LINEAR,
+    lambda s: _fine_tuned(s, Diffusion.of_memoryless(1.0, START)),
+    lambda s: dense.gaussian_tilt(s.mean, s.cov, s.Q, s.q),
+    {
+        "g = 1": lambda s: _fine_tuned(s, Diffusion.of_constant(1.0)),
+        "g = 0.2": lambda s: _fine_tuned(s, Diffusion.of_constant(0.2)),
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+    share=0.4,
+)
+WITH_MEMORY = Identity(
+    "at a constant g it samples base exp(-c) E[exp V(X_0, 0) | X_1], Gaussians",
+    LINEAR,
+    lambda s: _fine_tuned(s, Diffusion.of_constant(s.g0)),
+    lambda s: dense.gaussian_with_memory(s.mean, s.cov, s.Q, s.q, s.g0),
+    {"the tilt": _tilt, "2 g": lambda s: _fine_tuned(s, Diffusion.of_constant(2 * s.g0))},
+    tier=QUADRATURE,
+    dims=DIMS,
+    share=0.4,
+)
+D6_LINEAR = (MEMORYLESS, WITH_MEMORY)
 
 
 # --- D15
 
 
-def value_is_the_least_cost(context: Context) -> Finding:
-    """J(u*) by moments of the controlled process, against E V(X_0) by dense algebra; and
-    J(u) - J(u*) = KL(P^u | P^u*) for another u."""
-    found = Worst(QUADRATURE.rtol, "J without its KL term", "J(u*/2)")
-    gaps = []
-    for seed, dim in enumerate(dims_of(context)):
-        problem = linear_case(dim, seed)
-        x0 = problem.mean + 0.3
-        still = replace(problem, mean=x0, cov=np.zeros((dim, dim)))
-        numbers = plain_linear(problem)
-        theirs = in_the_limit(lambda n, q=numbers, x=x0: np.array(dense.dense_value(q, x, n)))  # type: ignore[misc]
-        best = still.cost(lambda t, q=problem: q.coefficients(t)[:2])  # type: ignore[misc]
-        energy = still.control_energy(lambda t, q=problem: q.coefficients(t)[:2])  # type: ignore[misc]
-        half = still.cost(lambda t, q=problem: _share(q, t, 0.5))  # type: ignore[misc]
-        found.add(problem.name, best, theirs, m0=best - energy, m1=half)
-        if dim > MOST_DENSE:
-            continue
-        feedback = feedback_case(dim, seed)
-        excess = problem.cost(feedback) - problem.expected_value()
-        optimal = plain_linear(problem, lambda t, q=problem: q.coefficients(t)[:2])  # type: ignore[misc]
-        kl = path_kl(plain_linear(problem, feedback), optimal)
-        found.add(f"{problem.name}, another u", excess, kl)
-        gaps.append(excess)
-    finding = found.finding(
-        "the least J is E V(X_0, 0), and J(u) - J(u*) = KL(P^u | P^u*)", "linear settings"
-    )
-    return replace(finding, numbers=finding.numbers | {"excess": gaps})
+def _least_cost(s: LinearSetting) -> LinearQuadratic:
+    """The problem from X_0 = x."""
+    return replace(s.problem, mean=s.x, cov=0 * s.cov)
 
 
-def control_is_the_fixed_point(context: Context) -> Finding:
-    """-g E[a(t; X^u*) | X_t = x], the adjoint solved along the mean path from x, against u*."""
-    found = Worst(QUADRATURE_TIGHT.rtol, "adjoint of another u (u*/2)", "sign", "without grad f")
-    for seed, dim in enumerate(dims_of(context)):
-        problem = linear_case(dim, seed)
-        rng = np.random.default_rng([seed, 8])
-        for t in (0.15, 0.7):
-            x = rng.normal(size=dim)
-            theirs = problem.control(x[None], t)[0]
-            own = _mean_adjoint(problem, x, t, lambda s, q=problem: q.coefficients(s)[:2])  # type: ignore[misc]
-            half = _mean_adjoint(problem, x, t, lambda s, q=problem: _share(q, s, 0.5))  # type: ignore[misc]
-            quiet = _mean_adjoint(
-                replace(problem, running_matrix=0 * problem.running_matrix), x, t,
-                lambda s, q=problem: q.coefficients(s)[:2],  # type: ignore[misc]
-            )  # fmt: skip
-            g = problem.noise(t)
-            found.add(f"{problem.name}, t = {t:g}", -g * own, theirs, m0=-g * half, m1=g * own,
-                      m2=-g * quiet)  # fmt: skip
-    return found.finding("u* = -g E[a(t; X^u*) | X_t], linear-quadratic", "points")
+LEAST_COST = Identity(
+    "J(u*) = V(x_0, 0): control, running and final costs by moments",
+    LINEAR,
+    lambda s: np.array(_least_cost(s).cost(lambda t: _share(s.problem, t, 1.0))),
+    lambda s: dense.normaliser_value(s.numbers(), s.x),
+    {
+        "J(u*/2)": lambda s: np.array(_least_cost(s).cost(lambda t: _share(s.problem, t, 0.5))),
+        "J without its KL term": lambda s: np.array(
+            _least_cost(s).cost(lambda t: _share(s.problem, t, 1.0))
+            - _least_cost(s).control_energy(lambda t: _share(s.problem, t, 1.0))
+        ),
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)
 
 
-def _mean_adjoint(problem: LinearQuadratic, x: Array, t: float, feedback: Feedback) -> Array:
-    """E[a(t) | X_t = x] under u = -g (P x + p): all is linear, so that means follow
+def _excess(s: LinearSetting) -> float:
+    return s.problem.cost(s.feedback) - s.problem.expected_value()
 
-    m' = B m + b,   -a' = B'a + g^2 P'(P m + p) + F m + f,   a(1) = Q m(1) + q,   B = A - g^2 P.
-    """
-    d = problem.dim
 
-    def parts(s: float) -> tuple[Array, Array, Array, Array, float]:
-        P, p = feedback(s)
-        g2 = problem.noise(s) ** 2
-        return problem.matrix(s) - g2 * P, problem.shift(s) - g2 * p, P, p, g2
+EXCESS = Identity(
+    "J(u) - E V(X_0, 0) = KL(P^u | P exp(-int f - c)/Z(X_0)), any linear u",
+    LINEAR,
+    lambda s: np.array(_excess(s)),
+    lambda s: dense.kl_to_tilted(s.numbers(True), s.numbers()),
+    {
+        "twice": lambda s: np.array(2 * _excess(s)),
+        "KL to the base": lambda s: np.array(s.problem.control_energy(s.feedback)),
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)
+FIXED_POINT = Identity(
+    "u* = -g E[a(t; X^u*) | X_t], linear-quadratic",
+    LINEAR,
+    lambda s: s.problem.control(s.x[None], s.t)[0],
+    lambda s: dense.mean_adjoint_control(s.numbers(), s.x, s.t),
+    {
+        "sign": lambda s: -s.problem.control(s.x[None], s.t)[0],
+        "u*/2": lambda s: 0.5 * s.problem.control(s.x[None], s.t)[0],
+        "f = 0": lambda s: _quiet(s).control(s.x[None], s.t)[0],
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)
+D15_PARTS = (LEAST_COST, EXCESS, FIXED_POINT)
 
-    forward = solve_ivp(
-        lambda s, m: parts(s)[0] @ m + parts(s)[1], (t, 1.0), x, method="DOP853",
-        rtol=1e-12, atol=1e-14,
-    )  # fmt: skip
-    end = forward.y[:, -1]
 
-    def back(tau: float, state: Array) -> Array:
-        """Backwards, the mean path beside the adjoint."""
-        m, a = state[:d], state[d:]
-        B, b, P, p, g2 = parts(1 - tau)
-        rise = B.T @ a + g2 * P.T @ (P @ m + p)
-        rise = rise + problem.running_matrix @ m + problem.running_vector
-        return np.concatenate([-(B @ m + b), rise])
+# --- D12
 
-    start = np.concatenate([end, problem.final_matrix @ end + problem.final_vector])
-    found = solve_ivp(back, (0.0, 1 - t), start, method="DOP853", rtol=1e-12, atol=1e-14)
-    return np.asarray(found.y[d:, -1])
+
+def _gradient(s: LinearSetting, share: float = 1.0) -> Array:
+    return share * s.problem.gradient(s.x[None], s.t)[0]
+
+
+LEAN_MEAN = Identity(
+    "E[lean adjoint | X_t] = grad V at u*, as the full adjoint's, linear-quadratic",
+    LINEAR,
+    _gradient,
+    lambda s: dense.mean_lean_adjoint(s.numbers(), s.x, s.t),
+    {
+        "half": lambda s: _gradient(s, 0.5),
+        "sign": lambda s: _gradient(s, -1.0),
+        "of f = 0": lambda s: _quiet(s).gradient(s.x[None], s.t)[0],
+    },
+    tier=QUADRATURE,
+    dims=DIMS,
+)

@@ -21,6 +21,7 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from theory.claims.ledger import Context, Finding, extra, number
+from theory.claims.region import Region
 from theory.control.grid import GridOptimum
 from theory.control.linear import of_gaussian
 from theory.gaussians import GaussianSum
@@ -218,6 +219,22 @@ def mixtures_forget_alike(context: Context) -> Finding:
         f"{number(kept)}",
         {"powers": found, "kept": kept}, "note_1d",
         mutants={"power 1 for all": max(abs(v - 1) for v in found.values()) > SLOPE},
+    )  # fmt: skip
+
+
+def memory_region(cells: int) -> Region:
+    """|corr(X_0, X_1)| that a constant g leaves, over g and the data's deviation."""
+    levels, stds = np.geomspace(0.1, 6.0, cells), np.geomspace(0.2, 2.0, cells)
+    kept = [
+        [
+            math.exp(memory(Diffusion.of_constant(float(g)), "rectified_flow", float(s), 1.0, 1e-6))
+            for s in stds
+        ]
+        for g in levels
+    ]
+    return Region(
+        "what a constant g remembers of X_0", "g", levels, "standard deviation of the data", stds,
+        np.array(kept), "|corr(X_0, X_1)|", log_axes="xy",
     )  # fmt: skip
 
 

@@ -199,3 +199,12 @@ def test_printed_factor_is_rejected():
     errors = [printed.compare(s).error for s in spots(printed)]
     assert min(errors) > 100 * printed.tier.rtol
     assert np.median(errors) > 1e6 * printed.tier.rtol
+
+
+CONTROL = ("D1", "D2", "D3", "D4", "D5", "D6", "D8", "D9", "D11", "D12", "D13", "D14", "D15")
+
+
+@pytest.mark.parametrize(("row", "part"), parts_of(*CONTROL))
+def test_stochastic_control(row, part):
+    """Paths, value functions, optimal laws and adjoints: the exact rows of domingo."""
+    examine(row, part, share=1.0 if PROFILE == "thorough" else 0.25)

@@ -28,6 +28,7 @@ from theory.claims.atom_settings import AtomSetting
 from theory.claims.coupling_settings import CouplingSetting
 from theory.claims.identity import Identity
 from theory.claims.lemma_settings import LemmaSetting
+from theory.claims.linear_settings import LinearSetting
 from theory.claims.liu_identities import covariance, guided
 from theory.claims.penalty_settings import LineSetting, PenalisedSetting, TimedAtoms
 from theory.claims.released_settings import AtomBatch, BatchSetting, PromptSetting
@@ -42,6 +43,7 @@ ROOT = Path(theory.__file__).parent
 SETTINGS = (
     Setting, CouplingSetting, LemmaSetting, AtomSetting, PromptSetting, BatchSetting, AtomBatch,
     PenalisedSetting, TimedAtoms, LineSetting, ScheduleSetting, FactorSetting,
+    LinearSetting,
 )  # fmt: skip
 MAY_USE = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 # Numbers of a setting, and what oracle's own objects and numpy's arrays have.
@@ -52,6 +54,7 @@ NUMBERS = {
     "weights", "means", "stds", "group", "prompts", "kl", "size", "A", "B",
     "decays", "flat", "rate", "most", "steps", "share",
     "frame", "plane_dim", "region", "log_joint", "T", "sum", "max", "ravel",
+    "reward", "numbers", "shift", "g0", "g1", "F", "f", "Q", "q", "mean", "cov", "P", "p",
 }  # fmt: skip
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 FIRST = ("problem", "family", "point", "spread", "route_path")
