@@ -7,9 +7,11 @@ g^2 = 2 eta is infinite where alpha = 0 (t = 0 of the rectified flow). Nothing h
 there; a caller names one of these choices:
 
     offset      g^2(t) = 2 eta((t + h)/(1 + 2h)), finite at both ends: 2 (1 - t + h)/(t + h) on the
-                rectified flow. Marginals are kept exactly; of X_0 a share of order h is remembered.
-    start       integrate from t = start > 0, where the law is taken to be the start law: what that
-                gets wrong is forgotten like start^(1 + multiple).
+                rectified flow. Marginals are kept exactly; of X_0 a share of order h^multiple is
+                remembered.
+    start       integrate from t = start > 0. `theory.fokker_planck.sde_law` takes the law there to
+                be N(0, sigma_0^2 I): what that gets wrong is forgotten like start^(1 + multiple).
+                `theory.control` takes the path's own law there, which is exact.
     ancestral   no schedule at all: the kernels of `theory.chains.Chain`, exact conditional laws of
                 the path, finite at both ends and memoryless.
 """
@@ -53,8 +55,6 @@ class Diffusion:
         """g^2 = multiple * 2 eta from t = start on; 1 is the memoryless schedule."""
         check_positive("multiple", multiple)
         check_positive("start", start)
-        if start >= 1:
-            raise ValueError(f"start = {start!r}: allowed are times in (0, 1)")
         return cls(memoryless=multiple, start=start)
 
     @classmethod
@@ -69,8 +69,6 @@ class Diffusion:
         cls, name: str, squared: Callable[[Path, Tensor], Tensor], start: float = 0.0
     ) -> Diffusion:
         """g^2 = squared(path, t), finite and >= 0 from t = start on."""
-        if not (is_finite_number(start) and 0 <= start < 1):
-            raise ValueError(f"start = {start!r}: allowed are times in [0, 1)")
         return cls(function=squared, name=name, start=start)
 
     def __post_init__(self) -> None:
@@ -81,8 +79,17 @@ class Diffusion:
                 f"{self.function!r}: allowed is exactly one of them (Diffusion.of_constant, "
                 "of_memoryless, of_offset, of_function)"
             )
+        for name in ("constant", "memoryless"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
         if not (is_finite_number(self.offset) and self.offset >= 0):
             raise ValueError(f"offset = {self.offset!r}: allowed are finite numbers >= 0")
+        if self.offset and self.memoryless is None:
+            raise ValueError(
+                f"offset = {self.offset!r} of {self.label!r}: allowed is an offset of eta-schedules"
+            )
+        if not (is_finite_number(self.start) and 0 <= self.start < 1):
+            raise ValueError(f"start = {self.start!r}: allowed are times in [0, 1)")
 
     def squared(self, path: Path, t: Tensor) -> Tensor:
         """g(t)^2.

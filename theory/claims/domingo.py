@@ -126,7 +126,8 @@ ROWS: tuple[Claim, ...] = (
     Claim(
         "D5", "domingo, slide 'The tilted path measure'",
         "The optimal path measure is P exp(-int f - c)/Z(x_0), with Z(x_0) = exp(-V(x_0, 0)).",
-        "X_0 keeps its law: the normaliser is one for each x_0",
+        "X_0 keeps its law: the normaliser is one for each x_0; compared in the laws of (X_0, X_1) "
+        "and of X_1",
         "Riccati and moment equations; Fokker-Planck's equation with the grid's control",
         DENSE + "; " + KERNELS, "exact",
         "X_0 is not tilted. A control moves the noise and not where it starts from.",
@@ -161,7 +162,9 @@ ROWS: tuple[Claim, ...] = (
         "After fine-tuning with g² = 2 eta, v_finetuned = v_base + (g/2) u sampled with any "
         "schedule (ODE included) gives the tilted law; for that recipe the schedule of the "
         "fine-tuning must be that one.",
-        "f = 0, c = -r; u the optimal control",
+        "f = 0, c = -r; u the optimal control; fine-tuning under another g leaves v_base + "
+        "u/(1/g + g/(2 eta)), the slide's b + g u = b_finetuned; measured at g = 0.2, 1 and "
+        "g² = 4 eta",
         "closed fields; laws by Fokker-Planck's equation and the ODE",
         QUADRATURE + " of the tilt's velocity; the tilt's density", "exact",
         "A memoryless schedule is not enough: g² = 4 eta samples the tilt with its own schedule, "

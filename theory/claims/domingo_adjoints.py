@@ -121,7 +121,7 @@ DISCRETE = Identity(
     tier=ALGEBRA,
 )
 DIFFERENCED = Identity(
-    "complex steps = central differences of the simulated cost",
+    "the same by central differences of the simulated cost",
     TRIED,
     discrete(),
     lambda s: control_steered.resimulated_flat(s.case, s.t, complex_steps=False),
@@ -186,15 +186,17 @@ ROW_TEXTS = {
         "recorded": "order 1",
     },
     "D11": {
-        "first": "the matching loss by autograd; conditional means of the full adjoint by backward "
-        "recursion, all roots of m + s² E[A] = m_b",
+        "first": "the matching loss by autograd; roots of m + s² E[A] = m_b by backward recursion "
+        "(where full and lean adjoints agree), the full adjoint's field there",
         "second": "the simulated cost, differenced by complex steps; dynamic programming on values",
         "assumptions": "critical in function space (a family that lacks u* has zeros of its own "
         "gradient); steps small enough that 1 + s² d/dm E[A] > 0",
         "remark": "Later kernels alone fix the adjoint, so critical points are found backwards, "
         "pointwise in x: one root as soon as 1 + s² d/dm E[A] > 0, which is 1 - O(dt). On few "
         "steps and a strong tilt it is not: two ancestral steps at twice a problem's scale have "
-        "three smooth critical policies, of both losses.",
+        "three smooth critical policies, of both losses. At finite steps the gradient is that of "
+        "the simulated cost (the discrete adjoint's) exactly, and so the continuous adjoint's in "
+        "the limit (D10).",
         "recorded": "exact",
     },
     "D12": {

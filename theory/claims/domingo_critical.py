@@ -24,6 +24,7 @@ SCHEDULES = {
 }
 POINTS, FINE = 241, 401  # of the grid; where it is compared with dynamic programming
 NEWTON, SETTLED = 80, 1e-12
+MOST_LOST = 0.2  # share of starts that may not settle
 VISIBLE = 0.01  # of E|u*|^2: a gradient field that is not zero
 
 
@@ -200,7 +201,7 @@ def _search(adjoint: Adjoint) -> Part:
         wrong = all(s.wrong for s in found.values())
         return Finding(
             "zeros of the gradient in a family around u*", "support", "exact",
-            zeros > 0 and least > VISIBLE,
+            zeros > 0 and least > VISIBLE and lost <= MOST_LOST * (zeros + others + lost),
             f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other parameters "
             f"with zero gradient in the family ({sum(s.distinct for s in found.values())} "
             "distinct), "

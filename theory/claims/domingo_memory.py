@@ -170,6 +170,29 @@ def at_the_end(context: Context) -> Finding:
     )  # fmt: skip
 
 
+def switched_forgets(context: Context) -> Finding:
+    """The counterexample is memoryless: its memory falls like t' at t near 1; one that starts with
+    g = 1 instead is not, though the printed expression rises for it alike."""
+    forgetful = Diffusion.of_function(
+        "2η to t = 1/2, then 0", lambda p, t: torch.where(t < 0.5, _doubled(p, t), 0.0 * t)
+    )
+    mindful = Diffusion.of_function(
+        "1 to t = 1/2, then 0", lambda p, t: torch.where(t < 0.5, 1.0 + 0.0 * t, 0.0 * t)
+    )
+    powers = {}
+    for case in (forgetful, mindful):
+        logs = [memory(case, "rectified_flow", 0.7, 0.999999, e) for e in (1e-3, 1e-4)]
+        powers[case.label] = (logs[0] - logs[1]) / math.log(10)
+    found, other = powers[forgetful.label], powers[mindful.label]
+    return Finding(
+        "the counterexample forgets X_0", "support", "exact", abs(found - 1) <= SLOPE,
+        f"corr(X_t', X_t) at t = 0.999999 falls like t'^{found:.3f}; with g = 1 to t = 1/2 like "
+        f"t'^{other:.3f}",
+        {"powers": powers}, "N(0.3, 0.7²), rectified flow",
+        mutants={"g = 1 to t = 1/2, then 0": abs(other - 1) > SLOPE},
+    )  # fmt: skip
+
+
 def at_a_pole(context: Context) -> Finding:
     """A schedule that is infinite inside (0, 1) forgets there, whatever it was before."""
     path = "rectified_flow"
@@ -238,4 +261,4 @@ def memory_region(cells: int) -> Region:
     )  # fmt: skip
 
 
-D7_PARTS = (at_the_end, forgets_as_printed, at_a_pole, mixtures_forget_alike)
+D7_PARTS = (at_the_end, switched_forgets, forgets_as_printed, at_a_pole, mixtures_forget_alike)

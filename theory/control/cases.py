@@ -25,7 +25,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
 
 from theory.chains import Surface, best_kernel
-from theory.checks import check_choice
+from theory.checks import check_choice, check_positive
 from theory.control.equation import Equation, solve
 from theory.control.linear import LinearQuadratic
 from theory.divergences import Array
@@ -34,6 +34,7 @@ from theory.divergences import Array
 REACH, POINTS, TIMES = 3.0, 401, 81
 # A chain's: beyond it Euler's map overshoots, and no trajectory comes there (below e^-17).
 CHAIN_REACH = 2.2
+STIFFEST = 50.0
 SPLINE = 5
 
 
@@ -48,6 +49,9 @@ class DoubleWell:
     name: str = "double well"
 
     def __post_init__(self) -> None:
+        check_positive("g", self.g)
+        for name in ("kappa", "nu", "begin"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
         for name in ("kappa", "nu", "begin"):
             value = getattr(self, name)
             if value.ndim != 1 or value.shape != self.kappa.shape:
@@ -55,10 +59,10 @@ class DoubleWell:
                     f"{name} has shape {value.shape}: allowed is that of kappa, (d,) "
                     f"= {self.kappa.shape}"
                 )
-        if not ((self.kappa > 0).all() and (self.nu >= 0).all()):
+        if not (((self.kappa > 0) & (self.kappa <= STIFFEST)).all() and (self.nu >= 0).all()):
             raise ValueError(
-                f"kappa = {self.kappa.tolist()}, nu = {self.nu.tolist()}: allowed are kappa > 0 "
-                "and nu >= 0"
+                f"kappa = {self.kappa.tolist()}, nu = {self.nu.tolist()}: allowed are kappa in "
+                f"(0, {STIFFEST:g}], which the grid resolves, and nu >= 0"
             )
 
     @property
@@ -104,6 +108,8 @@ class DoubleWell:
                 f"x has shape {x.shape} and reaches {np.abs(x).max():.3g}: allowed are (n, "
                 f"{self.dim}) within {REACH:g}, far beyond where trajectories go"
             )
+        if not 0 <= t <= 1:
+            raise ValueError(f"t = {t:g}: allowed are times in [0, 1]")
         splines = [make_interp_spline(a, V(t), k=SPLINE) for a, V in self._solutions]
         rows = [splines[self._kind(i)](x[:, i], derivative) for i in range(self.dim)]
         return np.stack(rows, -1)
@@ -162,6 +168,13 @@ class DiscreteWell:
     _controls: list[list[Surface]]
     _values: list[Surface]
 
+    def _check(self, x: Array) -> None:
+        if x.ndim != 2 or x.shape[1] != self.problem.dim or (np.abs(x) > CHAIN_REACH).any():
+            raise ValueError(
+                f"x has shape {x.shape} and reaches {np.abs(x).max():.3g}: allowed are (n, "
+                f"{self.problem.dim}) within {CHAIN_REACH:g}"
+            )
+
     def control(self, x: Array, k: int) -> Array:
         """u*_k, (n, d)."""
         kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
@@ -170,7 +183,12 @@ class DiscreteWell:
         )
 
     def value(self, x: Array) -> Array:
-        """V_0, (n,): the least expected cost of the chain."""
+        """V_0, (n,): the least expected cost of the chain.
+
+        Raises:
+            ValueError: x lies beyond the chain's grid.
+        """
+        self._check(x)
         kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
         rows = [-self._values[j](x[:, i : i + 1])[:, 0] for i, j in enumerate(kinds)]
         return np.asarray(np.sum(rows, 0))

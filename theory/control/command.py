@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> None:
         "--schedule", nargs="+", metavar="G",
         help=f"numbers g, 'memoryless', or 'offset:h' ({', '.join(SCHEDULES)})",
     )  # fmt: skip
-    control.add_argument("--points", type=int, default=0, help="of the grid, an axis")
+    control.add_argument("--points", type=int, help="of the grid, an axis")
     control.add_argument(
         "--steps", type=int, nargs="+", help=f"time grids of --case ({', '.join(map(str, STEPS))})"
     )
@@ -68,7 +69,7 @@ def parse_schedule(text: str) -> Diffusion:
 def run(options: argparse.Namespace) -> int:
     """The command; its exit status."""
     if options.case:
-        for name in ("scale", "schedule"):
+        for name in ("scale", "schedule", "points"):
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name} with --case: allowed is --{name} with --problem")
         return _case(options)
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     scale = problem.scale if options.scale is None else options.scale
     texts = options.schedule or SCHEDULES
     schedules = [parse_schedule(text) for text in texts]
-    rows = [_measure(problem, scale, schedule, options.points) for schedule in schedules]
+    rows = [_measure(problem, scale, schedule, options.points or 0) for schedule in schedules]
     if options.json:
         print(json.dumps({"problem": problem.name, "scale": scale, "schedules": rows}, indent=1))
         return 0
@@ -89,13 +90,15 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         numbers = ("value", "reward", "reward_of_tilt", "tv_to_tilt", "tv_to_base", "mass")
         table.add_row(row["schedule"], *(f"{row[k]:.6g}" for k in numbers))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
 
 
 def _measure(problem: Problem, scale: float, schedule: Diffusion, points: int) -> dict[str, Any]:
     target = problem.tilt(Exponential(scale))
-    if schedule.memoryless == 1.0 and not schedule.offset:
+    zero = torch.zeros((), dtype=torch.float64)
+    forgets = float(problem.path.alpha(zero)) == 0.0
+    if schedule.memoryless == 1.0 and not schedule.offset and forgets:
         optimum = MemorylessOptimum(problem, scale)
         axes = GridOptimum(problem, scale, Diffusion.of_constant(1.0), points=points).axes
         law, mass, value = tilt_on_grid(target, axes), 1.0, value_at_noise(optimum)
@@ -118,16 +121,15 @@ def _measure(problem: Problem, scale: float, schedule: Diffusion, points: int) -
 
 
 def _mean_at_start(grid: GridOptimum) -> float:
-    """E V(X_0, 0), X_0 ~ N(0, sigma_0^2 I)."""
-    begin = grid.at_start
-    x = begin.points(grid.schedule.start)
+    """E V(X_start, start), X_start from the path's own law."""
+    begin, start = grid.at_start, grid.schedule.start
+    x, path = begin.points(start), grid.problem.path
     axes = tuple(np.unique(x[:, i]) for i in range(x.shape[1]))
-    zero = torch.zeros((), dtype=torch.float64)
-    std = float(grid.problem.path.sigma(zero))
-    log_p = (-0.5 * (x / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))).sum(-1)
+    t = torch.tensor(start, dtype=torch.float64)
+    log_p = grid.problem.base.noised(torch.as_tensor(x), path.alpha(t), path.sigma(t)).log_abs
     shape = [len(a) for a in axes]
-    values: Array = begin.at(grid.schedule.start).reshape(shape)
-    return GridLaw(axes, log_p.reshape(shape)).integrate(values)
+    values: Array = begin.at(start).reshape(shape)
+    return GridLaw(axes, log_p.numpy().reshape(shape)).integrate(values)
 
 
 def _case(options: argparse.Namespace) -> int:
@@ -145,7 +147,7 @@ def _case(options: argparse.Namespace) -> int:
         value = row.get("refused") or f"{row['value']:.8g}"
         gap = f"{row['control_error']:.3g}" if "control_error" in row else ""
         table.add_row(f"{row['steps']} steps", value, gap)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
 
 

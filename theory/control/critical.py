@@ -8,7 +8,7 @@ adjoints, A_k(x) = E[a_k | X_k = x], obey backward recursions: with H_k(m) = E[A
     lean   A_k = m_bk' H_k(m_k)
     G_k    = (m_k - m_bk)/s_k + s_k H_k(m_k)
 
-and dt-weighted G_k p_k is the functional gradient of basic Adjoint Matching (full; that of J) and
+and G_k p_k is the functional gradient in u_k of basic Adjoint Matching (full; that of J) and
 of Adjoint Matching (lean). The lean one drops (m_k' - m_bk') (H_k(m_k) + (m_k - m_bk)/s_k^2) =
 u_k' G_k from A_k: zero wherever G_k is. So both have the same critical points, solved backwards as
 H_k knows later kernels alone, pointwise in x:

@@ -4,12 +4,12 @@ Other schedules than g^2 = 2 eta have no closed form: V solves its Hamilton-Jaco
 (`theory.control.equation`) with the drift v + (g^2/2) s of the base. The law of X_1 under the
 optimal control, X_0 drawn as before (slides, "Memoryless generative processes"), is
 
-    pi_1(x) exp(-c(x)) E[exp(V(X_0, 0)) | X_1 = x],
+    pi_1(x) exp(-c(x)) E[exp(V(X_0, 0) - int f dt) | X_1 = x],
 
-a third factor that only a memoryless process makes constant. It solves the equation of
-W(x, t) = log E[exp(V(X_0, 0)) | X_t = x] under the base process run backwards,
+a third factor that for f = 0 only a memoryless process makes constant. It solves the equation of
+W(x, t) = log E[exp(V(X_0, 0) - int_0^t f) | X_t = x] under the base process run backwards,
 
-    W_t = -(v - (g^2/2) s) . grad W + (g^2/2) (lap W + |grad W|^2),    W(x, 0) = V(x, 0).
+    W_t = -(v - (g^2/2) s) . grad W + (g^2/2) (lap W + |grad W|^2) - f,    W(x, 0) = V(x, 0).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline, RectBivariateSpline, make_interp_spline
 
-from theory.checks import check_positive
+from theory.checks import check_order, check_positive
 from theory.control.equation import Equation, Frame, Scalar, Solution, solve
 from theory.divergences import Array, GridLaw
 from theory.problem import Problem
@@ -34,6 +34,7 @@ ORDER = {1: 8, 2: 8}
 # Times at which V is kept, denser where schedules bend: interpolated between by cubic splines.
 TIMES = {1: 97, 2: 33}
 SPLINE = 5
+MOST_LOST = 1e-2  # of the optimum's mass, before it is normalised
 SHARPNESS = 6.0  # of the grid's edges, a smooth maximum over the base's Gaussians
 
 
@@ -99,8 +100,17 @@ class GridOptimum:
         if self.problem.dim not in POINTS:
             raise ValueError(
                 f"problem {self.problem.name!r} is in d = {self.problem.dim}: allowed for a grid "
-                "are d = 1 and 2; memoryless optima have closed forms in any d"
+                "are d = 1 and 2; memoryless optima have closed forms in any d "
+                "(theory.control.value)"
             )
+        if not isinstance(self.schedule, Diffusion):
+            raise TypeError(f"schedule = {self.schedule!r}: allowed is a Diffusion")
+        if self.reach:
+            check_positive("reach", self.reach)
+        if self.count:
+            check_order("count", self.count, 4)
+        if self.points:
+            check_order("points", self.points, 2 * ORDER[self.problem.dim] + 1)
 
     # --- the base process
 
@@ -171,6 +181,10 @@ class GridOptimum:
             raise ValueError(
                 f"t = {t:g}: allowed are times in [{self.schedule.start:g}, 1] of the schedule"
             )
+        if np.ndim(x) != 2 or np.shape(x)[1] != self.problem.dim:
+            raise ValueError(
+                f"x has shape {np.shape(x)}: allowed is an array (n, {self.problem.dim})"
+            )
         frame, axes = self.solution.frame, self.solution.axes
         width = frame.width(t)[0]
         y = frame.find(x, t)
@@ -188,6 +202,7 @@ class GridOptimum:
             slope = np.stack([plane.ev(a, b, dx=1), plane.ev(a, b, dy=1)], -1)
             bend = np.stack([plane.ev(a, b, dx=2), plane.ev(a, b, dy=2)], -1)
         slope = slope / width
+        bend = np.where(beyond == 0, bend, 0.0)  # straight on beyond the grid
         return value + (slope * beyond).sum(-1), slope, (bend / width**2).sum(-1)
 
     # --- the law of the optimum
@@ -203,12 +218,16 @@ class GridOptimum:
 
     @cached_property
     def law(self) -> GridLaw:
-        """X_1's law under the optimal control, normalised; its mass before that is `mass`."""
+        """X_1's law under the optimal control, normalised; its mass before that is `mass`.
+
+        Raises:
+            ValueError: that mass is further than MOST_LOST from 1: the grid is too coarse.
+        """
         return self._law[0]
 
     @property
     def mass(self) -> float:
-        """int pi_1 exp(-c) E[exp V(X_0, 0) | X_1]: 1 but for the grid's error."""
+        """int pi_1 exp(-c) E[exp(V(X_0, 0) - int f) | X_1]: 1 but for the grid's error."""
         return self._law[1]
 
     @cached_property
@@ -219,13 +238,19 @@ class GridOptimum:
         axes = self.axes
         law = GridLaw(axes, log_density.reshape([len(a) for a in axes]))
         mass = law.mass()
-        density = law.log_density - np.log(mass)
-        cdf = CubicSpline(axes[0], np.exp(density)).antiderivative()(axes[0])
-        return GridLaw(axes, density, cdf if len(axes) == 1 else None), mass
+        if not abs(mass - 1) <= MOST_LOST:
+            raise ValueError(
+                f"the optimum's law has a mass of {mass:.6g} on {len(axes[0])} points an axis: "
+                f"allowed is 1 to {MOST_LOST:g}; use more points"
+            )
+        log_density = law.log_density - np.log(mass)
+        cdf = CubicSpline(axes[0], np.exp(log_density)).antiderivative()(axes[0])
+        return GridLaw(axes, log_density, cdf if len(axes) == 1 else None), mass
 
     @cached_property
     def memory_factor(self) -> tuple[Array, Array]:
-        """(points x (n, d), log E[exp V(X_0, 0) | X_1 = x] (n,)): constant iff X_0 is forgotten."""
+        """(points x (n, d), log E[exp(V(X_0, 0) - int f) | X_1 = x] (n,)); for f = 0 constant iff
+        X_0 is forgotten."""
         dim, field, start = self.problem.dim, self.problem.base_field, self.schedule.start
         begin = self.at_start
         first = begin.at(start)
@@ -236,7 +261,11 @@ class GridOptimum:
             return np.asarray((0.5 * self.squared(t) * score - velocity).numpy())
 
         frame = law_frame(self.problem, self.reach or REACH[dim], backwards=True)
-        equation = Equation(dim, drift, lambda s: self.squared(1 - s), lambda x: first, kappa=-1.0)
+        cost = self.state_cost
+        paid: Scalar | None = None if cost is None else lambda x, s: -cost(x, 1 - s)
+        equation = Equation(
+            dim, drift, lambda s: self.squared(1 - s), lambda x: first, paid, kappa=-1.0
+        )
         if start:
             equation, frame = _shortened(equation, frame, start)
         found = solve(
@@ -260,9 +289,10 @@ def _shortened(equation: Equation, frame: Frame, start: float) -> tuple[Equation
         value, slope = frame.centre(keep * t)
         return value, keep * slope
 
-    squared = equation.squared
+    squared, cost = equation.squared, equation.state_cost
+    paid: Scalar | None = None if cost is None else lambda x, t: keep * cost(x, keep * t)
     return (
-        Equation(equation.dim, drift, lambda t: keep * squared(keep * t), equation.terminal,
-                 kappa=equation.kappa),
+        Equation(equation.dim, drift, lambda t: keep * squared(keep * t), equation.terminal, paid,
+                 equation.kappa),
         Frame(centre, width),
     )  # fmt: skip

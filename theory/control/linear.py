@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from scipy.integrate import OdeSolution, solve_ivp
 
+from theory.checks import check_finite
 from theory.divergences import Array
 from theory.problem import Problem
 from theory.rewards import QuadraticReward
@@ -69,6 +70,9 @@ class LinearQuadratic:
             object.__setattr__(self, "running_matrix", np.zeros((d, d)))
         if self.running_vector.size == 0:
             object.__setattr__(self, "running_vector", np.zeros(d))
+        for name in ("final_matrix", "running_matrix", "cov", "final_vector", "running_vector"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name} is not finite: allowed are finite numbers")
         for name in ("final_matrix", "running_matrix", "cov"):
             value = getattr(self, name)
             if value.shape != (d, d) or not np.allclose(value, value.T, rtol=0, atol=1e-12):
@@ -205,8 +209,16 @@ class LinearQuadratic:
     def discrete(self, times: Sequence[float]) -> DiscreteOptimum:
         """The exact optimum of Euler-Maruyama's chain on times (t_0 = start, ..., t_n = 1)."""
         grid = np.asarray(times, dtype=float)
-        if len(grid) < 2 or (np.diff(grid) <= 0).any() or abs(grid[-1] - 1) > 1e-12:
-            raise ValueError(f"times = {list(times)!r}: allowed are ascending times that end at 1")
+        ends = (self.start, 1.0)
+        if (
+            len(grid) < 2
+            or (np.diff(grid) <= 0).any()
+            or not np.allclose(grid[[0, -1]], ends, rtol=0, atol=1e-12)
+        ):
+            raise ValueError(
+                f"times = {list(times)!r}: allowed are times that ascend from {self.start:g} and "
+                "end at 1"
+            )
         P, p, rho = self.final_matrix, self.final_vector, self.final_constant
         eye = np.eye(self.dim)
         gains: list[Array] = []
@@ -215,6 +227,12 @@ class LinearQuadratic:
             t, dt = float(grid[k]), float(grid[k + 1] - grid[k])
             g = self.noise(t)
             s2, M, drift = g**2 * dt, eye + dt * self.matrix(t), dt * self.shift(t)
+            least = float(np.linalg.eigvalsh(eye + s2 * P).min())
+            if least <= 0:
+                raise ValueError(
+                    f"{self.name}: 1 + g² dt P reaches {least:.3g} at t = {t:g}: allowed is above "
+                    "0, so that a least cost exists; use shorter steps or a larger final_matrix"
+                )
             K = np.linalg.inv(eye + s2 * P)
             gains.insert(0, -g * K @ P @ M)
             offsets.insert(0, -g * K @ (P @ drift + p))
@@ -274,6 +292,7 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
     Raises:
         ValueError: the base is not one Gaussian, or the reward not quadratic.
     """
+    check_finite("scale", scale)
     base, reward = problem.base, problem.reward
     if len(base.log_abs) != 1 or not isinstance(reward, QuadraticReward):
         raise ValueError(
@@ -300,9 +319,8 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
     def noise(t: float) -> float:
         return float(schedule.squared(path, torch.tensor(t, dtype=torch.float64)).sqrt())
 
-    zero = torch.zeros((), dtype=torch.float64)
     begin = torch.tensor(schedule.start, dtype=torch.float64)
-    sigma = float(path.sigma(begin if schedule.start else zero))
+    sigma = float(path.sigma(begin))
     return LinearQuadratic(
         matrix=lambda t: parts(t)[0],
         shift=shift,

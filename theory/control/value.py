@@ -31,6 +31,9 @@ from theory.wrappers import Exponential
 class MemorylessOptimum:
     """The optimum of a problem at an inverse temperature under g^2 = 2 eta, any path, any d.
 
+    Where alpha_0 = 0 X_0 is forgotten and the optimum samples the tilt; on paths with alpha_0 > 0
+    (VP: 0.0066 by default) V and u* are as stated, and the law is the tilt's only nearly.
+
     Points x (n, d), times t a scalar or (n,) in [0, 1]. V and u/g are finite at both ends of time;
     g is infinite where alpha = 0 and 0 at t = 1, and so is u.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from theory.fields import VelocityModel
 from theory.methods.contract import Batch, Draws, Info, Policy, Task, square
 from theory.methods.contract.adjoints import AdjointMethod, check_differentiable
 from theory.methods.contract.finite import Watch
@@ -40,6 +41,15 @@ class DiscreteAdjoint(AdjointMethod):
     summary: ClassVar[str] = "the KL-regularised cost, differentiated through the rollout"
     source: ClassVar[str] = "Domingo-Enrich et al. 2024 (arXiv 2409.08861), discrete adjoint"
 
+    def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
+        """The reward's gradient is asked for once, here: in a rollout it would be missed."""
+        cond = task.conditions(1, draws)
+        rows = draws.normal(1, *task.event_shape)
+        with torch.enable_grad():
+            x = rows.requires_grad_(True)
+            check_differentiable(self, task.reward(x, cond), x)
+        return super().setup(student, task, draws)
+
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
         cond = task.conditions(n, draws)
         noise = draws.normal(n, self.steps + 1, *task.event_shape)
@@ -68,8 +78,10 @@ class DiscreteAdjoint(AdjointMethod):
                 watch.on(x, k + 1)
             costs.append(cost)
         reward = task.reward(x, cond)
-        if x.requires_grad:
-            check_differentiable(self, reward)
+        if x.requires_grad and not reward.requires_grad:
+            raise ValueError(
+                f"the reward has no gradient: allowed for {self.label} are {self.rewards}"
+            )
         control = over_states(torch.stack(costs, 1), chain.steps, self.clip)
         info = {"reward": reward.detach(), "control": 2 * control.detach()}
         return control - self.full_scale * reward, info

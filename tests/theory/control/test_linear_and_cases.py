@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from theory.claims.domingo_linear import linear_case, plain_linear
+from theory.claims.linear_settings import LinearProblems
 from theory.control.cases import CASES, DoubleWell, control_case
 from theory.control.linear import LinearQuadratic, of_gaussian
 from theory.oracle.control_line import line_expectation, uniform_clock
@@ -39,9 +39,10 @@ def test_brownian_motion_with_a_quadratic_end_by_hand():
 @pytest.mark.parametrize(("dim", "n"), [(1, 6), (2, 9), (3, 5)])
 def test_optimum_on_a_time_grid_by_least_squares(dim, n):
     """Values, controls and laws of the chain, against linear policies found by dense algebra."""
-    problem, x0 = linear_case(dim, 4), np.linspace(-0.4, 0.9, dim)
+    setting, x0 = LinearProblems().draw(dim, 4), np.linspace(-0.4, 0.9, dim)
+    problem = setting.problem
     best = problem.discrete(np.linspace(0, 1, n + 1))
-    theirs = discrete_optimum(plain_linear(problem), x0, n)
+    theirs = discrete_optimum(setting.numbers(), x0, n)
     assert QUADRATURE_TIGHT.holds(best.value(x0[None]), theirs.value, 1.0)
     assert QUADRATURE_TIGHT.holds(best.control(x0[None], 0)[0], theirs.control, 1.0)
     # The continuous optimum is another one: an error floor, not an error.
@@ -162,6 +163,11 @@ def test_the_law_of_the_controlled_process_by_its_own_moments():
         (lambda: DoubleWell(np.ones(2), np.ones(1), np.zeros(2)), ("nu", r"\(1,\)")),
         (lambda: control_case("double_well_10d").value(np.full((1, 10), 9.0), 0.0), ("9", "in")),
         (lambda: control_case("double_well_10d").discrete(np.linspace(0, 1, 9)), ("more steps",)),
+        (lambda: control_case("double_well_10d").value(np.zeros((1, 10)), 2.0), ("t = 2",)),
+        (lambda: DoubleWell(np.ones(1), np.ones(1), np.zeros(1), g=-1.0), (r"\bg\b", "-1")),
+        (lambda: DoubleWell(np.array([1e4]), np.ones(1), np.zeros(1)), ("kappa", "10000")),
+        (lambda: scalar(k=1.0, q=-3.0).discrete([0.0, 1.0]), ("least cost", "-2")),
+        (lambda: scalar().discrete([0.5, 1.0]), ("times", "ascend from 0")),
     ],
 )  # fmt: skip
 def test_bad_input(call, needles):

@@ -1,6 +1,7 @@
 """Closed value functions against their equation on grids; laws of optima; bad input."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,25 @@ def test_gaussian_optimum_by_riccati_and_by_grid(g):
     assert QUADRATURE.holds(own_cov, cov[1:, 1:], 1.0)
     tilt = problem.tilt(Exponential(1.5)).law
     assert not QUADRATURE.holds(own_mean, tilt.mean[0], 1.0)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3])
+def test_law_with_a_running_cost(start):
+    """f > 0 and a start after t = 0: grid against Riccati; without f the law is another."""
+    base = GaussianSum.mixture([1.0], [[0.4]], stds=[0.8])
+    problem = Problem("one", base, quadratic_reward([[-0.3]], [0.7], 0.1), 1.5)
+    schedule = Diffusion(constant=1.0, start=start)
+    plain = of_gaussian(problem, 1.5, schedule)
+    linear = replace(plain, running_matrix=np.array([[0.8]]), running_vector=np.array([0.5]))
+    grid = GridOptimum(
+        problem, 1.5, schedule, lambda x, t: 0.4 * x[:, 0] ** 2 + 0.5 * x[:, 0], points=121
+    )
+    mean, cov = linear.law()
+    own_mean, own_cov = grid.law.moments()
+    assert abs(grid.mass - 1) < QUADRATURE.rtol
+    assert QUADRATURE.holds(own_mean, mean[1:], 1.0)
+    assert QUADRATURE.holds(own_cov, cov[1:, 1:], 1.0)
+    assert not QUADRATURE.holds(own_mean, plain.law()[0][1:], 1.0)
 
 
 def test_control_between_the_kept_times():
@@ -194,6 +214,14 @@ LINE = load_problem("note_1d")
         (lambda: MemorylessOptimum(LINE, 1.0).control(torch.zeros(1, 1).double(), 0.5, ONE),
          ("schedule", "g = 1", "memoryless")),
         (lambda: Diffusion.of_offset(0.0), ("offset", "0", "> 0")),
+        (lambda: Diffusion(constant=-1.0), ("constant", "-1", "> 0")),
+        (lambda: Diffusion(constant=float("nan")), ("constant", "nan")),
+        (lambda: Diffusion(constant=1.0, offset=0.1), ("offset", "0.1", "g = 1")),
+        (lambda: Diffusion(constant=1.0, start=2.0), ("start", "2")),
+        (lambda: GridOptimum(LINE, 1.0, ONE, reach=-1.0), ("reach", "-1")),
+        (lambda: GridOptimum(LINE, 1.0, ONE, count=1), ("count", "1")),
+        (lambda: GridOptimum(LINE, 1.0, ONE, points=81).value(np.zeros(3), 0.5), (r"\(3,\)",)),
+        (lambda: of_gaussian(LINE, float("nan"), ONE), ("scale", "nan")),
         (lambda: Diffusion(constant=1.0, memoryless=1.0), ("exactly one",)),
         (lambda: Diffusion.of_function("negative", lambda p, t: t - 1).squared(
             LINE.path, torch.tensor(0.5)), ("negative", "-0.5")),

@@ -193,18 +193,22 @@ def reward_gradient(method: AdjointMethod, task: Task, last: Tensor, cond: Any) 
     with torch.enable_grad():
         last = last.detach().requires_grad_(True)
         reward = task.reward(last, cond)
-        check_differentiable(method, reward)
-        (gradient,) = torch.autograd.grad(reward.sum(), last)
+        gradient = check_differentiable(method, reward, last)
     return method.reward_scale * gradient
 
 
-def check_differentiable(method: AdjointMethod, reward: Tensor) -> None:
-    """Refuse a reward that states requiring a gradient gave no graph.
+def check_differentiable(method: AdjointMethod, reward: Tensor, x: Tensor) -> Tensor:
+    """grad r at x; refuse a reward that has no graph, or one that does not lead to x (a reward
+    network's own parameters, say).
 
     Raises:
         ValueError: it has none.
     """
-    if not reward.requires_grad:
+    found = None
+    if reward.requires_grad:
+        (found,) = torch.autograd.grad(reward.sum(), x, allow_unused=True)
+    if found is None:
         raise ValueError(
             f"the reward has no gradient: allowed for {method.label} are {method.rewards}"
         )
+    return found
