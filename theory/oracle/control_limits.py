@@ -28,7 +28,7 @@ from theory.oracle.integrate import Array
 from theory.oracle.plane import PlaneNumbers
 
 STEPS, LEVELS = 8, 4  # exact transitions: errors have even powers of the step
-EULER_STEPS, EULER_LEVELS, EULER_POWERS = 24, 5, (1, 2, 3, 4)
+EULER_STEPS, EULER_LEVELS, EULER_POWERS = 32, 5, (1, 2, 3, 4)
 ROUNDS, SETTLED = 40, 1e-12
 RTOL, ATOL = 1e-11, 1e-13
 
@@ -71,7 +71,7 @@ def kl_to_tilted(steered: LinearNumbers, base: LinearNumbers) -> Array:
         logs = np.linalg.slogdet(roots[0])[1] - np.log(np.abs(np.diag(triangular))).sum()
         return np.array(0.5 * float((white**2).sum() - len(gap) + gap @ gap) - float(logs))
 
-    return extrapolated(once, EULER_STEPS // 2, EULER_LEVELS, EULER_POWERS).value
+    return extrapolated(once, EULER_STEPS, EULER_LEVELS, EULER_POWERS).value
 
 
 def _stacked(start: Array, response: Array, noise: Array) -> Array:
