@@ -300,7 +300,7 @@ def test_mutant_of_the_rollouts_is_rejected(name, text, monkeypatch):
 
 
 SHARED = {
-    "gradient of the mean reward": ("grad(reward.sum(), last)", "grad(reward.mean(), last)"),
+    "gradient of the mean reward": ("grad(reward.sum(), x,", "grad(reward.mean(), x,"),
     "reward_scale dropped": ("return method.reward_scale * gradient", "return gradient"),
     "reward_scale squared": ("return method.reward_scale * g", "return method.reward_scale**2 * g"),
     "rollouts of the reference": ("chain, policy.student, task", "chain, policy.reference, task"),
