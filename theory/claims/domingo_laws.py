@@ -252,7 +252,7 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
 @extra
 def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
     """The law of the memoryless SDE with u*, by Fokker-Planck, against base exp(a r)/Z."""
-    worst, where, killed = 0.0, "", {"g = 1 instead": False, "half of u*": False}
+    worst, where, killed = 0.0, "", {"g = 1 instead": False, "u* of half the scale": False}
     for name in _names(context):
         problem = load_problem(name)
         claimed = tilt_density(problem, problem.scale, GRID)
@@ -269,7 +269,7 @@ def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
         half = sde_law(
             problem.tilted_field(Exponential(problem.scale / 2)), memoryless, GRID, 1e-4, 1e-6
         )
-        killed["half of u*"] |= QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
+        killed["u* of half the scale"] |= QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
     return Finding(
         "the memoryless optimum samples base exp(a r)/Z", "claim", "exact",
         worst <= QUADRATURE.rtol,

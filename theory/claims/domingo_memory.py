@@ -48,7 +48,7 @@ def _doubled(path: Path, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """A schedule, and whether it forgets X_0 (by hand, for the table; not used to decide)."""
+    """A schedule, and whether it forgets X_0, found by hand: both routes must say so too."""
 
     schedule: Diffusion
     forgets: bool
