@@ -269,7 +269,9 @@ def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
         half = sde_law(
             problem.tilted_field(Exponential(problem.scale / 2)), memoryless, GRID, 1e-4, 1e-6
         )
-        killed["u* of half the scale"] |= QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
+        killed["u* of half the scale"] |= (
+            QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
+        )
     return Finding(
         "the memoryless optimum samples base exp(a r)/Z", "claim", "exact",
         worst <= QUADRATURE.rtol,

@@ -124,7 +124,9 @@ def test_heun_solves_the_ode():
 
         last = curve(1)[1][:, -1].clone().requires_grad_(True)
         end = torch.autograd.grad(process.final(last).sum(), last)[0][0].numpy()
-        return integrate.solve_ivp(rate, (1, 0), end, rtol=ALGEBRA.rtol, atol=ALGEBRA.rtol / 100).y[:, -1]
+        return integrate.solve_ivp(rate, (1, 0), end, rtol=ALGEBRA.rtol, atol=ALGEBRA.rtol / 100).y[
+            :, -1
+        ]
 
     for solve, lean in ((full_adjoint, False), (lean_adjoint, True)):
         right, orders = solved(lean), {}

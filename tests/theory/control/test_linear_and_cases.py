@@ -143,7 +143,9 @@ def test_the_law_of_the_controlled_process_by_its_own_moments():
         k = -0.3 - 0.49 * 0.5
         return [k * s[0] - 0.49 * 0.2, 2 * k * s[1] + 0.49]
 
-    m, v = solve_ivp(rate, (0, 1), [0.0, 1.0], rtol=ALGEBRA.rtol / 10, atol=ALGEBRA.rtol / 1000).y[:, -1]
+    m, v = solve_ivp(rate, (0, 1), [0.0, 1.0], rtol=ALGEBRA.rtol / 10, atol=ALGEBRA.rtol / 1000).y[
+        :, -1
+    ]
     assert QUADRATURE_TIGHT.holds([mean[1], cov[1, 1]], [m, v], 1.0)
 
 
