@@ -1,8 +1,9 @@
 """The ledger's rows of domingo: Adjoint Matching, stochastic optimal control (C. Domingo-Enrich).
 
 The slides' sigma(t) is g, their terminal cost g(x) is c, their (beta_t, alpha_t) are (sigma, alpha)
-here. Identities at a point are in `domingo_points`, laws on the line in `domingo_laws`, Gaussian
-processes in `domingo_linear`, memory in `domingo_memory`, adjoints in `domingo_adjoints`.
+here. Identities at a point are in `domingo_points`, laws on the line in `domingo_laws` and
+`domingo_recipe`, Gaussian processes in `domingo_linear`, memory in `domingo_memory`, adjoints in
+`domingo_adjoints`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ import torch
 from theory.claims.domingo_adjoint_limits import step_region
 from theory.claims.domingo_adjoints import D10_PARTS, D11_PARTS, D12_PARTS, D13_PARTS, ROW_TEXTS
 from theory.claims.domingo_laws import (
-    any_schedule_gives_the_tilt,
     controlled_law_is_the_tilted_paths,
     factor_in_the_plane,
     factor_of_memory,
     marginals_are_kept,
     memoryless_optimum_is_the_tilt,
-    only_memoryless_training_does,
     value_under_any_schedule,
 )
 from theory.claims.domingo_linear import (
@@ -38,6 +37,7 @@ from theory.claims.domingo_points import (
     D9_PARTS,
     D14_POINTS,
 )
+from theory.claims.domingo_recipe import any_schedule_gives_the_tilt, only_memoryless_training_does
 from theory.claims.ledger import Claim, Context, Finding, Part
 from theory.claims.order import fit_slope
 from theory.control.value import MemorylessOptimum

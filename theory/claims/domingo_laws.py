@@ -1,4 +1,4 @@
-"""domingo, laws on the line: D2 (marginals), D3 (any schedule), D5, D6 (memory), D8 (recipe).
+"""domingo, laws on the line: D2 (marginals), D3 (any schedule), D5, D6 (memory).
 
 First routes: Hamilton-Jacobi-Bellman and Fokker-Planck equations by differences on grids
 (`theory.control.grid`, `theory.fokker_planck`). Second routes: transition kernels composed forwards
@@ -20,16 +20,13 @@ from theory.claims.liu_laws import plain_numbers
 from theory.control.grid import GridOptimum
 from theory.control.steered import SteeredField
 from theory.divergences import GridLaw
-from theory.fields import ExactField, MixtureField
 from theory.fokker_planck import sde_law
-from theory.guidance import GuidedField
 from theory.oracle.control_line import Field, line_expectation, line_law, uniform_clock
 from theory.oracle.flow import LineField
 from theory.oracle.integrate import Array
 from theory.problem import load_problem
 from theory.schedules import Diffusion
 from theory.tolerances import QUADRATURE, QUADRATURE_2D
-from theory.transport import FlowLaw
 from theory.wrappers import Exponential
 
 NAMES = ("note_1d", "linear_1d", "bumps_1d", "quadratic_1d")
@@ -45,11 +42,9 @@ GRIDS = {0.2: (501, 121), 1.0: (361, 61)}
 KERNELS = {0.2: (16, 3), 1.0: (10, 4)}
 LAST = 1 - 1e-9  # a score at t = 1 is its limit
 MEMORYLESS_START = 4e-4
-# Differences of laws that a row calls a difference.
-VISIBLE = 0.01
 
 
-def _names(context: Context) -> tuple[str, ...]:
+def names(context: Context) -> tuple[str, ...]:
     return NAMES if context.profile.name == "thorough" else NAMES[:1]
 
 
@@ -253,7 +248,7 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
 def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
     """The law of the memoryless SDE with u*, by Fokker-Planck, against base exp(a r)/Z."""
     worst, where, killed = 0.0, "", {"g = 1 instead": False, "u* of half the scale": False}
-    for name in _names(context):
+    for name in names(context):
         problem = load_problem(name)
         claimed = tilt_density(problem, problem.scale, GRID)
         peak = float(claimed.max())
@@ -276,7 +271,7 @@ def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
         "the memoryless optimum samples base exp(a r)/Z", "claim", "exact",
         worst <= QUADRATURE.rtol,
         f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
-        f"{len(_names(context))} problems, d = 1, from t = {MEMORYLESS_START:g}",
+        f"{len(names(context))} problems, d = 1, from t = {MEMORYLESS_START:g}",
         {"error": worst}, where, mutants=killed,
     )  # fmt: skip
 
@@ -330,99 +325,4 @@ def factor_in_the_plane(context: Context) -> Finding:
         f"tilt {number(tv)} at g = 1",
         {"mass": masses, "tv": tv}, "bump_2d",
         mutants={"without the factor": abs(bare_mass - 1) > QUADRATURE_2D.rtol},
-    )  # fmt: skip
-
-
-# --- D8: sampled with any schedule
-
-
-SCHEDULES: dict[str, Diffusion | None] = {
-    "ODE": None,
-    "g = 0.2": Diffusion.of_constant(0.2),
-    "g = 1": Diffusion.of_constant(1.0),
-    "memoryless": Diffusion.of_memoryless(1.0, MEMORYLESS_START),
-}
-TWICE_START = 0.02  # of g^2 = 4 eta: what is wrong there is forgotten like its third power
-
-
-def sampled(field: ExactField, schedule: Diffusion | None, rtol: float, atol: float) -> Array:
-    """The law at t = 1 on GRID by the ODE (None) or an SDE."""
-    if schedule is not None:
-        return sde_law(field, schedule, GRID, rtol, atol).density
-    return FlowLaw(field, rtol, atol).log_density(column(GRID)).exp().numpy()
-
-
-@extra
-def any_schedule_gives_the_tilt(context: Context) -> Finding:
-    """v_base + (g/2) u*, fine-tuned memoryless, sampled by the ODE and by SDEs."""
-    labels = ("ODE", "g = 1") if context.profile.name == "fast" else tuple(SCHEDULES)
-    worst, where, killed = 0.0, "", {"v + g u*": False}
-    for name in _names(context):
-        problem = load_problem(name)
-        claimed = tilt_density(problem, problem.scale, GRID)
-        peak, field = float(claimed.max()), problem.tilted_field(Exponential(problem.scale))
-        for label in labels:
-            density = sampled(field, SCHEDULES[label], 1e-8, 1e-10)
-            error = QUADRATURE.error(density, claimed, peak)
-            if error >= worst:
-                worst, where = error, f"{name}, {label}"
-        twice = _twice_steered(name)
-        killed["v + g u*"] |= (
-            QUADRATURE.error(sampled(twice, None, 1e-6, 1e-8), claimed, peak) > QUADRATURE.rtol
-        )
-    return Finding(
-        "v_base + (g/2) u* gives the tilt by " + ", ".join(labels), "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
-        f"{len(_names(context))} problems, d = 1",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
-
-
-def _twice_steered(name: str) -> ExactField:
-    """v + g u*: the velocity 2 v* - v."""
-    problem = load_problem(name)
-    tilted = problem.tilted_field(Exponential(problem.scale))
-    assert isinstance(tilted, MixtureField)
-    return GuidedField(tilted, problem.base_field, 1.0)
-
-
-@extra
-def only_memoryless_training_does(context: Context) -> Finding:
-    """TV to the tilt of what is fine-tuned under another schedule, sampled with its own and with
-    others; that of the memoryless g^2 = 4 eta too, which samples the tilt with its own alone."""
-    fast = context.profile.name == "fast"
-    problem = load_problem("note_1d")
-    claimed = tilt_density(problem, problem.scale, GRID)
-    trained = {"g = 1": SteeredField(grid_optimum("note_1d", 1.0))}
-    if not fast:
-        trained["g = 0.2"] = SteeredField(grid_optimum("note_1d", 0.2))
-        twice = Diffusion.of_memoryless(2.0, TWICE_START)
-        trained["g² = 4 eta"] = SteeredField(
-            GridOptimum(problem, problem.scale, twice, points=201, count=33)
-        )
-    table: dict[str, dict[str, float]] = {}
-    for train, field in trained.items():
-        samplers: dict[str, Diffusion | None] = dict(SCHEDULES)
-        if train == "g² = 4 eta":
-            # Its control is known from its start on: ODEs and slow SDEs would miss the rest.
-            samplers = {"memoryless": Diffusion.of_memoryless(1.0, TWICE_START), "its own": twice}
-        elif fast:
-            samplers = {"ODE": None, "memoryless": SCHEDULES["memoryless"]}
-        table[train] = {
-            label: total_variation(sampled(field, schedule, 1e-6, 1e-8), claimed, GRID)
-            for label, schedule in samplers.items()
-        }
-    own = table.get("g² = 4 eta", {}).pop("its own", 0.0)
-    least = min(v for row in table.values() for v in row.values())
-    shown = "; ".join(
-        f"{train}: " + ", ".join(f"{k} {number(v)}" for k, v in row.items())
-        for train, row in table.items()
-    )
-    if not fast:
-        shown += f" (with its own schedule {number(own)})"
-    return Finding(
-        "fine-tuned under another schedule, no such sampler gives the tilt", "claim", "exact",
-        least > VISIBLE and own < VISIBLE / 10,
-        f"TV to the tilt on note_1d, {shown}", {"tv": table, "own": own}, "note_1d",
     )  # fmt: skip

@@ -250,7 +250,9 @@ EXCESS = Identity(
     lambda s: np.array(_excess(s)),
     lambda s: dense.kl_to_tilted(s.numbers(True), s.numbers()),
     {
-        "twice": lambda s: np.array(2 * _excess(s)),
+        "V at the mean of X_0": lambda s: np.array(
+            s.problem.cost(s.feedback) - s.problem.value(s.mean[None], 0.0)[0]
+        ),
         "KL to the base": lambda s: np.array(s.problem.control_energy(s.feedback)),
     },
     tier=QUADRATURE,
@@ -263,7 +265,7 @@ FIXED_POINT = Identity(
     lambda s: dense.mean_adjoint_control(s.numbers(), s.x, s.t),
     {
         "sign": lambda s: -s.problem.control(s.x[None], s.t)[0],
-        "u*/2": lambda s: 0.5 * s.problem.control(s.x[None], s.t)[0],
+        "without g": lambda s: -s.problem.gradient(s.x[None], s.t)[0],
         "f = 0": lambda s: _quiet(s).control(s.x[None], s.t)[0],
     },
     tier=QUADRATURE,
@@ -275,19 +277,24 @@ D15_PARTS = (LEAST_COST, EXCESS, FIXED_POINT)
 # --- D12
 
 
-def _gradient(s: LinearSetting, share: float = 1.0) -> Array:
-    return share * s.problem.gradient(s.x[None], s.t)[0]
+def _gradient(problem: LinearQuadratic, s: LinearSetting) -> Array:
+    return problem.gradient(s.x[None], s.t)[0]
+
+
+def _uncontrolled(s: LinearSetting) -> LinearQuadratic:
+    """Where noise is next to nothing a control is of no use: grad V is the base path's adjoint."""
+    return replace(s.problem, noise=lambda t: 1e-6)
 
 
 LEAN_MEAN = Identity(
     "E[lean adjoint | X_t] = grad V at u*, as the full adjoint's, linear-quadratic",
     LINEAR,
-    _gradient,
+    lambda s: _gradient(s.problem, s),
     lambda s: dense.mean_lean_adjoint(s.numbers(), s.x, s.t),
     {
-        "half": lambda s: _gradient(s, 0.5),
-        "sign": lambda s: _gradient(s, -1.0),
-        "of f = 0": lambda s: _quiet(s).gradient(s.x[None], s.t)[0],
+        "along the base process": lambda s: _gradient(_uncontrolled(s), s),
+        "sign": lambda s: -_gradient(s.problem, s),
+        "of f = 0": lambda s: _gradient(_quiet(s), s),
     },
     tier=QUADRATURE,
     dims=DIMS,

@@ -224,8 +224,8 @@ class Problems:
             if abs(setting.a) * heights > MAX_EXPONENT or setting.a * heights < -1:
                 return False
         if case.kind == "quadratic":
-            top = max(float(np.linalg.eigvalsh(np.atleast_2d(case.parameters["matrix"])).max()), 0)
-            if abs(setting.a) * top * std.max() ** 2 > 0.5:
+            bent = setting.a * np.atleast_2d(case.parameters["matrix"])  # of exp(a r), either sign
+            if float(np.linalg.eigvalsh(bent).max()) * std.max() ** 2 > 0.5:
                 return False
         if abs(setting.a) * setting.spread > 1.5:
             return False

@@ -17,12 +17,12 @@ from theory import oracle
 from theory.oracle.control_line import extrapolated
 from theory.oracle.control_linear import (
     LinearNumbers,
-    _tilt,
-    _tilted_noise,
     dense_optimum,
     dense_path,
     dense_value,
     girsanov_kl,
+    tilt_factor,
+    tilted_noise,
 )
 from theory.oracle.integrate import Array
 from theory.oracle.plane import PlaneNumbers
@@ -49,8 +49,8 @@ def kl_to_tilted(steered: LinearNumbers, base: LinearNumbers) -> Array:
     def once(n: int) -> Array:
         start: Array = np.asarray(np.linalg.cholesky(base.cov), dtype=np.float64)
         path, other = dense_path(base, n, "euler"), dense_path(steered, n, "euler")
-        factor = _tilt(path)
-        gain, offset = _tilted_noise(path, factor)
+        factor = tilt_factor(path)
+        gain, offset = tilted_noise(path, factor)
         # factor is that of I + L'HL, the precision of the tilted noise.
         lower = np.tril(factor[0]) if factor[1] else np.triu(factor[0]).T
         root = solve_triangular(lower, np.eye(len(lower)), lower=True).T  # root root' = covariance

@@ -88,8 +88,8 @@ def dense_control(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "eule
 def dense_optimum(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "exact") -> Optimum:
     """The optimum by the tilted Gaussian law of the noise."""
     path, x0 = dense_path(numbers, n, scheme), _point(numbers, x0)
-    factor, d = _tilt(path), len(x0)
-    gain, offset = _tilted_noise(path, factor)
+    factor, d = tilt_factor(path), len(x0)
+    gain, offset = tilted_noise(path, factor)
     middle = path.response @ x0 + path.shift
     push = path.noise.T @ (path.hessian @ middle + path.gradient)
     value = (
@@ -111,7 +111,7 @@ def discrete_optimum(numbers: LinearNumbers, x0: Array, n: int) -> Optimum:
     in the controls that come after it."""
     path, x0 = dense_path(numbers, n, "euler"), _point(numbers, x0)
     d = len(x0)
-    gain, offset = _tilted_noise(path, _tilt(path))
+    gain, offset = tilted_noise(path, tilt_factor(path))
     moved = gain @ x0 + offset  # sqrt(h) u
     middle = path.response @ x0 + path.shift + path.noise @ moved
     value = _quadratic(x0, *path.first) + _quadratic(middle, path.hessian, path.gradient)
@@ -238,7 +238,7 @@ def _point(numbers: LinearNumbers, x0: Array) -> Array:
     return x0
 
 
-def _tilt(path: DensePath) -> tuple[Array, bool]:
+def tilt_factor(path: DensePath) -> tuple[Array, bool]:
     """The Cholesky factor of the tilted noise's precision I + L'HL, lower."""
     precision = np.eye(len(path.noise)) + path.noise.T @ path.hessian @ path.noise
     try:
@@ -248,7 +248,7 @@ def _tilt(path: DensePath) -> tuple[Array, bool]:
     return factor, bool(lower)
 
 
-def _tilted_noise(path: DensePath, factor: tuple[Array, bool]) -> tuple[Array, Array]:
+def tilted_noise(path: DensePath, factor: tuple[Array, bool]) -> tuple[Array, Array]:
     """The tilted mean of xi as gain x_0 + offset, (n d, d) and (n d,)."""
     gain = -cho_solve(factor, path.noise.T @ path.hessian @ path.response)
     offset = -cho_solve(factor, path.noise.T @ (path.hessian @ path.shift + path.gradient))

@@ -22,6 +22,7 @@ from theory.oracle.plane import PlaneNumbers
 from theory.paths import PATHS
 from theory.random_problems import SPREADS
 from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE_TIGHT
+from theory.wrappers import Exponential
 
 DOMAINS: dict[str, Any] = {
     "problems": Problems(),
@@ -94,6 +95,22 @@ def test_nudge_stays_inside(domain, dim):
         setting = new
     assert moved > 5
     assert refused > 0
+
+
+def test_nudged_quadratics_keep_their_tilt():
+    """exp(a r) grows where a is negative and r falls: such settings are no neighbours."""
+    domain = Problems(kinds=("quadratic",))
+    case = replace(domain.draw(1, 0).case, parameters={"matrix": np.array([[-1.0]]),
+                   "vector": np.zeros(1), "constant": np.array(0.0)})  # fmt: skip
+    top = float(np.linalg.eigvalsh(case.covs).max())
+    rng = np.random.default_rng(0)
+    for factor, allowed in ((-0.05, True), (-0.7, False)):
+        setting = replace(domain.draw(1, 0), case=case, a=factor / top)
+        moved = [domain.nudge(setting, rng, 1e-3) for _ in range(5)]
+        assert all((m is not None) == allowed for m in moved)
+        for m in moved:
+            if m is not None:
+                assert np.isfinite(float(m.problem.tilt(Exponential(m.a)).log_z))
 
 
 def inside(domain: Any, s: Any) -> None:
