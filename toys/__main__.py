@@ -15,6 +15,7 @@ from rich.table import Table
 
 from theory.checks import check_choice, check_order
 from theory.methods.contract.registry import methods, parse_method
+from toys import cases_command
 from toys.config import DEPTH, WIDTH, RunConfig, check_device
 
 OUT = Path("results/toys")
@@ -89,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
         help="exit 1 where Adjoint Matching's control is over 2 %% off, or its law over 5 %%",
     )  # fmt: skip
 
+    cases_command.add_options(
+        commands.add_parser(
+            "cases", help="the adjoint family on Ornstein-Uhlenbeck and double-well problems"
+        )
+    )
+
     frontier = commands.add_parser(
         "frontier", help="what exp(a r) costs: one NFT epoch, many small ones, Tilt Matching, ..."
     )
@@ -137,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
     run = {"train": _train, "compare": _compare, "methods": _methods, "check": _check,
-           "practice": _practice}  # fmt: skip
+           "practice": _practice, "cases": cases_command.run}  # fmt: skip
     try:
         if options.command == "frontier":
             from toys.frontier import command

@@ -169,7 +169,7 @@ def matching_gradient(
 def _terms(
     process: Process, times: Tensor, states: Tensor, adjoint: Tensor, place: Place, matching: bool
 ) -> Tensor:
-    steps = _check(times, states)
+    steps = path_steps(times, states)
     check_choice("place", place, get_args(Place))
     if adjoint.shape != states.shape:
         raise ValueError(
@@ -197,7 +197,7 @@ def _backwards(
     rule: Rule,
     rate: Callable[[Tensor, float, Tensor], Tensor],
 ) -> Tensor:
-    steps = _check(times, states)
+    steps = path_steps(times, states)
     check_choice("rule", rule, get_args(Rule))
 
     def slope(k: int, t: float, a: Tensor) -> Tensor:
@@ -235,7 +235,12 @@ def _finite(a: Tensor, k: int) -> Tensor:
     return a
 
 
-def _check(times: Tensor, states: Tensor) -> list[tuple[float, float]]:
+def path_steps(times: Tensor, states: Tensor) -> list[tuple[float, float]]:
+    """(t_k, dt_k) of trajectories (n, T + 1, d).
+
+    Raises:
+        ValueError: times that do not ascend, or not one state a time.
+    """
     steps = _steps(times)
     if states.ndim != 3 or states.shape[1] != len(steps) + 1 or not len(states):
         raise ValueError(
