@@ -117,7 +117,7 @@ class CaseConfig:
 @cache
 def _code() -> str:
     here, there = Path(__file__), Path(theory.__path__[0])
-    files = [here, here.with_name("networks.py"), there / "chains.py"]
+    files = [here, here.with_name("networks.py"), there / "chain_optimum.py"]
     files += [there / "control" / f"{n}.py" for n in ("adjoints", "cases", "linear", "processes")]
     return "".join(hashlib.sha256(f.read_bytes()).hexdigest() for f in files)
 

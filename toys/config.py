@@ -31,6 +31,7 @@ DEVICES = ("cpu", "cuda")
 # Sources that shape what a run computes (a method's own file is hashed beside them).
 TRAINING_SOURCES = ("networks.py", "trainer.py")
 THEORY_SOURCES = (
+    "chain_optimum.py",
     "chains.py",
     "schedules.py",
     "fields.py",

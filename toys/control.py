@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.chains import Chain, regularised_optimum
+from theory.chain_optimum import regularised_optimum
+from theory.chains import Chain
 from theory.divergences import Array
 from theory.fields import VelocityModel
 from theory.methods.contract import Method

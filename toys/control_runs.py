@@ -171,7 +171,10 @@ def _key() -> str:
     """Names the code that measures; a run's own digest names what trained it."""
     here, there = Path(toys.__path__[0]), Path(theory.__path__[0])
     files = [here / n for n in ("control.py", "control_runs.py", "laws.py", "evaluations.py")]
-    files += [there / n for n in ("chains.py", "schedules.py", "divergences.py", "tilt.py")]
+    files += [
+        there / n
+        for n in ("chains.py", "chain_optimum.py", "schedules.py", "divergences.py", "tilt.py")
+    ]
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

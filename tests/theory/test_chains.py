@@ -14,8 +14,9 @@ from scipy.optimize import minimize_scalar
 
 from tests.helpers import ks_bound, ks_distance, tensor
 from tests.theory.methods.mutants import mutant_module
-from theory import chains
-from theory.chains import Chain, chain_law, regularised_optimum, state_axes
+from theory import chain_optimum, chains
+from theory.chain_optimum import regularised_optimum
+from theory.chains import Chain, chain_law, state_axes
 from theory.divergences import GridLaw, grid_distances
 from theory.gaussians import GaussianSum
 from theory.methods.contract.rollouts import GRID_SPACING
@@ -301,7 +302,7 @@ def test_finer_grids_and_more_nodes_change_nothing(monkeypatch):
     x = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = {}
     for name, nodes, spacing in (("default", 48, 0.15), ("nodes", 64, 0.15), ("grid", 48, 0.12)):
-        monkeypatch.setattr(chains, "HERMITE_NODES", nodes)
+        monkeypatch.setattr(chain_optimum, "HERMITE_NODES", nodes)
         monkeypatch.setattr(chains, "STD_SPACING", spacing)
         axes = state_axes(chain, [problem.base], 4.0)
         best = regularised_optimum(chain, problem.base_field, problem.reward, 2.5, axes)
@@ -445,7 +446,7 @@ def test_mutant_of_the_chain_is_rejected(name):
 
 @pytest.mark.parametrize("name", OPTIMUM_MUTANTS)
 def test_mutant_of_the_optimum_is_rejected(name):
-    module = mutant_module("theory.chains", OPTIMUM_MUTANTS[name])
+    module = mutant_module("theory.chain_optimum", OPTIMUM_MUTANTS[name])
     case = (module.Chain(5, 0.12), NOTE.base_field, NOTE.reward, SCALE, note_axes(SHORT))
     if name in REFUSED:
         with pytest.raises(ValueError, match="kernel"):
@@ -467,8 +468,11 @@ PLANE_MUTANTS = {
 @pytest.mark.parametrize("name", PLANE_MUTANTS)
 def test_mutant_of_the_plane_is_rejected(name):
     """One smoothed bump in the plane: W and its derivatives against the Gaussian's closed form."""
-    assert max(smoothing_errors(chains)) <= QUADRATURE_2D.rtol
-    assert max(smoothing_errors(mutant_module("theory.chains", PLANE_MUTANTS[name]))) > SLOPE / 10
+    assert max(smoothing_errors(chain_optimum)) <= QUADRATURE_2D.rtol
+    assert (
+        max(smoothing_errors(mutant_module("theory.chain_optimum", PLANE_MUTANTS[name])))
+        > SLOPE / 10
+    )
 
 
 def smoothing_errors(module):

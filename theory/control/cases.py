@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
 
-from theory.chains import Surface, best_kernel
+from theory.chain_optimum import Surface, best_kernel
 from theory.checks import check_choice, check_positive
 from theory.control.equation import Equation, solve
 from theory.control.linear import LinearQuadratic

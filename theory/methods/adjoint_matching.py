@@ -23,9 +23,9 @@ class AdjointMatching(StoredAdjoint):
 
     Fixed point: m* = m_base + scale s_k^2 E[g_{k+1} | X_k]. By the envelope theorem E[g_k | X_k]
     is then the gradient of the value function V_k, so m* is exactly the KL-regularised optimum
-    over Gaussian kernels (`theory.chains`): DDPO's at kl_weight = 1/scale. With ancestral kernels
-    the chain is memoryless; as steps grow they tend to the SDE with g^2 = 2 eta and the law to
-    base exp(scale r)/Z (Domingo-Enrich et al. 2024).
+    over Gaussian kernels (`theory.chain_optimum`): DDPO's at kl_weight = 1/scale. With ancestral
+    kernels the chain is memoryless; as steps grow they tend to the SDE with g^2 = 2 eta and the law
+    to base exp(scale r)/Z (Domingo-Enrich et al. 2024).
 
     g_k is -a_k/scale of `contract.adjoints`, where the options are explained. clip cuts a state's
     squared error: the fixed point is then that of the states with small errors.

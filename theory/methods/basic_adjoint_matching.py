@@ -25,7 +25,8 @@ class BasicAdjointMatching(StoredAdjoint):
     a_k is the gradient of the cost still to come, sum_{j >= k} |u_j|^2/2 - scale r(X_T), along the
     trajectory at fixed noise. So (u_k + s_k a_{k+1})' d_theta u_k is kernel k's part of the
     discrete adjoint's gradient: half of this loss's gradient is that gradient, draw by draw. Its
-    critical points are the cost's own; `optimum` is the KL-regularised one (`theory.chains`).
+    critical points are the cost's own; `optimum` is the KL-regularised one
+    (`theory.chain_optimum`).
 
     Domingo-Enrich et al. 2024 (arXiv 2409.08861), basic Adjoint Matching, there in continuous time.
     Options: `contract.adjoints`. clip cuts a state's squared error.

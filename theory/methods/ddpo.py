@@ -49,7 +49,8 @@ class DDPO(Method):
 
     kl_weight = 0 (the published method) only maximises the reward: no optimum is given, its
     gradient is what can be checked. kl_weight > 0: the optimum over Gaussian kernels is dynamic
-    programming (`theory.chains`), d <= 2; as steps grow its law tends to base exp(r/kl_weight)/Z.
+    programming (`theory.chain_optimum`), d <= 2; as steps grow its law tends to base
+    exp(r/kl_weight)/Z.
 
     steps, sigma_end: the chain's.
     """

@@ -23,7 +23,8 @@ class DiscreteAdjoint(AdjointMethod):
     batch's noise, and differentiated through, the reward included.
 
     It is the objective, and no regression: its gradient is half that of basic Adjoint Matching,
-    draw by draw, and `optimum` is the KL-regularised one over Gaussian kernels (`theory.chains`).
+    draw by draw, and `optimum` is the KL-regularised one over Gaussian kernels
+    (`theory.chain_optimum`).
     Domingo-Enrich et al. 2024 (arXiv 2409.08861), discrete adjoint method. Every step is needed:
     there is no subset. Where the task says `recompute`, a step's activations are not held but made
     again in the backward pass. Options: `contract.adjoints`. clip cuts a state's |u_k|^2/2.

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.chains import Chain, ChainOptimum, Surface, regularised_optimum, state_axes
+from theory.chain_optimum import ChainOptimum, Surface, regularised_optimum
+from theory.chains import Chain, state_axes
 from theory.divergences import Array
 from theory.fields import VelocityModel
 from theory.gaussians import GaussianSum
@@ -96,7 +97,7 @@ def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:
     """The KL-regularised optimum of the chain's kernels on a problem in d = 1 or 2.
 
     Raises:
-        ValueError: what `chain_axes` and `theory.chains.regularised_optimum` refuse.
+        ValueError: what `chain_axes` and `theory.chain_optimum.regularised_optimum` refuse.
     """
     axes = chain_axes(problem, chain, scale)
     best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)

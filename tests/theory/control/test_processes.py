@@ -1,0 +1,144 @@
+"""Named cases as chains to simulate: their costs, and trajectories of their optimum."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import ndtri
+
+from theory.control.adjoints import rollout
+from theory.control.cases import CASES, control_case
+from theory.control.processes import OptimalPaths, case_process, case_starts, path_costs
+from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE
+
+Z = float(-ndtri(FALSE_FAILURE_RATE / 2))
+STEPS, COUNT = 64, 1000
+
+
+def numbers(seed, *shape):
+    return torch.as_tensor(np.random.default_rng(seed).normal(size=shape))
+
+
+def still(x, t):
+    return torch.zeros_like(x)
+
+
+@pytest.fixture(scope="module", params=["ou_quadratic", "double_well_10d"])
+def case(request):
+    return control_case(request.param)
+
+
+@pytest.fixture(scope="module")
+def paths(case):
+    return OptimalPaths.of(case, STEPS, numbers(0, COUNT, STEPS + 1, case.dim))
+
+
+def test_drift_and_costs_are_the_cases(case):
+    process, x = case_process(case, still), numbers(1, 7, case.dim)
+    if case.name.startswith("ou"):
+        A, F, Q = case.matrix(0.3), case.running_matrix, case.final_matrix
+        drift = np.stack([A @ row for row in x.numpy()])
+        running = [0.5 * row @ F @ row + case.running_vector @ row for row in x.numpy()]
+        final = [0.5 * row @ Q @ row + case.final_vector @ row for row in x.numpy()]
+        assert ALGEBRA.holds(process.running(x, 0.3), running, 1.0)
+    else:
+        drift, final = case.drift(x.numpy()), case.terminal(x.numpy())
+        # The drift is minus the slope of sum kappa_i (x_i^2 - 1)^2.
+        y = x.clone().requires_grad_(True)
+        (torch.as_tensor(case.kappa) * (y**2 - 1) ** 2).sum().backward()
+        assert ALGEBRA.holds(process.drift(x, 0.3), -y.grad, 1.0)
+        assert process.running is None
+    assert ALGEBRA.holds(process.drift(x, 0.3), drift, 1.0)
+    assert ALGEBRA.holds(process.final(x), final, 1.0)
+    assert process.drift(x.float(), 0.3).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_starts_have_the_cases_law(name):
+    case = control_case(name)
+    x = case_starts(case, numbers(2, 4000, case.dim)).numpy()
+    if name.startswith("double"):
+        assert (x == case.begin).all()
+        return
+    z = (x.mean(0) - case.mean) / np.sqrt(np.diag(case.cov) / len(x))
+    assert np.abs(z).max() < Z + 1
+    whitened = np.linalg.solve(np.linalg.cholesky(case.cov), (x - case.mean).T)
+    assert np.abs(np.cov(whitened) - np.eye(case.dim)).max() < (Z + 1) / math.sqrt(len(x) / 2)
+
+
+@pytest.fixture(scope="module")
+def optimum(case, paths):
+    return case.discrete(paths.times.tolist())
+
+
+def steered(case, paths, optimum, share, seed=3):
+    """z of the mean cost against the least one, under a share of the chain's control."""
+
+    def control(x, t):
+        return share * torch.as_tensor(optimum.control(x.numpy(), round(t * STEPS)))
+
+    process = case_process(case, control)
+    noise = numbers(seed, COUNT, STEPS + 1, case.dim)
+    states = rollout(process, paths.times, case_starts(case, noise[:, 0]), noise[:, 1:])
+    costs = path_costs(process, paths.times, states)
+    return float((costs.mean() - paths.value) / costs.std() * len(costs) ** 0.5)
+
+
+def test_the_optimum_has_the_least_cost(case, paths, optimum):
+    """By simulation with other noise; less or more control costs more."""
+    assert abs(steered(case, paths, optimum, 1.0)) < Z
+    for share in (0.5, 1.5):
+        assert steered(case, paths, optimum, share) > Z
+
+
+def test_paths_are_those_of_the_optimum(case, paths, optimum):
+    noise = numbers(0, COUNT, STEPS + 1, case.dim)
+    x = case_starts(case, noise[:, 0])
+    process = case_process(case, still)
+    for k in (0, 1, 40):
+        assert k > 1 or ALGEBRA.holds(paths.states[:, k], x, 1.0)
+        u = optimum.control(paths.states[:, k].numpy(), k)
+        assert ALGEBRA.holds(paths.best[:, k], u, 1.0)
+        t = float(paths.times[k])
+        there = case.control(paths.states[:, k].numpy(), t)
+        assert ALGEBRA.holds(paths.continuous[:, k], there, 1.0)
+        x = x + (process.drift(x, t) + torch.as_tensor(u)) / STEPS + noise[:, 1] / STEPS**0.5
+    assert 0 < paths.floor < 0.1
+
+
+def test_the_floor_is_the_exact_one():
+    """Of a linear-quadratic case: by moments, with no trajectory."""
+    case = control_case("ou_unstable")
+    paths = OptimalPaths.of(case, STEPS, numbers(4, COUNT, STEPS + 1, case.dim))
+    optimum = case.discrete(paths.times.tolist())
+    assert abs(paths.floor / optimum.distance() - 1) < 0.05
+    spread = 0.5 * np.trace(optimum.matrix @ case.cov)
+    assert ALGEBRA.holds(paths.value, optimum.value(case.mean[None])[0] + spread, 1.0)
+
+
+def test_costs_count_every_term():
+    case = control_case("ou_quadratic")
+    process = case_process(case, lambda x, t: 2 * x + t)
+    times = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    states = numbers(5, 4, 3, case.dim)
+    by_hand = process.final(states[:, 2])
+    for k, (t, dt) in enumerate([(0.0, 0.3), (0.3, 0.7)]):
+        u = 2 * states[:, k] + t
+        by_hand = by_hand + dt * (0.5 * (u**2).sum(1) + process.running(states[:, k], t))
+    assert ALGEBRA.holds(path_costs(process, times, states), by_hand, 1.0)
+    quiet = replace(process, running=None)
+    assert not ALGEBRA.holds(path_costs(quiet, times, states), by_hand, 1.0)
+
+
+def test_bad_input():
+    case = control_case("ou_linear")
+    with pytest.raises(ValueError, match=r"noise has shape \(3, 4, 10\): allowed is \(n, 5, 10\)"):
+        OptimalPaths.of(case, 4, numbers(0, 3, 4, 10))
+    with pytest.raises(ValueError, match="steps = 0"):
+        OptimalPaths.of(case, 0, numbers(0, 3, 1, 10))
+    with pytest.raises(ValueError, match="use more steps"):
+        OptimalPaths.of(control_case("double_well_10d"), 16, numbers(0, 3, 17, 10))
+    with pytest.raises(ValueError, match="states has shape"):
+        path_costs(case_process(case, still), torch.tensor([0.0, 1.0]), numbers(0, 3, 3, 10))

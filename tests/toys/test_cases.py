@@ -1,0 +1,164 @@
+"""The adjoint family on named control problems: gradients, budget, resuming, what is learned."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from theory.control.adjoints import rollout
+from theory.control.processes import case_starts
+from theory.tolerances import FLOAT32
+from toys import cases
+from toys.__main__ import main
+from toys.cases import EVALUATIONS, METHODS, CaseConfig, Trainer, train_cases
+from toys.control_runs import CONTROL_FLOOR
+
+SMALL = CaseConfig("ou_quadratic", "discrete_adjoint", budget=5 * 4 * 8 * 6, batch=8, steps=4)
+
+
+def quiet(*_):
+    pass
+
+
+def gradients(trainer):
+    """Those of the next update, and the whole cost's by one graph through the simulation."""
+    config = trainer.config
+    with torch.no_grad():  # any network but 0
+        trainer.control.network.weight[-1].normal_(generator=torch.Generator().manual_seed(1))
+    trainer.optimiser.step = quiet
+    trainer.step()
+    found = torch.cat([p.grad.flatten() for p in trainer.parameters])
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + 1)
+    noise = torch.randn(config.batch, config.steps + 1, trainer.case.dim, generator=generator)
+    x, dt, cost = case_starts(trainer.case, noise[:, 0]), 1 / config.steps, 0.0
+    for k in range(config.steps):
+        u, t = trainer.control(x, k * dt), k * dt
+        cost = cost + dt * (0.5 * u.square().sum(1) + trainer.process.running(x, t))
+        x = x + dt * (trainer.process.drift(x, t) + u) + math.sqrt(dt) * noise[:, k + 1]
+    cost = (cost + trainer.process.final(x)).mean()
+    right = torch.cat([g.flatten() for g in torch.autograd.grad(cost, trainer.parameters)])
+    return found, right
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_discrete_adjoint_alone_is_the_costs_gradient(method, tmp_path):
+    found, right = gradients(Trainer(replace(SMALL, method=method), tmp_path))
+    size = float(right.abs().max())
+    assert FLOAT32.holds(found / size, right / size, 1.0) == (method == "discrete_adjoint")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluations_are_counted(method, tmp_path):
+    trainer = Trainer(replace(SMALL, method=method), tmp_path)
+    seen = {"forward": 0, "vjp": 0}
+    plain = trainer.control.network.forward
+
+    def counted(x, t, cond=None):
+        seen["forward"] += len(x)
+        out = plain(x, t, cond)
+        if out.requires_grad:
+            out.register_hook(lambda g: seen.__setitem__("vjp", seen["vjp"] + len(g)))
+        return out
+
+    trainer.control.network.forward = counted
+    trainer.step()
+    assert sum(seen.values()) == EVALUATIONS[method](SMALL.steps) * SMALL.batch
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "SAVE_EVERY", 2)
+    monkeypatch.setattr(cases, "POINTS", 4)
+    whole = Trainer(SMALL, tmp_path / "whole")
+    whole.run(quiet)
+    assert whole.update == SMALL.updates == 6
+
+    def stop(part, done, text):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(SMALL, tmp_path / "parts").run(stop)
+    rest = Trainer(SMALL, tmp_path / "parts")
+    rest.load()
+    assert rest.update == 4
+    rest.run(quiet)
+    assert rest.curve == whole.curve
+    assert len(whole.curve) == 5
+    for one, two in zip(whole.parameters, rest.parameters, strict=True):
+        assert torch.equal(one, two)
+        moments = (t.optimiser.state[p] for t, p in ((whole, one), (rest, two)))
+        first, second = moments
+        assert all(torch.equal(first[k], second[k]) for k in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_adjoint_matching_learns_an_ornstein_uhlenbeck_problem(tmp_path):
+    config = CaseConfig("ou_linear", "adjoint_matching", 3 * 16 * 128 * 200, steps=16)
+    (row,) = train_cases(tmp_path, [config], processes=1)
+    assert row["control_error"] < CONTROL_FLOOR
+    assert row["curve"][0] == [0.0, 1.0]  # u = 0
+    assert row["curve"][-1][0] == row["evaluations"] == config.budget
+    assert row["curve"][-1][1] < CONTROL_FLOOR
+    assert row["cost"] - row["least_cost"] < 5 * row["cost_se"]
+    assert row["uncontrolled_cost"] - row["least_cost"] > 50 * row["cost_se"]
+    # The chain's optimum is known beside the diffusion's: on 16 steps they differ.
+    assert 0 < row["floor"] < CONTROL_FLOOR
+    # Done: neither trained nor measured again.
+    start = config.place(tmp_path, ".safetensors").stat().st_mtime_ns
+    assert train_cases(tmp_path, [config], processes=1) == [row]
+    assert config.place(tmp_path, ".safetensors").stat().st_mtime_ns == start
+    assert json.loads((tmp_path / "cases.json").read_text()) == {"rows": [row]}
+
+
+def test_an_adjoint_that_is_not_finite_stops_with_the_state_saved(tmp_path):
+    trainer = Trainer(SMALL, tmp_path)
+    trainer.step()
+    final = trainer.process.final
+    trainer.process = replace(trainer.process, final=lambda x: final(x) / (x[:, 0] * 0))
+    before = [p.clone() for p in trainer.parameters]
+    with pytest.raises(
+        ValueError, match=r"update 2: the adjoint is not finite at step 4, sample 0"
+    ):
+        trainer.run(quiet)
+    kept = Trainer(SMALL, tmp_path)
+    kept.load()
+    assert kept.update == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, kept.parameters, strict=True))
+
+
+def test_a_control_without_a_graph_for_rollouts(tmp_path):
+    """Trajectories are held: nothing of them is in the update's graph."""
+    trainer = Trainer(SMALL, tmp_path)
+    noise = torch.zeros(2, 5, trainer.case.dim)
+    starts = case_starts(trainer.case, noise[:, 0])
+    assert not rollout(trainer.process, trainer.times, starts, noise[:, 1:]).requires_grad
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ["cases", "--case", "ou_quadratic", "--only", "adjoint_matching", "--budget", "2e3",
+                 "--batch", "8", "--steps", "8", "--jobs", "1", "--out", str(tmp_path)]  # fmt: skip
+    assert main(arguments) == 0
+    assert "ou_quadratic" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["updates"] == round(2e3 / (8 * 3 * 8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needles"),
+    [
+        (["--case", "nobody"], ("case = 'nobody'", "double_well_10d")),
+        (["--only", "ddpo"], ("method = 'ddpo'", "adjoint_matching")),
+        (["--budget", "10"], ("budget = 10", "24576")),
+        (["--batch", "0"], ("batch = 0",)),
+        (["--case", "double_well_10d", "--steps", "16"], ("use more steps",)),
+        (["--jobs", "0"], ("--jobs",)),
+        (["--seed", "-1"], ("seed = -1",)),
+    ],
+)
+def test_bad_input(arguments, needles, tmp_path, capsys):
+    assert main(["cases", "--jobs", "1", *arguments, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    for needle in needles:
+        assert needle in error
