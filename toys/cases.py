@@ -43,7 +43,7 @@ from toys.files import read_json, read_tensors, write_json, write_tensors
 from toys.networks import StackedMLP
 from toys.processes import Update, side_by_side
 
-OUT = Path("results/cases")
+OUT = Path("results/control/cases")
 BUDGET, BATCH, STEPS = 3e7, 128, 64
 WIDTH, DEPTH, LEARNING_RATE = 64, 3, 3e-3
 POINTS = 20  # of a learning curve
@@ -231,57 +231,67 @@ class Trainer:
         marks = {round(config.updates * i / POINTS) for i in range(POINTS + 1)}
         while True:
             if self.update in marks and len(self.curve) < 1 + sum(m < self.update for m in marks):
-                self.curve.append([float(self.update * each), self.error(paths).value])
+                self.curve.append(
+                    [
+                        float(self.update * each),
+                        ControlError.of(self.along(paths), paths.best).value,
+                    ]
+                )
             update(config.digest, self.update, config.label)
             if self.update >= config.updates:
                 break
             try:
                 self.step()
-            except ValueError as error:
+            except ValueError as bad:
                 self.save()
                 raise ValueError(
-                    f"{config.label}, update {self.update + 1}: {error}; the state before it is "
+                    f"{config.label}, update {self.update + 1}: {bad}; the state before it is "
                     f"in {self.path}"
-                ) from error
+                ) from bad
             if self.update % SAVE_EVERY == 0:
                 self.save()
         self.save()
 
-    def error(self, paths: OptimalPaths, against: Tensor | None = None) -> ControlError:
-        """Of the control along optimal trajectories, against u*_k of the chain unless told."""
+    def along(self, paths: OptimalPaths) -> Tensor:
+        """The control at the states of optimal trajectories, (n, T, d) float64."""
         with torch.no_grad():
-            found = self.control.along(paths.times[:-1], paths.states.float()).double()
-        return ControlError.of(found, paths.best if against is None else against)
+            return self.control.along(paths.times[:-1], paths.states.float()).double()
 
     def measure(self) -> dict[str, Any]:
-        """What the trained control is worth; plain numbers."""
+        """What the trained control is worth; plain numbers.
+
+        crossed, crossed_of_optimum (d,): how many trajectories have x_i > 0 before the last step.
+        """
         config = self.config
         paths = _optimal_paths(self.case, config.steps, JUDGED)
-        own, other = self.error(paths), self.error(paths, paths.continuous)
-        with torch.no_grad():
-            found = self.control.along(paths.times[:-1], paths.states.float()).double()
+        found = self.along(paths)
+        own, other = (ControlError.of(found, u) for u in (paths.best, paths.continuous))
         sizes = paths.best.square().mean((0, 1))
         coordinates = (found - paths.best).square().mean((0, 1)) / sizes
-        cost, idle = (self._cost(c) for c in (self.control, lambda x, t: torch.zeros_like(x)))
+        states, process = self._own(self.control)
+        costs = path_costs(process, self.times, states).double()
+        still, idle = self._own(lambda x, t: torch.zeros_like(x))
         return {
             **asdict(config), "dim": self.case.dim, "updates": config.updates,
             "control_error": own.value, "control_error_se": own.standard_error,
             "error_to_continuous": other.value, "floor": paths.floor,
             "error_of_coordinates": coordinates.tolist(), "least_cost": paths.value,
-            "cost": cost[0], "cost_se": cost[1], "uncontrolled_cost": idle[0],
+            "cost": float(costs.mean()), "cost_se": float(costs.std()) / COSTED**0.5,
+            "uncontrolled_cost": float(path_costs(idle, self.times, still).mean()),
+            "crossed": (states[:, -2] > 0).double().mean(0).tolist(),
+            "crossed_of_optimum": (paths.states[:, -1] > 0).double().mean(0).tolist(),
             "evaluations": config.updates * config.batch * EVALUATIONS[config.method](config.steps),
             "cpu_seconds": self.seconds, "curve": self.curve,
         }  # fmt: skip
 
-    def _cost(self, control: Callable[[Tensor, float], Tensor]) -> tuple[float, float]:
-        """Mean cost of own trajectories and its standard error."""
+    def _own(self, control: Callable[[Tensor, float], Tensor]) -> tuple[Tensor, Process]:
+        """COSTED trajectories of a control, and their process."""
         process = case_process(self.case, control)
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         shape = (COSTED, self.config.steps + 1, self.case.dim)
         noise = torch.randn(shape, generator=generator)
         states = rollout(process, self.times, case_starts(self.case, noise[:, 0]), noise[:, 1:])
-        costs = path_costs(process, self.times, states).double()
-        return float(costs.mean()), float(costs.std()) / COSTED**0.5
+        return states, process
 
 
 def _optimal_paths(case: Case, steps: int, count: int) -> OptimalPaths:

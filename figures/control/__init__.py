@@ -1,9 +1,10 @@
 """Fine-tuning as stochastic control: what `python -m toys control` trained, on a page with figures.
 
-`python -m figures control` reads results/control/control.json, copies the numbers that the page
-shows to docs/control/numbers.json, and writes docs/control.md and docs/control/*.png from those
-alone; `--check` tells whether the committed page is what the committed numbers give. One module a
-picture, each with
+`python -m figures control` reads results/control/control.json and, of `python -m toys cases`,
+results/control/cases/cases.json, copies the numbers that the page shows to
+docs/control/numbers.json, and writes docs/control.md and docs/control/*.png from those alone;
+`--check` tells whether the committed page is what the committed numbers give. One module a picture,
+each with
 
     TITLE: str                      the picture's alternative text
     draw(numbers) -> Figure         the picture
@@ -12,4 +13,4 @@ picture, each with
 
 from __future__ import annotations
 
-PICTURES = ("schedules", "matrix", "methods")
+PICTURES = ("schedules", "matrix", "methods", "cases")

@@ -6,13 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from figures.control.page import DOCS, PAGE, RESULTS, read_results, stale, write
+from figures.control.page import CASES, DOCS, PAGE, RESULTS, read_results, stale, write
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of `control`."""
     command.add_argument(
         "--results", type=Path, default=RESULTS, help="of `python -m toys control` (%(default)s)"
+    )
+    command.add_argument(
+        "--cases", type=Path, default=CASES, help="of `python -m toys cases` (%(default)s)"
     )
     command.add_argument(
         "--out", type=Path, default=DOCS, help="folder of the page (%(default)s)"
@@ -33,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         for line in lines:
             print(line, file=sys.stderr)
         return 1 if lines else 0
-    for path in write(options.out, read_results(options.results)):
+    for path in write(options.out, read_results(options.results, options.cases)):
         print(path)
     print(f"{options.out / PAGE}: written from {options.results}")
     return 0
