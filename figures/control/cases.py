@@ -125,11 +125,12 @@ def _missed(cases: Mapping[str, list[Row]], names: list[str]) -> str:
     lines, gaps = [], []
     for name in names:
         case = control_case(name)
-        assert isinstance(case, DoubleWell)
-        kinds = list(dict.fromkeys(zip(case.kappa.tolist(), case.nu.tolist(), strict=True)))
         for r in cases[name]:
             gaps.append((r["cost"] - r["least_cost"]) / (r["uncontrolled_cost"] - r["least_cost"]))
-            for k, n in kinds:
+        if not isinstance(case, DoubleWell):
+            continue
+        for r in cases[name]:
+            for k, n in dict.fromkeys(zip(case.kappa.tolist(), case.nu.tolist(), strict=True)):
                 own = (case.kappa == k) & (case.nu == n)
                 error, end, best = (
                     100 * np.array(r[key])[own].mean()

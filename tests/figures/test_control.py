@@ -10,7 +10,7 @@ import pytest
 from matplotlib import image
 
 from figures.__main__ import main
-from figures.control import PICTURES, matrix
+from figures.control import PICTURES, cases, matrix
 from figures.control.methods import NAMES
 from figures.control.page import (
     DOCS,
@@ -107,7 +107,27 @@ def test_pictures_show_the_numbers(numbers):
     figure = module_of("methods").draw(numbers)
     points = [line for line in figure.axes[0].get_lines() if line.get_label() in NAMES.values()]
     assert sum(len(line.get_ydata()) for line in points) == len(numbers["rows"])
+    figure = module_of("cases").draw(numbers)
+    for row in numbers["cases"]:
+        name = f"{row['case']}, d = {row['dim']}"
+        (axes,) = (a for a in figure.axes if a.get_title() == name)
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert lines[cases.NAMES[row["method"]]].get_xydata().tolist() == [
+            [spent / 1e6, error] for spent, error in row["curve"]
+        ]
+        assert row["floor"] in lines["u* of the diffusion (a floor, not 0)"].get_ydata()
     plt.close("all")
+
+
+def test_named_problems_are_sorted_by_what_was_found(numbers):
+    """Half of E|u*|^2 off on every method: not learned, and the wells' coordinates are listed."""
+    words = cases.text(numbers)
+    for name in dict.fromkeys(row["case"] for row in numbers["cases"]):
+        errors = [r["control_error"] for r in numbers["cases"] if r["case"] == name]
+        assert (f"{name}: {cases.NAMES['adjoint_matching']}" in words) == (min(errors) < 0.5)
+        assert (f"| {name} | discrete adjoint = basic Adjoint Matching | 5 |" in words) == (
+            min(errors) >= 0.5
+        )
 
 
 def test_what_is_stale_is_said(written, tmp_path, capsys, numbers):
@@ -122,9 +142,18 @@ def test_what_is_stale_is_said(written, tmp_path, capsys, numbers):
 
 
 def test_results_are_read_and_refused(tmp_path, numbers, capsys):
-    path = tmp_path / "control.json"
-    path.write_text(json.dumps(numbers))
-    assert read_results(path) == numbers
+    path, own = tmp_path / "control.json", tmp_path / "cases.json"
+    path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "cases"}))
+    own.write_text(json.dumps({"rows": numbers["cases"]}))
+    assert read_results(path, own) == numbers
+    own.write_text(json.dumps({"rows": numbers["cases"][1:]}))
+    with pytest.raises(ValueError, match="has no adjoint_matching @ ou_linear; make it with"):
+        read_results(path, own)
+    own.unlink()
+    with pytest.raises(
+        ValueError, match=r"cases.json: missing; make it with `python -m toys cases"
+    ):
+        read_results(path, own)
     path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "schedules"}))
     assert main(["control", "--results", str(path), "--out", str(tmp_path)]) == 2
     assert "has no schedules; make it with `python -m toys control" in capsys.readouterr().err
