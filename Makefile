@@ -62,7 +62,7 @@ questions: $(STAMP) ## answer what users of DiffusionNFT ask, with figures: docs
 control: $(STAMP) ## train the adjoint family, compare with the exact optimum, draw: docs/control.md
 	$(PY) -m toys control --schedules --check --out $(CONTROL)
 	$(PY) -m toys cases --out $(CONTROL)/cases
-	$(PY) -m figures control --results $(CONTROL)/control.json --cases $(CONTROL)/cases/cases.json
+	$(PY) -m figures control --results $(CONTROL)/control.json --cases $(CONTROL)/cases
 
 toys: $(STAMP) ## train every method on the named problems, compare with the truth (25 CPU-minutes)
 	$(PY) -m toys train --preset toys --out $(RUNS)

@@ -1,4 +1,4 @@
-"""`python -m toys cases`: train on named control problems, print, and write OUT/cases.json."""
+"""`python -m toys cases`: train on named control problems, and print."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from theory.checks import check_order
+from theory.checks import check_choice, check_order
 from theory.control.cases import CASES
-from toys.cases import BATCH, BUDGET, METHODS, OUT, STEPS, CaseConfig, train_cases
+from toys.case_config import BATCH, BUDGET, METHODS, STEPS, CaseConfig
+from toys.cases import OUT, train_cases
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -46,6 +47,10 @@ def run(options: argparse.Namespace) -> int:
 
     check_order("--jobs", options.jobs, 1)
     check_folder(options.out)
+    for option, given, allowed in (("--case", options.case, CASES),
+                                   ("--only", options.only, METHODS)):  # fmt: skip
+        for name in given or ():
+            check_choice(option, name, allowed)
     configs = [
         CaseConfig(case, method, options.budget, options.batch, options.steps, options.seed)
         for case in dict.fromkeys(options.case or CASES)
@@ -56,15 +61,20 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"rows": rows}, indent=1))
     else:
         Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
-        print(f"written: {options.out / 'cases.json'}")
+        print(f"kept in {options.out}: networks and numbers of every run")
     return 0
+
+
+def percent(share: float) -> str:
+    """Two digits, whole numbers from 10 on."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """One row a run."""
     found = Table(
-        title="control errors as shares of E|u*|² along the chain's optimum; floor: the "
-        "diffusion's u* against the chain's"
+        title="control errors along the chain's optimum, shares of E|u*|² (± of the trajectories, "
+        "one network); floor: a perfect control of this chain against the diffusion's u*"
     )
     for title in ("case", "method", "error", "against the diffusion's u*", "floor", "cost",
                   "least", "uncontrolled", "updates", "CPU-s"):  # fmt: skip
@@ -72,8 +82,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         found.add_row(
             row["case"], row["method"],
-            f"{100 * row['control_error']:.3g} ± {100 * row['control_error_se']:.1g} %",
-            f"{100 * row['error_to_continuous']:.3g} %", f"{100 * row['floor']:.3g} %",
+            f"{percent(row['control_error'])} ± {100 * row['control_error_se']:.1g}",
+            percent(row["error_to_continuous"]), percent(row["floor"]),
             f"{row['cost']:.2f} ± {row['cost_se']:.2f}", f"{row['least_cost']:.2f}",
             f"{row['uncontrolled_cost']:.1f}", str(row["updates"]), f"{row['cpu_seconds']:.0f}",
         )  # fmt: skip

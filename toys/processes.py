@@ -56,7 +56,7 @@ def side_by_side(
     except BrokenProcessPool as error:
         raise OSError(
             "a worker process was ended from outside (out of memory?): what it had saved is kept; "
-            "the same command goes on, with --processes 1 it needs half the memory"
+            "the same command goes on, in one process it needs half the memory"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning as stochastic control: what `python -m toys control` trained, on a page with figures.
 
 `python -m figures control` reads results/control/control.json and, of `python -m toys cases`,
-results/control/cases/cases.json, copies the numbers that the page shows to
+results/control/cases/, copies the numbers that the page shows to
 docs/control/numbers.json, and writes docs/control.md and docs/control/*.png from those alone;
 `--check` tells whether the committed page is what the committed numbers give. One module a picture,
 each with

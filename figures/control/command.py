@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from figures.control.page import CASES, DOCS, PAGE, RESULTS, read_results, stale, write
+from figures.control.page import DOCS, PAGE, RESULTS, read_results, stale, write
+from toys.cases import OUT as CASES
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--results", type=Path, default=RESULTS, help="of `python -m toys control` (%(default)s)"
     )
     command.add_argument(
-        "--cases", type=Path, default=CASES, help="of `python -m toys cases` (%(default)s)"
+        "--cases", type=Path, default=CASES, help="folder of `python -m toys cases` (%(default)s)"
     )
     command.add_argument(
         "--out", type=Path, default=DOCS, help="folder of the page (%(default)s)"

@@ -10,10 +10,13 @@ import torch
 from theory.control.adjoints import rollout
 from theory.control.processes import case_starts
 from theory.tolerances import FLOAT32
-from toys import cases
+from toys import case_trainer, cases
 from toys.__main__ import main
-from toys.cases import EVALUATIONS, METHODS, CaseConfig, Trainer, train_cases
+from toys.case_config import EVALUATIONS, METHODS, CaseConfig
+from toys.case_trainer import Trainer, generator
+from toys.cases import kept, train_cases
 from toys.control_runs import CONTROL_FLOOR
+from toys.files import write_tensors
 
 SMALL = CaseConfig("ou_quadratic", "discrete_adjoint", budget=5 * 4 * 8 * 6, batch=8, steps=4)
 
@@ -30,8 +33,8 @@ def gradients(trainer):
     trainer.optimiser.step = quiet
     trainer.step()
     found = torch.cat([p.grad.flatten() for p in trainer.parameters])
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + 1)
-    noise = torch.randn(config.batch, config.steps + 1, trainer.case.dim, generator=generator)
+    shape = (config.batch, config.steps + 1, trainer.case.dim)
+    noise = torch.randn(shape, generator=generator(config.seed, 0))
     x, dt, cost = case_starts(trainer.case, noise[:, 0]), 1 / config.steps, 0.0
     for k in range(config.steps):
         u, t = trainer.control(x, k * dt), k * dt
@@ -68,8 +71,8 @@ def test_evaluations_are_counted(method, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(cases, "SAVE_EVERY", 2)
-    monkeypatch.setattr(cases, "POINTS", 4)
+    monkeypatch.setattr(case_trainer, "SAVE_EVERY", 2)
+    monkeypatch.setattr(case_trainer, "POINTS", 4)
     whole = Trainer(SMALL, tmp_path / "whole")
     whole.run(quiet)
     assert whole.update == SMALL.updates == 6
@@ -104,11 +107,11 @@ def test_adjoint_matching_learns_an_ornstein_uhlenbeck_problem(tmp_path):
     assert row["uncontrolled_cost"] - row["least_cost"] > 50 * row["cost_se"]
     # The chain's optimum is known beside the diffusion's: on 16 steps they differ.
     assert 0 < row["floor"] < CONTROL_FLOOR
+    assert "crossed" not in row
     # Done: neither trained nor measured again.
     start = config.place(tmp_path, ".safetensors").stat().st_mtime_ns
     assert train_cases(tmp_path, [config], processes=1) == [row]
     assert config.place(tmp_path, ".safetensors").stat().st_mtime_ns == start
-    assert json.loads((tmp_path / "cases.json").read_text()) == {"rows": [row]}
 
 
 def test_an_adjoint_that_is_not_finite_stops_with_the_state_saved(tmp_path):
@@ -127,6 +130,64 @@ def test_an_adjoint_that_is_not_finite_stops_with_the_state_saved(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, kept.parameters, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [(".json", "[]"), (".json", '{"key": "", "row": {}}'), (".safetensors", "no tensors")],
+)
+def test_damaged_files_are_named(ending, text, tmp_path):
+    """The advice is to delete that file: the folder holds other runs."""
+    path = SMALL.place(tmp_path, ending)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"{path.name}: damaged .*; delete this file"):
+        train_cases(tmp_path, [SMALL], processes=1)
+
+
+def test_a_checkpoint_without_its_state_is_damaged(tmp_path):
+    write_tensors(SMALL.place(tmp_path, ".safetensors"), {"parameter.0": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"damaged \('state'\); delete this file"):
+        train_cases(tmp_path, [SMALL], processes=1)
+
+
+def test_numbers_of_other_code_are_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "PARTS", 1)
+    monkeypatch.setattr(cases, "OWN_PARTS", 1)
+    (row,) = train_cases(tmp_path, [SMALL], processes=1)
+    path = SMALL.place(tmp_path, ".json")
+    path.write_text(json.dumps({"key": "old", "row": {**row, "cost": 0.0}}))
+    assert kept(tmp_path, SMALL) is None
+    assert train_cases(tmp_path, [SMALL], processes=1) == [row]
+    assert kept(tmp_path, SMALL) == row
+
+
+def test_nothing_is_trained_where_one_chain_has_no_optimum(tmp_path):
+    few = CaseConfig("double_well_10d", "adjoint_matching", steps=40)
+    with pytest.raises(ValueError, match="steps = 40"):
+        train_cases(tmp_path, [SMALL, few], processes=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write"):
+        train_cases(tmp_path / "file" / "sub", [SMALL], processes=1)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
+    trainer = Trainer(SMALL, tmp_path)
+    with torch.no_grad():
+        trainer.control.network.bias[-1].fill_(1e25)
+    trainer.process = replace(trainer.process, final=lambda x: 0 * x[:, 0], running=None)
+    with pytest.raises(ValueError, match=r"loss is (inf|nan)|adjoint is not finite"):
+        trainer.step()
+    assert trainer.update == 0
+
+
+def test_no_run_exceeds_its_budget():
+    for method in METHODS:
+        config = CaseConfig("ou_linear", method, budget=2e5)
+        assert 2e5 - config.update_cost < config.updates * config.update_cost <= 2e5
+
+
 def test_a_control_without_a_graph_for_rollouts(tmp_path):
     """Trajectories are held: nothing of them is in the update's graph."""
     trainer = Trainer(SMALL, tmp_path)
@@ -142,19 +203,24 @@ def test_the_command(tmp_path, capsys):
     assert "ou_quadratic" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
-    assert row["updates"] == round(2e3 / (8 * 3 * 8))
+    assert row["updates"] == 2000 // (8 * 3 * 8)
 
 
 @pytest.mark.parametrize(
     ("arguments", "needles"),
     [
-        (["--case", "nobody"], ("case = 'nobody'", "double_well_10d")),
-        (["--only", "ddpo"], ("method = 'ddpo'", "adjoint_matching")),
+        (["--case", "nobody"], ("--case = 'nobody'", "double_well_10d")),
+        (["--only", "ddpo"], ("--only = 'ddpo'", "adjoint_matching")),
         (["--budget", "10"], ("budget = 10", "24576")),
+        (["--budget", "nan"], ("budget = nan",)),
         (["--batch", "0"], ("batch = 0",)),
-        (["--case", "double_well_10d", "--steps", "16"], ("use more steps",)),
+        (
+            ["--case", "double_well_10d", "--steps", "40"],
+            ("steps = 40", "allowed"),
+        ),
         (["--jobs", "0"], ("--jobs",)),
         (["--seed", "-1"], ("seed = -1",)),
+        (["--seed", "99999999999999"], ("seed = 99999999999999", "2147483647")),
     ],
 )
 def test_bad_input(arguments, needles, tmp_path, capsys):

@@ -176,7 +176,7 @@ class DiscreteWell:
             )
 
     def control(self, x: Array, k: int) -> Array:
-        """u*_k, (n, d)."""
+        """u*_k, (n, d); straight on beyond the grid, where a rare trajectory may come."""
         kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
         return np.stack(
             [self._controls[j][k](x[:, i : i + 1])[:, 0] for i, j in enumerate(kinds)], -1

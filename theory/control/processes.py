@@ -3,14 +3,15 @@
     X_{k+1} = X_k + dt (b + g u_k) + g sqrt(dt) xi_k,   J = E[sum_k dt (|u_k|^2/2 + f) + c(X_T)]
 
 Training a control needs b, f and c as differentiable functions of torch tensors; judging it needs
-the states that matter: those of the optimum of the same chain.
+the states that matter: those of the optimum of the same chain. Time runs from 0 to 1 in equal
+steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,13 @@ from torch import Tensor
 
 from theory.checks import check_order
 from theory.control.adjoints import Field, Process, path_steps
-from theory.control.cases import Case, DoubleWell
+from theory.control.cases import Case, DiscreteWell, DoubleWell
+from theory.control.linear import DiscreteOptimum
 from theory.divergences import Array
 
 
 def case_process(case: Case, control: Field) -> Process:
-    """The case under a control, for tensors of any dtype.
-
-    A linear-quadratic case must be of constant cost matrices, which `LinearQuadratic` is; its drift
-    may depend on time.
-    """
+    """The case under a control, for tensors of any dtype."""
     if isinstance(case, DoubleWell):
         return _well_process(case, control)
 
@@ -83,55 +81,80 @@ def path_costs(process: Process, times: Tensor, states: Tensor) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class OptimalPaths:
     """states (n, T, d): X_0 .. X_{T-1} of the chain's optimum; best, continuous (n, T, d): u*_k of
-    the chain and u* of the diffusion there; value: E V_0(X_0), the least cost of the chain."""
+    the chain and u* of the diffusion there."""
 
-    times: Tensor
     states: Tensor
     best: Tensor
     continuous: Tensor
-    value: float
 
-    @classmethod
-    def of(cls, case: Case, steps: int, noise: Tensor) -> OptimalPaths:
+
+@dataclass(frozen=True, eq=False)
+class OptimalChain:
+    """The exact optimum of a case on `steps` equal Euler steps.
+
+    Raises:
+        ValueError: steps < 1, a case that begins after t = 0, or a chain whose optimum is not
+            unique or out of reach (more steps are needed).
+    """
+
+    case: Case
+    steps: int
+
+    def __post_init__(self) -> None:
+        check_order("steps", self.steps, 1)
+        if not isinstance(self.case, DoubleWell) and self.case.start != 0:
+            raise ValueError(
+                f"case {self.case.name!r} begins at t = {self.case.start:g}: allowed is 0"
+            )
+        try:
+            _ = self.optimum
+        except ValueError as error:
+            raise ValueError(
+                f"steps = {self.steps}: allowed for {self.case.name} are more, this chain has no "
+                f"unique optimum ({error})"
+            ) from error
+
+    @cached_property
+    def times(self) -> Tensor:
+        """(T + 1,)."""
+        return torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+
+    @cached_property
+    def optimum(self) -> DiscreteOptimum | DiscreteWell:
+        """u*_k and V_0."""
+        return self.case.discrete(self.times.tolist())
+
+    @cached_property
+    def least_cost(self) -> float:
+        """E V_0(X_0)."""
+        case = self.case
+        if isinstance(case, DoubleWell):
+            return float(self.optimum.value(case.begin[None])[0])
+        # V_0 is quadratic: its mean is that over mean +- the columns of (d cov)^(1/2).
+        root = math.sqrt(case.dim) * np.linalg.cholesky(case.cov).T
+        points = np.concatenate([case.mean + root, case.mean - root])
+        return float(self.optimum.value(points).mean())
+
+    def paths(self, noise: Tensor) -> OptimalPaths:
         """From noise (n, steps + 1, d) ~ N(0, 1) in float64, the first of X_0.
 
         Raises:
-            ValueError: steps < 1, noise of another shape, or a chain whose optimum is not unique
-                (use more steps).
+            ValueError: noise of another shape.
         """
-        check_order("steps", steps, 1)
-        if noise.ndim != 3 or noise.shape[1:] != (steps + 1, case.dim):
+        case, dt = self.case, 1 / self.steps
+        if noise.ndim != 3 or noise.shape[1:] != (self.steps + 1, case.dim):
             raise ValueError(
-                f"noise has shape {tuple(noise.shape)}: allowed is (n, {steps + 1}, {case.dim})"
+                f"noise has shape {tuple(noise.shape)}: allowed is (n, {self.steps + 1}, "
+                f"{case.dim})"
             )
-        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        optimum = case.discrete(times.tolist())
-        x, dt = case_starts(case, noise[:, 0].double()), 1 / steps
-        states, best, continuous = [], [], []
         process = case_process(case, lambda x, t: torch.zeros_like(x))
-        for k, t in enumerate(times[:-1].tolist()):
-            u = torch.as_tensor(optimum.control(x.numpy(), k))
+        x = case_starts(case, noise[:, 0].double())
+        states, best, continuous = [], [], []
+        for k, t in enumerate(self.times[:-1].tolist()):
+            u = torch.as_tensor(self.optimum.control(x.numpy(), k))
             states.append(x)
             best.append(u)
             continuous.append(torch.as_tensor(case.control(x.numpy(), t)))
             g = process.noise(t)
             x = x + dt * (process.drift(x, t) + g * u) + g * math.sqrt(dt) * noise[:, k + 1]
-        return cls(
-            times, torch.stack(states, 1), torch.stack(best, 1), torch.stack(continuous, 1),
-            _least_cost(case, optimum.value),
-        )  # fmt: skip
-
-    @property
-    def floor(self) -> float:
-        """E|u* - u*_k|^2 / E|u*_k|^2: how far the chain's optimum is off the diffusion's u*."""
-        gap = (self.continuous - self.best).square().sum()
-        return float(gap / self.best.square().sum())
-
-
-def _least_cost(case: Case, value: Callable[[Array], Array]) -> float:
-    """E V_0(X_0)."""
-    if isinstance(case, DoubleWell):
-        return float(value(case.begin[None])[0])
-    # V_0 is quadratic: its mean is that over mean +- the roots of d covariance.
-    root = math.sqrt(case.dim) * np.linalg.cholesky(case.cov).T
-    return float(value(np.concatenate([case.mean + root, case.mean - root])).mean())
+        return OptimalPaths(*(torch.stack(s, 1) for s in (states, best, continuous)))

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from theory.control.adjoints import rollout
 from theory.control.cases import CASES, control_case
-from theory.control.processes import OptimalPaths, case_process, case_starts, path_costs
+from theory.control.processes import OptimalChain, case_process, case_starts, path_costs
 from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE
 
 Z = float(-ndtri(FALSE_FAILURE_RATE / 2))
@@ -31,8 +31,13 @@ def case(request):
 
 
 @pytest.fixture(scope="module")
-def paths(case):
-    return OptimalPaths.of(case, STEPS, numbers(0, COUNT, STEPS + 1, case.dim))
+def chain(case):
+    return OptimalChain(case, STEPS)
+
+
+@pytest.fixture(scope="module")
+def paths(case, chain):
+    return chain.paths(numbers(0, COUNT, STEPS + 1, case.dim))
 
 
 def test_drift_and_costs_are_the_cases(case):
@@ -68,54 +73,49 @@ def test_starts_have_the_cases_law(name):
     assert np.abs(np.cov(whitened) - np.eye(case.dim)).max() < (Z + 1) / math.sqrt(len(x) / 2)
 
 
-@pytest.fixture(scope="module")
-def optimum(case, paths):
-    return case.discrete(paths.times.tolist())
-
-
-def steered(case, paths, optimum, share, seed=3):
+def steered(chain, share, seed=3):
     """z of the mean cost against the least one, under a share of the chain's control."""
 
     def control(x, t):
-        return share * torch.as_tensor(optimum.control(x.numpy(), round(t * STEPS)))
+        return share * torch.as_tensor(chain.optimum.control(x.numpy(), round(t * STEPS)))
 
-    process = case_process(case, control)
-    noise = numbers(seed, COUNT, STEPS + 1, case.dim)
-    states = rollout(process, paths.times, case_starts(case, noise[:, 0]), noise[:, 1:])
-    costs = path_costs(process, paths.times, states)
-    return float((costs.mean() - paths.value) / costs.std() * len(costs) ** 0.5)
+    process = case_process(chain.case, control)
+    noise = numbers(seed, COUNT, STEPS + 1, chain.case.dim)
+    states = rollout(process, chain.times, case_starts(chain.case, noise[:, 0]), noise[:, 1:])
+    costs = path_costs(process, chain.times, states)
+    return float((costs.mean() - chain.least_cost) / costs.std() * len(costs) ** 0.5)
 
 
-def test_the_optimum_has_the_least_cost(case, paths, optimum):
+def test_the_optimum_has_the_least_cost(chain):
     """By simulation with other noise; less or more control costs more."""
-    assert abs(steered(case, paths, optimum, 1.0)) < Z
+    assert abs(steered(chain, 1.0)) < Z
     for share in (0.5, 1.5):
-        assert steered(case, paths, optimum, share) > Z
+        assert steered(chain, share) > Z
 
 
-def test_paths_are_those_of_the_optimum(case, paths, optimum):
+def test_paths_are_those_of_the_optimum(case, chain, paths):
     noise = numbers(0, COUNT, STEPS + 1, case.dim)
     x = case_starts(case, noise[:, 0])
     process = case_process(case, still)
     for k in (0, 1, 40):
         assert k > 1 or ALGEBRA.holds(paths.states[:, k], x, 1.0)
-        u = optimum.control(paths.states[:, k].numpy(), k)
+        u = chain.optimum.control(paths.states[:, k].numpy(), k)
         assert ALGEBRA.holds(paths.best[:, k], u, 1.0)
-        t = float(paths.times[k])
+        t = float(chain.times[k])
         there = case.control(paths.states[:, k].numpy(), t)
         assert ALGEBRA.holds(paths.continuous[:, k], there, 1.0)
         x = x + (process.drift(x, t) + torch.as_tensor(u)) / STEPS + noise[:, 1] / STEPS**0.5
-    assert 0 < paths.floor < 0.1
 
 
-def test_the_floor_is_the_exact_one():
-    """Of a linear-quadratic case: by moments, with no trajectory."""
-    case = control_case("ou_unstable")
-    paths = OptimalPaths.of(case, STEPS, numbers(4, COUNT, STEPS + 1, case.dim))
-    optimum = case.discrete(paths.times.tolist())
-    assert abs(paths.floor / optimum.distance() - 1) < 0.05
+def test_least_cost_and_distance_of_a_linear_quadratic_chain():
+    """By moments, with no trajectory."""
+    chain = OptimalChain(control_case("ou_unstable"), STEPS)
+    case, optimum = chain.case, chain.optimum
+    paths = chain.paths(numbers(4, COUNT, STEPS + 1, case.dim))
+    distance = (paths.continuous - paths.best).square().sum() / paths.best.square().sum()
+    assert abs(float(distance) / optimum.distance() - 1) < 0.05
     spread = 0.5 * np.trace(optimum.matrix @ case.cov)
-    assert ALGEBRA.holds(paths.value, optimum.value(case.mean[None])[0] + spread, 1.0)
+    assert ALGEBRA.holds(chain.least_cost, optimum.value(case.mean[None])[0] + spread, 1.0)
 
 
 def test_costs_count_every_term():
@@ -133,12 +133,14 @@ def test_costs_count_every_term():
 
 
 def test_bad_input():
-    case = control_case("ou_linear")
+    chain = OptimalChain(control_case("ou_linear"), 4)
     with pytest.raises(ValueError, match=r"noise has shape \(3, 4, 10\): allowed is \(n, 5, 10\)"):
-        OptimalPaths.of(case, 4, numbers(0, 3, 4, 10))
+        chain.paths(numbers(0, 3, 4, 10))
     with pytest.raises(ValueError, match="steps = 0"):
-        OptimalPaths.of(case, 0, numbers(0, 3, 1, 10))
-    with pytest.raises(ValueError, match="use more steps"):
-        OptimalPaths.of(control_case("double_well_10d"), 16, numbers(0, 3, 17, 10))
+        OptimalChain(chain.case, 0)
+    with pytest.raises(ValueError, match="steps = 16: allowed for double_well_10d are more"):
+        OptimalChain(control_case("double_well_10d"), 16)
+    with pytest.raises(ValueError, match=r"'ou_linear' begins at t = 0.1: allowed is 0"):
+        OptimalChain(replace(chain.case, start=0.1), 4)
     with pytest.raises(ValueError, match="states has shape"):
-        path_costs(case_process(case, still), torch.tensor([0.0, 1.0]), numbers(0, 3, 3, 10))
+        path_costs(case_process(chain.case, still), torch.tensor([0.0, 1.0]), numbers(0, 3, 3, 10))

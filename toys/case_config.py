@@ -1,0 +1,115 @@
+"""A run of `python -m toys cases`: its methods, their price, what names it on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+import theory
+from theory.checks import check_choice, check_order, check_positive
+from theory.control import adjoints
+from theory.control.adjoints import Process
+from theory.control.cases import CASES, Case, control_case
+
+BUDGET, BATCH, STEPS = 3e7, 128, 64
+MOST_SEED = 2**31 - 1
+
+# (process, times, states) -> the adjoint (n, T, d) that belongs to X_0 .. X_{T-1}
+Adjoint = Callable[[Process, Tensor, Tensor], Tensor]
+METHODS: dict[str, Adjoint] = {
+    "adjoint_matching": lambda p, t, x: adjoints.lean_adjoint(p, t, x)[:, 1:],
+    "discrete_adjoint": lambda p, t, x: adjoints.full_adjoint(p, t, x)[:, 1:],
+    "continuous_adjoint": lambda p, t, x: adjoints.full_adjoint(p, t, x, "heun")[:, :-1],
+}
+# Evaluations of the network a trajectory: rollout T, the loss and its gradient 2 T, and for the
+# full adjoint the control and its vector-Jacobian product at every slope, T or 2 T - 1 of them.
+EVALUATIONS: dict[str, Callable[[int], int]] = {
+    "adjoint_matching": lambda T: 3 * T,
+    "discrete_adjoint": lambda T: 5 * T,
+    "continuous_adjoint": lambda T: 7 * T - 2,
+}
+
+
+@dataclass(frozen=True)
+class CaseConfig:
+    """A run: everything that changes its numbers.
+
+    budget: evaluations of the network at most; steps: of the Euler chain; batch: trajectories an
+    update.
+
+    Raises:
+        ValueError: an unknown case or method, numbers that are not positive, or a budget below one
+            update.
+    """
+
+    case: str
+    method: str
+    budget: float = BUDGET
+    batch: int = BATCH
+    steps: int = STEPS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("case", self.case, CASES)
+        check_choice("method", self.method, METHODS)
+        check_positive("budget", self.budget)
+        check_order("batch", self.batch, 1)
+        check_order("steps", self.steps, 1)
+        check_order("seed", self.seed, 0, MOST_SEED)
+        object.__setattr__(self, "budget", float(self.budget))
+        if self.updates < 1:
+            raise ValueError(
+                f"budget = {self.budget:g}: allowed is at least one update of {self.method}, "
+                f"{self.update_cost} evaluations"
+            )
+
+    @property
+    def problem(self) -> Case:
+        return control_case(self.case)
+
+    @property
+    def update_cost(self) -> int:
+        """Evaluations of the network, forward or vector-Jacobian."""
+        return self.batch * EVALUATIONS[self.method](self.steps)
+
+    @property
+    def updates(self) -> int:
+        return int(self.budget // self.update_cost)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the run and the code that trains it."""
+        text = json.dumps(asdict(self), sort_keys=True) + _training_code()
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} @ {self.case}"
+
+    def place(self, out: Path, ending: str) -> Path:
+        """OUT/case-method-digest + ending."""
+        return out / f"{self.case}-{self.method}-{self.digest}{ending}"
+
+
+def code_digest(names: tuple[str, ...]) -> str:
+    """Of sources, named from the project's folder."""
+    root = Path(theory.__path__[0]).parent
+    return "".join(hashlib.sha256((root / name).read_bytes()).hexdigest() for name in names)
+
+
+@cache
+def _training_code() -> str:
+    control = ("adjoints", "cases", "equation", "linear", "processes")
+    return code_digest(
+        (
+            "toys/case_config.py", "toys/case_trainer.py", "toys/networks.py", "toys/control.py",
+            "theory/chain_optimum.py", "theory/methods/contract/draws.py",
+            *(f"theory/control/{name}.py" for name in control),
+        )
+    )  # fmt: skip
