@@ -23,7 +23,7 @@ STYLES = {
 }
 NAMES = {
     "adjoint_matching": "Adjoint Matching (lean)",
-    "discrete_adjoint": "discrete adjoint = basic Adjoint Matching",
+    "discrete_adjoint": "discrete adjoint",
     "continuous_adjoint": "continuous adjoint",
 }
 LEARNED, MISSED = 0.1, 0.5  # of E|u*|^2
@@ -91,7 +91,8 @@ Five problems with exact optima, of the kinds that papers on stochastic optimal 
 (`theory.control.cases`): Ornstein-Uhlenbeck processes, whose optimum is Riccati's, and separable
 double wells. A network is trained on {first["steps"]} Euler steps, {first["batch"]} trajectories an
 update, with at most {first["budget"] / 1e6:g} million evaluations, from no control, one seed; the
-error is E|u - u*|²/E|u*|² along the optimum of that chain.
+error is E|u - u*|²/E|u*|² along the optimum of that chain. The discrete adjoint's gradient is basic
+Adjoint Matching's too.
 
 {_learned(rows)}
 
@@ -109,18 +110,20 @@ standard errors; idle: without control.
 
 def _learned(rows: list[Row]) -> str:
     """Errors, sorted into learned, partly and not."""
-    kinds: dict[str, list[str]] = {"Learned": [], "Partly": [], "Not learned": []}
+    kinds: dict[str, dict[str, list[str]]] = {"Learned": {}, "Partly": {}, "Not learned": {}}
     for r in rows:
         error = r["control_error"]
         kind = "Learned" if error <= LEARNED else "Partly" if error < MISSED else "Not learned"
-        kinds[kind].append(f"{r['case']} by the {NAMES[r['method']]} ({percent(error)})")
+        kinds[kind].setdefault(r["case"], []).append(f"{NAMES[r['method']]} {percent(error)}")
     limits = {
         "Learned": f"at most {percent(LEARNED)}",
         "Partly": f"below {percent(MISSED)}",
         "Not learned": f"{percent(MISSED)} or more",
     }
     return "\n".join(
-        f"- {kind} (error {limits[kind]}): {', '.join(runs) or 'none'}."
+        f"- {kind} (error {limits[kind]}): "
+        + ("; ".join(f"{name}: {', '.join(own)}" for name, own in runs.items()) or "none")
+        + "."
         for kind, runs in kinds.items()
     )
 

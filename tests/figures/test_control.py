@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +26,12 @@ from figures.control.page import (
     write,
 )
 from figures.reference import LEAST_COLOUR, is_blank
+from theory.control.cases import control_case
+from theory.files import write_json
 from theory.tolerances import TRAINED_SHARE
+from toys import cases as measured
+from toys.case_config import CaseConfig
+from toys.cases_command import percent
 from toys.control_runs import METHODS, failures
 
 ROOT = DOCS.absolute()
@@ -115,19 +121,32 @@ def test_pictures_show_the_numbers(numbers):
         assert lines[cases.NAMES[row["method"]]].get_xydata().tolist() == [
             [spent / 1e6, error] for spent, error in row["curve"]
         ]
-        assert row["floor"] in lines["u* of the diffusion (a floor, not 0)"].get_ydata()
+        assert row["floor"] in lines["the diffusion's u* (for scale)"].get_ydata()
     plt.close("all")
 
 
-def test_named_problems_are_sorted_by_what_was_found(numbers):
-    """Half of E|u*|^2 off on every method: not learned, and the wells' coordinates are listed."""
+@pytest.mark.parametrize(
+    ("error", "kind"), [(0.01, "Learned"), (0.2, "Partly"), (0.7, "Not learned")]
+)
+def test_runs_are_sorted_by_their_error(numbers, error, kind):
+    rows = [{**row, "control_error": error} for row in numbers["cases"]]
+    lines = cases.text({**numbers, "cases": rows}).splitlines()
+    found = {line.split(" (error")[0][2:]: line for line in lines if line.startswith("- ")}
+    for name, line in found.items():
+        assert ("none" in line) == (name != kind)
+    for row in rows:
+        (own,) = (p for p in found[kind].split("; ") if f"{row['case']}: " in p)
+        assert f"{cases.NAMES[row['method']]} {percent(error)}" in own
+
+
+def test_every_kind_of_coordinate_of_a_well_is_shown(numbers):
     words = cases.text(numbers)
-    for name in dict.fromkeys(row["case"] for row in numbers["cases"]):
-        errors = [r["control_error"] for r in numbers["cases"] if r["case"] == name]
-        assert (f"{name}: {cases.NAMES['adjoint_matching']}" in words) == (min(errors) < 0.5)
-        assert (f"| {name} | discrete adjoint = basic Adjoint Matching | 5 |" in words) == (
-            min(errors) >= 0.5
-        )
+    for name in ("double_well_10d", "double_well_20d"):
+        case = control_case(name)
+        for kappa, nu in set(zip(case.kappa.tolist(), case.nu.tolist(), strict=True)):
+            count = int(((case.kappa == kappa) & (case.nu == nu)).sum())
+            assert words.count(f"| {kappa:g} | {nu:g} | {count} |") >= len(cases.NAMES)
+            assert f"| {name} | Adjoint Matching (lean) | {kappa:g} | {nu:g} | {count} |" in words
 
 
 def test_what_is_stale_is_said(written, tmp_path, capsys, numbers):
@@ -142,17 +161,15 @@ def test_what_is_stale_is_said(written, tmp_path, capsys, numbers):
 
 
 def test_results_are_read_and_refused(tmp_path, numbers, capsys):
-    path, own = tmp_path / "control.json", tmp_path / "cases.json"
+    path, own = tmp_path / "control.json", tmp_path / "cases"
     path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "cases"}))
-    own.write_text(json.dumps({"rows": numbers["cases"]}))
+    for row in numbers["cases"]:
+        config = CaseConfig(row["case"], row["method"])
+        kept = {"key": measured._measuring_code(), "row": {**asdict(config), **row}}
+        write_json(config.place(own, ".json"), kept)
     assert read_results(path, own) == numbers
-    own.write_text(json.dumps({"rows": numbers["cases"][1:]}))
-    with pytest.raises(ValueError, match="has no adjoint_matching @ ou_linear; make it with"):
-        read_results(path, own)
-    own.unlink()
-    with pytest.raises(
-        ValueError, match=r"cases.json: missing; make it with `python -m toys cases"
-    ):
+    CaseConfig("ou_linear", "adjoint_matching").place(own, ".json").unlink()
+    with pytest.raises(ValueError, match=r"has no adjoint_matching @ ou_linear .* make it with"):
         read_results(path, own)
     path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "schedules"}))
     assert main(["control", "--results", str(path), "--out", str(tmp_path)]) == 2
