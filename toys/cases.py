@@ -53,7 +53,7 @@ def train_cases(
     for case, steps in dict.fromkeys((c.case, c.steps) for c in configs):
         OptimalChain(next(c for c in configs if c.case == case).problem, steps)
     write_json(out / ".writable", {})
-    (out / ".writable").unlink()
+    (out / ".writable").unlink(missing_ok=True)
     with Progress(sum(c.updates for c in configs), "control problems") as progress:
         items = [(out, config) for config in configs]
         return side_by_side(train_case, items, processes, progress.update)
