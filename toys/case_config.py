@@ -18,6 +18,7 @@ from theory.control.adjoints import Process
 from theory.control.cases import CASES, Case, control_case
 
 BUDGET, BATCH, STEPS = 3e7, 128, 64
+STARTS = ("none", "optimum")
 MOST_SEED = 2**31 - 1
 
 # (process, times, states) -> the adjoint (n, T, d) that belongs to X_0 .. X_{T-1}
@@ -41,7 +42,8 @@ class CaseConfig:
     """A run: everything that changes its numbers.
 
     budget: evaluations of the network at most; steps: of the Euler chain; batch: trajectories an
-    update.
+    update; start: from u = 0 ("none") or from a network fitted to u*_k along optimal trajectories
+    ("optimum", which the budget does not count).
 
     Raises:
         ValueError: an unknown case or method, numbers that are not positive, or a budget below one
@@ -54,6 +56,7 @@ class CaseConfig:
     batch: int = BATCH
     steps: int = STEPS
     seed: int = 0
+    start: str = "none"
 
     def __post_init__(self) -> None:
         check_choice("case", self.case, CASES)
@@ -62,6 +65,7 @@ class CaseConfig:
         check_order("batch", self.batch, 1)
         check_order("steps", self.steps, 1)
         check_order("seed", self.seed, 0, MOST_SEED)
+        check_choice("start", self.start, STARTS)
         object.__setattr__(self, "budget", float(self.budget))
         if self.updates < 1:
             raise ValueError(
@@ -90,7 +94,7 @@ class CaseConfig:
 
     @property
     def label(self) -> str:
-        return f"{self.method} @ {self.case}"
+        return f"{self.method} @ {self.case}" + ("" if self.start == "none" else ", from u*")
 
     def place(self, out: Path, ending: str) -> Path:
         """OUT/case-method-digest + ending."""

@@ -5,7 +5,7 @@ held fixed; an update follows the gradient of
 
     1/2 E sum_k dt |u(X_k, t_k) + g a|^2.
 
-From u = 0, by Adam, learning rate to 0 by a cosine.
+From u = 0 or a fit to the optimum, by Adam, learning rate to 0 by a cosine.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ WIDTH, DEPTH, LEARNING_RATE = 64, 3, 3e-3
 POINTS = 20  # of a learning curve
 SAVE_EVERY = 50
 CURVE = 512  # optimal trajectories that a learning curve looks at
+FITTED, FITS = 4096, 800  # optimal trajectories of a start at the optimum, and its updates
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -94,12 +95,7 @@ class Trainer:
         loss = 0.5 * gap.square().sum(-1).mean()
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"the loss is {loss.item():g}: allowed are finite ones")
-        share = self.update / config.updates
-        for group in self.optimiser.param_groups:
-            group["lr"] = 0.5 * LEARNING_RATE * (1 + math.cos(math.pi * share))
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        _descend(self.optimiser, loss, self.update / config.updates)
         self.update += 1
         self.seconds += time.process_time() - start
 
@@ -111,7 +107,8 @@ class Trainer:
                 saved, and the message says where.
         """
         config = self.config
-        self.load()
+        if not self.load() and config.start == "optimum":
+            self.fit()
         paths = self.optimal_paths(CURVE, "curve")
         marks = {round(config.updates * i / POINTS) for i in range(POINTS + 1)}
         while True:
@@ -133,6 +130,17 @@ class Trainer:
                 self.save()
         self.save()
 
+    def fit(self) -> None:
+        """The network to u*_k by least squares along optimal trajectories."""
+        paths = self.optimal_paths(FITTED, "fit")
+        states, best = paths.states[:, :-1].float(), paths.best.float()
+        optimiser = torch.optim.Adam(self.parameters, lr=LEARNING_RATE)
+        for i in range(FITS):
+            size = (self.config.batch,)
+            rows = torch.randint(FITTED, size, generator=generator("fit", self.config.seed, i))
+            gap = self.control.along(self.times[:-1], states[rows]) - best[rows]
+            _descend(optimiser, gap.square().sum(-1).mean(), i / FITS)
+
     def optimal_paths(self, count: int, *words: object) -> OptimalPaths:
         """Trajectories of the chain's optimum, a function of the words."""
         shape = (count, self.config.steps + 1, self.case.dim)
@@ -142,7 +150,7 @@ class Trainer:
     def along(self, paths: OptimalPaths) -> Tensor:
         """The control at the states of optimal trajectories, (n, T, d) float64."""
         with torch.no_grad():
-            return self.control.along(self.times[:-1], paths.states.float()).double()
+            return self.control.along(self.times[:-1], paths.states[:, :-1].float()).double()
 
     # --- whole states on disk
 
@@ -156,14 +164,14 @@ class Trainer:
         words = {"update": self.update, "seconds": self.seconds, "curve": self.curve}
         write_tensors(self.path, tensors, {"state": json.dumps(words)})
 
-    def load(self) -> None:
-        """Go on from what is on disk, if anything is.
+    def load(self) -> bool:
+        """Go on from what is on disk; whether anything is.
 
         Raises:
             ValueError: the file is damaged.
         """
         if not self.path.is_file():
-            return
+            return False
         advice = "delete this file, and the run is trained again"
         tensors, words = read_tensors(self.path, advice)
         try:
@@ -178,3 +186,13 @@ class Trainer:
             self.curve = state["curve"]
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{self.path}: damaged ({error}); {advice}") from error
+        return True
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, share: float) -> None:
+    """One step of Adam, `share` of the way to the end."""
+    for group in optimiser.param_groups:
+        group["lr"] = 0.5 * LEARNING_RATE * (1 + math.cos(math.pi * share))
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()

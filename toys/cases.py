@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from theory.control.adjoints import Process, rollout
+from theory.control.adjoints import Process, lean_adjoint, rollout
 from theory.control.cases import DoubleWell
 from theory.control.processes import OptimalChain, case_process, case_starts, path_costs
 from theory.files import read_json
@@ -113,6 +113,8 @@ def measure(trainer: Trainer) -> dict[str, Any]:
     control_error         E|u - u*_k|^2 / E|u*_k|^2, u*_k of the chain, and its standard error
     error_to_continuous   E|u - u*|^2 / E|u*|^2, u* of the diffusion: what papers report
     floor                 E|u*_k - u*|^2 / E|u*|^2: the same of a control that is perfect here
+    adjoint_noise         E|g a + u*_k|^2 / E|u*_k|^2, a the lean adjoint: the loss of Adjoint
+                          Matching at the optimum, and that of its median trajectory
     cost, least_cost      E J of the network's own trajectories, and the least there is
     crossed               double wells: shares of trajectories with x_i > 0 at T - 1, own ones and
                           the optimum's, (d,)
@@ -121,19 +123,23 @@ def measure(trainer: Trainer) -> dict[str, Any]:
         ValueError: a number that is not finite; names it and the run.
     """
     config, case = trainer.config, trainer.case
-    gaps: dict[str, list[Tensor]] = {k: [] for k in ("own", "other", "floor", "best", "continuous")}
+    gaps: dict[str, list[Tensor]] = {}
+    process = case_process(case, lambda x, t: torch.zeros_like(x))
+    g = torch.tensor([process.noise(float(t)) for t in trainer.times[:-1]])[:, None].double()
     coordinates: list[Tensor] = []
     ends: list[Tensor] = []
     for part in range(PARTS):
         paths = trainer.optimal_paths(PART, "judge", part)
         u = trainer.along(paths)
+        a = lean_adjoint(process, trainer.chain.times, paths.states)[:, 1:]
         for name, gap in (("own", u - paths.best), ("other", u - paths.continuous),
                           ("floor", paths.best - paths.continuous), ("best", paths.best),
-                          ("continuous", paths.continuous)):  # fmt: skip
-            gaps[name].append(gap.square().sum((1, 2)))
+                          ("continuous", paths.continuous),
+                          ("noise", g * a + paths.best)):  # fmt: skip
+            gaps.setdefault(name, []).append(gap.square().sum((1, 2)))
         squares = ((u - paths.best).square().mean((0, 1)), paths.best.square().mean((0, 1)))
         coordinates.append(torch.stack(squares))
-        ends.append((paths.states[:, -1] > 0).double().mean(0))
+        ends.append((paths.states[:, -2] > 0).double().mean(0))
     sums = {name: torch.cat(parts) for name, parts in gaps.items()}
     value, spread = _ratio(sums["own"], sums["best"])
     top, bottom = torch.stack(coordinates).mean(0)
@@ -143,6 +149,8 @@ def measure(trainer: Trainer) -> dict[str, Any]:
         "control_error": value, "control_error_se": spread,
         "error_to_continuous": _ratio(sums["other"], sums["continuous"])[0],
         "floor": _ratio(sums["floor"], sums["continuous"])[0],
+        "adjoint_noise": _ratio(sums["noise"], sums["best"])[0],
+        "adjoint_noise_median": float(sums["noise"].median() / sums["best"].mean()),
         "least_cost": trainer.chain.least_cost,
         "cost": float(costs.mean()), "cost_se": float(costs.std()) / len(costs) ** 0.5,
         "uncontrolled_cost": float(idle.mean()),

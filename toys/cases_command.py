@@ -13,7 +13,7 @@ from rich.table import Table
 
 from theory.checks import check_choice, check_order
 from theory.control.cases import CASES
-from toys.case_config import BATCH, BUDGET, METHODS, STEPS, CaseConfig
+from toys.case_config import BATCH, BUDGET, METHODS, STARTS, STEPS, CaseConfig
 from toys.cases import OUT, train_cases
 
 
@@ -32,6 +32,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=BATCH, help="trajectories an update (%(default)s)"
     )
     command.add_argument("--seed", type=int, default=0, help="of network and draws (%(default)s)")
+    command.add_argument(
+        "--start", default="none", help=f"of the control: {' or '.join(STARTS)} (%(default)s)"
+    )
     command.add_argument("--out", type=Path, default=OUT, help="folder of runs (%(default)s)")
     command.add_argument("--jobs", type=int, default=2, help="processes (%(default)s)")
     command.add_argument("--json", action="store_true", help="print data instead of a table")
@@ -48,11 +51,14 @@ def run(options: argparse.Namespace) -> int:
     check_order("--jobs", options.jobs, 1)
     check_folder(options.out)
     for option, given, allowed in (("--case", options.case, CASES),
-                                   ("--only", options.only, METHODS)):  # fmt: skip
+                                   ("--only", options.only, METHODS),
+                                   ("--start", [options.start], STARTS)):  # fmt: skip
         for name in given or ():
             check_choice(option, name, allowed)
     configs = [
-        CaseConfig(case, method, options.budget, options.batch, options.steps, options.seed)
+        CaseConfig(
+            case, method, options.budget, options.batch, options.steps, options.seed, options.start
+        )
         for case in dict.fromkeys(options.case or CASES)
         for method in dict.fromkeys(options.only or METHODS)
     ]
@@ -74,16 +80,18 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """One row a run."""
     found = Table(
         title="control errors along the chain's optimum, shares of E|u*|² (± of the trajectories, "
-        "one network); floor: a perfect control of this chain against the diffusion's u*"
+        "one network); floor: a perfect control of this chain against the diffusion's u*; noise: "
+        "the lean adjoint's, at the optimum, over E|u*|²"
     )
-    for title in ("case", "method", "error", "against the diffusion's u*", "floor", "cost",
-                  "least", "uncontrolled", "updates", "CPU-s"):  # fmt: skip
+    for title in ("case", "method", "error", "against the diffusion's u*", "floor", "noise",
+                  "cost", "least", "uncontrolled", "updates", "CPU-s"):  # fmt: skip
         found.add_column(title, justify="left" if title in ("case", "method") else "right")
     for row in rows:
         found.add_row(
             row["case"], row["method"],
             f"{percent(row['control_error'])} ± {100 * row['control_error_se']:.1g}",
             percent(row["error_to_continuous"]), percent(row["floor"]),
+            f"{row['adjoint_noise']:.2g}",
             f"{row['cost']:.2f} ± {row['cost_se']:.2f}", f"{row['least_cost']:.2f}",
             f"{row['uncontrolled_cost']:.1f}", str(row["updates"]), f"{row['cpu_seconds']:.0f}",
         )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 
 from theory.control.adjoints import rollout
 from theory.control.processes import case_starts
-from theory.tolerances import FLOAT32
+from theory.tolerances import ALGEBRA, FLOAT32
 from toys import case_trainer, cases
 from toys.__main__ import main
 from toys.case_config import EVALUATIONS, METHODS, CaseConfig
@@ -108,6 +108,8 @@ def test_adjoint_matching_learns_an_ornstein_uhlenbeck_problem(tmp_path):
     # The chain's optimum is known beside the diffusion's: on 16 steps they differ.
     assert 0 < row["floor"] < CONTROL_FLOOR
     assert "crossed" not in row
+    # Linear drift and cost: every trajectory's lean adjoint is -u*_k/g, without noise.
+    assert 0 <= row["adjoint_noise"] < ALGEBRA.rtol
     # Done: neither trained nor measured again.
     start = config.place(tmp_path, ".safetensors").stat().st_mtime_ns
     assert train_cases(tmp_path, [config], processes=1) == [row]
@@ -182,6 +184,51 @@ def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
     assert trainer.update == 0
 
 
+def test_a_start_at_the_optimum(tmp_path, monkeypatch):
+    """Fitted first; a run that goes on is not fitted again."""
+    monkeypatch.setattr(case_trainer, "FITTED", 512)
+    monkeypatch.setattr(case_trainer, "FITS", 100)
+    monkeypatch.setattr(case_trainer, "SAVE_EVERY", 1)
+    config = replace(SMALL, start="optimum")
+    assert config.digest != SMALL.digest
+    whole = Trainer(config, tmp_path / "whole")
+    whole.run(quiet)
+    assert whole.curve[0][1] < 0.5  # where no control at all has 1
+
+    def stop(part, done, text):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, tmp_path / "parts").run(stop)
+    monkeypatch.setattr(Trainer, "fit", quiet)
+    rest = Trainer(config, tmp_path / "parts")
+    rest.run(quiet)
+    assert rest.curve == whole.curve
+    assert torch.equal(rest.parameters[0], whole.parameters[0])
+
+
+def test_noise_of_the_lean_adjoint_of_a_well(tmp_path, monkeypatch):
+    """E|g a + u*|^2 along the optimum by a loop over its trajectories; heavier than its median."""
+    monkeypatch.setattr(cases, "PARTS", 1)
+    monkeypatch.setattr(cases, "OWN_PARTS", 1)
+    trainer = Trainer(replace(SMALL, case="double_well_10d", steps=64, budget=1e5), tmp_path)
+    row = cases.measure(trainer)
+    paths, kappa = trainer.optimal_paths(cases.PART, "judge", 0), torch.as_tensor(
+        trainer.case.kappa)  # fmt: skip
+    x = paths.states
+    a = 2 * torch.as_tensor(trainer.case.nu) * (x[:, -1] - 1)
+    noise = torch.zeros(len(x))
+    for k in range(63, -1, -1):
+        noise = noise + (a + paths.best[:, k]).square().sum(1)
+        a = a * (1 - 4 * kappa * (3 * x[:, k] ** 2 - 1) / 64)
+    size = paths.best.square().sum((1, 2)).mean()
+    assert ALGEBRA.holds(row["adjoint_noise"], noise.mean() / size, 1.0)
+    assert row["adjoint_noise_median"] < row["adjoint_noise"]
+    assert len(row["crossed"]) == len(row["crossed_of_optimum"]) == 10
+    assert row["control_error"] == row["error_to_continuous"] == 1.0  # no control yet
+
+
 def test_no_run_exceeds_its_budget():
     for method in METHODS:
         config = CaseConfig("ou_linear", method, budget=2e5)
@@ -220,6 +267,7 @@ def test_the_command(tmp_path, capsys):
         ),
         (["--jobs", "0"], ("--jobs",)),
         (["--seed", "-1"], ("seed = -1",)),
+        (["--start", "here"], ("--start = 'here'", "optimum")),
         (["--seed", "99999999999999"], ("seed = 99999999999999", "2147483647")),
     ],
 )

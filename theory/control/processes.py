@@ -80,8 +80,8 @@ def path_costs(process: Process, times: Tensor, states: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class OptimalPaths:
-    """states (n, T, d): X_0 .. X_{T-1} of the chain's optimum; best, continuous (n, T, d): u*_k of
-    the chain and u* of the diffusion there."""
+    """states (n, T + 1, d): trajectories of the chain's optimum; best, continuous (n, T, d): u*_k
+    of the chain and u* of the diffusion at X_0 .. X_{T-1}."""
 
     states: Tensor
     best: Tensor
@@ -157,4 +157,5 @@ class OptimalChain:
             continuous.append(torch.as_tensor(case.control(x.numpy(), t)))
             g = process.noise(t)
             x = x + dt * (process.drift(x, t) + g * u) + g * math.sqrt(dt) * noise[:, k + 1]
+        states.append(x)
         return OptimalPaths(*(torch.stack(s, 1) for s in (states, best, continuous)))

@@ -97,6 +97,7 @@ def test_paths_are_those_of_the_optimum(case, chain, paths):
     noise = numbers(0, COUNT, STEPS + 1, case.dim)
     x = case_starts(case, noise[:, 0])
     process = case_process(case, still)
+    assert paths.states.shape[1] == STEPS + 1 == paths.best.shape[1] + 1
     for k in (0, 1, 40):
         assert k > 1 or ALGEBRA.holds(paths.states[:, k], x, 1.0)
         u = chain.optimum.control(paths.states[:, k].numpy(), k)
