@@ -62,6 +62,8 @@ questions: $(STAMP) ## answer what users of DiffusionNFT ask, with figures: docs
 control: $(STAMP) ## train the adjoint family, compare with the exact optimum, draw: docs/control.md
 	$(PY) -m toys control --schedules --check --out $(CONTROL)
 	$(PY) -m toys cases --out $(CONTROL)/cases
+	$(PY) -m toys cases --case double_well_10d --case double_well_20d --start optimum \
+		--out $(CONTROL)/cases
 	$(PY) -m figures control --results $(CONTROL)/control.json --cases $(CONTROL)/cases
 
 toys: $(STAMP) ## train every method on the named problems, compare with the truth (25 CPU-minutes)

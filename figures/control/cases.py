@@ -48,7 +48,8 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         if i + panels.shape[1] >= len(cases):
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("network evaluations (millions)")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
+    found = [axes.get_legend_handles_labels() for axes in panels.ravel()[: len(cases)]]
+    handles, labels = max(found, key=lambda pair: len(pair[1]))
     spare = panels.ravel()[-1] if panels.size > len(cases) else figure
     spare.legend(handles, labels, loc="center", fontsize=8, frameon=False)
     return figure
@@ -58,9 +59,10 @@ def _panel(axes: Axes, name: str, rows: list[Row]) -> None:
     for row in rows:
         color, line, marker = STYLES[row["method"]]
         spent, errors = np.array(row["curve"]).T
+        fitted = row["start"] == "optimum"
         axes.plot(
-            spent / 1e6, errors, color=color, ls=line, lw=1.4, marker=marker, ms=3.5,
-            label=NAMES[row["method"]],
+            spent / 1e6, errors, color=color, ls=line, lw=0.8 if fitted else 1.4, marker=marker,
+            ms=3.5, mfc="none" if fitted else color, label=_name(row),
         )  # fmt: skip
     axes.axhline(
         rows[0]["floor"], color="0.4", lw=0.9, ls=":", label="the diffusion's u* (for scale)"
@@ -68,6 +70,10 @@ def _panel(axes: Axes, name: str, rows: list[Row]) -> None:
     axes.axhline(1.0, color="0.8", lw=0.9, label="no control at all")
     axes.set(yscale="log", title=f"{name}, d = {rows[0]['dim']}")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
+
+
+def _name(row: Row) -> str:
+    return NAMES[row["method"]] + ("" if row["start"] == "none" else ", from a fit to the optimum")
 
 
 def _cases(rows: list[Row]) -> dict[str, list[Row]]:
@@ -80,7 +86,7 @@ def text(numbers: Mapping[str, Any]) -> str:
     rows = numbers["cases"]
     first = rows[0]
     table = "\n".join(
-        f"| {r['case']} | {NAMES[r['method']]} | {percent(r['control_error'])} | "
+        f"| {r['case']} | {_name(r)} | {percent(r['control_error'])} | "
         f"{percent(r['error_to_continuous'])} | {percent(r['floor'])} | "
         f"{r['cost']:.2f} ± {r['cost_se']:.2f} | {r['least_cost']:.2f} | "
         f"{r['uncontrolled_cost']:.1f} | {r['updates']} | {r['cpu_seconds']:.0f} |"
@@ -90,7 +96,7 @@ def text(numbers: Mapping[str, Any]) -> str:
 Five problems with exact optima, of the kinds that papers on stochastic optimal control test with
 (`theory.control.cases`): Ornstein-Uhlenbeck processes, whose optimum is Riccati's, and separable
 double wells. A network is trained on {first["steps"]} Euler steps, {first["batch"]} trajectories an
-update, with at most {first["budget"] / 1e6:g} million evaluations, from no control, one seed; the
+update, with at most {first["budget"] / 1e6:g} million evaluations, one seed, from no control; the
 error is E|u - u*|²/E|u*|² along the optimum of that chain. The discrete adjoint's gradient is basic
 Adjoint Matching's too.
 
@@ -111,7 +117,7 @@ standard errors; idle: without control.
 def _learned(rows: list[Row]) -> str:
     """Errors, sorted into learned, partly and not."""
     kinds: dict[str, dict[str, list[str]]] = {"Learned": {}, "Partly": {}, "Not learned": {}}
-    for r in rows:
+    for r in (r for r in rows if r["start"] == "none"):
         error = r["control_error"]
         kind = "Learned" if error <= LEARNED else "Partly" if error < MISSED else "Not learned"
         kinds[kind].setdefault(r["case"], []).append(f"{NAMES[r['method']]} {percent(error)}")
@@ -129,34 +135,66 @@ def _learned(rows: list[Row]) -> str:
 
 
 def _wells(cases: Mapping[str, list[Row]]) -> str:
-    """What trajectories see of the double wells."""
-    lines, gaps = [], []
-    for name, rows in cases.items():
-        case = control_case(name)
-        if not isinstance(case, DoubleWell):
-            continue
-        for r in rows:
-            gaps.append((r["cost"] - r["least_cost"]) / (r["uncontrolled_cost"] - r["least_cost"]))
-            for k, n in dict.fromkeys(zip(case.kappa.tolist(), case.nu.tolist(), strict=True)):
-                own = (case.kappa == k) & (case.nu == n)
-                error, end, best = (
-                    float(np.array(r[key])[own].mean())
-                    for key in ("error_of_coordinates", "crossed", "crossed_of_optimum")
-                )
-                lines.append(
-                    f"| {name} | {NAMES[r['method']]} | {k:g} | {n:g} | {own.sum()} | "
-                    f"{percent(error)} | {percent(end)} | {percent(best)} |"
-                )
-    table = "\n".join(lines)
+    """What is hard in the double wells: to see the other side, and the adjoint's noise."""
+    wells = {name: rows for name, rows in cases.items() if "crossed" in rows[0]}
+    others = [rows[0]["adjoint_noise"] for name, rows in cases.items() if name not in wells]
+    table = "\n".join(line for name, rows in wells.items() for line in _crossings(name, rows))
+    gaps = [
+        (r["cost"] - r["least_cost"]) / (r["uncontrolled_cost"] - r["least_cost"])
+        for rows in wells.values()
+        for r in rows
+        if r["start"] == "none"
+    ]
+    noises = "; ".join(
+        f"{name}: {rows[0]['adjoint_noise']:.2g} ({rows[0]['adjoint_noise_median']:.2g} of the "
+        "median trajectory)"
+        for name, rows in wells.items()
+    )
+    fits = "\n".join(
+        f"| {name} | {NAMES[r['method']]} | {percent(r['curve'][0][1])} | "
+        f"{percent(max(e for _, e in r['curve']))} | {percent(r['control_error'])} |"
+        for name, rows in wells.items()
+        for r in rows
+        if r["start"] == "optimum"
+    )
     return f"""
-In the double wells a network learns from its own trajectories, and where few of these cross to the
-side that the optimum goes to, little shows it the control there. On the double wells the cost stays
-{percent(min(gaps))} to {percent(max(gaps))} of the way from its least to that without control; the
-loss, an average over the network's own trajectories, does not tell. Here only the exact optimum
-does. By kind of coordinate (kappa: its barrier, nu: the pull to the other side; error as a share of
+Two things are hard in the double wells. A network learns from its own trajectories, and where few
+of these cross to the side that the optimum goes to, little shows it the control there: from no
+control the cost stays {percent(min(gaps))} to {percent(max(gaps))} of the way from its least to
+that without control, while the loss, an average over the network's own trajectories, does not tell.
+By kind of coordinate (kappa: its barrier, nu: the pull to the other side; error as a share of
 E|u*_i|²; crossed: trajectories with x_i > 0 before the last step, the network's and the optimum's):
 
 | problem | method | kappa | nu | coordinates | error | crossed | by the optimum |
 |---|---|---|---|---|---|---|---|
 {table}
+
+And a trajectory that crosses has a wild adjoint: between the wells the drift pushes apart, and the
+adjoint grows on its way back. Along the exact optimum the lean adjoint's noise E|g a + u*|² as a
+multiple of the signal E|u*|², which is the loss of Adjoint Matching at its optimum, is
+{noises}. On the Ornstein-Uhlenbeck problems it is {min(others):.2g} to {max(others):.2g}. How well
+training stays at the optimum then, at this batch and learning rate, from a network that was fitted
+to it:
+
+| problem | method | error of the fit | largest on the way | at the end |
+|---|---|---|---|---|
+{fits}
 """.strip()
+
+
+def _crossings(name: str, rows: list[Row]) -> list[str]:
+    """A line a method and kind of coordinate, from no control."""
+    case, lines = control_case(name), []
+    assert isinstance(case, DoubleWell)
+    for r in (r for r in rows if r["start"] == "none"):
+        for k, n in dict.fromkeys(zip(case.kappa.tolist(), case.nu.tolist(), strict=True)):
+            own = (case.kappa == k) & (case.nu == n)
+            error, end, best = (
+                float(np.array(r[key])[own].mean())
+                for key in ("error_of_coordinates", "crossed", "crossed_of_optimum")
+            )
+            lines.append(
+                f"| {name} | {NAMES[r['method']]} | {k:g} | {n:g} | {own.sum()} | "
+                f"{percent(error)} | {percent(end)} | {percent(best)} |"
+            )
+    return lines
