@@ -172,9 +172,9 @@ E|u*_i|²; crossed: trajectories with x_i > 0 before the last step, the network'
 And a trajectory that crosses has a wild adjoint: between the wells the drift pushes apart, and the
 adjoint grows on its way back. Along the exact optimum the lean adjoint's noise E|g a + u*|² as a
 multiple of the signal E|u*|², which is the loss of Adjoint Matching at its optimum, is
-{noises}. On the Ornstein-Uhlenbeck problems it is {min(others):.2g} to {max(others):.2g}. How well
-training stays at the optimum then, at this batch and learning rate, from a network that was fitted
-to it:
+{noises}: means with heavy tails. On the Ornstein-Uhlenbeck problems it is at most
+{max(others):.2g}. How well training stays at the optimum then, at this batch and learning rate,
+from a network that was fitted to it:
 
 | problem | method | error of the fit | largest on the way | at the end |
 |---|---|---|---|---|
