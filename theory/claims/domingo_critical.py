@@ -197,18 +197,19 @@ def _search(adjoint: Adjoint) -> Part:
         others = sum(s.others for s in found.values())
         least = min((s.least for s in found.values()), default=math.inf)
         zeros = sum(s.zeros for s in found.values())
+        stalled = sum(s.stalled for s in found.values())
         lost = sum(s.lost for s in found.values())
         wrong = all(s.wrong for s in found.values())
         return Finding(
             "zeros of the gradient in a family around u*", "support", "exact",
-            zeros > 0 and least > VISIBLE and lost <= MOST_LOST * (zeros + others + lost),
+            zeros > 0 and least > VISIBLE and lost <= MOST_LOST * starts * len(names),
             f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other parameters "
             f"with zero gradient in the family ({sum(s.distinct for s in found.values())} "
             "distinct), "
             + (f"whose gradient field is {number(least)} of E|u*|² or more" if others else
                "none of which there is to name")
-            + f", {lost} did not settle",
-            {"at_optimum": zeros, "elsewhere": others, "lost": lost,
+            + f"; {stalled} stalled where the gradient is not zero, {lost} did not settle",
+            {"at_optimum": zeros, "elsewhere": others, "stalled": stalled, "lost": lost,
              "least_field": least if others else None, "parameters": Family.PARAMETERS},
             mutants={"half the adjoint: u* is no zero": wrong},
         )  # fmt: skip

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from scipy.optimize import root
+from scipy.optimize import least_squares, root
 
 from theory.control.critical import Adjoint, LineChain
 from theory.oracle.integrate import Array
@@ -25,13 +25,14 @@ SAME = 1e-4  # E|u - u*|^2 over E|u*|^2 at which a control is u*: more than the 
 
 @dataclass(frozen=True)
 class Search:
-    """zeros: starts that ended at u*; others at a zero elsewhere, of which `distinct` differ; lost
-    at none. least: of |G|^2 over E|u*|^2 among the others. wrong: whether u* is no zero with half
-    the adjoint."""
+    """zeros: starts that ended at u*; others at a zero elsewhere, of which `distinct` differ;
+    stalled where the gradient's norm is least nearby and not zero; lost: unsettled. least: of
+    |G|^2 over E|u*|^2 among the others. wrong: whether u* is no zero with half the adjoint."""
 
     zeros: int
     others: int
     distinct: int
+    stalled: int
     lost: int
     least: float
     wrong: bool
@@ -103,10 +104,14 @@ class Family:
         return np.asarray(np.einsum("jtn,tn->j", self._features[0], G * p))
 
     def search(self, starts: int, seed: int) -> Search:
-        """Roots of the gradient from random starts."""
+        """Roots of the gradient from random starts.
+
+        Where Powell's method and Levenberg's and Marquardt's find none, a trust region from the
+        same start; where that settles at a least norm that is not zero, there is none nearby.
+        """
         rng = np.random.default_rng([seed, 12])
         size = self.energy
-        zeros = others = lost = 0
+        zeros = others = stalled = lost = 0
         least = math.inf
         found: list[Array] = []
         for i in range(starts):
@@ -117,7 +122,12 @@ class Family:
             if np.abs(done.fun).max() > enough:
                 done = root(self.gradient, done.x, method="lm", options={"maxiter": 100})
             if np.abs(done.fun).max() > enough:
-                lost += 1
+                done = least_squares(
+                    self.gradient, theta, xtol=ALGEBRA.rtol, ftol=ALGEBRA.rtol, max_nfev=300
+                )
+            if np.abs(done.fun).max() > enough:
+                stalled += done.status > 0
+                lost += done.status <= 0
             elif self.distance(done.x) <= SAME * size:
                 zeros += 1
             else:
@@ -127,7 +137,7 @@ class Family:
                 if all(self.distance(done.x - f) > SAME * size for f in found):
                     found.append(done.x)
         wrong = np.abs(self.gradient(np.zeros(self.PARAMETERS), 0.5)).max() > ALGEBRA.rtol
-        return Search(zeros, others, len(found), lost, least, bool(wrong))
+        return Search(zeros, others, len(found), stalled, lost, least, bool(wrong))
 
     def distance(self, theta: Array) -> float:
         """sum_k E|u_k - u*_k|^2 under u*."""
