@@ -336,7 +336,7 @@ def _print(results: list[dict[str, Any]]) -> None:
 
 
 def _methods(options: argparse.Namespace) -> int:
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         name: {
             "what": kind.summary,
             "options": kind().options,
@@ -350,8 +350,8 @@ def _methods(options: argparse.Namespace) -> int:
         return 0
     table = Table("method", "what", "options", "rewards", "source", highlight=False)
     for name, row in rows.items():
-        shown = ", ".join(f"{k}={v}" for k, v in row["options"].items())  # type: ignore[attr-defined]
-        table.add_row(name, row["what"], shown, row["rewards"], row["source"])  # type: ignore[arg-type]
+        shown = ", ".join(f"{k}={v}" for k, v in row["options"].items())
+        table.add_row(name, row["what"], shown, row["rewards"], row["source"])
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     return 0
 

@@ -104,7 +104,8 @@ class CaseConfig:
 def code_digest(names: tuple[str, ...]) -> str:
     """Of sources, named from the project's folder."""
     root = Path(theory.__path__[0]).parent
-    return "".join(hashlib.sha256((root / name).read_bytes()).hexdigest() for name in names)
+    text = b"".join((root / name).read_bytes() for name in names)
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 @cache

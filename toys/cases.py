@@ -14,7 +14,6 @@ goes on from its last checkpoint to the same bits; one that is done is not train
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,12 +25,13 @@ import torch
 from torch import Tensor
 
 from theory.control.adjoints import Process, lean_adjoint, rollout
-from theory.control.cases import DoubleWell
+from theory.control.cases import DoubleWell, control_case
 from theory.control.processes import OptimalChain, case_process, case_starts, path_costs
 from theory.files import read_json
 from theory.progress import Progress
 from toys.case_config import CaseConfig, code_digest
 from toys.case_trainer import Trainer, generator
+from toys.control import ratio_of_means
 from toys.files import write_json
 from toys.processes import Update, side_by_side
 
@@ -51,7 +51,7 @@ def train_cases(
         OSError: OUT cannot be written (before anything is trained).
     """
     for case, steps in dict.fromkeys((c.case, c.steps) for c in configs):
-        OptimalChain(next(c for c in configs if c.case == case).problem, steps)
+        OptimalChain(control_case(case), steps)  # refuses a chain without a unique optimum
     write_json(out / ".writable", {})
     (out / ".writable").unlink(missing_ok=True)
     with Progress(sum(c.updates for c in configs), "control problems") as progress:
@@ -101,7 +101,7 @@ def kept(out: Path, config: CaseConfig) -> dict[str, Any] | None:
 
 @cache
 def _measuring_code() -> str:
-    return hashlib.sha256(code_digest(("toys/cases.py",)).encode()).hexdigest()[:12]
+    return code_digest(("toys/cases.py",))
 
 
 # --- what a trained control is worth
@@ -141,15 +141,15 @@ def measure(trainer: Trainer) -> dict[str, Any]:
         coordinates.append(torch.stack(squares))
         ends.append((paths.states[:, -2] > 0).double().mean(0))
     sums = {name: torch.cat(parts) for name, parts in gaps.items()}
-    value, spread = _ratio(sums["own"], sums["best"])
+    value, spread = ratio_of_means(sums["own"], sums["best"])
     top, bottom = torch.stack(coordinates).mean(0)
     costs, crossed = _own(trainer, trainer.control)
     idle, _ = _own(trainer, lambda x, t: torch.zeros_like(x))
     row: dict[str, Any] = {
         "control_error": value, "control_error_se": spread,
-        "error_to_continuous": _ratio(sums["other"], sums["continuous"])[0],
-        "floor": _ratio(sums["floor"], sums["continuous"])[0],
-        "adjoint_noise": _ratio(sums["noise"], sums["best"])[0],
+        "error_to_continuous": ratio_of_means(sums["other"], sums["continuous"])[0],
+        "floor": ratio_of_means(sums["floor"], sums["continuous"])[0],
+        "adjoint_noise": ratio_of_means(sums["noise"], sums["best"])[0],
         "adjoint_noise_median": float(sums["noise"].median() / sums["best"].mean()),
         "least_cost": trainer.chain.least_cost,
         "cost": float(costs.mean()), "cost_se": float(costs.std()) / len(costs) ** 0.5,
@@ -170,13 +170,6 @@ def measure(trainer: Trainer) -> dict[str, Any]:
         "evaluations": config.updates * config.update_cost,
         "cpu_seconds": trainer.seconds, "curve": trainer.curve,
     }  # fmt: skip
-
-
-def _ratio(top: Tensor, bottom: Tensor) -> tuple[float, float]:
-    """E top / E bottom of independent trajectories and its standard error, to first order."""
-    value = top.mean() / bottom.mean()
-    rest = (top - value * bottom).std() / bottom.mean()
-    return float(value), float(rest) / len(top) ** 0.5
 
 
 def _own(trainer: Trainer, control: Callable[[Tensor, float], Tensor]) -> tuple[Tensor, Tensor]:

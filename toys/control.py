@@ -116,11 +116,16 @@ class ControlError:
     def of(cls, control: Tensor, best: Tensor) -> ControlError:
         """Of controls (n, T, d) at n independent trajectories."""
         gaps, sizes = (control - best).square().sum(-1), best.square().sum(-1)
-        error, size = gaps.sum(1), sizes.sum(1)
-        value = float(error.mean() / size.mean())
-        rest = (error - value * size).std() / size.mean()  # of a ratio of means, to first order
-        steps = (gaps.mean(0) / size.mean()).tolist()
-        return cls(value, float(rest) / len(control) ** 0.5, tuple(steps))
+        value, standard_error = ratio_of_means(gaps.sum(1), sizes.sum(1))
+        steps = (gaps.mean(0) / sizes.sum(1).mean()).tolist()
+        return cls(value, standard_error, tuple(steps))
+
+
+def ratio_of_means(top: Tensor, bottom: Tensor) -> tuple[float, float]:
+    """E top / E bottom of n independent pairs, (n,) each, and its standard error to first order."""
+    value = float(top.mean() / bottom.mean())
+    rest = (top - value * bottom).std() / bottom.mean()
+    return value, float(rest) / len(top) ** 0.5
 
 
 def chain_of(method: Method, problem: Problem) -> Chain:

@@ -161,9 +161,9 @@ def _wells(cases: Mapping[str, list[Row]]) -> str:
 Two things are hard in the double wells. A network learns from its own trajectories, and where few
 of these cross to the side that the optimum goes to, little shows it the control there: from no
 control the cost stays {percent(min(gaps))} to {percent(max(gaps))} of the way from its least to
-that without control, while the loss, an average over the network's own trajectories, does not tell.
-By kind of coordinate (kappa: its barrier, nu: the pull to the other side; error as a share of
-E|u*_i|²; crossed: trajectories with x_i > 0 before the last step, the network's and the optimum's):
+that without control. By kind of coordinate (kappa: its barrier, nu: the pull to the other side;
+error as a share of E|u*_i|²; crossed: trajectories with x_i > 0 before the last step, the network's
+and the optimum's):
 
 | problem | method | kappa | nu | coordinates | error | crossed | by the optimum |
 |---|---|---|---|---|---|---|---|

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from figures.control import PICTURES
 from theory.control.cases import CASES as CONTROL_CASES
+from theory.control.cases import DoubleWell, control_case
 from theory.files import read_json, write_atomically
 from toys.case_config import METHODS, STARTS, CaseConfig
 from toys.cases import kept
@@ -84,7 +85,7 @@ def case_configs() -> list[CaseConfig]:
         for start in STARTS
         for case in CONTROL_CASES
         for method in METHODS
-        if start == "none" or case.startswith("double_well")
+        if start == "none" or isinstance(control_case(case), DoubleWell)
     ]
 
 

@@ -8,7 +8,7 @@ and backwards, with fields that are trapezoidal sums (`theory.oracle.control_lin
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from theory.fokker_planck import sde_law
 from theory.oracle.control_line import Field, line_expectation, line_law, uniform_clock
 from theory.oracle.flow import LineField
 from theory.oracle.integrate import Array
+from theory.oracle.plane import PlaneNumbers
 from theory.problem import load_problem
 from theory.schedules import Diffusion
 from theory.tolerances import QUADRATURE, QUADRATURE_2D
@@ -64,6 +65,16 @@ def plain_drift(field: LineField, g: float) -> Field:
     return lambda x, t: field(x, min(t, LAST)) + 0.5 * g**2 * field.score(x, min(t, LAST))
 
 
+def constant(g: float) -> Callable[[float], float]:
+    """A schedule."""
+    return lambda t: g
+
+
+def tilt_weight(plain: PlaneNumbers, x: Array) -> Array:
+    """exp(a r) at points (n,)."""
+    return np.asarray(np.exp(plain.scale * plain.reward(x[:, None])))
+
+
 def normal(x: Array) -> Array:
     """N(0, 1)."""
     return np.asarray(np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi))
@@ -76,18 +87,22 @@ def tilted_path_law(name: str, g: float) -> Array:
     plain = plain_numbers(load_problem(name))
     drift = plain_drift(LineField(plain), g)
 
-    def phi(x: Array) -> Array:
-        return np.asarray(np.exp(plain.scale * plain.reward(x[:, None])))
-
     steps, levels = KERNELS[g]
     Z = line_expectation(
-        drift, lambda t: g, phi, AXIS, AXIS, uniform_clock(0.0), steps=steps, levels=levels
+        drift,
+        constant(g),
+        partial(tilt_weight, plain),
+        AXIS,
+        AXIS,
+        uniform_clock(0.0),
+        steps=steps,
+        levels=levels,
     ).value
     start = np.where(np.abs(AXIS) < 7.0, normal(AXIS) / Z, 0.0)
     moved = line_law(
-        drift, lambda t: g, start, AXIS, uniform_clock(0.0), steps=steps, levels=levels
+        drift, constant(g), start, AXIS, uniform_clock(0.0), steps=steps, levels=levels
     ).value
-    return np.asarray(moved * phi(AXIS))
+    return np.asarray(moved * tilt_weight(plain, AXIS))
 
 
 # --- first routes
@@ -121,14 +136,14 @@ def marginals_are_kept(context: Context) -> Finding:
         mixture = problem.base.log_density(column(AXIS)).exp().numpy()
         drifts: dict[str, Field] = {
             "": plain_drift(field, g),
-            "ODE's drift": lambda x, t, f=field: f(x, min(t, LAST)),  # type: ignore[misc]
+            "ODE's drift": plain_drift(field, 0.0),
             "g² for g²/2": plain_drift(field, 2**0.5 * g),
         }
         for label, drift in drifts.items():
             if label and (killed[label] or g != 1.0):
                 continue
             found = line_law(
-                drift, lambda t, g=g: g, normal(AXIS), AXIS, uniform_clock(0.0),  # type: ignore[misc]
+                drift, constant(g), normal(AXIS), AXIS, uniform_clock(0.0),
                 steps=KERNELS[g][0], levels=KERNELS[g][1],
             ).value  # fmt: skip
             error = QUADRATURE.error(found, mixture, float(mixture.max()))
@@ -167,8 +182,7 @@ def value_under_any_schedule(context: Context) -> Finding:
             ours = _at_spots(optimum)
             theirs = -np.log(
                 line_expectation(
-                    plain_drift(field, g), lambda t, g=g: g,  # type: ignore[misc]
-                    lambda x, p=plain: np.exp(p.scale * p.reward(x[:, None])),  # type: ignore[misc]
+                    plain_drift(field, g), constant(g), partial(tilt_weight, plain),
                     SPOTS, AXIS, uniform_clock(0.0),
                     potential=f, steps=KERNELS[g][0], levels=KERNELS[g][1],
                 ).value

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
+from torch import Tensor
 
 from theory.chain_optimum import Surface, best_kernel
 from theory.checks import check_choice, check_positive
@@ -36,6 +38,19 @@ REACH, POINTS, TIMES = 3.0, 401, 81
 CHAIN_REACH = 2.2
 STIFFEST = 50.0
 SPLINE = 5
+
+
+Values = TypeVar("Values", Array, Tensor)
+
+
+def well_drift(kappa: Any, x: Values) -> Values:
+    """-grad sum kappa_i (x_i^2 - 1)^2 of arrays or tensors."""
+    return -4 * kappa * x * (x**2 - 1)
+
+
+def well_cost(nu: Any, x: Values) -> Values:
+    """nu_i (x_i - 1)^2 of every coordinate."""
+    return nu * (x - 1) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +86,11 @@ class DoubleWell:
 
     def drift(self, x: Array) -> Array:
         """-grad sum kappa_i (x_i^2 - 1)^2, (n, d)."""
-        return np.asarray(-4 * self.kappa * x * (x**2 - 1))
+        return np.asarray(well_drift(self.kappa, x))
 
     def terminal(self, x: Array) -> Array:
         """c, (n,)."""
-        return np.asarray((self.nu * (x - 1) ** 2).sum(-1))
+        return np.asarray(well_cost(self.nu, x).sum(-1))
 
     @cached_property
     def _kinds(self) -> list[tuple[float, float]]:
@@ -90,16 +105,19 @@ class DoubleWell:
         found = []
         times = (np.arange(TIMES - 1) / (TIMES - 1)).tolist()
         for kappa, nu in self._kinds:
-            equation = Equation(
-                1,
-                drift=lambda x, t, k=kappa: -4 * k * x * (x**2 - 1),  # type: ignore[misc]
-                squared=lambda t: self.g**2,
-                terminal=lambda x, n=nu: n * (x[:, 0] - 1) ** 2,  # type: ignore[misc]
-            )
-            run = solve(equation, times, points=POINTS, reach=REACH)
+            run = solve(self._equation(kappa, nu), times, points=POINTS, reach=REACH)
             order = np.argsort(run.times)
             found.append((run.axes[0], CubicSpline(run.times[order], run.values[order])))
         return found
+
+    def _equation(self, kappa: float, nu: float) -> Equation:
+        """Of one coordinate."""
+        return Equation(
+            1,
+            drift=lambda x, t: well_drift(kappa, x),
+            squared=lambda t: self.g**2,
+            terminal=lambda x: well_cost(nu, x[:, 0]),
+        )
 
     def _coordinates(self, x: Array, t: float, derivative: int) -> Array:
         """V_i or its derivative at x_i, (n, d)."""
@@ -144,12 +162,11 @@ class DoubleWell:
         shifts: list[list[Surface]] = []
         values: list[Surface] = []
         for kappa, nu in self._kinds:
-            later: Callable[[Array], Array] = lambda x, n=nu: -n * (x - 1) ** 2  # type: ignore[misc] # noqa: E731
+            later: Callable[[Array], Array] = partial(well_cost, -nu)
             own: list[Surface] = []
             for k in range(len(grid) - 2, -1, -1):
                 dt = float(grid[k + 1] - grid[k])
-                start = axis - dt * 4 * kappa * axis * (axis**2 - 1)
-                start = start[:, None]
+                start = (axis + dt * well_drift(kappa, axis))[:, None]
                 mean, best = best_kernel(later, start, self.g * dt**0.5, 1.0, k)
                 later = Surface((axis,), best[:, None])
                 own.insert(0, Surface((axis,), (mean - start) / (self.g * dt)))

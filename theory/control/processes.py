@@ -20,7 +20,7 @@ from torch import Tensor
 
 from theory.checks import check_order
 from theory.control.adjoints import Field, Process, path_steps
-from theory.control.cases import Case, DiscreteWell, DoubleWell
+from theory.control.cases import Case, DiscreteWell, DoubleWell, well_cost, well_drift
 from theory.control.linear import DiscreteOptimum
 from theory.divergences import Array
 
@@ -28,7 +28,12 @@ from theory.divergences import Array
 def case_process(case: Case, control: Field) -> Process:
     """The case under a control, for tensors of any dtype."""
     if isinstance(case, DoubleWell):
-        return _well_process(case, control)
+        return Process(
+            drift=lambda x, t: well_drift(_as(case.kappa, x), x),
+            control=control,
+            noise=lambda t: case.g,
+            final=lambda x: well_cost(_as(case.nu, x), x).sum(-1),
+        )
 
     def quadratic(x: Tensor, matrix: Array, vector: Array, constant: float = 0.0) -> Tensor:
         return 0.5 * ((x @ _as(matrix, x)) * x).sum(-1) + x @ _as(vector, x) + constant
@@ -39,15 +44,6 @@ def case_process(case: Case, control: Field) -> Process:
         noise=case.noise,
         final=lambda x: quadratic(x, case.final_matrix, case.final_vector, case.final_constant),
         running=lambda x, t: quadratic(x, case.running_matrix, case.running_vector),
-    )
-
-
-def _well_process(case: DoubleWell, control: Field) -> Process:
-    return Process(
-        drift=lambda x, t: -4 * _as(case.kappa, x) * x * (x**2 - 1),
-        control=control,
-        noise=lambda t: case.g,
-        final=lambda x: (_as(case.nu, x) * (x - 1) ** 2).sum(-1),
     )
 
 

@@ -1,8 +1,4 @@
-"""Mistakes in adjoints and critical points: each is rejected by a quick check of its module.
-
-As test_mutants, whose helpers serve; second routes are complex steps through paths simulated anew
-and sums over a line's grid.
-"""
+"""Adjoint states: complex steps through paths simulated anew, an ODE, Heun's rule by hand."""
 
 from __future__ import annotations
 
@@ -12,14 +8,14 @@ from itertools import product
 from types import ModuleType
 
 import numpy as np
-import pytest
 import torch
 from scipy.integrate import solve_ivp
-from scipy.interpolate import make_interp_spline
-from scipy.optimize import brentq
 
-from tests.theory.control.test_mutants import SCALE, STEP, Checks, failures, tensor
-from tests.theory.methods.mutants import mutant_module
+from tests.helpers import tensor
+from tests.theory.control.mutants.shared import (
+    STEP,
+    Checks,
+)
 from theory.chains import Chain
 from theory.oracle import control_chain
 from theory.problem import load_problem
@@ -165,124 +161,10 @@ def check_adjoints(module: ModuleType) -> Checks:
     return found
 
 
-AXIS = np.linspace(-9, 9, 241)
-STD = np.array([0.7, 0.5, 0.6])
-INNER = np.abs(AXIS) < 3
-
-
-def rows_of(x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Base means, a policy's, and the slopes of both, (3, N) each."""
-    k = np.arange(3)[:, None]
-    u, du = 0.4 * np.sin(x) + 0.2 * k, 0.4 * np.cos(x) + 0 * k
-    base, slope = 0.7 * x + 0.2 * np.sin(x + k), 0.7 + 0.2 * np.cos(x + k)
-    return base, base + STD[:, None] * u, slope, slope + STD[:, None] * du
-
-
-def final(x: np.ndarray) -> np.ndarray:
-    return np.log(np.cosh(x - 0.5)) + 0.3 * np.sin(x)
-
-
-def final_slope(x: np.ndarray) -> np.ndarray:
-    return np.tanh(x - 0.5) + 0.3 * np.cos(x)
-
-
-def kernels(means: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each step's kernel as a matrix from x (rows) to x' (columns), and that of d/dm."""
-    found = []
-    for m, s in zip(means, STD, strict=True):
-        z = (AXIS[None, :] - m[:, None]) / s
-        kernel = np.exp(-0.5 * z**2) / (s * math.sqrt(2 * math.pi)) * (AXIS[1] - AXIS[0])
-        found.append((kernel, kernel * z / s))
-    return found
-
-
-def backwards(means: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, ...]:
-    """J (4, N), its derivative, the lean adjoint's mean, and H of both, by sums over the axis."""
-    base, _, base_slope, _ = rows_of(AXIS)
-    J, full, lean, H, H_lean = [final(AXIS)], [final_slope(AXIS)], [final_slope(AXIS)], [], []
-    for k in (2, 1, 0):
-        kernel, moved = kernels(means)[k]
-        u, du = (means[k] - base[k]) / STD[k], (slopes[k] - base_slope[k]) / STD[k]
-        H.insert(0, moved @ J[0])
-        H_lean.insert(0, kernel @ lean[0])
-        J.insert(0, kernel @ J[0] + 0.5 * u**2)
-        full.insert(0, slopes[k] * H[0] + u * du)
-        lean.insert(0, base_slope[k] * H_lean[0])
-    return tuple(np.array(rows) for rows in (J, full, lean, H, H_lean))
-
-
-def check_critical(module: ModuleType) -> Checks:
-    base, means, base_slope, slope = rows_of(AXIS)
-    line = module.LineChain(AXIS, base, STD, 1.2, final, final_slope)
-    J, full, lean, H, H_lean = backwards(means, slope)
-    u, s = (means - base) / STD[:, None], STD[:, None]
-    drop = (slope - base_slope) * (H + u / s)
-    density = np.exp(-0.5 * (AXIS / 1.2) ** 2) / (1.2 * math.sqrt(2 * math.pi))
-    laws = [density]
-    for kernel, _ in kernels(means):
-        laws.append(laws[-1] @ kernel)
-    best = line.critical()
-    bent = make_interp_spline(AXIS, best.means, k=7, axis=1).derivative()(AXIS)
-    own = backwards(best.means, bent)
-    # One kernel whose smoothed c' is -b sin(2 m)/s^2: phi = m - b sin(2 m), its roots by hand.
-    b, std = 1.5, 0.5
-    steep = b / std**2 * math.exp(2 * std**2)
-    wave = module.LineChain(
-        AXIS, AXIS[None] * 0.3, np.array([std]), 1.2, lambda x: steep / 2 * np.cos(2 * x),
-        lambda x: -steep * np.sin(2 * x),
-    )  # fmt: skip
-    place = int(np.flatnonzero(np.isclose(AXIS, 0.6))[0])
-    fine = np.linspace(-8, 8, 4001)
-    phi = fine - b * np.sin(2 * fine) - 0.18
-    turns = np.flatnonzero(phi[1:] * phi[:-1] < 0)
-    roots = [brentq(lambda m: m - b * math.sin(2 * m) - 0.18, fine[i], fine[i + 1]) for i in turns]
-    branches = [wave.critical([i]) for i in range(len(roots))]
-    problem, chain = load_problem("note_1d"), Chain(3, sigma_end=0.12)
-    made = module.LineChain.of_problem(problem, chain, SCALE, 61)
-    at = tensor(made.axis)[:, None]
-    cut = module.Spline(AXIS, AXIS**2)
-    curve = line.curved(1, final, means[1][INNER])[2]
-    bend = kernels(means)[1][1] @ final_slope(AXIS)
-    search = module.BRACKET * np.linspace(-9, 9, module.ROOTS)
-    return {
-        "cost to go": QUADRATURE.holds(line.cost_to_go(means)[:, INNER], J[:, INNER], 1.0),
-        "full": QUADRATURE.holds(line.adjoints(means)[0][:, INNER], full[:, INNER], 1.0),
-        "lean": QUADRATURE.holds(line.adjoints(means, "lean")[0][:, INNER], lean[:, INNER], 1.0),
-        "gradient": QUADRATURE.holds(
-            line.gradient_fields(means)[:, INNER], (u + s * H)[:, INNER], 1.0
-        ),
-        "lean gradient": QUADRATURE.holds(
-            line.gradient_fields(means, "lean")[:, INNER], (u + s * H_lean)[:, INNER], 1.0
-        ),
-        "dropped": QUADRATURE.holds(line.dropped(means)[0][:, INNER], drop[:, INNER], 1.0),
-        "curvature": QUADRATURE.holds(curve, bend[INNER], 1.0),
-        "densities": QUADRATURE.holds(line.densities(means), laws, 1.0),
-        "start": QUADRATURE.holds(line.start_mean(AXIS**2), 1.2**2),
-        "critical": QUADRATURE.holds(
-            ((best.means - base) / s + s * own[4])[:, INNER], 0.0, 1.0
-        ) and QUADRATURE.holds(((best.means - base) / s + s * own[3])[:, INNER], 0.0, 1.0),
-        "unique": best.unique and not branches[0].unique,
-        "count": len(roots) == branches[0].roots[0, place],
-        "branches": QUADRATURE.holds([p.means[0, place] for p in branches], roots, 1.0),
-        "least": QUADRATURE.holds(
-            branches[0].least[0], (1 - 2 * b * np.cos(2 * search)).min(), 1.0
-        ),
-        "beyond": ALGEBRA.holds(cut(np.array([-10.0, 11.0])), [81 + 18, 81 + 36]),
-        "made": ALGEBRA.holds(made.std, chain.coefficients(at)[2])
-        and ALGEBRA.holds(made.base[1], chain.mean(problem.base_field, 1, at)[:, 0], 1.0),
-        "cost": ALGEBRA.holds(made.final(made.axis), -SCALE * problem.reward(at), 1.0),
-        "cost's slope": QUADRATURE.holds(
-            made.final_slope(made.axis),
-            (made.final(made.axis + STEP) - made.final(made.axis - STEP)) / (2 * STEP), 1.0,
-        ),
-    }  # fmt: skip
-
-
-CHECKS = {"control.adjoints": check_adjoints, "control.critical": check_critical}
+CHECKS = {"control.adjoints": check_adjoints}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
-    # adjoints
     "energy not halved": ("control.adjoints", "0.5 * (u**2).sum()\n", "(u**2).sum()\n", "full"),
     "control without g": ("control.adjoints", "+ process.noise(t) * u) * a", "+ u) * a", "full"),
     "lean with the control": ("control.adjoints", "total = (process.drift(x, t) * a).sum()",
@@ -312,39 +194,4 @@ MUTANTS = {
     "adjoint without g": ("control.adjoints", "u + process.noise(t) * a\n", "u + a\n",
                           "matching gradient"),
     "gap not held": ("control.adjoints", "(gap.detach() * u)", "(gap * u)", "control gradient"),
-    # critical
-    "energy's slope by s": ("control.critical", "(means[k] - self.base[k]) / self.std[k] ** 2",
-                            "(means[k] - self.base[k]) / self.std[k]", "full"),
-    "full by the base": ("control.critical", "a = slope * h +", "a = self.base_slopes[k] * h +",
-                         "full"),
-    "lean by the policy": ("control.critical", "a = self.base_slopes[k] * h\n", "a = slope * h\n",
-                           "lean"),
-    "cost to go without KL": ("control.critical", "[0] + 0.5 * u[k] ** 2)", "[0])", "cost to go"),
-    "gradient without s": ("control.critical", "self.std[:, None] * H\n", "H\n", "gradient"),
-    "dropped's sign": ("control.critical", "return slope * (H + move)",
-                       "return slope * (H - move)", "dropped"),
-    "kernel turned": ("control.critical", "kernel @ found[-1]", "kernel.T @ found[-1]",
-                      "holds a mass"),
-    "Stein without centre": ("control.critical", "w * (z**2 - 1)", "w * z**2", "curvature"),
-    "slope not by s": ("control.critical", "found[:, 1] / s,", "found[:, 1],", "least"),
-    "flat beyond": ("control.critical", "found[beyond] += ", "found[beyond] += 0 * ", "beyond"),
-    "roots of falling phi": ("control.critical", "(rest < 0) == rising", "rest < 0", "branches"),
-    "later kernel's own slope": ("control.critical", "a = self.base_slopes[k] * self.smoothed",
-                                 "a = self._derivative(means[k]) * self.smoothed", "critical"),
-    "std of the next kernel": ("control.critical", "dtype=torch.float64))[2].numpy()",
-                               "dtype=torch.float64))[2].roll(-1).numpy()", "made"),
-    "cost's own slope's sign": ("control.critical", "-scale * found.numpy()",
-                                "scale * found.numpy()", "cost's slope"),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_modules_as_they_stand_pass(name):
-    assert failures(CHECKS[name], mutant_module(f"theory.{name}")) == []
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_is_rejected(name):
-    module, old, new, check = MUTANTS[name]
-    found = failures(CHECKS[module], mutant_module(f"theory.{module}", (old, new)))
-    assert any(check in what for what in found), found

@@ -1,0 +1,140 @@
+"""Optima on grids: dense paths of one Gaussian's generative SDE."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache, partial
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from tests.helpers import tensor
+from tests.theory.control.mutants.shared import (
+    LOOSE,
+    SCALE,
+    STEP,
+    Checks,
+    later,
+    value_of,
+)
+from theory.control.equation import solve
+from theory.gaussians import GaussianSum
+from theory.oracle.control_limits import tilted_moments
+from theory.oracle.control_linear import LinearNumbers
+from theory.problem import Problem, load_problem
+from theory.rewards import quadratic_reward
+from theory.schedules import Diffusion
+from theory.tolerances import QUADRATURE
+
+ONE = Problem(
+    "one", GaussianSum.mixture([1.0], [[0.4]], stds=[0.8]),
+    quadratic_reward([[-0.3]], [0.7], 0.1), 1.5,
+)  # fmt: skip
+BEGIN, NOISE = 0.5, 0.7
+
+
+def cost(x: np.ndarray, t: float) -> np.ndarray:
+    return (0.4 + 0.3 * t) * x[:, 0] ** 2 + 0.5 * x[:, 0]
+
+
+def generative(start: float) -> LinearNumbers:
+    """ONE's generative SDE with g = NOISE and the costs above, on [start, 1] by [0, 1]."""
+
+    def matrix(t: float) -> np.ndarray:
+        spread = t**2 * 0.64 + (1 - t) ** 2
+        return np.array([[(t * 0.64 - (1 - t) - 0.5 * NOISE**2) / spread]])
+
+    numbers = LinearNumbers(
+        matrix, lambda t: 0.4 - matrix(t)[0] * t * 0.4, lambda t: NOISE,
+        lambda t: np.array([[0.8 + 0.6 * t]]), lambda t: np.array([0.5]),
+        np.array([[SCALE * 0.3]]), np.array([-SCALE * 0.7]),
+        np.array([0.4 * start]), np.array([[0.64 * start**2 + (1 - start) ** 2]]),
+    )  # fmt: skip
+    return later(numbers, start)
+
+
+@cache
+def generated_value(x: float, t: float) -> float:
+    return value_of(generative(t), (x,)) - SCALE * 0.1
+
+
+@cache
+def generated_law() -> np.ndarray:
+    return tilted_moments(generative(BEGIN))
+
+
+def check_grid(module: ModuleType) -> Checks:
+    module.solve = partial(solve, tolerances=LOOSE)
+    module.MOST_LOST = math.inf  # a wrong mass is left to the checks
+    schedule = Diffusion(constant=NOISE, start=BEGIN)
+    grid = module.GridOptimum(ONE, SCALE, schedule, cost, points=33, count=4)
+    t = float(grid.solution.times[2])
+    x, h = np.array([[-0.8], [0.1], [1.3]]), 1e-3
+    rows = np.array([[generated_value(p + s * h, t) for p in x[:, 0]] for s in (-1, 0, 1)])
+    slope, bend = (rows[2] - rows[0]) / (2 * h), (rows[2] - 2 * rows[1] + rows[0]) / h**2
+    edge = grid.solution.points(t)[-1:]
+    out = edge + 0.7
+    truth = generated_law()
+    mean, cov = grid.law.moments()
+    near = module.GridOptimum(
+        replace(load_problem("quadratic_2d"), scale=1.0), SCALE,
+        Diffusion(constant=NOISE, start=0.97), points=17, count=4,
+    )  # fmt: skip
+    points = np.random.default_rng(0).uniform(-1, 1, size=(4, 2))
+    by_hand = tensor(points).requires_grad_(True)
+    (c_slope,) = torch.autograd.grad(-SCALE * near.problem.reward(by_hand).sum(), by_hand)
+    matrix = near.problem.reward.matrix.numpy()
+    found = {
+        "value": QUADRATURE.holds(grid.value(x, t), rows[1], 1.0),
+        "gradient": QUADRATURE.holds(grid.gradient(x, t)[:, 0], slope, 1.0),
+        "laplacian": QUADRATURE.holds(grid.laplacian(x, t), bend, 1.0),
+        "control": QUADRATURE.holds(grid.control(x, t)[:, 0], -NOISE * slope, 1.0),
+        "mass": QUADRATURE.holds(grid.mass, 1.0),
+        "law": QUADRATURE.holds([mean[0], cov[0, 0]], [truth[1], truth[5]], 1.0),
+        "beyond": QUADRATURE.holds(
+            grid.value(out, t), grid.value(edge, t) + 0.7 * grid.gradient(edge, t)[:, 0], 1.0
+        ),
+        "straight beyond": grid.laplacian(out, t)[0] == 0,
+        "plane": QUADRATURE.holds(near.gradient(points, 1.0), c_slope, 1.0),
+        "plane's laplacian": QUADRATURE.holds(
+            near.laplacian(points, 1.0), -SCALE * np.trace(matrix), 1.0
+        ),
+    }
+    for backwards in (False, True):
+        frame = module.law_frame(load_problem("note_1d"), 4.0, backwards)
+        for what, part in (("centre", frame.centre), ("width", frame.width)):
+            rate = (part(0.4 + STEP)[0] - part(0.4 - STEP)[0]) / (2 * STEP)
+            found[f"{what} moves, {backwards}"] = QUADRATURE.holds(part(0.4)[1], rate, 1.0)
+        # The outermost of both Gaussians at 4 standard deviations, from below by a smooth maximum.
+        s = 0.6 if backwards else 0.4
+        ends = [s * m + sign * 4 * math.hypot(s * d, 1 - s)
+                for m, d in ((-1.2, 0.6), (1.1, 0.9)) for sign in (-1, 1)]  # fmt: skip
+        centre, width = frame.centre(0.4)[0][0], frame.width(0.4)[0][0]
+        soft = math.log(2) / module.SHARPNESS
+        found[f"frame holds, {backwards}"] = bool(
+            0 <= min(ends) - (centre - width) <= soft and 0 <= centre + width - max(ends) <= soft
+        )
+    return found
+
+
+CHECKS = {"control.grid": check_grid}
+
+# module, text, replacement, and the check that rejects it
+MUTANTS = {
+    "score not halved": ("control.grid", "velocity + 0.5 * self", "velocity + self", "value"),
+    "g squared on the grid": ("control.grid", "-np.sqrt(self.squared(t))", "-self.squared(t)",
+                              "control"),
+    "chain rule once": ("control.grid", "bend / width**2", "bend / width", "laplacian"),
+    "bent beyond": ("control.grid", "np.where(beyond == 0, bend, 0.0)", "bend",
+                    "straight beyond"),
+    "diameter for radius": ("control.grid", "0.5 * (place[1] - place[0]), 0.5 * (slope",
+                            "(place[1] - place[0]), (slope", "frame holds"),
+    "memory forgotten": ("control.grid", "- self.terminal(x) + log_factor", "- self.terminal(x)",
+                         "mass"),
+    "memory by V's own equation": ("control.grid", "kappa=-1.0", "kappa=1.0", "mass"),
+    "running cost at the wrong time": ("control.grid", "-cost(x, 1 - s)", "-cost(x, s)", "mass"),
+    "shortened drift alone": ("control.grid", "keep * squared(keep * t)", "squared(keep * t)",
+                              "mass"),
+}  # fmt: skip

@@ -1,0 +1,137 @@
+"""Diffusion schedules and steered fields: closed forms, the drift of a process, differences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import numpy as np
+
+from tests.helpers import tensor
+from tests.theory.control.mutants.shared import (
+    MEMORYLESS,
+    STEP,
+    Checks,
+    refused,
+)
+from theory.oracle.instants import instant
+from theory.paths import PATHS
+from theory.problem import Problem, load_problem
+from theory.schedules import Diffusion
+from theory.tolerances import ALGEBRA, QUADRATURE
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """What SteeredField asks of an optimum, V = (1 + t) sum sin(x_i + i) + 0.3 x_0 x_1."""
+
+    problem: Problem
+    schedule: Diffusion
+
+    def gradient(self, x: np.ndarray, t: float) -> np.ndarray:
+        return (1 + t) * np.cos(x + np.arange(2)) + 0.3 * x[:, ::-1]
+
+    def laplacian(self, x: np.ndarray, t: float) -> np.ndarray:
+        return -(1 + t) * np.sin(x + np.arange(2)).sum(1)
+
+
+def check_steered(module: ModuleType) -> Checks:
+    problem = replace(load_problem("bump_2d"), path=PATHS["trigonometric"]())
+    x, found = np.random.default_rng(1).normal(size=(4, 2)), {}
+    at, base = tensor(x), problem.base_field
+    for schedule in (Diffusion.of_constant(0.8), Diffusion.of_memoryless(2.0), MEMORYLESS):
+        optimum = Steering(problem, schedule)
+        for share, t in ((1.0, 0.3), (0.6, 0.8)):
+            a, s, da, ds = instant("trigonometric", t)
+            g = float(schedule.squared(problem.path, tensor(t)).sqrt())
+            field = module.SteeredField(optimum, share)
+            velocity = field(at, t).numpy()
+            # Of the velocity, by what all predictions have in common.
+            score = (a * velocity - da * x) / (s * (da * s - a * ds))
+            mean = (s * velocity - ds * x) / (da * s - a * ds)
+            drift = velocity + 0.5 * g**2 * score
+            plain = (base(at, t) + 0.5 * g**2 * base.score(at, t)).numpy()
+            moves = [tensor(STEP * unit) for unit in np.eye(2)]
+            slopes = [(field(at + m, t) - field(at - m, t))[:, i] / (2 * STEP)
+                      for i, m in enumerate(moves)]  # fmt: skip
+            both = field.with_divergence(at, t)
+            key = f"{schedule.label}, {share}: "
+            found |= {
+                key + "drift": ALGEBRA.holds(
+                    drift - plain, -share * g**2 * optimum.gradient(x, t), 1.0
+                ),
+                key + "score": ALGEBRA.holds(field.score(at, t), score, 1.0),
+                key + "mean": ALGEBRA.holds(field.posterior_mean(at, t), mean, 1.0),
+                key + "divergence": QUADRATURE.holds(both[1], sum(slopes), 1.0),
+                key + "velocity": ALGEBRA.holds(both[0], velocity, 1.0),
+            }
+    end = module.SteeredField(Steering(problem, MEMORYLESS)).score(at, 1.0) - base.score(at, 1.0)
+    return found | {"end": ALGEBRA.holds(end, -optimum.gradient(x, 1.0), 1.0)}
+
+
+def check_schedules(module: ModuleType) -> Checks:
+    D, rf, vp = module.Diffusion, PATHS["rectified_flow"](), PATHS["variance_preserving"]()
+    t, h, m = np.array([0.05, 0.3, 0.8]), 0.2, 1.7
+    at = tensor(t)
+    etas = []
+    for time in t:
+        a, s, da, ds = instant("variance_preserving", time)
+        etas.append(s * (s * da / a - ds))
+    eta = np.array(etas)
+    offset, double = D.of_offset(h, m), D.of_memoryless(m, 0.05)
+    odd = D.of_function("odd", lambda path, time: 1 - 2 * time)
+    ratio = D.of_function("own", lambda path, time: 1 + time)
+    return {
+        "constant": ALGEBRA.holds(D.of_constant(0.6).squared(rf, at), 0.36),
+        "memoryless": ALGEBRA.holds(double.squared(vp, at), 2 * m * eta),
+        "offset": ALGEBRA.holds(offset.squared(rf, at), 2 * m * (1 - t + h) / (t + h)),
+        "start": (double.start, D.of_memoryless().start, offset.start) == (0.05, 1e-4, 0.0),
+        "zero at the end": float(D(memoryless=1.0).squared(rf, tensor(1.0))) == 0,
+        "ratio": ALGEBRA.holds(D.of_constant(0.6).gain_ratio(rf, at), (1 - t) / 0.36),
+        "eta's ratio": ALGEBRA.holds(double.gain_ratio(rf, at), t / (2 * m)),
+        "offset's ratio": ALGEBRA.holds(
+            offset.gain_ratio(rf, at), (1 - t) * (t + h) / (2 * m * (1 - t + h))
+        ),
+        "own ratio": ALGEBRA.holds(ratio.gain_ratio(rf, at), (1 - t) / (1 + t)),
+        "infinite": refused(lambda: D(memoryless=1.0).squared(rf, tensor([0.5, 0.0]))),
+        "negative": refused(lambda: odd.squared(rf, at)),
+        "offset of a constant": refused(lambda: D(constant=1.0, offset=0.1)),
+        "negative offset": refused(lambda: D(memoryless=1.0, offset=-0.1)),
+        "start at the end": refused(lambda: D(constant=1.0, start=1.0)),
+        "two kinds": refused(lambda: D(constant=1.0, memoryless=1.0)),
+        "labels": [d.label for d in (D.of_constant(0.6), double, D.of_offset(h), odd)]
+        == ["g = 0.6", "g² = 1.7·2η", "memoryless, offset 0.2", "odd"],
+    }
+
+
+CHECKS = {"control.steered": check_steered, "schedules": check_schedules}
+
+# module, text, replacement, and the check that rejects it
+MUTANTS = {
+    "eta for 2 eta": ("control.steered", "ratio + 0.5 * self", "ratio + self", "drift"),
+    "displacement's sign": ("control.steered", "-self._factor(x, t) * gradient",
+                            "self._factor(x, t) * gradient", "drift"),
+    "all of the control": ("control.steered", "self.share / (", "1.0 / (", "0.6: drift"),
+    "score without alpha": ("control.steered", "score(x, t) + alpha * move", "score(x, t) + move",
+                            "score"),
+    "sigma once": ("control.steered", "sigma**2 * move", "sigma * move", "mean"),
+    "divergence's sign": ("control.steered", "divergence - gain", "divergence + gain",
+                          "divergence"),
+    "divergence without share": ("control.steered", "gain * own * lap", "gain * lap",
+                                 "divergence"),
+    "g for g squared": ("schedules", "self.constant**2", "self.constant", "constant"),
+    "one eta": ("schedules", "2 * self.memoryless * path.eta", "self.memoryless * path.eta",
+                "memoryless"),
+    "offset on one side": ("schedules", "(1 + 2 * self.offset))", "(1 + self.offset))", "offset"),
+    "ratio to eta": ("schedules", "path.alpha(t) / (2 * self.memoryless)",
+                     "path.alpha(t) / self.memoryless", "eta's ratio"),
+    "ratio as without offset": ("schedules", "self.memoryless is not None and not self.offset:",
+                                "self.memoryless is not None:", "offset's ratio"),
+    "eta for the gain": ("schedules", "path.gain(t) / self", "path.eta(t) / self", "ratio"),
+    "negative squares": ("schedules", "torch.isfinite(value) & (value >= 0)",
+                         "torch.isfinite(value)", "negative"),
+    "guard of the other kind": ("schedules", "self.offset and self.memoryless is None",
+                                "self.offset and self.constant is None", "allowed is an offset"),
+    "start forgotten": ("schedules", "memoryless=multiple, start=start", "memoryless=multiple",
+                        "start"),
+}  # fmt: skip
