@@ -6,8 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
+from tests.theory.methods.mutants import mutant_module
 from theory.chains import Chain
-from theory.claims.domingo_search import Family
+from theory.claims import domingo_search
 from theory.claims.ledger import PROFILES
 from theory.claims.run import measure, select
 from theory.control.critical import LineChain
@@ -23,12 +24,16 @@ def test_row_has_its_verdict(claim):
     assert all(all(f.mutants.values()) for f in result.findings)
 
 
-@pytest.fixture(scope="module", params=["full", "lean"])
-def family(request):
+def family_of(module, adjoint):
     problem = load_problem("note_1d")
     chain = Chain(4, schedule=Diffusion.of_constant(1.0))
     line = LineChain.of_problem(problem, chain, problem.scale, 241)
-    return Family(line, line.critical().means, request.param)
+    return module.Family(line, line.critical().means, adjoint)
+
+
+@pytest.fixture(scope="module", params=["full", "lean"])
+def family(request):
+    return family_of(domingo_search, request.param)
 
 
 def cost(family, theta):
@@ -40,8 +45,8 @@ def cost(family, theta):
     return float((0.5 * p[:-1] * u**2).sum() + p[-1] @ line.final(line.axis)) * dx
 
 
-def test_full_adjoints_gradient_is_the_costs(family):
-    """By differences of the cost in every parameter; the lean one's is another, but for one."""
+def has_the_costs_gradient(family):
+    """By differences of the cost in every parameter."""
     theta = 0.1 * np.random.default_rng(0).normal(size=family.PARAMETERS)
     h, slopes = 1e-3, []
     for j in range(family.PARAMETERS):
@@ -51,7 +56,35 @@ def test_full_adjoints_gradient_is_the_costs(family):
             for s in (h, 2 * h)
         )
         slopes.append((4 * one - two) / 3)
-    assert QUADRATURE.holds(family.gradient(theta), slopes, 1.0) == (family.adjoint == "full")
+    return QUADRATURE.holds(family.gradient(theta), slopes, 1.0)
+
+
+def test_full_adjoints_gradient_is_the_costs(family):
+    """The lean one's is another."""
+    assert has_the_costs_gradient(family) == (family.adjoint == "full")
+
+
+MUTANTS = {
+    "energy's slope left out": ("+ (slopes[k] - base) * u[k] / s[k]", ""),
+    "slope of the base": ("a = slopes[k] * H +", "a = base * H +"),
+    "adjoint without s": ("share * s[k] * H", "share * H"),
+    "law of the next step": ("law.append(law[-1] @ kernel[k])", "law.append(p @ kernel[k])"),
+    "policy's own slopes left out": ("slopes = self._slopes + s *", "slopes = self._slopes + 0 *"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_of_the_family_is_rejected(name):
+    module = mutant_module("theory.claims.domingo_search", MUTANTS[name])
+    assert not has_the_costs_gradient(family_of(module, "full"))
+
+
+def test_stalled_starts_called_zeros_are_seen():
+    """A search that takes every end for a zero finds others where there are none."""
+    edit = ("SETTLED = 1e-9", "SETTLED = 1e9")
+    module = mutant_module("theory.claims.domingo_search", edit)
+    found = family_of(module, "full").search(6, zlib.crc32(b"D11/3") % 2**20)
+    assert found.others > 0
 
 
 def test_the_optimum_is_a_zero_and_found_from_near(family):

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.theory.methods.mutants import mutant_module
+from theory.claims import settings
 from theory.claims.atom_settings import Atoms
 from theory.claims.coupling_settings import Couplings
 from theory.claims.identity import Identity
@@ -97,20 +99,27 @@ def test_nudge_stays_inside(domain, dim):
     assert refused > 0
 
 
-def test_nudged_quadratics_keep_their_tilt():
-    """exp(a r) grows where a is negative and r falls: such settings are no neighbours."""
-    domain = Problems(kinds=("quadratic",))
+def kept_tilts(module):
+    """Where a < 0 and r falls exp(a r) grows: too steep a tilt is no neighbour, a mild one is."""
+    domain = module.Problems(kinds=("quadratic",))
     case = replace(domain.draw(1, 0).case, parameters={"matrix": np.array([[-1.0]]),
                    "vector": np.zeros(1), "constant": np.array(0.0)})  # fmt: skip
     top = float(np.linalg.eigvalsh(case.covs).max())
     rng = np.random.default_rng(0)
-    for factor, allowed in ((-0.05, True), (-0.7, False)):
+    found = {}
+    for factor in (-0.05, -0.7):
         setting = replace(domain.draw(1, 0), case=case, a=factor / top)
-        moved = [domain.nudge(setting, rng, 1e-3) for _ in range(5)]
-        assert all((m is not None) == allowed for m in moved)
-        for m in moved:
-            if m is not None:
-                assert np.isfinite(float(m.problem.tilt(Exponential(m.a)).log_z))
+        found[factor] = [domain.nudge(setting, rng, 1e-3) for _ in range(5)]
+    mild = [m for m in found[-0.05] if m is not None]
+    for m in mild:
+        assert np.isfinite(float(m.problem.tilt(Exponential(m.a)).log_z))
+    return len(mild) == 5 and not any(found[-0.7])
+
+
+def test_nudged_quadratics_keep_their_tilt():
+    assert kept_tilts(settings)
+    old = ("bent = setting.a * np.atleast_2d", "bent = abs(setting.a) * np.atleast_2d")
+    assert not kept_tilts(mutant_module("theory.claims.settings", old))
 
 
 def inside(domain: Any, s: Any) -> None:
