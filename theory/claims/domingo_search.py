@@ -126,8 +126,9 @@ class Family:
                     self.gradient, theta, xtol=ALGEBRA.rtol, ftol=ALGEBRA.rtol, max_nfev=300
                 )
             if np.abs(done.fun).max() > enough:
-                stalled += done.status > 0
-                lost += done.status <= 0
+                # Status 1: the slope of the squared norm vanishes; a small step alone says nothing.
+                stalled += done.status == 1
+                lost += done.status != 1
             elif self.distance(done.x) <= SAME * size:
                 zeros += 1
             else:
