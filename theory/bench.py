@@ -5,6 +5,7 @@
     law        CPU-seconds of NFT's exact law in 1-D with all distances
     recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
     audit      coverage, false alarms and power of the audit (theory.audit.bench; ten CPU-minutes)
+    coverage   the audit's intervals, whatever the spread of rows over prompts (40 CPU-minutes)
     control    V and u* against the Hamilton-Jacobi-Bellman equation (theory.control.bench)
     speed      closed-form velocity against MixtureSameFamily + autograd, in one run
 
@@ -185,6 +186,16 @@ def audit() -> list[Row]:
     ]
 
 
+def coverage() -> list[Row]:
+    """The same of the intervals, whatever the spread of rows over prompts."""
+    from theory.audit.bench import measure_coverage
+
+    return [
+        Row(rate.what, rate.distance, rate.room, rate.higher_is_better, rate.note)
+        for rate in measure_coverage()
+    ]
+
+
 # --- speed
 
 
@@ -256,6 +267,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "law": law,
     "recursion": recursion,
     "audit": audit,
+    "coverage": coverage,
     "control": control,
     "speed": speed,
 }

@@ -1,12 +1,17 @@
-"""The audit's floors, for `python -m theory bench --only audit`: coverage, alarms, power."""
+"""The audit's floors: `python -m theory bench --only audit` (alarms, power, exact tilts of named
+problems) and `--only coverage` (intervals, whatever the spread of rows over prompts)."""
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing import get_context
 
+from theory.audit.coverage import SPREADS, Cell, count
 from theory.audit.validate import Planted, alarm_rate, coverage
+from theory.progress import Progress
 
 # (problem, scale, n, repetitions): tilts of 0.3 to 1.6 standard deviations of the reward.
 COVERAGE = (
@@ -75,3 +80,87 @@ def _parts(pool: ProcessPoolExecutor, case: Planted, repetitions: int) -> list:
 
 def _mean(parts: list) -> float:
     return sum(part.result() for part in parts) / len(parts)
+
+
+# --- coverage, whatever the spread
+
+PROMPTS = {10: 1000, 50: 1000, 2000: 300}  # of a cell: its repetitions
+CELLS = (
+    *(
+        Cell(spread, prompts, tilt, differ)
+        for prompts, spread, differ, tilt in product(PROMPTS, SPREADS, (0.0, 0.3), (0.0, 1.0))
+    ),
+    Cell("alone", 1, 0.0),
+    Cell("alone", 1, 1.0),
+)
+# Where 1,000 (300) repetitions of an exact interval lie.
+RANGE, WIDE_RANGE, ALL = (0.927, 0.973), (0.91, 0.985), (0.94, 0.96)
+CONCLUDES, WIDTH, SMALL_KL = 0.99, 1.1, 0.95
+LEAST_JUDGED = 0.5  # of the repetitions, to speak of a rate
+
+
+def measure_coverage() -> list[Rate]:
+    """Of every cell: how often the intervals hold the truth, and how often there is one."""
+    counts: dict[Cell, Counter[str]] = {cell: Counter() for cell in CELLS}
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        parts = {
+            pool.submit(count, cell, i * (n // PARTS), n // PARTS): cell
+            for cell in CELLS
+            for n in (PROMPTS.get(cell.prompts, 1000),)
+            for i in range(PARTS)
+        }
+        with Progress(len(parts), "coverage") as progress:
+            for done, part in enumerate(as_completed(parts), 1):
+                counts[parts[part]] += part.result()
+                progress.update("all", done, str(parts[part]))
+    rows, every = [], Counter[str]()
+    for cell, found in counts.items():
+        every += found
+        rows += _rates(cell, found)
+    rows.append(_within("tilt, all cells together", every, "holds", "concludes", ALL))
+    rows.append(_within("one tilt, stated, all cells together", every, "one holds", "one", ALL))
+    rows += _widths(counts)
+    return rows
+
+
+def _rates(cell: Cell, found: Counter[str]) -> list[Rate]:
+    bounds = WIDE_RANGE if cell.prompts == 2000 else RANGE
+    rows = []
+    for what, held, there in (
+        ("tilt", "holds", "concludes"),
+        ("one tilt, stated", "one holds", "one"),
+        ("KL", "kl holds", "kl"),
+    ):
+        if found[there] >= LEAST_JUDGED * found["drawn"]:
+            rows.append(_within(f"{what}: {cell}", found, held, there, bounds))
+    if found["small"] >= LEAST_JUDGED * found["drawn"]:
+        share = found["small holds"] / found["small"]
+        rows.append(Rate(f"KL is at most: {cell}", share, None, SMALL_KL))
+    if cell.ordinary:
+        share = found["concludes"] / found["drawn"]
+        rows.append(Rate(f"concludes: {cell}", share, None, CONCLUDES))
+    return rows
+
+
+def _within(
+    what: str, found: Counter[str], held: str, there: str, bounds: tuple[float, float]
+) -> Rate:
+    middle, room = sum(bounds) / 2, (bounds[1] - bounds[0]) / 2
+    what = f"{what}: in {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %, of {found[there]}"
+    return Rate(what, found[held] / found[there], middle, room)
+
+
+def _widths(counts: dict[Cell, Counter[str]]) -> list[Rate]:
+    """Of intervals for prompts like these, equal spreads, over the efficient one that is told
+    every variance: by the number of prompts, and all together."""
+    rows = []
+    for prompts in (*PROMPTS, None):
+        ratios = [
+            found["width"] / found["efficient"]
+            for cell, found in counts.items()
+            if cell.spread == "equal" and prompts in (None, cell.prompts)
+        ]
+        who = "all" if prompts is None else f"{prompts} prompts"
+        mean = sum(ratios) / len(ratios)
+        rows.append(Rate(f"width over the efficient one's, equal spread, {who}", mean, 0.0, WIDTH))
+    return rows

@@ -131,10 +131,10 @@ def row_values(evaluate: Evaluate, theta: Array, pooled: Pooled) -> Array:
     return _row_values(log_ratio + pooled.spreaded(alpha), pooled)
 
 
-def _state(
+def state(
     evaluate: Evaluate, theta: Array, pooled: Pooled, start: Array | None
 ) -> tuple[Fit, Array]:
-    """(everything at theta, gradient of l)."""
+    """(everything at theta, gradient of l); start: of the intercepts."""
     log_ratio, J = evaluate(theta)
     alpha, p = intercepts(log_ratio, pooled, start)
     value, given = _value(log_ratio, alpha, p, pooled)
@@ -172,7 +172,7 @@ def maximise(
         NoFitError: no maximum inside: labels are separated, all but.
     """
     theta = np.array(start, dtype=np.float64)
-    fit, gradient = _state(evaluate, theta, pooled, None)
+    fit, gradient = state(evaluate, theta, pooled, None)
     if not np.isfinite(fit.value):
         raise NoFitError(f"the likelihood of theta = {theta.tolist()} is zero")
 
@@ -192,7 +192,7 @@ def maximise(
                 # Half the way to an end at most: an open range is never left.
                 new = np.clip(new, (theta + low) / 2, (theta + high) / 2)
             # Intercepts follow the step, to first order.
-            tried = _state(evaluate, new, pooled, fit.alpha - fit.means @ (new - theta))
+            tried = state(evaluate, new, pooled, fit.alpha - fit.means @ (new - theta))
             if worth(tried[0]) >= worth(fit) - ROUNDING * abs(fit.value):
                 better = tried
                 break
@@ -211,18 +211,13 @@ def maximise(
     return fit
 
 
-def score_variance(fit: Fit, pooled: Pooled, clusters: NDArray[np.int64] | None = None) -> Array:
+def score_variance(fit: Fit, pooled: Pooled) -> Array:
     """(k, k): variance of the sum of scores, whatever the true ratio is.
 
-    Without clusters: rows independent, their means in each prompt and label taken off (counts were
-    fixed), rows of one seed added first. clusters (N,), from 0: sums over them are independent.
+    Rows are independent, their means in each prompt and label taken off (counts were fixed), rows
+    of one seed added first.
     """
     scores = fit.scores(pooled)
-    if clusters is not None:
-        sums = _by(scores, clusters)
-        count = len(sums)
-        sums = sums - sums.mean(0)
-        return np.asarray(sums.T @ sums * (count / (count - 1)))
     cell = 2 * pooled.prompt + pooled.label.astype(np.int64)
     counts = np.bincount(cell)
     means = _by(scores, cell) / np.maximum(counts, 1)[:, None]

@@ -5,7 +5,8 @@ Weights of a prompt's base rows, w_i = Phi(r_i)/sum Phi, are its tilted law. Kis
 
 KL(tuned || base) >= KL of the rewards' laws >= E_tuned[f] - log E_base[exp f] for any f of the
 reward (data processing; Donsker and Varadhan 1983): a lower bound, reached by f = log Phi where
-the tilt by Phi is all that was done. Mean over tuned samples, in nats.
+the tilt by Phi is all that was done. Mean over tuned samples, in nats. Where no tilt is told from
+none, the bound is of second order in it, KL = a^2 Var(r)/2, and can only be said to be small.
 """
 
 from __future__ import annotations
@@ -14,9 +15,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 
+from theory.audit import sign_flips
+from theory.audit.inclusion import TINY
 from theory.audit.samples import Array, Pooled, Whole
-from theory.audit.tilt import LEAST_CLUSTERS, Interval
+from theory.audit.tilt import CONFIDENCE, Interval, like_these
+
+# The bias of log E_base[exp f] before it is taken off, at most, of KL or of its error; and what
+# then stays of it, about (bias)^2, of the error.
+MOST_BIAS, MOST_LEFT = 0.25, 1 / 3
+SMALL = 1.0  # deviations of the reward, to which KL is of second order in the tilt
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +59,59 @@ def reweighted(log_ratio: Array, pooled: Pooled) -> Reweighted:
     return Reweighted(w, 1 / np.bincount(prompt, w**2), float(w.max()))
 
 
-def kl_bound(log_ratio: Array, pooled: Pooled) -> Interval:
+def kl_bound(log_ratio: Array, pooled: Pooled) -> Interval | None:
     """The lower bound of KL(tuned || base) through the reward, of f = log Phi (N,).
 
-    log E_base[exp f] is less its bias -var/(2 n mean^2). The interval's units are as in the tilt's.
+    The mean over tuned samples of a prompt's f less log E_base[exp f], whose bias is taken off by
+    the jackknife. None: prompts have too few base rows for that, of which none can be said.
+    The interval is for prompts like these where they are a sample of prompts, else for these.
     """
     logs, prompt = _base(log_ratio, pooled)
     top = np.full(pooled.count, -np.inf)
     np.maximum.at(top, prompt, logs)
     parts = np.exp(logs - top[prompt])
-    mean = np.bincount(prompt, parts) / pooled.n0
-    unit = parts / mean[prompt]
-    noise = np.bincount(prompt, (unit - 1) ** 2) / np.maximum(pooled.n0 * (pooled.n0 - 1), 1)
-    log_z = top + np.log(mean) + noise / 2
+    total = np.bincount(prompt, parts)
+    n0, n1 = pooled.n0, pooled.n1
+    plain = np.log(total / n0)
+    without = np.maximum(total[prompt] - parts, TINY) / np.maximum(n0 - 1, 1)[prompt]
+    jackknife = n0 * plain - (n0 - 1) * np.bincount(prompt, np.log(without)) / n0
+    log_z = top + jackknife
     tuned = ~pooled.is_base
-    own = log_ratio[tuned] - log_z[pooled.prompt[tuned]]
-    value = float(own.mean())
-    share = pooled.n1 / pooled.n1.sum()
-    by_prompt = np.bincount(pooled.prompt[tuned], own) / pooled.n1
-    if pooled.count >= LEAST_CLUSTERS:
-        rest = share * (by_prompt - value)
-        count = pooled.count
-        error = math.sqrt(float((rest**2).sum()) * count / (count - 1))
-        return Interval.of(value, error, count - 1)
-    of_tuned = np.bincount(pooled.prompt[tuned], (own - by_prompt[pooled.prompt[tuned]]) ** 2)
-    variance = share**2 * (of_tuned / pooled.n1 / np.maximum(pooled.n1 - 1, 1) + noise)
-    return Interval.of(value, math.sqrt(float(variance.sum())))
+    mean = np.bincount(pooled.prompt[tuned], log_ratio[tuned]) / n1
+    share, own = n1 / n1.sum(), mean - log_z
+    value = float(share @ own)
+    # Var_base(exp f / Z)/n0, by the rows of both sides: base rows alone rarely show the large ones.
+    ratio = np.exp(log_ratio - pooled.spreaded(log_z))
+    odds = pooled.spreaded(n0) + pooled.spreaded(n1) * ratio
+    noise = np.maximum(pooled.sums(ratio**2 / odds) - 1, 0.0) / n0
+    if like_these(pooled):
+        away = share * (own - value)
+        step = 2 * float(np.linalg.norm(away))
+        low, high = sign_flips.interval(
+            lambda x: away - share * x, share, 1 - CONFIDENCE, step, math.inf
+        )
+        error = (high - low) / 2 / float(norm.ppf(0.5 + CONFIDENCE / 2))
+        found = Interval(value, value + low, value + high, error)
+    else:
+        rest = np.square(log_ratio[tuned] - mean[pooled.prompt[tuned]])
+        of_tuned = np.bincount(pooled.prompt[tuned], rest) / n1 / np.maximum(n1 - 1, 1)
+        found = Interval.of(value, math.sqrt(float(share**2 @ (of_tuned + noise))))
+    bias, left = float(share @ noise) / 2, float(share @ noise**2) / 4
+    few = bias > MOST_BIAS * max(abs(value), found.error) or left > MOST_LEFT * found.error
+    return None if few else found
+
+
+def kl_at_most(tilt: Interval, pooled: Pooled) -> float | None:
+    """What KL through the reward is at most, with CONFIDENCE, where the tilt's interval holds 0.
+
+    a^2 s^2/2 at the end that is farther from zero, s the base's deviation within prompts: KL to
+    second order in the tilt. None: the interval reaches so far that this is no approximation.
+    """
+    logs, prompt = _base(pooled.reward, pooled)
+    means = np.bincount(prompt, logs) / pooled.n0
+    freedom = float((pooled.n0 - 1).sum())
+    if freedom == 0:
+        return None
+    s = math.sqrt(float(np.square(logs - means[prompt]).sum()) / freedom)
+    far = max(abs(tilt.low), abs(tilt.high)) * s
+    return far**2 / 2 if far <= SMALL else None

@@ -1,10 +1,19 @@
 r"""The effective tilt: the a of exp(a r) that is most likely, with its interval.
 
-With prompts enough to be a sample of prompts (LEAST_CLUSTERS), the interval counts each prompt's
-sum of scores as one observation: it holds for prompts like these, whose own tilts may differ.
-With fewer, rows are the observations, and it holds for these prompts. Either way the variance is
-the sandwich information^-1 Var(score) information^-1, right for the most likely a although the
-true ratio is no exponential. Rows of one seed on both sides are one observation.
+Its estimand is the mean of the prompts' own tilts, each weighted by what its rows say of it (their
+information between its tilt and the mean: E U_g(a) = (a_g - a) I_g): the one tilt that is
+likeliest for all (White 1982). The interval answers one of three questions:
+
+    PROMPTS_LIKE   what is it for prompts like these, whose tilts may differ? Every prompt's score
+                   U_g(a) is one term, symmetric about zero at the truth: all a that sign flips
+                   (sign_flips.py) do not refuse, exact for any spread of rows over prompts.
+                   Needs LEAST_PROMPTS, of which none holds over half of the rows.
+    THESE_PROMPTS  what is it for these prompts? Rows are the observations: the sandwich
+                   information^-1 Var(score) information^-1, right for the most likely a although
+                   the true ratio is no exponential, and although these prompts' tilts differ. Rows
+                   of one seed on both sides are one observation.
+    ONE_TILT       what is it, if there is one for all prompts (the user says so)? All a with
+                   U(a)^2 <= chi^2 information(a) (Rao 1948); the sandwich where seeds are shared.
 """
 
 from __future__ import annotations
@@ -13,18 +22,25 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
+from theory.audit import sign_flips
 from theory.audit.families import Fitted
 from theory.audit.inclusion import TINY, inclusion
-from theory.audit.likelihood import intercepts, score_variance
+from theory.audit.likelihood import Fit, intercepts, score_variance, state
 from theory.audit.samples import Array, Pooled
 
 CONFIDENCE = 0.95
-LEAST_CLUSTERS = 10
+LEAST_CLUSTERS = LEAST_PROMPTS = 10
+MOST_SHARE = 0.5  # of the rows, in one prompt of a sample of prompts
+LINEAR = 0.02  # of a standardised tilt, over which scores are as good as linear
+PROMPTS_LIKE, THESE_PROMPTS = "prompts like these", "these prompts"
+ONE_TILT = "one tilt for all prompts"
 INNER, MOST_STEP = 40, 2.0
 ARRIVED, NEAR = 1e-8, 1e-5  # steps: of all prompts, of one that has a maximum
+RUN_AWAY, PRECISE = 100.0, 1e-4  # a standardised tilt's end; relative
 LEAST_INFORMATION = 1e-3  # of a standardised tilt, else the sides are separated
 
 
@@ -62,17 +78,89 @@ class PromptTilts:
     p_value: float
 
 
-def effective_tilt(fitted: Fitted, pooled: Pooled) -> Interval:
-    """The interval of the first parameter of a one-parameter family, in the reward's units."""
+@dataclass(frozen=True)
+class Tilt(Interval):
+    """The interval of the effective tilt; scope: the question it answers; alone: the prompt (its
+    index) that holds over half of the rows, for which reason it is not PROMPTS_LIKE."""
+
+    scope: str = THESE_PROMPTS
+    alone: int | None = None
+
+
+def like_these(pooled: Pooled) -> bool:
+    """Whether the prompts are a sample of prompts: enough of them, and none holds most rows."""
+    return pooled.count >= LEAST_PROMPTS and _alone(pooled) is None
+
+
+def _alone(pooled: Pooled) -> int | None:
+    most = int(pooled.sizes.argmax())
+    return most if pooled.sizes[most] > MOST_SHARE * len(pooled) else None
+
+
+def effective_tilt(fitted: Fitted, pooled: Pooled, one_tilt: bool = False) -> Tilt:
+    """The interval of the first parameter of a one-parameter family, in the reward's units.
+
+    one_tilt: the user says that all prompts have the same.
+    """
     fit = fitted.fit
-    clusters = pooled.prompt if pooled.count >= LEAST_CLUSTERS else None
-    variance = float(score_variance(fit, pooled, clusters)[0, 0])
-    information = float(fit.information[0, 0])
-    error = math.sqrt(variance) / information
     (value,) = fitted.parameters.values()
     unit = pooled.spread if fitted.name == "exponential" else 1.0
-    freedom = pooled.count - 1 if clusters is not None else math.inf
-    return Interval.of(value, error / unit, freedom)
+    if one_tilt and pooled.unit is None:
+        return _between_ends(value, unit, _score_ends(fitted, pooled), ONE_TILT)
+    if not one_tilt and like_these(pooled):
+        low, high = _flip_ends(fitted, pooled)
+        if math.isfinite(high - low):
+            return _between_ends(value, unit, (low, high), PROMPTS_LIKE)
+    error = math.sqrt(float(score_variance(fit, pooled)[0, 0])) / float(fit.information[0, 0])
+    found = Interval.of(value, error / unit)
+    alone = _alone(pooled) if pooled.count >= LEAST_PROMPTS and not one_tilt else None
+    scope = ONE_TILT if one_tilt else THESE_PROMPTS
+    return Tilt(value, found.low, found.high, found.error, scope, alone)
+
+
+def _between_ends(value: float, unit: float, ends: tuple[float, float], scope: str) -> Tilt:
+    """From the ends' distances to the value, in standardised units."""
+    low, high = ends[0] / unit, ends[1] / unit
+    error = (high - low) / (2 * float(norm.ppf(0.5 + CONFIDENCE / 2)))
+    return Tilt(value, value + low, value + high, error, scope)
+
+
+def _at(fitted: Fitted, pooled: Pooled, step: float) -> Fit:
+    """The likelihood that far from its maximum."""
+    fit = fitted.fit
+    return state(fitted.evaluate, fit.theta + step, pooled, fit.alpha - fit.means[:, 0] * step)[0]
+
+
+def _flip_ends(fitted: Fitted, pooled: Pooled) -> tuple[float, float]:
+    fit = fitted.fit
+    slope = pooled.sums(fit.weight * fit.slope[:, 0] ** 2)
+    here = pooled.sums(fit.scores(pooled)[:, 0])
+    error = math.sqrt(max(float(here @ here), float(slope.sum()))) / float(slope.sum())
+
+    def terms(step: float) -> Array:
+        return here if step == 0 else pooled.sums(_at(fitted, pooled, step).scores(pooled)[:, 0])
+
+    return sign_flips.interval(terms, slope, 1 - CONFIDENCE, 2 * error, LINEAR)
+
+
+def _score_ends(fitted: Fitted, pooled: Pooled) -> tuple[float, float]:
+    most = float(chi2.ppf(CONFIDENCE, 1))
+    error = 1 / math.sqrt(float(fitted.fit.information[0, 0]))
+
+    def excess(step: float) -> float:
+        fit = _at(fitted, pooled, step)
+        return float(fit.scores(pooled).sum() ** 2 / max(float(fit.information[0, 0]), TINY)) - most
+
+    ends = []
+    for sign in (-1.0, 1.0):
+        near, far = 0.0, 2 * sign * error
+        while excess(far) < 0:
+            near, far = far, 2 * far
+            if abs(far) > RUN_AWAY:
+                break
+        reached = abs(far) <= RUN_AWAY
+        ends.append(float(brentq(excess, near, far, rtol=PRECISE)) if reached else sign * math.inf)
+    return ends[0], ends[1]
 
 
 def prompt_tilts(pooled: Pooled) -> PromptTilts:

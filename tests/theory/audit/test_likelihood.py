@@ -17,12 +17,12 @@ from tests.theory.audit.synthetic import (
 )
 from theory.audit.likelihood import (
     NoFitError,
-    _state,
     chance_of,
     intercepts,
     maximise,
     row_values,
     score_variance,
+    state,
     value_at,
 )
 from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
@@ -99,7 +99,7 @@ def test_gradient_is_that_of_the_value(prompts):
     data = data_of([rng.normal(size=n) for n, _ in sizes[prompts]],
                    [rng.normal(size=m) for _, m in sizes[prompts]])  # fmt: skip
     evaluate, theta, h = two(data.pooled.reward), np.array([0.6, -0.4]), 1e-3
-    _, gradient = _state(evaluate, theta, data.pooled, None)
+    _, gradient = state(evaluate, theta, data.pooled, None)
 
     def value(step):
         return value_at(evaluate, theta + step, data.pooled)
@@ -251,7 +251,7 @@ def test_a_vanishing_phi_is_refused_at_the_start_only():
 # --- variances
 
 
-def spread_of_estimates(draw, clusters, repeats=400):
+def spread_of_estimates(draw, repeats=400):
     """(variance of the estimates over replications, mean of their sandwich, of their inverse
     information)."""
     found = []
@@ -260,7 +260,7 @@ def spread_of_estimates(draw, clusters, repeats=400):
         pooled = data.pooled
         fit = maximise(times(pooled.reward), ZERO, pooled)
         J = fit.information[0, 0]
-        middle = score_variance(fit, pooled, pooled.prompt if clusters else None)[0, 0]
+        middle = score_variance(fit, pooled)[0, 0]
         found.append((fit.theta[0], middle / J**2, 1 / J))
     theta, sandwich, plain = np.array(found).T
     return theta.var(ddof=1), sandwich.mean(), plain.mean()
@@ -279,7 +279,7 @@ def test_variance_of_rows_where_the_ratio_is_no_exponential():
     def draw(rng):
         return data_of([rng.normal(size=90)], [0.4 + 3 * rng.normal(size=30)])
 
-    variance, sandwich, plain = spread_of_estimates(draw, clusters=False)
+    variance, sandwich, plain = spread_of_estimates(draw)
     assert agrees(variance, sandwich)
     assert not agrees(variance, plain)
 
@@ -293,16 +293,7 @@ def test_variance_of_paired_rows():
         return data_of([noise], [0.5 + noise + 0.3 * rng.normal(size=60)],
                        base_seed=seeds, tuned_seed=seeds)  # fmt: skip
 
-    variance, sandwich, plain = spread_of_estimates(draw, clusters=False)
-    assert agrees(variance, sandwich)
-    assert not agrees(variance, plain)
-
-
-def test_variance_of_prompts_with_tilts_of_their_own():
-    def draw(rng):
-        return gaussians(rng, 20, 8, 8, 0.5 + 0.9 * rng.normal(size=20))
-
-    variance, sandwich, plain = spread_of_estimates(draw, clusters=True, repeats=400)
+    variance, sandwich, plain = spread_of_estimates(draw)
     assert agrees(variance, sandwich)
     assert not agrees(variance, plain)
 

@@ -6,6 +6,7 @@ closed forms, and give the names of what fails; the modules as they stand fail n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.theory.audit.synthetic import (
     planted,
 )
 from tests.theory.methods.mutants import mutant_module
-from theory.audit import conditional, curve, families, inclusion, likelihood
+from theory.audit import conditional, curve, families, inclusion, likelihood, tilt
 from theory.audit.samples import Pooled
 from theory.tolerances import ALGEBRA, FLOAT32, QUADRATURE, QUADRATURE_2D
 
@@ -86,7 +87,7 @@ def check_likelihood(module: ModuleType) -> Checks:
     slope = (value(best + h) - value(best - h)) / (2 * h)
     ridge = module.maximise(evaluate, ZERO, pooled, ridge=2.0).theta[0]
     ridge_slope = (value(ridge + h) - value(ridge - h)) / (2 * h) - 2 * ridge
-    # Variances: rows alone; pairs of one seed; prompts.
+    # Variances: rows alone; pairs of one seed.
     rng = np.random.default_rng(1)
     big = gaussians(rng, 3, 9, 7, 0.5).pooled
     own = module.maximise(times(big.reward), ZERO, big)
@@ -95,7 +96,6 @@ def check_likelihood(module: ModuleType) -> Checks:
         for label in (0, 1):
             cell = rest[(big.prompt == g) & (big.label == label)]
             total += len(cell) * np.var(cell, ddof=1)
-    sums = np.bincount(big.prompt, rest)
     seeds = np.arange(30)
     pairs = data_of([rng.normal(size=30)], [rng.normal(size=30)], base_seed=seeds,
                     tuned_seed=seeds).pooled  # fmt: skip
@@ -108,9 +108,6 @@ def check_likelihood(module: ModuleType) -> Checks:
         "maximum": QUADRATURE.holds(1 + slope, 1.0),
         "ridge": QUADRATURE.holds(1 + ridge_slope, 1.0),
         "rows": QUADRATURE.holds(module.score_variance(own, big), total),
-        "prompts": QUADRATURE.holds(
-            module.score_variance(own, big, big.prompt), 3 * np.var(sums, ddof=1)
-        ),
         "pairs": QUADRATURE.holds(module.score_variance(of_pairs, pairs), paired),
         "chances": ALGEBRA.holds(module.chance_of(np.array([-2.0, 3])), special.expit([-2, 3])),
     }
@@ -214,15 +211,51 @@ def check_tilt(module: ModuleType) -> Checks:
     own = np.array(own)
     fitted = families.FAMILIES["exponential"].fit(pooled)
     interval = module.effective_tilt(fitted, pooled)
-    sums = np.bincount(pooled.prompt, fitted.fit.scores(pooled)[:, 0])
-    error = np.sqrt(12 * np.var(sums, ddof=1)) / fitted.fit.information[0, 0] / pooled.spread
-    low, high = stats.t.interval(0.95, 11, interval.value, error)
+    little = gaussians(rng, 4, 6, 5, 0.8).pooled
+    one = module.effective_tilt(families.FAMILIES["exponential"].fit(little), little, True)
+    flips = 1 - 2 * (np.arange(2**12)[:, None] >> np.arange(12) & 1)
+
+    def at(a, pooled=pooled):
+        """(prompts' scores, information) in the reward's units, of a tilt held fixed."""
+        held = likelihood.state(times(pooled.reward), np.array([a]), pooled, None)[0]
+        return pooled.sums(held.scores(pooled)[:, 0]), held.information[0, 0]
+
+    def refused(a):
+        u = at(a)[0]
+        return (np.abs(flips @ u) >= abs(u.sum()) * (1 - 1e-9)).mean() <= 0.05
+
+    def one_refused(a):
+        u, information = at(a, little)
+        return u.sum() ** 2 > stats.chi2.ppf(0.95, 1) * information
+
+    def ends(found, decided):
+        """Whether each end lies where the decision turns, within 2 % of the interval."""
+        near = 0.01 * (found.high - found.low)
+        return all(
+            decided(end + sign * near) and not decided(end - sign * near)
+            for end, sign in ((found.low, -1), (found.high, 1))
+        )
+
+    # One prompt with most rows: these prompts alone, by the sandwich.
+    heavy = data_of(
+        [rng.normal(size=400)] + [rng.normal(size=4) for _ in range(11)],
+        [rng.normal(size=400)] + [rng.normal(size=4) for _ in range(11)],
+    ).pooled
+    of_heavy = families.FAMILIES["exponential"].fit(heavy)
+    apart = module.effective_tilt(of_heavy, heavy)
+    middle = likelihood.score_variance(of_heavy.fit, heavy)[0, 0]
+    error = np.sqrt(middle) / of_heavy.fit.information[0, 0] / heavy.spread
     return {
         "tilts": QUADRATURE_2D.holds(found.tilt, own[:, 0]),
         "errors": QUADRATURE_2D.holds(found.error, own[:, 1]),
         "Q": QUADRATURE.holds(found.p_value, stats.chi2.sf(q, 11)),
         "spread": QUADRATURE.holds(expected, q),
-        "interval": QUADRATURE.holds([interval.low, interval.high], [low, high]),
+        "interval": ends(interval, refused) and interval.scope == tilt.PROMPTS_LIKE,
+        "one tilt": ends(one, one_refused),
+        "one prompt": apart.scope == tilt.THESE_PROMPTS and apart.alone == 0,
+        "sandwich": QUADRATURE.holds(
+            [apart.low, apart.high], stats.norm.interval(0.95, apart.value, error)
+        ),
     }
 
 
@@ -231,29 +264,60 @@ def check_reweighting(module: ModuleType) -> Checks:
     f = 1.1 * pooled.reward
     found = module.reweighted(f, pooled)
     weights = [special.softmax(f[(pooled.prompt == g) & pooled.is_base]) for g in range(3)]
-    values, noise = [], []
-    for g in range(3):
-        base = np.exp(f[(pooled.prompt == g) & pooled.is_base])
-        tuned = f[(pooled.prompt == g) & ~pooled.is_base]
-        bias = base.var(ddof=1) / (2 * 8 * base.mean() ** 2)
-        values.append(tuned.mean() - np.log(base.mean()) - bias)
-        noise.append(tuned.var(ddof=1) / 6 + base.var(ddof=1) / 8 / base.mean() ** 2)
-    many = gaussians(np.random.default_rng(7), 15, 9, 4, 0.5).pooled
-    by_prompt = []
-    for g in range(15):
-        base = np.exp(many.reward[(many.prompt == g) & many.is_base])
-        tuned = many.reward[(many.prompt == g) & ~many.is_base]
-        by_prompt.append(
-            tuned.mean() - np.log(base.mean()) - base.var(ddof=1) / (18 * base.mean() ** 2)
-        )
-    bound = module.kl_bound(f, pooled)
-    clusters = module.kl_bound(many.reward, many)
+
+    def parts(pooled, f):
+        """A prompt's (KL by the jackknife, Var_tuned(f)/n1, Var_base(w)/n0 by all rows)."""
+        found = []
+        for g in range(pooled.count):
+            own = pooled.prompt == g
+            e, tuned = np.exp(f[own & pooled.is_base]), f[own & ~pooled.is_base]
+            n0, n1 = len(e), len(tuned)
+            rest = [np.log(np.delete(e, i).mean()) for i in range(n0)]
+            log_z = n0 * np.log(e.mean()) - (n0 - 1) * np.mean(rest)
+            w = np.exp(f[own] - log_z)
+            noise = max((w**2 / (n0 + n1 * w)).sum() - 1, 0) / n0
+            found.append((tuned.mean() - log_z, tuned.var(ddof=1) / n1, noise))
+        return np.array(found).T
+
+    pooled_kl = gaussians(np.random.default_rng(16), 3, 40, 30, 0.9).pooled
+    g = 0.9 * pooled_kl.reward
+    values, of_tuned, noise = parts(pooled_kl, g)
+    bound = module.kl_bound(g, pooled_kl)
+    rng = np.random.default_rng(7)
+    sizes = 15 + 3 * np.arange(15)
+    many = data_of([rng.normal(size=40) for _ in sizes],
+                   [0.9 + rng.normal(size=n) for n in sizes]).pooled  # fmt: skip
+    share = sizes / sizes.sum()
+    own = parts(many, 0.9 * many.reward)[0]
+    flips = np.sign(np.random.default_rng(1).normal(size=(40_000, 15)))
+    like = module.kl_bound(0.9 * many.reward, many)
+
+    def refused(x):
+        u = share * (own - x)
+        return (np.abs(flips @ u) >= abs(u.sum())).mean() <= 0.05
+
+    if bound is None or like is None:
+        return {"there": False}
+    near = 0.03 * (like.high - like.low)
+    few = gaussians(np.random.default_rng(8), 15, 2, 2, 1.0).pooled
+    flat = tilt.Interval(0.1, -0.2, 0.4, 0.15)
+    base = pooled.reward[pooled.is_base] - np.repeat(
+        [pooled.reward[pooled.is_base & (pooled.prompt == k)].mean() for k in range(3)], 8
+    )
     return {
         "weights": ALGEBRA.holds(found.weights, np.concatenate(weights)),
         "effective": ALGEBRA.holds(found.effective, [1 / (w @ w) for w in weights]),
         "bound": ALGEBRA.holds(bound.value, np.mean(values), 1.0),
-        "error": ALGEBRA.holds(bound.error, np.sqrt(np.sum(noise)) / 3),
-        "clusters": ALGEBRA.holds(clusters.error, stats.sem(by_prompt)),
+        "error": ALGEBRA.holds(bound.error, np.sqrt(np.sum(of_tuned + noise)) / 3),
+        "flips": all(
+            refused(end + sign * near) and not refused(end - sign * near)
+            for end, sign in ((like.low, -1), (like.high, 1))
+        ),
+        "too few": module.kl_bound(few.reward, few) is None,
+        "at most": QUADRATURE.holds(
+            module.kl_at_most(flat, pooled), 0.4**2 * (base @ base) / (24 - 3) / 2
+        )
+        and module.kl_at_most(replace(flat, low=-3.0), pooled) is None,
     }
 
 
@@ -387,9 +451,6 @@ MUTANTS = {
     "cells by label alone": ("likelihood", "cell = 2 * pooled.prompt + pooled.label",
                              "cell = 0 * pooled.prompt + pooled.label"),
     "pairs as single rows": ("likelihood", "rest = _by(rest, pooled.unit)", "pass"),
-    "clusters without G/(G - 1)": ("likelihood", "sums.T @ sums * (count / (count - 1))",
-                                   "sums.T @ sums"),
-    # families
     "spread not taken off": ("families", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
     "n for n - 1": ("families", 'return {"n": value + 1}', 'return {"n": value}'),
     "ranks of the tuned": ("families", "own[pooled.label[start:end] == 0]",
@@ -417,20 +478,31 @@ MUTANTS = {
                                  "np.where(good, a, np.nan)"),
     "Q's weights": ("tilt", "w = error**-2", "w = error**-1"),
     "heterogeneity's norm": ("tilt", "(w.sum() - (w**2).sum() / w.sum())", "w.sum()"),
-    "normal for Student": ("tilt", "freedom = pooled.count - 1 if", "freedom = math.inf if"),
-    "information for the sandwich": ("tilt", "math.sqrt(variance) / information",
-                                     "1 / math.sqrt(information)"),
+    "half the rows do not matter": ("tilt", "MOST_SHARE = 0.5", "MOST_SHARE = 1.0"),
+    "scores at the maximum for all a": ("tilt", "fit.theta + step, pooled", "fit.theta, pooled"),
+    "flips in standard units": ("tilt", "ends[0] / unit, ends[1] / unit", "ends[0], ends[1]"),
+    "chi^2 of two": ("tilt", "chi2.ppf(CONFIDENCE, 1)", "chi2.ppf(CONFIDENCE, 2)"),
+    "information at the maximum for all a": (
+        "tilt", "max(float(fit.information[0, 0]), TINY)", "float(fitted.fit.information[0, 0])"
+    ),
+    "information for the sandwich": ("tilt", "math.sqrt(float(score_variance(fit, pooled)[0, 0]))",
+                                     "math.sqrt(float(fit.information[0, 0]))"),
     # reweighting
     "weights of all prompts together": ("reweighting",
                                         "w = parts / np.bincount(prompt, parts)[prompt]",
                                         "w = parts / parts.sum()"),
     "tuned rows reweighted": ("reweighting", "rows = pooled.is_base", "rows = ~pooled.is_base"),
-    "bias added": ("reweighting", "np.log(mean) + noise / 2", "np.log(mean) - noise / 2"),
-    "top forgotten": ("reweighting", "log_z = top + np.log(mean)", "log_z = np.log(mean)"),
-    "prompts even in the error": ("reweighting", "variance = share**2 *", "variance = share *"),
-    "KL clusters without G/(G - 1)": ("reweighting",
-                                      "math.sqrt(float((rest**2).sum()) * count / (count - 1))",
-                                      "math.sqrt(float((rest**2).sum()))"),
+    "bias left in": ("reweighting", "log_z = top + jackknife", "log_z = top + plain"),
+    "top forgotten": ("reweighting", "log_z = top + jackknife", "log_z = jackknife"),
+    "prompts even in the error": ("reweighting", "share**2 @ (of_tuned", "share @ (of_tuned"),
+    "base rows' own noise": ("reweighting", "+ pooled.spreaded(n1) * ratio", ""),
+    "any number of base rows": ("reweighting", "return None if few else found", "return found"),
+    "nearer end": ("reweighting", "max(abs(tilt.low), abs(tilt.high))",
+                   "min(abs(tilt.low), abs(tilt.high))"),
+    "n for n - 1 in the spread": ("reweighting", "float((pooled.n0 - 1).sum())",
+                                  "float(pooled.n0.sum())"),
+    "prompts even in the flips": ("reweighting", "away = share * (own - value)",
+                                  "away = (own - value) / len(own)"),
     # conditional
     "real labels not among them": ("conditional",
                                    "np.concatenate([strata.pooled.label[None] == 1, drawn])",

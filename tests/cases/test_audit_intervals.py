@@ -1,0 +1,64 @@
+"""A1: the tilt's interval and KL's, whatever the spread of rows over prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from theory.audit.families import FAMILIES
+from theory.audit.samples import audit_data
+from theory.audit.tilt import ONE_TILT, PROMPTS_LIKE, THESE_PROMPTS, effective_tilt
+from theory.tolerances import FALSE_FAILURE_RATE
+
+
+def drawn(rng, large, small, others=9):
+    """N(0, 1) on both sides, `large` rows a side in one prompt, `small` in each of the others."""
+    prompts = np.repeat(np.arange(others + 1), [large] + [small] * others)
+    sides = rng.normal(size=(2, len(prompts)))
+    return audit_data(*sides, prompts, prompts).pooled
+
+
+def by_sums_of_prompts(fitted, pooled):
+    """What was wrong: a large prompt's score is minus the others' sum at the maximum, so that its
+    own noise is not in the variance of prompts' sums."""
+    sums = pooled.sums(fitted.fit.scores(pooled)[:, 0])
+    error = np.sqrt(len(sums) * sums.var(ddof=1)) / fitted.fit.information[0, 0] / pooled.spread
+    return abs(fitted.parameters["a"]) < stats.t.isf(0.025, len(sums) - 1) * error
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "others", "scope"),
+    [
+        (2000, 3, 9, THESE_PROMPTS),  # covered in 0.24 of the sets
+        (40, 3, 9, THESE_PROMPTS),  # 0.46
+        (40, 20, 9, PROMPTS_LIKE),  # 0.77
+    ],
+)
+def test_a1_one_prompt_with_most_rows(large, small, others, scope):
+    hits = wrong = 0
+    for seed in range(200):
+        pooled = drawn(np.random.default_rng(seed), large, small, others)
+        fitted = FAMILIES["exponential"].fit(pooled)
+        found = effective_tilt(fitted, pooled)
+        assert found.scope == scope
+        hits += found.low <= 0 <= found.high
+        wrong += by_sums_of_prompts(fitted, pooled)
+    least = stats.binom(200, 0.95).ppf(FALSE_FAILURE_RATE)
+    assert wrong < least <= hits
+
+
+def test_a1_by_hand():
+    """The interval that claimed [-0.0449, -0.0294] without any tilt."""
+    rng = np.random.default_rng(3)
+    names = np.array(["main"] * 2000 + [f"p{i}" for i in range(9) for _ in range(3)])
+    pooled = audit_data(rng.normal(size=2027), rng.normal(size=2027), names, names).pooled
+    fitted = FAMILIES["exponential"].fit(pooled)
+    found = effective_tilt(fitted, pooled)
+    assert found.low < 0 < found.high
+    assert found.scope == THESE_PROMPTS
+    assert found.alone is not None
+    assert np.bincount(pooled.prompt)[found.alone] == 4000
+    stated = effective_tilt(fitted, pooled, one_tilt=True)
+    assert stated.scope == ONE_TILT
+    assert stated.low < 0 < stated.high
