@@ -1,4 +1,4 @@
-"""Sign flips: exact where they are counted, close where they are drawn, inverted where they turn."""
+"""Sign flips: exact where all are counted, close where drawn, ends where the decision turns."""
 
 from __future__ import annotations
 
