@@ -27,7 +27,7 @@ def by_sums_of_prompts(fitted, pooled):
     return abs(fitted.parameters["a"]) < stats.t.isf(0.025, len(sums) - 1) * error
 
 
-REPEATS = 120
+REPEATS = 200
 
 
 @pytest.mark.parametrize(
