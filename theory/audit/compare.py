@@ -156,10 +156,12 @@ def _error(gap: Array, pooled: Pooled) -> float:
 @dataclass(frozen=True, eq=False)
 class Fold:
     """train, test: rows to fit to and rows held out, of prompts that have both sides in them;
-    rows (N,): which of all rows are the latter."""
+    kept, rows (N,): which of all rows they are. A row may be neither: its prompt has one side only
+    in that part."""
 
     train: Pooled
     test: Pooled
+    kept: NDArray[np.bool_]
     rows: NDArray[np.bool_]
 
 
@@ -176,7 +178,7 @@ def _folds(pooled: Pooled) -> list[Fold]:
     for k in range(count):
         held, rest = pooled.two_sided(turn == k), pooled.two_sided(turn != k)
         if held.any() and rest.any():
-            found.append(Fold(pooled.take(rest), pooled.take(held), held))
+            found.append(Fold(pooled.take(rest), pooled.take(held), rest, held))
     if not found:
         raise NoFitError("no prompt has samples enough on both sides to hold some out")
     return found
@@ -197,8 +199,7 @@ def _held_out(family: Family, pooled: Pooled, folds: Sequence[Fold]) -> Array:
     if isinstance(family, Ranked):
         T, _ = family.statistic(pooled)
         for fold in folds:
-            rest = T[pooled.two_sided(~fold.rows)]
-            theta = maximise(times(rest), ZERO, fold.train).theta
+            theta = maximise(times(T[fold.kept]), ZERO, fold.train).theta
             values[fold.rows] = row_values(times(T[fold.rows]), theta, fold.test)
         return values
     for fold in folds:
@@ -220,7 +221,6 @@ def _curve_rows(pooled: Pooled, folds: Sequence[Fold]) -> Array:
     """The same of the free curve; its ranks are those of all rows, which hold no labels."""
     values, functions = np.zeros(len(pooled)), basis(pooled)
     for fold in folds:
-        H = functions[pooled.two_sided(~fold.rows)]
-        own, held = fit_curve(fold.train, H), functions[fold.rows]
+        own, held = fit_curve(fold.train, functions[fold.kept]), functions[fold.rows]
         values[fold.rows] = row_values(lambda theta: (held @ theta, held), own.theta, fold.test)  # noqa: B023
     return values
