@@ -22,6 +22,7 @@ from theory.audit.likelihood import intercepts, score_variance
 from theory.audit.samples import Array, Pooled
 
 CONFIDENCE = 0.95
+MOST_DIGITS = 6  # before or behind the point, else powers of ten
 LEAST_CLUSTERS = 10
 INNER, MOST_STEP = 40, 2.0
 ARRIVED, NEAR = 1e-8, 1e-5  # steps: of all prompts, of one that has a maximum
@@ -46,8 +47,15 @@ class Interval:
 
     def __str__(self) -> str:
         known = 0 < self.error < math.inf
-        digits = max(0, 1 - math.floor(math.log10(self.error))) if known else 3
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        digits = 1 - math.floor(math.log10(self.error)) if known else 3
+        numbers = (self.value, self.low, self.high)
+        size = max(map(abs, numbers))
+        if digits <= MOST_DIGITS and size < 10**MOST_DIGITS:
+            shown = [f"{x:.{max(digits, 0)}f}" for x in numbers]
+        else:  # as many digits, behind one before the point
+            top = math.floor(math.log10(size)) if 0 < size < math.inf else 0
+            shown = [f"{x:.{min(max(digits + top, 1), 15)}e}" for x in numbers]
+        return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +102,9 @@ def prompt_tilts(pooled: Pooled) -> PromptTilts:
     good = (information > LEAST_INFORMATION) & (weight > LEAST_INFORMATION) & (np.abs(step) < NEAR)
     tilt = np.where(good, a, np.nan) / pooled.spread
     error = np.where(good, 1 / np.sqrt(np.maximum(information, TINY)), np.nan) / pooled.spread
-    return PromptTilts(tilt, error, *_between(tilt[good], error[good]))
+    # Of standardised tilts: their squares neither overflow nor vanish.
+    spread, p_value = _between(tilt[good] * pooled.spread, error[good] * pooled.spread)
+    return PromptTilts(tilt, error, spread / pooled.spread, p_value)
 
 
 def _between(tilt: Array, error: Array) -> tuple[float, float]:
