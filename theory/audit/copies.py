@@ -20,7 +20,6 @@ come so and so many times each, or are most values: not a few atoms beside a con
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.samples import Array, AuditData, Side, Whole
+from theory.audit.samples import Array, AuditData, Side, Whole, spelling
 
 NAMED = 0.05  # of the variance within prompts, what rows of one seed may differ by
 CHANCE = 1e-9  # of all values coming a multiple of k times
@@ -62,11 +61,6 @@ class Copies:
     def left_out(self) -> tuple[int, int]:
         """Rows of (base, tuned)."""
         return self.by_seed[0] + self.by_value[0], self.by_seed[1] + self.by_value[1]
-
-
-def spelling(prompt: str) -> str:
-    """A prompt without what its spelling adds: Unicode form, case, white space."""
-    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def spelt_alike(prompts: Sequence[str]) -> tuple[Whole, tuple[tuple[str, ...], ...]]:

@@ -8,6 +8,7 @@ how many samples there are.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -393,10 +394,10 @@ def _in_common(
     alone = [np.flatnonzero(mine & ~both) for mine in there]
     left_out = tuple(names[i] for side in alone for i in side)
     if not both.any():
-        raise ValueError("base and tuned have no prompt in common: allowed is at least one")
+        raise ValueError(_none_in_common(*([names[i] for i in side] for side in alone)))
     if left_out and not allowed:
         parts = [
-            f"{len(found)} only in {side} ({_some([names[i] for i in found])})"
+            f"{len(found)} only in {side} ({some([names[i] for i in found])})"
             for side, found in zip(SIDES, alone, strict=True)
             if len(found)
         ]
@@ -414,6 +415,21 @@ def _in_common(
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _none_in_common(base: Sequence[str], tuned: Sequence[str]) -> str:
+    text = f"base and tuned have no prompt in common: base has {some(base)}, tuned {some(tuned)}"
+    known = {spelling(name) for name in base}
+    alike = sum(spelling(name) in known for name in tuned)
+    if alike:
+        text += f" ({alike} are alike but for white space, case or Unicode form)"
+    return text + ": allowed is at least one"
+
+
+def spelling(prompt: str) -> str:
+    """A prompt without what its spelling adds: Unicode form, case, white space."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, cut where they are long."""
     shown = ", ".join(repr(n if len(n) <= 40 else n[:39] + "…") for n in names[:SHOWN])
-    return shown + (", ..." if len(names) > SHOWN else "")
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

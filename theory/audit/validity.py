@@ -25,10 +25,9 @@ from theory.audit.copies import Copies
 from theory.audit.features import deviations
 from theory.audit.influence import LEAST_EFFECTIVE, Influence, Without
 from theory.audit.reweighting import Reweighted
-from theory.audit.samples import MOST_SHARE, SIDES, AuditData, Pooled, Whole
+from theory.audit.samples import MOST_SHARE, SIDES, AuditData, Pooled, Whole, some
 from theory.audit.tilt import Interval
 
-SHOWN = 3  # names in an answer
 # Values of each setting on (base, tuned) side.
 Sampling = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 
@@ -126,12 +125,6 @@ def same_sampling(sampling: Sampling | None) -> Check:
     numbers = {name: [list(side) for side in sides] for name, sides in sampling.items()}
     return Check("sampling", question, ("yes: " if alike else "no: ") + "; ".join(parts), alike,
                  numbers)  # fmt: skip
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, cut where they are long."""
-    shown = ", ".join(repr(n if len(n) <= 40 else n[:39] + "…") for n in names[:SHOWN])
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 # --- rewards and features
