@@ -47,7 +47,7 @@ def verdict(report: AuditReport) -> list[str]:
     assert report.tilt is not None
     assert report.wrappers is not None
     lines = [_tilt_words(report), _wrapper_words(report)]
-    if report.kl is not None and report.tilt.low * report.tilt.high > 0:
+    if report.kl is not None and (report.tilt.low > 0 or report.tilt.high < 0):
         lines.append(f"KL to the base is at least {report.kl} nats, through the reward alone")
     if report.conditional is not None:
         lines.append(_conditional_words(report, report.conditional))
