@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,6 +37,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise OSError(
             error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what was there "
             "before is untouched"
+        ) from error  # fmt: skip
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """The folder can be written, or made: said before the work whose result it will take. Nothing
+    is left behind.
+
+    Raises:
+        OSError: it cannot; names the argument and the path.
+    """
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{name} = {str(folder)!r} cannot be written: {place}: "
+            f"{os.strerror(error.errno or 0)}; allowed is a folder that can"
         ) from error  # fmt: skip
 
 

@@ -45,6 +45,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--permutations", type=int, default=PERMUTATIONS, help="(%(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of permutations (%(default)s)")
     command.add_argument(
+        "--one-tilt",
+        action="store_true",
+        help="suppose one tilt for all prompts",
+    )
+    command.add_argument(
         "--common-prompts", action="store_true", help="leave out prompts that one file alone has"
     )
     command.add_argument("--out", type=Path, help=f"folder (RUN/audit, or {OUT})")
@@ -58,27 +63,33 @@ def run(options: argparse.Namespace) -> int:
         ValueError, FileNotFoundError: options that do not go together; bad input.
     """
     from scaleup.audit.page import write_page
-    from theory.audit import as_json, audit, verdict
+    from theory.audit import as_json, audit, validity, verdict
     from theory.checks import check_order
-    from theory.files import write_json
+    from theory.files import check_writable, write_json
 
     _refuse_unused(options)
     check_order("--seed", options.seed, 0)
+    out = options.out or (options.run / "audit" if options.run else OUT)
+    check_writable("--out", out)
     gathered = _gathered(options)
     data = gathered.data
     _say(f"{len(data.base)} base and {len(data.tuned)} tuned samples, {len(data.prompts)} prompts")
     report = audit(
         data, wrappers=options.wrappers or (), permutations=options.permutations,
-        seed=options.seed, say=_say,
+        seed=options.seed, one_tilt=options.one_tilt, sampling=gathered.sampling, say=_say,
     )  # fmt: skip
-    out = options.out or (options.run / "audit" if options.run else OUT)
     found = {"source": gathered.source, "reward": gathered.reward, **as_json(report)}
-    write_page(out / "audit.html", report, gathered)  # first: pictures may turn out unreadable
-    write_json(out / "audit.json", found)
+    # What took long is said and kept first: the page's pictures may turn out unreadable.
     if options.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(found, indent=1, ensure_ascii=False), flush=True)
     else:
-        print("\n".join(f"- {line}" for line in (*verdict(report), *report.notes)))
+        print("before any conclusion:")
+        print("\n".join(f"- {line}" for line in validity(report)))
+        print("verdict:" if report.conclusive else "no verdict:")
+        print("\n".join(f"- {line}" for line in (*verdict(report), *report.notes)), flush=True)
+    write_json(out / "audit.json", found)
+    write_page(out / "audit.html", report, gathered)
+    if not options.json:
         print(out / "audit.html")
     return 0 if report.conclusive else INCONCLUSIVE
 

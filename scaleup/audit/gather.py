@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from scaleup.audit.tables import Table
 from scaleup.records import read_samples
 from scaleup.samples import SampleSet
 from theory.audit.samples import AuditData, audit_data
+from theory.audit.validity import Sampling
 
 if TYPE_CHECKING:  # features bring CLIP's library along, which files do without
     from scaleup.features import Features
@@ -28,12 +29,13 @@ Pictures = Callable[[int, Sequence[int]], list[Tensor]]
 @dataclass(frozen=True, eq=False)
 class Gathered:
     """data; source: where from, in words; reward: its label; pictures of rows, where there are any
-    (None: none recorded)."""
+    (None: none recorded); sampling: how both sides were sampled, where that is known."""
 
     data: AuditData
     source: str
     reward: str
     pictures: Pictures | None
+    sampling: Sampling | None = None
 
 
 # --- a run's folder
@@ -67,7 +69,18 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
         bank = read_samples(folder, "bank")
         if label in bank.rewards:
             base.append(bank)
-    return from_samples(base, tuned, label, features, str(folder))
+    found = from_samples(base, tuned, label, features, str(folder))
+    return replace(found, sampling=_settings(folder))
+
+
+def _settings(folder: Path) -> Sampling | None:
+    """Of a run: all of its samples are drawn alike."""
+    from theory.files import read_json
+
+    names = {"scheduler": "solver", "steps": "sampling_steps", "guidance": "guidance"}
+    content = read_json(folder / "config.json")
+    found = {k: [str(content[name])] for k, name in names.items() if name in content}
+    return {name: (values, values) for name, values in found.items()} or None
 
 
 def from_samples(
@@ -184,7 +197,10 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
             for table in (base, tuned)
         ]
         pictures = _from_files(paths)
-    return Gathered(data, f"{tuned.source} against {base.source}", "reward", pictures)
+    both_say = [name for name in base.settings if name in tuned.settings]
+    sampling = {name: (base.settings[name], tuned.settings[name]) for name in both_say}
+    source = f"{tuned.source} against {base.source}"
+    return Gathered(data, source, "reward", pictures, sampling or None)
 
 
 def _from_files(paths: Sequence[Sequence[Path]]) -> Pictures:

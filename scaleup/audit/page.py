@@ -32,6 +32,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-size: .85rem; } td, th { padding: .2rem .7rem;
         text-align: right; border-bottom: 1px solid #ddd; } td:first-child, th:first-child
         { text-align: left; }
+table.validity td { text-align: left; vertical-align: top; }
+.good td:first-child { color: #006b4f; }
+.bad { background: #fdeee6; } .bad td:first-child { color: #b04400; font-weight: bold; }
 figure { margin: 1rem 0; } figcaption, .note { font-size: .85rem; color: #444; }
 img.plot { max-width: 100%; } .pictures { display: flex; flex-wrap: wrap; gap: .6rem; }
 .pictures figure { width: 110px; margin: 0; font-size: .7rem; overflow-wrap: anywhere; }
@@ -74,9 +77,21 @@ def _words(report: AuditReport, gathered: Gathered) -> str:
         f"<p class='note'>{html.escape(gathered.source)}; reward "
         f"<b>{html.escape(gathered.reward)}</b>; {len(data.base)} base and {len(data.tuned)} tuned "
         f"samples, {len(data.prompts)} prompt{plural}, {data.dim} features a sample</p>"
+        f"{_validity(report)}"
         f"<div class='verdict{'' if report.conclusive else ' none'}'>{lines}</div>"
         + (f"<ul class='note'>{notes}</ul>" if notes else "")
     )
+
+
+def _validity(report: AuditReport) -> str:
+    """What was asked first: question, answer, whether it is what an audit wants."""
+    marks = {True: ("good", "✓"), False: ("bad", "✗"), None: ("open", "–")}
+    rows = "".join(
+        f"<tr class='{marks[check.ok][0]}'><td>{marks[check.ok][1]}</td>"
+        f"<td>{html.escape(check.question)}</td><td>{html.escape(_capital(check.answer))}</td></tr>"
+        for check in report.validity
+    )
+    return f"<h2>Before any conclusion</h2><table class='validity'>{rows}</table><h2>Verdict</h2>"
 
 
 def _capital(line: str) -> str:

@@ -21,7 +21,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import accumulate, islice
 from pathlib import Path
@@ -35,6 +35,10 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson")
 LEAST = 2  # samples
 ROWS = 1024  # a block: thousands of feature columns still take little memory
 LARGEST_EXACT = 2**53  # a float from here on may stand for another whole number than was meant
+SETTINGS = (
+    "scheduler", "sampler", "steps", "num_inference_steps", "guidance", "guidance_scale",
+)  # fmt: skip
+MOST_VALUES = 100  # of a setting, that are kept
 LINE_BREAK = re.compile("\r\n|\r|\n")
 
 
@@ -45,6 +49,7 @@ class Table:
     source: the path as given, for messages. reward: (n,). prompts: the distinct ones, in order of
     first appearance; ("",) where the file has none. prompt: (n,), index into prompts. seed: (n,).
     features: (n, d). images: n paths of pictures, as in the file. None: the file has none.
+    settings: the values of columns that say how a row was sampled (SETTINGS), each once.
     """
 
     source: str
@@ -54,6 +59,7 @@ class Table:
     seed: NDArray[np.int64] | None
     features: NDArray[np.float32] | None
     images: tuple[str, ...] | None
+    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_table(
@@ -90,6 +96,12 @@ def read_table(
     if kind is None:
         allowed = ", ".join(SUFFIXES)
         raise ValueError(f"path = {str(path)!r}: allowed are files that end in {allowed}")
+    if path.stat().st_size == 0:
+        what = {".parquet": "a whole Parquet file", ".csv.gz": "a whole gzip file of CSV"}
+        raise ValueError(
+            f"path = {str(path)!r}: a file of 0 bytes; allowed is "
+            f"{what.get(kind, 'a file with samples')}"
+        )
     asked = {"reward": reward, "prompt": prompt, "seed": seed, "image": image}
 
     def choose(where: str, names: Sequence[str]) -> _Plan:
@@ -138,6 +150,7 @@ def _choose(
             )
         if told is not None or role in names:
             named[role] = role if told is None else told
+    named |= {name: name for name in SETTINGS if name in names and name not in named.values()}
     pattern = re.compile(re.escape(prefix) + r"[\s_.:-]*([0-9]+)")
     free = [name for name in names if name not in named.values()]
     numbered = sorted((int(m[1]), name) for name in free if (m := pattern.fullmatch(name)))
@@ -202,6 +215,8 @@ def _of_csv(path: Path, choose: Choose) -> Iterator[_Block]:
         line = 1
         try:
             header = [name.strip() for name in next(filter(None, reader), [])]
+            if not header:
+                raise ValueError(f"{path}: empty lines alone; allowed are a header and samples")
             plan = choose(str(path), header)
             if plan.listed:
                 raise ValueError(
@@ -360,6 +375,7 @@ class _Rows:
         self.parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
         self.prompts: dict[str, int] = {}
         self.images: list[str] = []
+        self.settings: dict[str, dict[str, None]] = defaultdict(dict)
         self.width = 0
         # By column: the first place, the cell there in words, the number of such rows.
         self.faults: dict[str, tuple[int, str, int]] = {}
@@ -368,7 +384,9 @@ class _Rows:
         read = {"reward": self._finite, "prompt": self._prompts, "seed": self._seeds}
         for role, name in block.plan.named.items():
             cells = block.columns[name]
-            if role == "image":
+            if role in SETTINGS:
+                self._note_settings(role, cells)
+            elif role == "image":
                 self.images += self._texts(name, cells, block.places)
             else:
                 self.parts[role].append(read[role](name, cells, block.places))
@@ -377,6 +395,13 @@ class _Rows:
             features = self._unlisted(*features.popitem(), block.places)
         if features:
             self.add_features(features, block.places)
+
+    def _note_settings(self, name: str, cells: Any) -> None:
+        """What is new; empty cells say nothing."""
+        known = self.settings[name]
+        for cell in dict.fromkeys(cells.tolist() if isinstance(cells, np.ndarray) else cells):
+            if cell not in (None, "") and len(known) < MOST_VALUES:
+                known[f"{cell:g}" if isinstance(cell, float) else str(cell).strip()] = None
 
     def add_features(self, columns: Mapping[str, Any], places: Sequence[int]) -> None:
         # What float32 cannot hold becomes infinite, and is refused with the rest.
@@ -461,6 +486,7 @@ class _Rows:
             seed=whole.get("seed"),
             features=whole.get("features") if features is None else _of_array(features, n),
             images=tuple(self.images) or None,
+            settings={name: tuple(values) for name, values in self.settings.items()},
         )
 
 

@@ -1,6 +1,8 @@
 """The audit: from samples and rewards alone, what a fine-tuned model samples.
 
     samples       rewards, prompts, features of both sides, checked
+    copies        rows that are one sample, written several times
+    features      features in one unit
     inclusion     labels given how many each prompt has
     likelihood    maximum likelihood of a tilt, one normaliser a prompt
     families      the wrappers Phi that are fitted
@@ -10,6 +12,8 @@
     compare       which wrapper explains the rewards
     conditional   given the reward, is the rest as it was?
     excess        diversity and Frechet distance beyond what the tilt implies
+    influence     what the tilt rests on: without a row, a prompt, 1 % of the rows
+    validity      what is asked of the samples before anything is concluded
     report        all of it
     verdict       in words, and as plain data
     validate      the estimators on problems with known truth
@@ -19,6 +23,6 @@ Pure statistics on arrays; scaleup/audit reads files and run folders and draws t
 
 from theory.audit.report import AuditReport, audit
 from theory.audit.samples import AuditData, audit_data
-from theory.audit.verdict import as_json, verdict
+from theory.audit.verdict import as_json, validity, verdict
 
-__all__ = ["AuditData", "AuditReport", "as_json", "audit", "audit_data", "verdict"]
+__all__ = ["AuditData", "AuditReport", "as_json", "audit", "audit_data", "validity", "verdict"]

@@ -23,7 +23,7 @@ from theory.audit.families import FAMILIES, Family, Fitted, Ranked, some_rows, t
 from theory.audit.likelihood import Fit, NoFitError, maximise, row_values
 from theory.audit.rank_fit import rank_goodness
 from theory.audit.samples import Array, Pooled, Whole
-from theory.audit.tilt import LEAST_CLUSTERS
+from theory.audit.tilt import LEAST_PROMPTS, like_these
 from theory.checks import check_choice
 
 FOLDS, MANY = 5, 60_000
@@ -121,7 +121,7 @@ def compare_wrappers(pooled: Pooled, names: Sequence[str] = ()) -> Wrappers:
     of_curve = float((_curve_rows(few, folds) - nothing).sum())
     rows.sort(key=lambda row: -float(row[2].sum()))
     best, found, functions = rows[0][2], [], basis(pooled)
-    clusters = pooled.count >= LEAST_CLUSTERS
+    clusters = like_these(pooled.sizes)
     for family, own, values in rows:
         gap = best - values
         if isinstance(family, Ranked):
@@ -143,7 +143,7 @@ def compare_wrappers(pooled: Pooled, names: Sequence[str] = ()) -> Wrappers:
 
 def _error(gap: Array, pooled: Pooled) -> float:
     """Standard error of a mean over rows, prompts being the units where there are enough."""
-    if pooled.count >= LEAST_CLUSTERS:
+    if like_these(pooled.sizes):
         sums = pooled.sums(gap - gap.mean())
         count = pooled.count
         return math.sqrt(float((sums**2).sum()) * count / (count - 1)) / len(gap)
@@ -156,10 +156,12 @@ def _error(gap: Array, pooled: Pooled) -> float:
 @dataclass(frozen=True, eq=False)
 class Fold:
     """train, test: rows to fit to and rows held out, of prompts that have both sides in them;
-    rows (N,): which of all rows are the latter."""
+    kept, rows (N,): which of all rows they are. A row may be neither: its prompt has one side only
+    in that part."""
 
     train: Pooled
     test: Pooled
+    kept: NDArray[np.bool_]
     rows: NDArray[np.bool_]
 
 
@@ -168,7 +170,7 @@ def _folds(pooled: Pooled) -> list[Fold]:
     that are too small to share, whole."""
     count = 2 if len(pooled) >= MANY // 2 else FOLDS
     rng = np.random.default_rng(0)
-    if np.median(np.minimum(pooled.n0, pooled.n1)) < FOLDS and pooled.count >= LEAST_CLUSTERS:
+    if np.median(np.minimum(pooled.n0, pooled.n1)) < FOLDS and pooled.count >= LEAST_PROMPTS:
         turn = rng.permutation(pooled.count)[pooled.prompt] % count
     else:
         turn = _dealt(pooled, count, rng)
@@ -176,7 +178,7 @@ def _folds(pooled: Pooled) -> list[Fold]:
     for k in range(count):
         held, rest = pooled.two_sided(turn == k), pooled.two_sided(turn != k)
         if held.any() and rest.any():
-            found.append(Fold(pooled.take(rest), pooled.take(held), held))
+            found.append(Fold(pooled.take(rest), pooled.take(held), rest, held))
     if not found:
         raise NoFitError("no prompt has samples enough on both sides to hold some out")
     return found
@@ -197,8 +199,7 @@ def _held_out(family: Family, pooled: Pooled, folds: Sequence[Fold]) -> Array:
     if isinstance(family, Ranked):
         T, _ = family.statistic(pooled)
         for fold in folds:
-            rest = T[pooled.two_sided(~fold.rows)]
-            theta = maximise(times(rest), ZERO, fold.train).theta
+            theta = maximise(times(T[fold.kept]), ZERO, fold.train).theta
             values[fold.rows] = row_values(times(T[fold.rows]), theta, fold.test)
         return values
     for fold in folds:
@@ -220,7 +221,6 @@ def _curve_rows(pooled: Pooled, folds: Sequence[Fold]) -> Array:
     """The same of the free curve; its ranks are those of all rows, which hold no labels."""
     values, functions = np.zeros(len(pooled)), basis(pooled)
     for fold in folds:
-        H = functions[pooled.two_sided(~fold.rows)]
-        own, held = fit_curve(fold.train, H), functions[fold.rows]
+        own, held = fit_curve(fold.train, functions[fold.kept]), functions[fold.rows]
         values[fold.rows] = row_values(lambda theta: (held @ theta, held), own.theta, fold.test)  # noqa: B023
     return values

@@ -33,16 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.audit.curve import basis, fit_curve
+from theory.audit.features import MOST_ROWS, at_most, centred, deviations, spread
 from theory.audit.inclusion import SMALL, draw_labels, inclusion
 from theory.audit.likelihood import intercepts, prompt_means
-from theory.audit.samples import Array, AuditData, Pooled, Side, Whole
+from theory.audit.samples import Array, AuditData, Pooled, Whole
 
 PERMUTATIONS = 999
 STRATUM = 16  # rows; a prompt's last two strata share what is left
 FEATURES = 256  # random Fourier features of a bandwidth
 BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance
 PAIRS = 2000  # of rows, for the median
-MOST_ROWS = 50_000  # of a side; of more, an even choice
+LEAST_SPREAD = 1e-5  # of a standardised feature
 LEAST_INFORMED = 50  # sum of label variances over strata, below which nothing can be told
 TRAINED = 400  # rows a half needs for the classifier
 Floats = NDArray[np.float32]
@@ -55,7 +56,8 @@ class TooFewError(ValueError):
 @dataclass(frozen=True, eq=False)
 class Strata:
     """Rows by stratum: pooled, its `prompt` being strata; prompt (N,) the true ones; raw (N, d)
-    features as given, features (N, d) standardised within prompts; log_ratio (N,) of the curve; p,
+    features in units of the base's (features.py), features (N, d) standardised within prompts,
+    over both sides; log_ratio (N,) of the curve; p,
     pi, c as in inclusion.py; functions (N, k) of the curve; side_row (N,): where a row stands in
     its side."""
 
@@ -173,8 +175,7 @@ def rank(values: NDArray[np.floating[Any]]) -> Array:
 
 def stratify(data: AuditData) -> Strata:
     """Rows in strata that hold both sides; rows of one seed are on one side only."""
-    if not data.dim:
-        raise ValueError("the samples have no features: allowed are features for both sides")
+    units = deviations(data)
     data = at_most(data.unpaired(), MOST_ROWS)
     base, tuned = data.base, data.tuned
     assert base.features is not None
@@ -182,7 +183,8 @@ def stratify(data: AuditData) -> Strata:
     prompt = np.concatenate([base.prompt, tuned.prompt])
     order = np.argsort(prompt, kind="stable")
     side_row = np.concatenate([base.row, tuned.row])[order]
-    features = np.concatenate([base.features, tuned.features])[order].astype(np.float32)
+    sides = [units.standard(side).astype(np.float32) for side in (base.features, tuned.features)]
+    features = np.concatenate(sides)[order]
     prompt = prompt[order]
     whole = replace(data.pooled, unit=None)
     kept = whole.two_sided(np.ones(len(whole), dtype=bool))
@@ -213,24 +215,6 @@ def stratify(data: AuditData) -> Strata:
     return found
 
 
-def at_most(data: AuditData, most: int) -> AuditData:
-    """About so many rows of each side: an even choice of every prompt's, one at least."""
-
-    if max(len(data.base), len(data.tuned)) <= most:
-        return data
-
-    def choice(side: Side) -> NDArray[np.bool_]:
-        if len(side) <= most:
-            return np.ones(len(side), dtype=bool)
-        sizes = np.bincount(side.prompt, minlength=len(data.prompts))
-        kept = np.ceil(sizes * (most / len(side)))
-        place = np.arange(len(side)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        share = (kept / np.maximum(sizes, 1))[side.prompt]
-        return np.asarray(np.floor((place + 1) * share) > np.floor(place * share))
-
-    return data.take(choice(data.base), choice(data.tuned))
-
-
 def _cut(pooled: Pooled) -> tuple[Whole, Whole]:
     """(order of rows by prompt and reward, the stratum (N,) of each in that order)."""
     order = np.lexsort((pooled.reward, pooled.prompt))
@@ -243,14 +227,12 @@ def _cut(pooled: Pooled) -> tuple[Whole, Whole]:
 
 def _standard(features: Floats, prompt: Whole) -> Floats:
     """Less the prompt's mean, over the standard deviation within prompts; constant ones dropped."""
-    _, starts, counts = np.unique(prompt, return_index=True, return_counts=True)
-    means = np.add.reduceat(features.astype(np.float64), starts) / counts[:, None]
-    rest = features - np.repeat(means, counts, axis=0)
-    spread = np.sqrt(np.square(rest).mean(0))
-    varies = spread > 1e-9 * max(float(np.abs(features).max()), 1e-30)
+    rest = centred(features.astype(np.float64), prompt)
+    own = spread(rest, prompt)
+    varies = own > LEAST_SPREAD
     if not varies.any():
         raise TooFewError("no feature varies within prompts")
-    return np.asarray(rest[:, varies] / spread[varies], dtype=np.float32)
+    return np.asarray(rest[:, varies] / own[varies], dtype=np.float32)
 
 
 # --- discrepancies

@@ -9,10 +9,12 @@ tilt alone would have left; tuned samples are compared with that, not with the b
                                (reweighted base, tuned), less its mean over permuted labels
 
 V is the trace of the features' covariance within prompts, without bias: sum w |f - m|^2 /
-(1 - sum w^2). The loss is measured where the two laws overlap, as in conditional.py: the tail that
-a tilt moves mass to is thin in the base's samples, and their reweighted variance misses it. The
-interval resamples prompts where there are enough, else rows, the curve following to first order.
-The p-value of no loss is that of sum (y - pi) |f - m|^2 among the permutations of conditional.py.
+(1 - sum w^2); features are in units of the base's deviation within prompts (features.py), so that
+none outweighs the rest. The loss is measured where the two laws overlap, as in conditional.py: the
+tail that a tilt moves mass to is thin in the base's samples, and their reweighted variance misses
+it. The interval resamples prompts where there are enough, else rows, the curve following to first
+order; the p-value of no loss is of the same resamples: where the interval ends at 0 it is 5 %. That
+of one prompt is that of sum (y - pi) |f - m|^2 among the permutations of conditional.py.
 """
 
 from __future__ import annotations
@@ -23,23 +25,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from theory.audit.conditional import (
-    MOST_ROWS,
     Permuted,
     TooFewError,
-    at_most,
     orthogonal,
     prompt_sums,
     rank,
     standardised,
 )
 from theory.audit.curve import RIDGE, fit_curve
+from theory.audit.features import MOST_ROWS, Deviations, at_most, deviations
 from theory.audit.inclusion import TINY
 from theory.audit.likelihood import Fit, chance_of
 from theory.audit.reweighting import reweighted
-from theory.audit.samples import Array, AuditData, Pooled
-from theory.audit.tilt import LEAST_CLUSTERS, Interval
+from theory.audit.samples import SIDES, Array, AuditData, Pooled
+from theory.audit.tilt import Interval, like_these
 
 RESAMPLES = 400
 FRECHET_DRAWS = 60
@@ -47,6 +49,10 @@ WIDE = 256  # features, from which on the Frechet distance is that of the first 
 LEAST_ROWS = 4  # of a prompt and side, to have a variance
 LEAST_VARIANCE = 1e-12  # of the largest prompt's
 EFFECTIVE = 3.0  # of the reweighted base in a prompt
+
+
+class OneRowError(ValueError):
+    """One row decides; says which."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +81,27 @@ def excess(data: AuditData, permuted: Permuted, seed: int = 0) -> Excess:
 
     Raises:
         TooFewError: no prompt has rows enough on both sides.
+        OneRowError: one row decides the loss.
     """
+    units = deviations(data)
     data = at_most(data, MOST_ROWS)
-    spread = Spread.of(data)
+    spread = Spread.of(data, units)
     if not spread.good.any():
         raise TooFewError(
             f"no prompt has {LEAST_ROWS} tuned samples and a reweighted base of {EFFECTIVE:g}"
         )
     shares = spread.pooled.n1
     base, implied = spread.mean(spread.base, shares), spread.mean(spread.implied, shares)
-    of_base = spread.mean(spread.overlap_base, spread.mass)
-    of_tuned = spread.mean(spread.overlap_tuned, spread.mass)
+    log = spread.log_ratio
     error, freedom, what = _log_error(spread, seed)
-    log = math.log(of_tuned / of_base)
     inner = Interval.of(log, error, freedom)
     lost = Interval(
         -math.expm1(log), -math.expm1(inner.high), -math.expm1(inner.low), error * math.exp(log)
     )
-    p_value, by_prompt_p = _p_values(permuted, spread, len(data.prompts))
-    distances = _distances(data, spread, permuted)
+    _check_one_row(data, spread, units, log, inner)
+    p_value = 2 * float(student.sf(abs(log) / error, freedom)) if error > 0 else 1.0
+    by_prompt_p = _p_values(permuted, spread, len(data.prompts))
+    distances = _distances(data, units, spread, permuted)
     by_prompt = np.full(len(spread.good), np.nan)
     own = spread.good
     by_prompt[own] = 1 - spread.overlap_tuned[own] / spread.overlap_base[own]
@@ -104,7 +112,8 @@ def excess(data: AuditData, permuted: Permuted, seed: int = 0) -> Excess:
 class Spread:
     """By prompt (P,): variances of the base, of the base reweighted, and of both where they
     overlap; mass of the overlap; good: rows enough. weights (n0,) of the base's rows, adding up to
-    1 in a prompt; pooled, curve: the rows and their ratio; features (N, d) of the pooled rows."""
+    1 in a prompt; pooled, curve: the rows and their ratio; features (N, d) of the pooled rows, in
+    their units, less their prompts' means."""
 
     base: Array
     implied: Array
@@ -118,8 +127,8 @@ class Spread:
     features: NDArray[np.floating[Any]]
 
     @staticmethod
-    def of(data: AuditData) -> Spread:
-        pooled, rows = data.pooled, pooled_features(data)
+    def of(data: AuditData, units: Deviations) -> Spread:
+        pooled, rows = data.pooled, units.standard(pooled_features(data))
         curve = fit_curve(pooled)
         rest = rows - pooled.spreaded(pooled.sums(rows) / pooled.sizes[:, None])
         weights = np.zeros(len(pooled))
@@ -140,6 +149,12 @@ class Spread:
     def mean(self, values: Array, share: Array) -> float:
         """Over prompts that have rows enough."""
         return float((share * values)[self.good].sum() / share[self.good].sum())
+
+    @property
+    def log_ratio(self) -> float:
+        """log(V_tuned/V_base) where they overlap."""
+        of_tuned = self.mean(self.overlap_tuned, self.mass)
+        return math.log(of_tuned / self.mean(self.overlap_base, self.mass))
 
 
 def pooled_features(data: AuditData) -> NDArray[np.float64]:
@@ -162,11 +177,41 @@ def _variance(x: NDArray[Any], weights: NDArray[Any], pooled: Pooled) -> Array:
     return np.asarray(away / np.maximum(room, TINY) * (room > 0))
 
 
+def _check_one_row(
+    data: AuditData, spread: Spread, units: Deviations, log: float, found: Interval
+) -> None:
+    """The loss again without the row of each side that makes most of its variance, where that may
+    move it out of its interval."""
+    pooled, chance = spread.pooled, spread.curve.chance
+    room = min(log - found.low, found.high - log)
+    for label, side in enumerate((data.base, data.tuned)):
+        own = np.flatnonzero(pooled.label == label)
+        w = (chance if label == 0 else 1 - chance)[own]
+        prompt = pooled.prompt[own]
+        w = w / np.maximum(np.bincount(prompt, w, pooled.count), TINY)[prompt]
+        x = spread.features[own]
+        means = np.stack([np.bincount(prompt, w * column, pooled.count) for column in x.T], 1)
+        parts = w * np.square(x - means[prompt]).sum(1) * (spread.mass * spread.good)[prompt]
+        row = int(np.argmax(parts))
+        if -math.log1p(-min(float(parts[row] / parts.sum()), 0.999)) < room:
+            continue
+        kept = [np.ones(len(s), dtype=bool) for s in (data.base, data.tuned)]
+        kept[label][row] = False
+        again = Spread.of(data.take(*kept), units)
+        left = again.log_ratio if again.good.any() else math.nan
+        if not found.low <= left <= found.high:
+            raise OneRowError(
+                f"one row decides it: without {SIDES[label]} row {int(side.row[row]) + 1} "
+                f"{-100 * math.expm1(left):.3g} % of variance are lost, with it "
+                f"{-100 * math.expm1(log):.3g} %"
+            )
+
+
 def _log_error(spread: Spread, seed: int) -> tuple[float, float, str]:
     """(standard error of log(V_tuned/V_base) where they overlap, degrees of freedom, resampled)."""
     rng = np.random.default_rng(seed + 2)
     pooled, fit, logs = spread.pooled, spread.curve, np.empty(RESAMPLES)
-    if int(spread.good.sum()) >= LEAST_CLUSTERS:
+    if like_these(spread.mass[spread.good]):
         for i in range(RESAMPLES):
             share = spread.mass * rng.exponential(size=pooled.count)
             ratio = spread.mean(spread.overlap_tuned, share)
@@ -186,8 +231,8 @@ def _log_error(spread: Spread, seed: int) -> tuple[float, float, str]:
     return float(logs.std(ddof=1)), math.inf, "samples"
 
 
-def _p_values(permuted: Permuted, spread: Spread, count: int) -> tuple[float, Array]:
-    """Of no loss of variance: pooled, and in each prompt (P,)."""
+def _p_values(permuted: Permuted, spread: Spread, count: int) -> Array:
+    """Of no loss of variance in each prompt (P,)."""
     strata = permuted.strata
     # About the mean of the overlap, which sees no label: about the reweighted base's own mean, base
     # rows would lie closer than tuned ones by as much as each weighs in it.
@@ -201,22 +246,23 @@ def _p_values(permuted: Permuted, spread: Spread, count: int) -> tuple[float, Ar
     by_prompt = np.full(count, np.nan)
     by_prompt[np.unique(strata.prompt)] = rank(np.abs(standardised(S)))
     by_prompt[~spread.good] = np.nan
-    return float(rank(np.abs(standardised(S.sum(0))))), by_prompt
+    return by_prompt
 
 
 # --- Frechet distance
 
 
-def _distances(data: AuditData, spread: Spread, permuted: Permuted) -> dict[str, float]:
+def _distances(
+    data: AuditData, units: Deviations, spread: Spread, permuted: Permuted
+) -> dict[str, float]:
     base, tuned = data.base, data.tuned
-    assert base.features is not None
-    assert tuned.features is not None
-    turn = _directions(np.concatenate([base.features, tuned.features]))
+    of_side = [units.standard(side.features) for side in (base, tuned) if side.features is not None]
+    turn = _directions(np.concatenate(of_side))
     share = data.pooled.n1 / data.pooled.n1.sum()
-    of_tuned = moments(tuned.features @ turn, np.full(len(tuned), 1 / len(tuned)))
+    of_tuned = moments(of_side[1] @ turn, np.full(len(tuned), 1 / len(tuned)))
     even = share[base.prompt] / data.pooled.n0[base.prompt]
-    of_base = moments(base.features @ turn, even)
-    implied = moments(base.features @ turn, share[base.prompt] * spread.weights)
+    of_base = moments(of_side[0] @ turn, even)
+    implied = moments(of_side[0] @ turn, share[base.prompt] * spread.weights)
     strata = permuted.strata
     x, ratio = strata.raw @ turn, np.exp(strata.log_ratio - strata.log_ratio.max())
     values = []

@@ -32,6 +32,7 @@ GRID, NEAR = 31, 0.2
 FEW = 4  # rows of a side and prompt that are left at least, on average, where rows are left out
 WIDEST = 40.0  # a times the spread of r, up to which it looks
 INSIDE = 1e-6  # of an open range, kept from its ends
+NEAR_END = 0.01  # of the range, where a parameter has run to its end
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +227,10 @@ class Curved(Family):
     def range(self, pooled: Pooled) -> Range:
         """Where Phi > 0 at all rows."""
 
+    def searched(self, pooled: Pooled) -> Range:
+        """Where in it the likeliest is looked for."""
+        return self.range(pooled)
+
     @abstractmethod
     def evaluate(self, pooled: Pooled) -> Evaluate: ...
 
@@ -240,7 +245,7 @@ class Curved(Family):
 
     def fit(self, pooled: Pooled) -> Fitted:
         check_together(pooled.z, pooled)
-        where = self.range(pooled)
+        where = self.searched(pooled)
         rough = some_rows(pooled, ROUGH)
         begin = best_start(self.evaluate(rough), where, rough)
         start, ends = np.array([begin]), (np.array([where.low]), np.array([where.high]))
@@ -354,6 +359,23 @@ class TruncatedFamily(Curved):
                     low = max(low, -root / end)
         inside = INSIDE * (high - low)
         return Range(low + inside, high - inside)
+
+    def fit(self, pooled: Pooled) -> Fitted:
+        found = super().fit(pooled)
+        if abs(float(found.fit.theta[0])) > (1 - NEAR_END) * WIDEST:
+            raise NoFitError(f"r^{self.order} alone is likelier than any exp(a r) to that order")
+        return found
+
+    def searched(self, pooled: Pooled) -> Range:
+        """a of the exponential tilt's sign: beyond its least value a polynomial of even order rises
+        with -a r, and would pass for a tilt of the other way. That sign is the likelihood's slope's
+        at no tilt, where all rows of a prompt have one chance."""
+        where = self.range(pooled)
+        chance = pooled.n1 / pooled.sizes
+        slope = float((pooled.label - pooled.spreaded(chance)) @ pooled.z)
+        return Range(max(where.low, 0.0), where.high) if slope >= 0 else Range(
+            where.low, min(where.high, 0.0)
+        )  # fmt: skip
 
     def evaluate(self, pooled: Pooled) -> Evaluate:
         r = _scaled(pooled)

@@ -29,6 +29,7 @@ from theory.audit.inclusion import TINY, Inclusion, inclusion
 from theory.audit.samples import Array, Pooled
 
 INNER, OUTER, MOST_HALVINGS = 60, 60, 30
+HALVINGS = 80  # of an interval that holds an intercept
 ARRIVED, STEP = 1e-6, 1e-8  # of a step: of intercepts, of standardised parameters
 DECREMENT = 1e-14  # of the log-likelihood: 1e-7 of a standard error
 MOST_STEP, RUN_AWAY, ROUNDING = 4.0, 1e4, 1e-10
@@ -67,7 +68,8 @@ class Fit:
 def intercepts(log_ratio: Array, pooled: Pooled, start: Array | None = None) -> tuple[Array, Array]:
     """(alpha (P,), p (N,)) with sum_i p_i = n1 in every prompt; needs both sides in each.
 
-    Newton on one increasing function a prompt, its steps held to MOST_STEP.
+    Newton on one increasing function a prompt, its steps held to MOST_STEP; by halves where it does
+    not arrive: one row may lie so far out that its log_ratio says nothing of where to begin.
     """
     if start is None:
         lift = np.maximum.reduceat(log_ratio, pooled.starts)
@@ -81,7 +83,14 @@ def intercepts(log_ratio: Array, pooled: Pooled, start: Array | None = None) -> 
         alpha += step
         p = chance_of(log_ratio + pooled.spreaded(alpha))
         if float(np.abs(step).max()) < ARRIVED:  # what is left is the square of it
-            break
+            return alpha, p
+    ends = [np.log(pooled.n1 / pooled.n0) - by.reduceat(log_ratio, pooled.starts)
+            for by in (np.maximum, np.minimum)]  # fmt: skip
+    for _ in range(HALVINGS):
+        alpha = 0.5 * (ends[0] + ends[1])
+        p = chance_of(log_ratio + pooled.spreaded(alpha))
+        short = pooled.sums(p) < pooled.n1
+        ends = [np.where(short, alpha, ends[0]), np.where(short, ends[1], alpha)]
     return alpha, p
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theory.audit.compare import Wrappers, compare_wrappers
 from theory.audit.conditional import (
@@ -16,34 +17,55 @@ from theory.audit.conditional import (
     conditional_test,
     permute,
 )
-from theory.audit.excess import Excess, excess
+from theory.audit.copies import Copies, distinct
+from theory.audit.excess import Excess, OneRowError, excess
 from theory.audit.families import FAMILIES, Fitted, some_rows
+from theory.audit.influence import LEAST_EFFECTIVE, Influence, agree, influence, kl_without
 from theory.audit.likelihood import NoFitError
-from theory.audit.reweighting import Reweighted, kl_bound, reweighted
-from theory.audit.samples import AuditData, Pooled
-from theory.audit.tilt import Interval, PromptTilts, effective_tilt, prompt_tilts
+from theory.audit.reweighting import Reweighted, kl_at_most, kl_bound, reweighted
+from theory.audit.samples import SIDES, AuditData, Pooled, Whole
+from theory.audit.tilt import Interval, PromptTilts, Tilt, effective_tilt, prompt_tilts
+from theory.audit.validity import (
+    Check,
+    Place,
+    Sampling,
+    base_varies,
+    enough,
+    no_copies,
+    not_shared,
+    same_prompts,
+    same_sampling,
+    sane_features,
+    stays,
+)
 from theory.checks import check_order
 
 LEAST_ROWS = 20  # a side
-LEAST_EFFECTIVE = 30.0  # samples of the reweighted base: below, KL and diversity are off (validate)
 MOST_COMPARED = 200_000  # rows on which wrappers are compared; the tilt is of all
+ROUNDING = 64  # units of float64's: rewards that differ by less are alike
 
 
 @dataclass(frozen=True, eq=False)
 class AuditReport:
     """What was found; doubts: why nothing is concluded, of the whole or (beyond) of what lies
-    beyond the tilt. compared: the rows that wrappers were fitted to. Parts are None where they
-    could not be had."""
+    beyond the tilt. data: without the copies that were found. prompts: which of them the pooled
+    rows have. validity: what was asked of the samples first. compared: the rows that wrappers were
+    fitted to. Parts are None where they could not be had."""
 
     data: AuditData
     pooled: Pooled
+    prompts: Whole
+    copies: Copies
+    validity: tuple[Check, ...] = ()
     doubts: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     exponential: Fitted | None = None
-    tilt: Interval | None = None
+    tilt: Tilt | None = None
+    influence: Influence | None = None
     tilts: PromptTilts | None = None
     wrappers: Wrappers | None = None
     kl: Interval | None = None
+    kl_at_most: float | None = None
     reweighted: Reweighted | None = None
     conditional: Conditional | None = None
     excess: Excess | None = None
@@ -63,51 +85,74 @@ def audit(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     second: bool = True,
+    one_tilt: bool = False,
+    sampling: Sampling | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> AuditReport:
     """Audit samples.
 
     wrappers: names to fit, all unless given (exp(a r) always). permutations: of the conditional
-    test. seed: of permutations, random features, resamples. second: the classifier too. say: told
-    what is being done.
+    test. seed: of permutations, random features, resamples. second: the classifier too. one_tilt:
+    all prompts are said to have the same. sampling: what is known of how both sides were sampled.
+    say: told what is being done.
 
     Raises:
         ValueError: an unknown wrapper, permutations below 19 (the least that reach 5 %).
     """
     check_order("permutations", permutations, 19)
     names = list(dict.fromkeys(("exponential", *wrappers))) if wrappers else list(FAMILIES)
+    data, copies = distinct(data)
     everything = data.pooled
+    good, alike = _vary(everything)
+    varies = bool(good.any())
+    pooled = everything.take(good[everything.prompt]) if varies and not good.all() else everything
     doubts = [
-        f"{side} has {len(rows)} samples, {LEAST_ROWS} are needed"
-        for side, rows in (("base", data.base), ("tuned", data.tuned))
+        f"{side} has {len(rows)} samples{_after(copies.left_out[i])}, {LEAST_ROWS} are needed"
+        for i, (side, rows) in enumerate(zip(SIDES, (data.base, data.tuned), strict=True))
         if len(rows) < LEAST_ROWS
     ]
-    pooled = _that_vary(everything)
-    if pooled is None:
+    if not varies:
         doubts.append("rewards are constant in every prompt, base and tuned together")
-    if doubts or pooled is None:
-        return AuditReport(data, everything, tuple(doubts))
+    elif base_is_alike(everything, alike):
+        doubts.append(
+            "the base's rewards are all alike in every prompt, and tuned ones are others: no tilt "
+            "of such a base makes these"
+        )
+    checks = [
+        same_prompts(data, copies), no_copies(data, copies), not_shared(data),
+        same_sampling(sampling), base_varies(data, alike), sane_features(data),
+    ]  # fmt: skip
+    prompts = np.flatnonzero(good) if varies else np.arange(everything.count)
+    found = AuditReport(data, pooled, prompts, copies, tuple(checks), tuple(doubts))
+    if doubts:
+        return found
     say("effective tilt")
     try:
         exponential = FAMILIES["exponential"].fit(pooled)
-        tilt = effective_tilt(exponential, pooled)
+        tilt = effective_tilt(exponential, pooled, one_tilt)
     except NoFitError:
-        return AuditReport(data, everything, (_separated(pooled),))
+        return replace(found, doubts=(_separated(pooled),))
     weights = reweighted(exponential.fit.log_ratio, pooled)
-    if weights.total < LEAST_EFFECTIVE:
-        return AuditReport(
-            data, pooled, (_too_few(weights, pooled),), exponential=exponential, tilt=tilt,
-            reweighted=weights,
-        )  # fmt: skip
+    place = Place(data, pooled, prompts)
+    influences = influence(exponential, tilt, weights.total, pooled)
+    found = replace(
+        found, exponential=exponential, tilt=tilt, reweighted=weights, influence=influences,
+        validity=(*checks, enough(data, weights), *stays(influences, tilt, place)),
+    )  # fmt: skip
+    doubts = []
+    if influences.row.changes:
+        doubts.append(_one_row(influences, tilt, weights, place))
+    if weights.total < LEAST_EFFECTIVE and influences.row.effective < LEAST_EFFECTIVE:
+        doubts.append(_too_few(weights, pooled))
+    if doubts:
+        return replace(found, doubts=tuple(doubts))
     compared = some_rows(pooled, MOST_COMPARED)
     say(f"{len(names)} wrappers")
     try:
-        found = compare_wrappers(compared, names)
+        fits = compare_wrappers(compared, names)
     except NoFitError as error:
-        return AuditReport(
-            data, pooled, (f"wrappers: {error}",), exponential=exponential, tilt=tilt,
-            reweighted=weights,
-        )  # fmt: skip
+        return replace(found, doubts=(f"wrappers: {error}",))
+    kl, notes = _kl(fits, compared, place)
     conditional, beyond, excess_ = None, [], None
     if not data.dim:
         beyond.append("no features were given")
@@ -119,29 +164,75 @@ def audit(
             excess_ = _excess(data, permuted, seed, beyond)
         except TooFewError as error:
             beyond.append(str(error))
-    return AuditReport(
-        data, pooled, (), tuple(beyond), exponential, tilt, prompt_tilts(pooled), found,
-        kl_bound(found.best.fitted.fit.log_ratio, compared), weights, conditional, excess_,
-        _notes(data, pooled, everything, compared), compared,
+    return replace(
+        found, beyond=tuple(beyond), tilts=prompt_tilts(pooled), wrappers=fits, kl=kl,
+        kl_at_most=kl_at_most(tilt, pooled) if tilt.low <= 0 <= tilt.high else None,
+        conditional=conditional, excess=excess_, compared=compared,
+        notes=(*notes, *_notes(data, pooled, everything, compared)),
     )  # fmt: skip
+
+
+def _kl(fits: Wrappers, compared: Pooled, place: Place) -> tuple[Interval | None, list[str]]:
+    """The bound of the best wrapper; or none, and why."""
+    log_ratio = fits.best.fitted.fit.log_ratio
+    kl = kl_bound(log_ratio, compared)
+    if kl is None:
+        return None, [
+            "KL to the base: prompts have too few base samples for the mean of what they weigh"
+        ]
+    rests = kl_without(log_ratio, compared, kl)
+    if rests is None or agree(kl, rests[1]):
+        return kl, []
+    row, without = rests
+    who = place.row_of(int(compared.label[row]), float(compared.reward[row]))
+    return None, [f"KL to the base: one row decides it, {without} without {who}, {kl} with"]
+
+
+def _one_row(found: Influence, tilt: Interval, weights: Reweighted, place: Place) -> str:
+    who, without = place.row(found.row_at), found.row
+    left = "no tilt can be fitted" if without.tilt is None else f"the tilt is {without.tilt}"
+    text = f"one row decides: without {who} {left}, with it {tilt}"
+    if without.tilt is not None and weights.total < LEAST_EFFECTIVE <= without.effective:
+        text += (
+            f", and the reweighted base is worth {without.effective:.1f} samples, with it "
+            f"{weights.total:.1f}"
+        )
+    return text + ": see whether its reward is right, or leave it out"
 
 
 def _excess(data: AuditData, permuted: Permuted, seed: int, beyond: list[str]) -> Excess | None:
     try:
         return excess(data, permuted, seed)
-    except TooFewError as error:
+    except (TooFewError, OneRowError) as error:
         beyond.append(f"diversity: {error}")
         return None
 
 
-def _that_vary(pooled: Pooled) -> Pooled | None:
-    """Prompts with both sides whose rewards are not all alike; None where there are none."""
+def _vary(pooled: Pooled) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Prompts (P,) with both sides whose rewards are not all alike, and prompts whose base rewards
+    are; up to rounding."""
     low = np.minimum.reduceat(pooled.reward, pooled.starts)
     high = np.maximum.reduceat(pooled.reward, pooled.starts)
-    good = (high > low) & (pooled.n0 > 0) & (pooled.n1 > 0)
-    if not good.any():
-        return None
-    return pooled if bool(good.all()) else pooled.take(good[pooled.prompt])
+    least = ROUNDING * np.finfo(float).eps * np.maximum(np.abs(low), np.abs(high))
+    base = pooled.is_base
+    low_base = np.minimum.reduceat(
+        np.where(base, pooled.reward, high[pooled.prompt]), pooled.starts
+    )
+    high_base = np.maximum.reduceat(
+        np.where(base, pooled.reward, low[pooled.prompt]), pooled.starts
+    )
+    good = (high - low > least) & (pooled.n0 > 0) & (pooled.n1 > 0)
+    return good, high_base - low_base <= least
+
+
+def base_is_alike(pooled: Pooled, alike: NDArray[np.bool_]) -> bool:
+    """Whether base rewards are all alike in every prompt (alike (P,)), and chance does not make
+    them so: prompts have LEAST_ROWS more base rows than there are prompts."""
+    return bool(alike.all()) and float((pooled.n0 - 1).sum()) >= LEAST_ROWS - 1
+
+
+def _after(left_out: int) -> str:
+    return f" when {left_out} copies are left out" if left_out else ""
 
 
 def _separated(pooled: Pooled) -> str:

@@ -25,6 +25,7 @@ from theory.audit.tilt import CONFIDENCE, Interval, like_these
 # The bias of log E_base[exp f] before it is taken off, at most, of KL or of its error; and what
 # then stays of it, about (bias)^2, of the error.
 MOST_BIAS, MOST_LEFT = 0.25, 1 / 3
+LARGEST = 300.0  # logarithm of a ratio whose square float64 holds
 SMALL = 1.0  # deviations of the reward, to which KL is of second order in the tilt
 
 
@@ -81,10 +82,10 @@ def kl_bound(log_ratio: Array, pooled: Pooled) -> Interval | None:
     share, own = n1 / n1.sum(), mean - log_z
     value = float(share @ own)
     # Var_base(exp f / Z)/n0, by the rows of both sides: base rows alone rarely show the large ones.
-    ratio = np.exp(log_ratio - pooled.spreaded(log_z))
+    ratio = np.exp(np.minimum(log_ratio - pooled.spreaded(log_z), LARGEST))
     odds = pooled.spreaded(n0) + pooled.spreaded(n1) * ratio
-    noise = np.maximum(pooled.sums(ratio**2 / odds) - 1, 0.0) / n0
-    if like_these(pooled):
+    noise = np.maximum(pooled.sums(ratio / odds * ratio) - 1, 0.0) / n0
+    if like_these(pooled.sizes):
         away = share * (own - value)
         step = 2 * float(np.linalg.norm(away))
         low, high = sign_flips.interval(
@@ -107,11 +108,11 @@ def kl_at_most(tilt: Interval, pooled: Pooled) -> float | None:
     a^2 s^2/2 at the end that is farther from zero, s the base's deviation within prompts: KL to
     second order in the tilt. None: the interval reaches so far that this is no approximation.
     """
-    logs, prompt = _base(pooled.reward, pooled)
-    means = np.bincount(prompt, logs) / pooled.n0
+    z, prompt = _base(pooled.z, pooled)
+    means = np.bincount(prompt, z) / pooled.n0
     freedom = float((pooled.n0 - 1).sum())
     if freedom == 0:
         return None
-    s = math.sqrt(float(np.square(logs - means[prompt]).sum()) / freedom)
+    s = math.sqrt(float(np.square(z - means[prompt]).sum()) / freedom) * pooled.spread
     far = max(abs(tilt.low), abs(tilt.high)) * s
     return far**2 / 2 if far <= SMALL else None

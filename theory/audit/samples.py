@@ -7,6 +7,8 @@ how many samples there are.
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +21,9 @@ Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 SHOWN = 3  # names in an error message
 SIDES = ("base", "tuned")
+LEAST_SIZE = 1e-100  # of values whose squares are no trouble, and its inverse
+MOST_SHARE = 0.25  # of the variance, that one row may make
+TRIMMED, LEAST_ROWS = 0.01, 50  # of each end; rows, below which one may well make so much
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +100,16 @@ class AuditData:
 
 
 def _keys(side: Side) -> NDArray[Any]:
-    """(prompt, seed) of each row as one value, to compare rows by."""
+    """(prompt, seed, turn) of each row as one value, to compare rows by. turn: which of a side's
+    rows of this prompt and seed it is, as given: a seed may be that of a batch."""
     assert side.seed is not None
-    found = np.empty(len(side), dtype=[("prompt", np.int64), ("seed", np.int64)])
+    found = np.zeros(len(side), dtype=[(name, np.int64) for name in ("prompt", "seed", "turn")])
     found["prompt"], found["seed"] = side.prompt, side.seed
+    order = np.lexsort((side.row, side.seed, side.prompt))
+    new = np.ones(len(side), dtype=bool)
+    new[1:] = found[order[1:]] != found[order[:-1]]
+    starts = np.flatnonzero(new)
+    found["turn"][order] = np.arange(len(side)) - starts[np.cumsum(new) - 1]
     return found
 
 
@@ -106,8 +117,9 @@ def _keys(side: Side) -> NDArray[Any]:
 class Pooled:
     """N rows of both sides, sorted by prompt: reward, label (1: tuned), prompt, and slices.
 
-    starts: (P,) where each prompt begins. n0, n1: (P,) base and tuned rows. z: rewards less their
-    mean, over their standard deviation. unit: (N,) rows of one seed and prompt share a number;
+    starts: (P,) where each prompt begins. n0, n1: (P,) base and tuned rows. z: rewards less centre,
+    over spread: their mean and standard deviation, or those of most of them where one row makes
+    MOST_SHARE of the variance. unit: (N,) rows of one seed and prompt share a number;
     None where no seed is on both sides.
     """
 
@@ -142,11 +154,9 @@ class Pooled:
         """From rows that are sorted by prompt; prompts without rows do not count."""
         _, starts, counts = np.unique(prompt, return_index=True, return_counts=True)
         n1 = np.add.reduceat(label, starts)
-        spread = float(reward.std())
         return Pooled(
             reward, label, np.repeat(np.arange(len(starts)), counts), starts,
-            (counts - n1).astype(np.float64), n1, float(reward.mean()),
-            spread if spread > 0 else 1.0, unit,
+            (counts - n1).astype(np.float64), n1, *_standard(reward), unit,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -202,6 +212,25 @@ class Pooled:
         nothing of a ratio."""
         ones, all_ = self.sums(rows * self.label), self.sums(rows * 1.0)
         return np.asarray(rows & ((ones > 0) & (ones < all_))[self.prompt])
+
+
+def _standard(values: Array) -> tuple[float, float]:
+    """(centre, spread) of values (n,); 1 for a spread of nothing. Their size is a power of two
+    times one first: squares neither overflow nor vanish."""
+    size = float(np.abs(values).max(initial=0.0))
+    unit = 1.0 if LEAST_SIZE < size < 1 / LEAST_SIZE or size == 0 else math.ldexp(
+        1.0, math.frexp(size)[1] - 1
+    )  # fmt: skip
+    x = values if unit == 1.0 else values / unit
+    centre, square = float(x.mean()), float(x.var())
+    away = float(np.square([x.max() - centre, x.min() - centre]).max())
+    if len(x) >= LEAST_ROWS and away > MOST_SHARE * square * len(x):
+        ends = np.quantile(x, (TRIMMED, 1 - TRIMMED))
+        most = x[(x >= ends[0]) & (x <= ends[1])]
+        if np.ptp(most) > 0:
+            centre, square = float(most.mean()), float(most.var())
+    spread = math.sqrt(square) * unit
+    return centre * unit, spread if spread > 0 else 1.0
 
 
 def audit_data(
@@ -365,10 +394,10 @@ def _in_common(
     alone = [np.flatnonzero(mine & ~both) for mine in there]
     left_out = tuple(names[i] for side in alone for i in side)
     if not both.any():
-        raise ValueError("base and tuned have no prompt in common: allowed is at least one")
+        raise ValueError(_none_in_common(*([names[i] for i in side] for side in alone)))
     if left_out and not allowed:
         parts = [
-            f"{len(found)} only in {side} ({_some([names[i] for i in found])})"
+            f"{len(found)} only in {side} ({some([names[i] for i in found])})"
             for side, found in zip(SIDES, alone, strict=True)
             if len(found)
         ]
@@ -386,6 +415,21 @@ def _in_common(
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _none_in_common(base: Sequence[str], tuned: Sequence[str]) -> str:
+    text = f"base and tuned have no prompt in common: base has {some(base)}, tuned {some(tuned)}"
+    known = {spelling(name) for name in base}
+    alike = sum(spelling(name) in known for name in tuned)
+    if alike:
+        text += f" ({alike} are alike but for white space, case or Unicode form)"
+    return text + ": allowed is at least one"
+
+
+def spelling(prompt: str) -> str:
+    """A prompt without what its spelling adds: Unicode form, case, white space."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, cut where they are long."""
     shown = ", ".join(repr(n if len(n) <= 40 else n[:39] + "…") for n in names[:SHOWN])
-    return shown + (", ..." if len(names) > SHOWN else "")
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

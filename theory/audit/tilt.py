@@ -33,7 +33,8 @@ from theory.audit.likelihood import Fit, intercepts, score_variance, state
 from theory.audit.samples import Array, Pooled
 
 CONFIDENCE = 0.95
-LEAST_CLUSTERS = LEAST_PROMPTS = 10
+MOST_DIGITS = 6  # before or behind the point, else powers of ten
+LEAST_PROMPTS = 10
 MOST_SHARE = 0.5  # of the rows, in one prompt of a sample of prompts
 LINEAR = 0.02  # of a standardised tilt, over which scores are as good as linear
 PROMPTS_LIKE, THESE_PROMPTS = "prompts like these", "these prompts"
@@ -62,8 +63,15 @@ class Interval:
 
     def __str__(self) -> str:
         known = 0 < self.error < math.inf
-        digits = max(0, 1 - math.floor(math.log10(self.error))) if known else 3
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        digits = 1 - math.floor(math.log10(self.error)) if known else 3
+        numbers = (self.value, self.low, self.high)
+        size = max(map(abs, numbers))
+        if digits <= MOST_DIGITS and size < 10**MOST_DIGITS:
+            shown = [f"{x:.{max(digits, 0)}f}" for x in numbers]
+        else:  # as many digits, behind one before the point
+            top = math.floor(math.log10(size)) if 0 < size < math.inf else 0
+            shown = [f"{x:.{min(max(digits + top, 1), 15)}e}" for x in numbers]
+        return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +95,10 @@ class Tilt(Interval):
     alone: int | None = None
 
 
-def like_these(pooled: Pooled) -> bool:
-    """Whether the prompts are a sample of prompts: enough of them, and none holds most rows."""
-    return pooled.count >= LEAST_PROMPTS and _alone(pooled) is None
-
-
-def _alone(pooled: Pooled) -> int | None:
-    most = int(pooled.sizes.argmax())
-    return most if pooled.sizes[most] > MOST_SHARE * len(pooled) else None
+def like_these(sizes: Array) -> bool:
+    """Whether prompts of these sizes (P,) are a sample of prompts: enough of them, and none holds
+    more than MOST_SHARE."""
+    return len(sizes) >= LEAST_PROMPTS and bool(sizes.max() <= MOST_SHARE * sizes.sum())
 
 
 def effective_tilt(fitted: Fitted, pooled: Pooled, one_tilt: bool = False) -> Tilt:
@@ -107,13 +111,14 @@ def effective_tilt(fitted: Fitted, pooled: Pooled, one_tilt: bool = False) -> Ti
     unit = pooled.spread if fitted.name == "exponential" else 1.0
     if one_tilt and pooled.unit is None:
         return _between_ends(value, unit, _score_ends(fitted, pooled), ONE_TILT)
-    if not one_tilt and like_these(pooled):
+    if not one_tilt and like_these(pooled.sizes):
         low, high = _flip_ends(fitted, pooled)
         if math.isfinite(high - low):
             return _between_ends(value, unit, (low, high), PROMPTS_LIKE)
     error = math.sqrt(float(score_variance(fit, pooled)[0, 0])) / float(fit.information[0, 0])
     found = Interval.of(value, error / unit)
-    alone = _alone(pooled) if pooled.count >= LEAST_PROMPTS and not one_tilt else None
+    heavy = pooled.count >= LEAST_PROMPTS and not one_tilt and not like_these(pooled.sizes)
+    alone = int(pooled.sizes.argmax()) if heavy else None
     scope = ONE_TILT if one_tilt else THESE_PROMPTS
     return Tilt(value, found.low, found.high, found.error, scope, alone)
 
@@ -182,7 +187,9 @@ def prompt_tilts(pooled: Pooled) -> PromptTilts:
     good = (information > LEAST_INFORMATION) & (weight > LEAST_INFORMATION) & (np.abs(step) < NEAR)
     tilt = np.where(good, a, np.nan) / pooled.spread
     error = np.where(good, 1 / np.sqrt(np.maximum(information, TINY)), np.nan) / pooled.spread
-    return PromptTilts(tilt, error, *_between(tilt[good], error[good]))
+    # Of standardised tilts: their squares neither overflow nor vanish.
+    spread, p_value = _between(tilt[good] * pooled.spread, error[good] * pooled.spread)
+    return PromptTilts(tilt, error, spread / pooled.spread, p_value)
 
 
 def _between(tilt: Array, error: Array) -> tuple[float, float]:

@@ -10,8 +10,10 @@ import numpy as np
 from theory.audit.compare import LEVEL, Candidate
 from theory.audit.conditional import Conditional
 from theory.audit.excess import Excess
+from theory.audit.features import spread
 from theory.audit.report import AuditReport
-from theory.audit.tilt import Interval
+from theory.audit.samples import Pooled
+from theory.audit.tilt import ONE_TILT, PROMPTS_LIKE, Interval, Tilt
 
 MOST_NAMED = 3  # prompts in a sentence
 NEARLY = 0.99  # of what a free curve explains
@@ -45,7 +47,12 @@ def verdict(report: AuditReport) -> list[str]:
     assert report.tilt is not None
     assert report.wrappers is not None
     lines = [_tilt_words(report), _wrapper_words(report)]
-    if report.kl is not None and report.tilt.low * report.tilt.high > 0:
+    if report.kl_at_most is not None:
+        lines.append(
+            f"KL to the base through the reward alone is at most {report.kl_at_most:.2g} nats, to "
+            "second order in the tilt: nothing is said of what the reward does not show"
+        )
+    elif report.kl is not None and (report.tilt.low > 0 or report.tilt.high < 0):
         lines.append(f"KL to the base is at least {report.kl} nats, through the reward alone")
     if report.conditional is not None:
         lines.append(_conditional_words(report, report.conditional))
@@ -59,9 +66,12 @@ def _tilt_words(report: AuditReport) -> str:
     tilt = report.tilt
     assert tilt is not None
     text = f"effective tilt {tilt} per unit of reward"
-    text += f" ({tilt.value * _within(report):+.2f} per standard deviation within prompts)"
+    within, whose = _within(report.pooled)
+    text += f" ({tilt.value * within:+.2f} per standard deviation{whose} within prompts)"
     if tilt.low <= 0 <= tilt.high:
         text += ": not told from no tilt"
+    if report.pooled.count > 1:
+        text += f"; {_scope_words(report, tilt)}"
     tilts = report.tilts
     if tilts is not None and tilts.p_value < LEVEL and report.pooled.count > 1:
         text += f"; it varies between prompts, by a standard deviation of {tilts.spread:.2g}"
@@ -69,13 +79,33 @@ def _tilt_words(report: AuditReport) -> str:
     return text
 
 
-def _within(report: AuditReport) -> float:
-    """The base rewards' standard deviation within prompts."""
-    pooled = report.pooled
-    rows = pooled.is_base
-    r, prompt = pooled.reward[rows], pooled.prompt[rows]
-    means = np.bincount(prompt, r) / pooled.n0
-    return math.sqrt(float(np.square(r - means[prompt]).mean()))
+def _scope_words(report: AuditReport, tilt: Tilt) -> str:
+    """What the interval is of."""
+    mean = "the mean of their tilts, each weighted by what its samples say of it"
+    if tilt.scope == ONE_TILT:
+        return "if all prompts have one tilt, as was said"
+    if tilt.scope == PROMPTS_LIKE:
+        return f"of prompts like these, {mean}"
+    text = f"of these prompts, {mean}"
+    if tilt.alone is not None:
+        share = report.pooled.sizes[tilt.alone] / len(report.pooled)
+        name = report.data.prompts[int(report.prompts[tilt.alone])]
+        text += (
+            f": of prompts like these nothing is said, because {name!r} has {100 * share:.0f} % of "
+            "the samples"
+        )
+    return text
+
+
+def _within(pooled: Pooled) -> tuple[float, str]:
+    """(standard deviation of rewards within prompts, n - 1 a prompt; whose): the base's, or where
+    no prompt has two base rewards, both sides' together; nan where no prompt has two rewards."""
+    everything = np.ones(len(pooled), dtype=bool)
+    for rows, whose in ((pooled.is_base, ""), (everything, " of both sides' rewards")):
+        prompt = pooled.prompt[rows]
+        if len(prompt) > len(np.unique(prompt)):
+            return pooled.spread * float(spread(pooled.z[rows][:, None], prompt)[0]), whose
+    return math.nan, ""
 
 
 def _wrapper_words(report: AuditReport) -> str:
@@ -135,13 +165,13 @@ def _conditional_words(report: AuditReport, found: Conditional) -> str:
 
 def _excess_words(report: AuditReport, found: Excess) -> list[str]:
     lost, implied = found.lost, 1 - found.implied / found.base
-    permutations = report.conditional.permutations if report.conditional is not None else None
     word = "lost" if lost.value >= 0 else "gained"
     sign = 1 if lost.value >= 0 else -1
     ends = sorted((sign * lost.low, sign * lost.high))
     text = (
-        f"diversity {word} beyond the tilt: {100 * abs(lost.value):.1f} % of variance "
-        f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}] ({p_words(found.p_value, permutations)}); the "
+        f"diversity {word} beyond the tilt: {100 * abs(lost.value):.1f} % of the variance of "
+        f"standardised features [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}] "
+        f"({p_words(found.p_value)}); the "
         f"tilt itself {'takes' if implied >= 0 else 'adds'} {100 * abs(implied):.1f} %"
     )
     if found.p_value < LEVEL:
@@ -173,13 +203,25 @@ def _worst(report: AuditReport, p: np.ndarray) -> str:
     return f"prompts {shown}" + (f" and {more} more" if more > 0 else "")
 
 
+def validity(report: AuditReport) -> list[str]:
+    """What was asked of the samples first, a line a question."""
+    return [
+        f"{check.question} {check.answer[:1].upper()}{check.answer[1:]}"
+        for check in report.validity
+    ]
+
+
 # --- plain data
 
 
 def as_json(report: AuditReport) -> dict[str, Any]:
     """Everything, as JSON takes it (nan becomes null)."""
-    data, pooled = report.data, report.pooled
+    data = report.data
     found: dict[str, Any] = {
+        "validity": [
+            {"name": c.name, "question": c.question, "answer": c.answer, "ok": c.ok, **c.numbers}
+            for c in report.validity
+        ],
         "conclusive": report.conclusive,
         "verdict": verdict(report),
         "doubts": list(report.doubts),
@@ -191,12 +233,15 @@ def as_json(report: AuditReport) -> dict[str, Any]:
         "left_out": list(data.left_out),
         "features": data.dim,
         "tilt": _interval(report.tilt),
+        "tilt_of": None if report.tilt is None else report.tilt.scope,
         "kl_at_least": _interval(report.kl),
+        "kl_at_most": report.kl_at_most,
     }
     if report.reweighted is not None:
         found["effective_samples"] = report.reweighted.total
     if report.conclusive:
-        found["base_std_within_prompts"] = _within(report)
+        found["std_within_prompts"], whose = _within(report.pooled)
+        found["std_within_prompts_of"] = "both sides" if whose else "base"
     if report.wrappers is not None:
         found["wrappers"] = [_candidate(c) for c in report.wrappers.candidates]
         found["wrappers_refused"] = report.wrappers.refused
@@ -220,7 +265,6 @@ def as_json(report: AuditReport) -> dict[str, Any]:
             "frechet_p_value": e.frechet_p,
         }  # fmt: skip
     found["by_prompt"] = by_prompt(report) if len(data.prompts) > 1 else []
-    del pooled
     return _plain(found)
 
 
@@ -236,7 +280,7 @@ def by_prompt(report: AuditReport) -> list[dict[str, Any]]:
     tilts, errors, effective = (np.full(count, np.nan) for _ in range(3))
     # Prompts without a tilt of their own are not among the pooled rows.
     if report.tilts is not None and report.reweighted is not None:
-        there = _there(report)
+        there = report.prompts
         tilts[there], errors[there] = report.tilts.tilt, report.tilts.error
         effective[there] = report.reweighted.effective
     rows = []
@@ -253,17 +297,6 @@ def by_prompt(report: AuditReport) -> list[dict[str, Any]]:
             row["lost_p_value"] = report.excess.by_prompt_p[i]
         rows.append(row)
     return rows
-
-
-def _there(report: AuditReport) -> np.ndarray:
-    """Indices of the prompts that are among the pooled rows."""
-    data = report.data
-    prompt = np.concatenate([data.base.prompt, data.tuned.prompt])
-    reward = np.concatenate([data.base.reward, data.tuned.reward])
-    low, high = np.full(len(data.prompts), np.inf), np.full(len(data.prompts), -np.inf)
-    np.minimum.at(low, prompt, reward)
-    np.maximum.at(high, prompt, reward)
-    return np.flatnonzero(high > low)
 
 
 def _candidate(c: Candidate) -> dict[str, Any]:

@@ -101,8 +101,14 @@ def test_a_verdict_the_json_and_a_page(pair, plain):
     json.dumps(found, allow_nan=False)
     *lines, last = said.splitlines()
     assert last == str(out / "audit.html")
-    assert lines == [f"- {line}" for line in (*found["verdict"], *found["notes"])]
-    assert lines[0].startswith("- effective tilt 0.")
+    # Validity first, every question with its answer.
+    asked = [f"- {c['question']} {c['answer']}" for c in found["validity"]]
+    assert lines[0] == "before any conclusion:"
+    assert [line.lower() for line in lines[1 : len(asked) + 1]] == [a.lower() for a in asked]
+    assert lines[len(asked) + 1] == "verdict:"
+    said = lines[len(asked) + 2 :]
+    assert said == [f"- {line}" for line in (*found["verdict"], *found["notes"])]
+    assert said[0].startswith("- effective tilt 0.")
     assert found["conclusive"] is True
     assert (found["base_samples"], found["tuned_samples"], found["features"]) == (180, 180, WIDTH)
     assert found["source"] == f"{tuned} against {base}"
@@ -211,7 +217,7 @@ def test_nothing_to_conclude(base, tuned, why, tmp_path, capsys):
         sides += [f"--{name}", put(tmp_path / f"{name}.csv", {"reward": values})]
     status, said, _ = call(capsys, *sides, "--out", tmp_path, *QUICK)
     assert status == 1
-    assert said.startswith("- cannot conclude, because ")
+    assert "\nno verdict:\n- cannot conclude, because " in said
     assert why in said
     found = found_in(tmp_path)
     assert found["conclusive"] is False
@@ -363,7 +369,7 @@ def test_prompts_of_one_side(tmp_path, capsys, no_page):
         mine = side["prompt"] == "shared"
         kept += [f"--{name}", put(tmp_path / f"k{name}.csv", {k: v[mine] for k, v in side.items()})]
     call(capsys, *kept, "--out", tmp_path / "kept", *QUICK)
-    differ = ("source", "left_out", "notes")
+    differ = ("source", "left_out", "notes", "validity")  # where the rows stand
     assert without(found, *differ) == without(found_in(tmp_path / "kept"), *differ)
 
 

@@ -394,7 +394,9 @@ def test_too_few_rows(kind, tmp_path):
 
 
 def test_empty_files(tmp_path):
-    refused(tmp_path / "a.csv", "", "reward = 'reward'", "none")
+    refused(tmp_path / "a.csv", "", "0 bytes", "a file with samples")
+    refused(tmp_path / "a.csv", "\n\n", "empty lines alone", "a header")
+    refused(tmp_path / "a.csv.gz", "", "0 bytes", "gzip")
     refused(tmp_path / "a.jsonl", "\n\n", "0 rows")
     refused(tmp_path / "a.parquet", "", "Parquet")
 

@@ -10,6 +10,7 @@ from tests.theory.audit.synthetic import data_of, planted
 from theory.audit.conditional import TooFewError, permute
 from theory.audit.curve import fit_curve
 from theory.audit.excess import Spread, excess, frechet, moments
+from theory.audit.features import deviations
 from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
 DRAWS = 99
@@ -17,6 +18,13 @@ DRAWS = 99
 
 def excess_of(data, seed=0):
     return excess(data, permute(data, seed, DRAWS), seed)
+
+
+def within(side):
+    """Standard deviations within prompts, n - 1 a prompt."""
+    parts = [side.features[side.prompt == g] for g in np.unique(side.prompt)]
+    square = sum(np.square(f - f.mean(0)).sum(0) for f in parts)
+    return np.sqrt(square / (len(side) - len(parts)))
 
 
 def test_moments_are_numpys():
@@ -44,11 +52,12 @@ def test_frechet_is_that_of_gaussians():
 
 def test_variances_are_loops():
     data = planted(np.random.default_rng(2), 3, 50)
-    spread = Spread.of(data)
+    spread = Spread.of(data, deviations(data))
     curve, pooled = fit_curve(data.pooled), data.pooled
+    unit = within(data.base)
     for g in range(3):
-        f = data.base.features[data.base.prompt == g]
-        own = data.tuned.features[data.tuned.prompt == g]
+        f = data.base.features[data.base.prompt == g] / unit
+        own = data.tuned.features[data.tuned.prompt == g] / unit
         rows, tuned = ((pooled.prompt == g) & side for side in (pooled.is_base, ~pooled.is_base))
         w = special.softmax(curve.log_ratio[rows])
         assert QUADRATURE.holds(spread.base[g], np.trace(np.cov(f.T)))
@@ -78,7 +87,7 @@ def test_lost_covers_no_loss_under_a_tilt(prompts, n, what):
             assert stats.binom.sf(sum(x <= level for x in p) - 1, 24, level) > FALSE_FAILURE_RATE
 
 
-@pytest.mark.parametrize(("prompts", "n"), [(2, 120), (12, 50)])
+@pytest.mark.parametrize(("prompts", "n"), [(2, 160), (12, 50)])
 def test_planted_shrinkage_is_measured(prompts, n):
     """Noise of 4 axes by 0.7: V = 1.96 + 1.96 Var(r) of 4 + 1.96 Var(r), r of law pq/(p + q)."""
     r = np.linspace(-8, 9, 4001)
@@ -89,11 +98,19 @@ def test_planted_shrinkage_is_measured(prompts, n):
     found = excess_of(planted(np.random.default_rng(3), prompts, n, scale=0.7))
     assert found.lost.low > 0
     assert found.lost.low < truth < found.lost.high
-    assert found.p_value == 1 / (DRAWS + 1)
+    assert found.p_value < 0.001
     wider = excess_of(planted(np.random.default_rng(3), prompts, n, scale=1.4))
     assert wider.lost.high < 0
-    assert wider.p_value == 1 / (DRAWS + 1)
+    assert wider.p_value < 0.001
     assert found.frechet_p <= 2 / 61
+
+
+def test_interval_and_p_value_are_one_statement():
+    """p = 5 % is where the interval ends at no loss, whatever the number of prompts."""
+    for prompts, n in ((2, 90), (12, 40)):
+        for s in range(6):
+            found = excess_of(planted(np.random.default_rng(s), prompts, n, scale=0.93), s)
+            assert (found.p_value < 0.05) == (found.lost.low * found.lost.high > 0)
 
 
 def test_a_tilt_that_narrows_is_no_loss():
@@ -126,11 +143,13 @@ def test_the_prompt_is_named():
 
 
 def test_a_shift_moves_the_frechet_distance():
-    """By d along one axis, given the reward: an excess of d^2; total and implied as they are."""
+    """By d along one axis, given the reward: an excess of d^2, in units of the feature's variance
+    of 1 + 0.7^2; total and implied as they are."""
     found = excess_of(planted(np.random.default_rng(6), 1, 600, shift=1.0, a=0.5))
-    assert abs(found.frechet_excess - 1.0) < 0.25
+    variance = 1 + 0.7**2
+    assert abs(found.frechet_excess - 1.0 / variance) < 0.25 / variance
     # The tilt moves 4 axes by 0.7 a each.
-    assert abs(found.frechet_implied - 4 * (0.7 * 0.5) ** 2) < 0.2
+    assert abs(found.frechet_implied - 4 * (0.7 * 0.5) ** 2 / variance) < 0.2 / variance
     assert found.frechet_total > found.frechet_implied + 0.5
     assert found.frechet_p == 1 / 61
     assert found.frechet_floor < 0.1

@@ -378,14 +378,16 @@ def check_excess(module: ModuleType) -> Checks:
         (data.base, pooled.is_base, free.chance),
         (data.tuned, ~pooled.is_base, 1 - free.chance),
     ]
+    rest = [data.base.features[data.base.prompt == g] for g in range(2)]
+    unit = np.sqrt(np.square(np.concatenate([f - f.mean(0) for f in rest])).sum(0) / (180 - 2))
     base, implied, overlap, noise = [], [], ([], []), 0.0
     for g in range(2):
         rows = (pooled.prompt == g) & pooled.is_base
-        f = data.base.features[data.base.prompt == g]
+        f = data.base.features[data.base.prompt == g] / unit
         base.append(np.trace(np.cov(f.T)))
         implied.append(np.trace(np.cov(f.T, aweights=special.softmax(free.log_ratio[rows]))))
         for found_v, (side, own, weight) in zip(overlap, sides, strict=True):
-            w, f = weight[(pooled.prompt == g) & own], side.features[side.prompt == g]
+            w, f = weight[(pooled.prompt == g) & own], side.features[side.prompt == g] / unit
             v = np.trace(np.cov(f.T, aweights=w))
             away = np.square(f - np.average(f, axis=0, weights=w)).sum(1) - v
             found_v.append(v)
@@ -411,11 +413,12 @@ def check_excess(module: ModuleType) -> Checks:
         "interval": QUADRATURE.holds([found.lost.low, found.lost.high], ends, 1.0),
         "error": 0.8 < error / rough < 1.25,
         "by prompt": QUADRATURE.holds(found.by_prompt, 1 - of_tuned / of_base, 1.0),
-        "p": found.p_value == 1 / 40,
+        "p of a prompt": found.by_prompt_p[0] == 1 / 40,
+        "p": QUADRATURE.holds(found.p_value, 2 * stats.norm.sf(abs(np.log(share)) / error)),
         "moments": ALGEBRA.holds(module.moments(x, w)[1], np.cov(x.T, aweights=w), 1.0),
         "frechet": QUADRATURE_2D.holds(module.frechet(p, q), distance),
-        "excess": abs(moved.frechet_excess - 1.5**2) < 0.8,
-        "implied distance": 0.02 < moved.frechet_implied < 0.3 < moved.frechet_total,
+        "excess": abs(moved.frechet_excess - 1.5**2 / 1.49) < 0.8 / 1.49,
+        "implied distance": 0.013 < moved.frechet_implied < 0.3 < moved.frechet_total,
     }
 
 
@@ -533,8 +536,12 @@ MUTANTS = {
     "overlap turned round": ("excess", "label * (1 - curve.chance), pooled)",
                              "label * curve.chance, pooled)"),
     "variance with bias": ("excess", "away / np.maximum(room, TINY) * (room > 0)", "away"),
-    "tuned and base swapped": ("excess", "log = math.log(of_tuned / of_base)",
-                               "log = math.log(of_base / of_tuned)"),
+    "tuned and base swapped": ("excess", "math.log(of_tuned / self.mean(",
+                               "-math.log(of_tuned / self.mean("),
+    "p of another calibration": ("excess", "2 * float(student.sf(abs(log) / error, freedom))",
+                                 "float(rank(np.abs(standardised(np.ones((1, 40)))))[0])"),
+    "features in their own units": ("excess", "units.standard(pooled_features(data))",
+                                    "pooled_features(data)"),
     "ends not swapped": ("excess", "-math.expm1(inner.high), -math.expm1(inner.low)",
                          "-math.expm1(inner.low), -math.expm1(inner.high)"),
     "rows of no weight": ("excess", "_variance(spread.features, u * weight, pooled)",

@@ -1,0 +1,146 @@
+"""What the tilt rests on: the row, the prompt, the 1 % of rows without which it is fitted again.
+
+A row's score over the information that is left without it, s_i/(I - c_i J_i^2), is what the fitted
+tilt loses when the row is left out (Cook 1977), to first order; so are sums of them over prompts,
+and over the rows of largest influence of one sign (Broderick, Giordano and Meager 2020). These are
+found so, left out, and the tilt is fitted again. A conclusion that one row decides is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.audit.families import Fitted, check_together, times
+from theory.audit.likelihood import NoFitError, maximise
+from theory.audit.reweighting import kl_bound, reweighted
+from theory.audit.samples import Array, Pooled
+from theory.audit.tilt import ONE_TILT, Interval, Tilt, effective_tilt
+
+LEAST_EFFECTIVE = 30.0  # samples of the reweighted base: below, KL and diversity are off (validate)
+PERCENT = 100  # rows, of which one is left out
+LEAST_LEFT = 1e-3  # of the information, without a row
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Without:
+    """The tilt without some rows: None where there is no fit; effective: samples of the reweighted
+    base then; changes: whether the conclusion is another: the tilt's sign, whether it is told, its
+    value by more than either interval, or whether there are samples enough."""
+
+    tilt: Interval | None
+    effective: float
+    changes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """Without the most influential row (row_at: among the pooled ones), prompt (prompt_at), and
+    percent_of rows; None of one prompt, and of less than PERCENT rows a side."""
+
+    row: Without
+    row_at: int
+    prompt: Without | None
+    prompt_at: int | None
+    percent: Without | None
+    percent_of: int
+
+
+def influence(fitted: Fitted, tilt: Tilt, effective: float, pooled: Pooled) -> Influence:
+    """Of the exponential's fit and its tilt; effective: samples of its reweighted base."""
+    fit = fitted.fit
+    scores, own = fit.scores(pooled)[:, 0], fit.weight * fit.slope[:, 0] ** 2
+    information, theta = float(fit.information[0, 0]), float(fit.theta[0])
+
+    def moves(score: Any, part: Any) -> Any:
+        return score / np.maximum(information - part, LEAST_LEFT * information)
+
+    def without(rows: Mask, change: float) -> Without:
+        return _without(~rows, theta - change, tilt, effective, pooled)
+
+    by_row = moves(scores, own)
+    row_at = int(np.argmax(np.abs(by_row)))
+    one = np.arange(len(pooled)) == row_at
+    prompt_at = prompt = percent = None
+    if pooled.count > 1:
+        by_prompt = moves(pooled.sums(scores), pooled.sums(own))
+        prompt_at = int(np.argmax(np.abs(by_prompt)))
+        prompt = without(pooled.prompt == prompt_at, float(by_prompt[prompt_at]))
+    count = len(pooled) // PERCENT
+    if count > 1:
+        most = _most(by_row, count, tilt)
+        percent = without(most, float(by_row[most].sum()))
+    return Influence(without(one, float(by_row[row_at])), row_at, prompt, prompt_at, percent, count)
+
+
+def _most(by_row: Array, count: int, tilt: Interval) -> Mask:
+    """The rows that hold the tilt away from zero; where it is not told from that, those of either
+    sign that move it more."""
+    order = np.argpartition(by_row, [count, len(by_row) - count])
+    ends = [order[:count], order[-count:]]
+    told = _told(tilt)
+    rows = ends[told > 0] if told else max(ends, key=lambda end: abs(float(by_row[end].sum())))
+    found = np.zeros(len(by_row), dtype=bool)
+    found[rows] = True
+    return found
+
+
+def _without(rows: Mask, start: float, tilt: Tilt, effective: float, pooled: Pooled) -> Without:
+    """The tilt of some rows, begun where the influence function says that it lies."""
+    kept = pooled.two_sided(rows)
+    if not kept.any():
+        return Without(None, 0.0, True)
+    unit = None if pooled.unit is None else pooled.unit[kept]
+    # In units of their own: one row may have made the spread of all.
+    some = Pooled.sorted(pooled.reward[kept], pooled.label[kept], pooled.prompt[kept], unit)
+    try:
+        check_together(some.z, some)
+        at = np.array([start / pooled.spread * some.spread])
+        fit = maximise(times(some.z), at, some)
+    except NoFitError:
+        return Without(None, 0.0, True)
+    parameters = {"a": float(fit.theta[0]) / some.spread}
+    again = Fitted("exponential", parameters, "", fit, times(some.z))
+    found = effective_tilt(again, some, tilt.scope == ONE_TILT)
+    left = reweighted(fit.log_ratio, some).total
+    changes = _told(found) != _told(tilt) or not agree(found, tilt)
+    changes |= (left >= LEAST_EFFECTIVE) != (effective >= LEAST_EFFECTIVE)
+    return Without(found, left, bool(changes))
+
+
+def _told(tilt: Interval) -> int:
+    """The tilt's sign, 0 where it is not told."""
+    return int(tilt.low > 0) - int(tilt.high < 0)
+
+
+def agree(one: Interval, other: Interval) -> bool:
+    """Whether each holds the other's value: a row may widen an interval as well as move it."""
+    return one.low <= other.value <= one.high and other.low <= one.value <= other.high
+
+
+def kl_without(log_ratio: Array, pooled: Pooled, bound: Interval) -> tuple[int, Interval] | None:
+    """The row that KL's bound most rests on, of log Phi (N,), and the bound without it; None where
+    there is no bound without any.
+
+    Of tuned rows it takes the one whose log Phi lies farthest from its prompt's others, of base
+    rows the one of largest weight.
+    """
+    rest = np.abs(log_ratio - pooled.spreaded(pooled.sums(log_ratio) / pooled.sizes))
+    base = pooled.is_base
+    weights = np.zeros(len(pooled))
+    weights[base] = (
+        reweighted(log_ratio, pooled).weights
+        * np.where(pooled.n0 > 1, 1.0, 0.0)[pooled.prompt[base]]
+    )
+    places = (int(np.argmax(np.where(base, -1.0, rest))), int(np.argmax(weights)))
+    found = []
+    for place in places:
+        kept = pooled.two_sided(np.arange(len(pooled)) != place)
+        without = kl_bound(log_ratio[kept], pooled.take(kept))
+        if without is not None:
+            found.append((place, without))
+    return max(found, key=lambda one: abs(one[1].value - bound.value), default=None)
