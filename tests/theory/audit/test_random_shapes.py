@@ -61,7 +61,8 @@ def shapes(draw: st.DrawFn) -> Shape:
         draw(st.sampled_from((0.0, 3.0, -1e4))), draw(st.sampled_from(SIZES)),
         draw(st.sampled_from(FEATURES)), draw(st.integers(1, 6)), draw(st.sampled_from(SEEDS)),
         draw(st.sampled_from((1, 1, 1, 2, 5))),
-        tuple(draw(st.sets(st.sampled_from(tuple(FAMILIES)), min_size=1, max_size=3))), draw(st.integers(0, 2**32 - 1)),
+        tuple(draw(st.sets(st.sampled_from(tuple(FAMILIES)), min_size=1, max_size=3))),
+        draw(st.integers(0, 2**32 - 1)),
     )  # fmt: skip
 
 
