@@ -99,8 +99,8 @@ def test_another_truth_is_not_found(name):
             continue
         try:
             others.append(FAMILIES[other].fit(pooled).fit.value)
-        except NoFitError:
-            assert other == "power"
+        except NoFitError:  # rewards that are not positive; r^2 is likelier than polynomials
+            assert other in ("power", "truncated_2", "truncated_3")
     assert own > max(others)
 
 
@@ -285,7 +285,7 @@ def test_monotone_maps_leave_ranks(name):
 def test_truncated_polynomials_are_about_zero():
     base, tuned = positive()
     for name in ("truncated_2", "truncated_3"):
-        values = [fits(base + c, tuned + c, name).fit.value for c in (0.0, 3.0)]
+        values = [fits(base + c, tuned + c, name).fit.value for c in (0.0, 0.5)]
         assert not QUADRATURE.holds(*values)
 
 
