@@ -141,7 +141,7 @@ class Spread:
         effective = 1 / pooled.sums(weights**2)
         good = (pooled.n1 >= LEAST_ROWS) & (pooled.n0 >= LEAST_ROWS) & (effective >= EFFECTIVE)
         # Features that are constant in a prompt leave rounding only.
-        least = LEAST_VARIANCE * float(base.max(initial=0.0))
+        least = LEAST_VARIANCE * max(float(base.max(initial=0.0)), 1.0)  # features have unit ones
         good &= (np.minimum(implied, overlap) > least) & (tuned > least)
         mass = pooled.sums(curve.weight)
         return Spread(base, implied, overlap, tuned, mass, good, found, pooled, curve, rest)

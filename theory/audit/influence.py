@@ -8,6 +8,7 @@ found so, left out, and the tilt is fitted again. A conclusion that one row deci
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,9 @@ def agree(one: Interval, other: Interval) -> bool:
     return one.low <= other.value <= one.high and other.low <= one.value <= other.high
 
 
-def kl_without(log_ratio: Array, pooled: Pooled, bound: Interval) -> tuple[int, Interval] | None:
+def kl_without(
+    log_ratio: Array, pooled: Pooled, bound: Interval | None
+) -> tuple[int, Interval] | None:
     """The row that KL's bound most rests on, of log Phi (N,), and the bound without it; None where
     there is no bound without any.
 
@@ -143,4 +146,5 @@ def kl_without(log_ratio: Array, pooled: Pooled, bound: Interval) -> tuple[int, 
         without = kl_bound(log_ratio[kept], pooled.take(kept))
         if without is not None:
             found.append((place, without))
-    return max(found, key=lambda one: abs(one[1].value - bound.value), default=None)
+    value = math.inf if bound is None else bound.value
+    return max(found, key=lambda one: abs(one[1].value - value), default=None)

@@ -176,16 +176,16 @@ def _kl(fits: Wrappers, compared: Pooled, place: Place) -> tuple[Interval | None
     """The bound of the best wrapper; or none, and why."""
     log_ratio = fits.best.fitted.fit.log_ratio
     kl = kl_bound(log_ratio, compared)
-    if kl is None:
-        return None, [
-            "KL to the base: prompts have too few base samples for the mean of what they weigh"
-        ]
     rests = kl_without(log_ratio, compared, kl)
-    if rests is None or agree(kl, rests[1]):
-        return kl, []
+    if rests is None:
+        few = "prompts have too few base samples for the mean of what they weigh"
+        return kl, [] if kl is not None else [f"KL to the base: {few}"]
     row, without = rests
+    if kl is not None and agree(kl, without):
+        return kl, []
     who = place.row_of(int(compared.label[row]), float(compared.reward[row]))
-    return None, [f"KL to the base: one row decides it, {without} without {who}, {kl} with"]
+    has = "none can be said" if kl is None else str(kl)
+    return None, [f"KL to the base: one row decides it, {without} without {who}, {has} with"]
 
 
 def _one_row(found: Influence, tilt: Interval, weights: Reweighted, place: Place) -> str:
