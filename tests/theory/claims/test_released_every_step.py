@@ -75,7 +75,7 @@ def test_kept_copies_do_depend_on_nft_beta():
 
 
 def test_wrong_code_is_seen(monkeypatch):
-    """A loss whose negative branch is missing; an old copy that does not follow."""
+    """Branches exchanged; an old copy that does not follow."""
     settings = [Steps().draw(1, seed) for seed in range(4)]
 
     def worst() -> float:
@@ -83,10 +83,8 @@ def test_wrong_code_is_seen(monkeypatch):
 
     assert worst() <= ALGEBRA.rtol
     with monkeypatch.context() as patch:
-        whole = NFT._branch
-        patch.setattr(
-            NFT, "_branch", lambda self, task, batch, e: whole(self, task, batch, e.abs())
-        )
+        whole = NFT.loss
+        patch.setattr(NFT, "loss", lambda self, p, t, b: whole(self, p, t, {**b, "r": 1 - b["r"]}))
         assert worst() > ALGEBRA.rtol
     with monkeypatch.context() as patch:
         patch.setattr(NFT, "after_step", lambda self, policy, step: None)
