@@ -87,34 +87,34 @@ def answer(numbers: Mapping[str, Any]) -> str:
         for n, v in numbers["cosines"].items()
     )
     return f"""
-Then beta does nothing, and the loss is flow matching weighted by the signed advantage: the gradient
-of a sample is A times that of |v - (X1 - X0)|², exactly, with the normaliser off. What is lost is
-the minimum: on fixed samples such a loss is upside down on {100 * least:.0f} to {100 * most:.0f} %
-of the path, so it needs fresh samples and small steps to stay in its place.
+Then beta does nothing, and the loss is flow matching weighted by the signed advantage: the
+gradient of a sample is A times that of |v - (X1 - X0)|², exactly, with the normaliser off. What is
+lost is the minimum: on fixed samples such a loss is upside down on {100 * least:.0f} to {
+        100
+        * most:.0f} % of the path, so it needs fresh samples and small steps to stay in its place.
 
 With student and old copy one and the same at every step, `x1+-` are both the student's prediction
-and only the slopes differ:
-`(c/beta) d/dv [r |v+ - Y|² + (1 - r)|v- - Y|²] = c (2r - 1) d/dv |v - Y|²`, and `c (2r - 1)` is the
-advantage, clipped at c = adv_clip_max (ledger N8: steps of the method, old copy and all, against
-steps of the weighted loss in exact rationals). One sample in d = 1, student 0, data 1, gradients by
-autograd:
+and only the slopes differ: `(c/beta) d/dv [r |v+ - Y|² + (1 - r)|v- - Y|²] = c (2r - 1) d/dv |v -
+Y|²`, and `c (2r - 1)` is the advantage, clipped at c = adv_clip_max (ledger N8: steps of the
+method, old copy and all, against steps of the weighted loss in exact rationals). One sample in d =
+1, student 0, data 1, gradients by autograd:
 
 | A | {head} | A times that of flow matching |
 |---|{"---|" * len(betas)}---|
 {table}
 
-With the old copy kept for an epoch the loss given X_t is curved by 2 beta², whatever r is, and ends
-at `v_old + (2/beta) Cov(r, Y | X_t)`. Weighted by A it is curved by `2 E[2r - 1 | X_t]` (both
-before the factor). At X_t = {high["x"]:g}, t = {numbers["t"]:g} of `{numbers["problem"]}` E[r | X_t] is
-{high["mean_r"]:.3f}, and {numbers["steps"]} steps on fixed samples go {high["replaced"][-1]:.1f}
-times as far as the epoch of beta = 1 would; at X_t = {low["x"]:g} it is {low["mean_r"]:.3f}, and
-they have gone {low["replaced"][-1]:.1f} times as far and are speeding up. The first step is the
-same everywhere. So the number of steps on one batch takes beta's place: learning rate times steps is the
-tilt.
+With the old copy kept for an epoch the loss given X_t is curved by 2 beta², whatever r is, and
+ends at `v_old + (2/beta) Cov(r, Y | X_t)`. Weighted by A it is curved by `2 E[2r - 1 | X_t]` (both
+before the factor). At X_t = {high["x"]:g}, t = {numbers["t"]:g} of `{numbers["problem"]}` E[r |
+X_t] is {high["mean_r"]:.3f}, and {numbers["steps"]} steps on fixed samples go
+{high["replaced"][-1]:.1f} times as far as the epoch of beta = 1 would; at X_t = {low["x"]:g} it is
+{low["mean_r"]:.3f}, and they have gone {low["replaced"][-1]:.1f} times as far and are speeding up.
+The first step is the same everywhere. So the number of steps on one batch takes beta's place:
+learning rate times steps is the tilt.
 
 The adaptive normaliser divides each sample's gradient by its own mean error. In d = 1 that turns
-the mean field (cosine to the one without it: {cosines}); in the dimensions of images the errors of one
-time are all of one size ([what does the adaptive weight change?](adaptive.md)).
+the mean field (cosine to the one without it: {cosines}); in the dimensions of images the errors of
+one time are all of one size ([what does the adaptive weight change?](adaptive.md)).
 
 VRL's trainer refreshes its previous policy like that, after every optimiser step (with its
 weight_copy_decay of 0), and verl-omni does with old_policy_decay_schedule=copy and

@@ -141,8 +141,8 @@ or 1 by a yes or no: binary is 0.4 or 0.6, for the sign is still divided by 2c =
 
 Each mode puts f(A) in the advantage's place, and `r = 1/2 + f(A)/(2c)`, c = adv_clip_max =
 {numbers["clip"]:g}. The loss is linear in r, so one epoch tilts by `exp((2/beta) r)` to first
-order: by f(A), not by A. one_only and binary therefore see no difference between a good sample and an
-excellent one. A smaller beta makes up for a smaller tilt (ledger N7, N1).
+order: by f(A), not by A. one_only and binary therefore see no difference between a good sample and
+an excellent one. A smaller beta makes up for a smaller tilt (ledger N7, N1).
 
 {HEAD}
 {table}
@@ -154,19 +154,19 @@ negative_only {little:.3f}. The last column is the noise of one sample's step at
 student there once it has moved: leaving it out of the batch is another loss.
 
 r has mean one half in the modes all and binary only. In an epoch whose old copy is the velocity of
-its data the mean does nothing ([is r near one half a problem?](one_half.md)). Online the old copy is
-the last student, which is not the velocity of its own samples, and
-`(2/beta)(E[r | X_t] - 1/2)(u - v_old)` comes on top: above one half it pulls the old field towards
-the velocity u of its samples, below it pushes it away. After {numbers["epochs"]} epochs at beta =
+its data the mean does nothing ([is r near one half a problem?](one_half.md)). Online the old copy
+is the last student, which is not the velocity of its own samples, and `(2/beta)(E[r | X_t] -
+1/2)(u - v_old)` comes on top: above one half it pulls the old field towards the velocity u of its
+samples, below it pushes it away. After {numbers["epochs"]} epochs at beta =
 {numbers["online_beta"]:g}, one tilt for all (that of mode all), r moved by the offset alone:
 
-| offset of | E r | gain of E R in std | TV to the law without offset | TV to old copies fitted anew |
+| offset of | E r | gain of E R in std | TV to no offset | TV to old copies fitted anew |
 |---|---|---|---|---|
 {online}
 
-That is next to nothing here (TV {moved:.0e} at most); the term is in proportion to 1/beta. `adv_mode`
-has these names in DiffusionNFT's own code and in FastVideo; verl-omni calls the first one
-`continuous`. Elsewhere the same words may mean other maps: a "binary" of 1 and 0 that is then
+That is next to nothing here (TV {moved:.0e} at most); the term is in proportion to 1/beta.
+`adv_mode` has these names in DiffusionNFT's own code and in FastVideo; verl-omni calls the first
+one `continuous`. Elsewhere the same words may mean other maps: a "binary" of 1 and 0 that is then
 divided by 2c is one_only here.
 """
 
