@@ -80,7 +80,7 @@ def answer(numbers: Mapping[str, Any]) -> str:
     )
     head = " | ".join(f"beta = {b:g}" for b in betas)
     shares = numbers["upside_down"]
-    least, most = min(shares.values()), max(shares.values())
+    least, most = (100 * end(shares.values()) for end in (min, max))
     high, low = numbers["places"]
     cosines = "; ".join(
         f"`{n}` {v['mapped']:.3f}, and {v['mean 0.6']:.3f} if the mean of r is 0.6"
@@ -94,10 +94,11 @@ lost is the minimum: on fixed samples such a loss is upside down on {100 * least
         * most:.0f} % of the path, so it needs fresh samples and small steps to stay in its place.
 
 With student and old copy one and the same at every step, `x1+-` are both the student's prediction
-and only the slopes differ: `(c/beta) d/dv [r |v+ - Y|² + (1 - r)|v- - Y|²] = c (2r - 1) d/dv |v -
-Y|²`, and `c (2r - 1)` is the advantage, clipped at c = adv_clip_max (ledger N8: steps of the
-method, old copy and all, against steps of the weighted loss in exact rationals). One sample in d =
-1, student 0, data 1, gradients by autograd:
+and only the slopes differ:
+`(c/beta) d/dv [r |v+ - Y|² + (1 - r)|v- - Y|²] = c (2r - 1) d/dv |v - Y|²`, and `c (2r - 1)` is
+the advantage, clipped at c = adv_clip_max (ledger N8: steps of the method, old copy and all,
+against steps of the weighted loss in exact rationals). One sample in d = 1, student 0, data 1,
+gradients by autograd:
 
 | A | {head} | A times that of flow matching |
 |---|{"---|" * len(betas)}---|
