@@ -34,7 +34,7 @@ class StepSetting:
 
     @property
     def dim(self) -> int:
-        return self.x.shape[1]
+        return len(self.W)
 
     @cached_property
     def numbers(self) -> Numbers:
