@@ -206,11 +206,12 @@ def test_declared_mutants(row, part):
 
 def test_printed_factor_is_no_factor():
     """Z2: with 2/beta, printed beside the sign of proportionality, for eta_t: beyond the tier
-    everywhere, mostly by far."""
+    wherever the gradient is no zero, so that its sign is seen."""
     (part,) = [p for p in ROWS["Z2"].parts if isinstance(p, Identity)]
-    errors = [part.compare(s).mutants["factor 2/beta"] for s in spots(part)]
-    assert min(errors) > 100 * part.tier.rtol
-    assert np.median(errors) > 1e6 * part.tier.rtol
+    found = [part.compare(s).mutants for s in spots(part)]
+    errors = [m["factor 2/beta"] for m in found if m["sign"] > part.tier.rtol]
+    assert len(errors) >= 4
+    assert min(errors) > 1e6 * part.tier.rtol
 
 
 CONTROL = ("D1", "D2", "D3", "D4", "D5", "D6", "D8", "D9", "D11", "D12", "D13", "D14", "D15")
