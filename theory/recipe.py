@@ -5,28 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from theory.checks import check_order, check_positive
+from theory.methods.nft import CLIP
 from theory.problem import Problem, load_problem
+from theory.recipe_text import print_forecast
+from theory.released import names
 from theory.released.forecast import Exact, Forecast, Recipe, Row, exact, forecast, sampling_error
 from theory.released.penalty import NORMALISERS
 from theory.released.reward_files import read_rewards
-from theory.released.schedule import NAMES, schedule
+from theory.released.schedule import schedule
 from theory.released.sources import Rewards, SampledRewards, rewards_of
 
 INCONCLUSIVE = 1  # exit status where the rewards do not reach to the last epoch
 HELD_BACK = 0.1  # share of the tilt from which the penalty's average over time is rough
 CLIPPED = 0.98
 MOST_ERROR = 0.1  # of E R in base standard deviations, left by the samples
-SHOWN = (0, 1, 2, 5)  # and their multiples by ten
 MOST_EPOCHS = 100_000
 
 ASSUMES = (
@@ -54,13 +51,23 @@ def add_parser(commands: Any) -> None:
         "several), .txt or .npy",
     )  # fmt: skip
     recipe.add_argument("--epochs", type=int, required=True)
-    recipe.add_argument("--nft-beta", type=float, default=1.0, help="(%(default)s)")
-    recipe.add_argument("--kl-weight", type=float, default=1e-4, help="(%(default)s)")
+    for knob, kind, words in (
+        (names.NFT_BETA, float, "the mixing strength (1)"),
+        (names.KL_WEIGHT, float, "of |v - v_ref|² (1e-4)"),
+        (names.ADV_CLIP_MAX, float, f"the clip of the advantage ({CLIP:g})"),
+        (names.EMA, str, (
+         "decay of the old copy at step k: none, copy or 0: 0; half, linear_to_0_5 or 1: min(0.001 "
+         "k, 0.5); late, delayed_linear_to_0_999 or 2: min(0.0075 (k - 75), 0.999) after step 75; "
+         "constant (half)")),
+    ):  # fmt: skip
+        recipe.add_argument(
+            *names.flags(knob), dest=knob, action=_Named, default=[], type=kind, metavar="X",
+            help=words,
+        )  # fmt: skip
     recipe.add_argument(
-        "--ema", choices=NAMES, default="half",
-        help="decay of the old copy at step k: none 0; half min(0.001 k, 0.5); late "
-        "min(0.0075 (k - 75), 0.999) after step 75; constant (%(default)s)",
-    )  # fmt: skip
+        "--beta", type=float, help="nft_beta or kl_weight, by --trainer: refused without one"
+    )
+    recipe.add_argument("--trainer", help=f"whose config --beta stands in: {', '.join(names.BETA)}")
     recipe.add_argument("--decay", type=float, help="of --ema constant, in [0, 1)")
     recipe.add_argument(
         "--steps-per-epoch",
@@ -87,6 +94,29 @@ def add_parser(commands: Any) -> None:
     recipe.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
+class _Named(argparse.Action):
+    """Keeps (flag, value) of every use: a knob has several names."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (option_string, values)])
+
+
+def _read(options: argparse.Namespace) -> list[str]:
+    """Put every knob's value in the place of what was given; returns how it was read."""
+    readings = {
+        knob: names.read(getattr(options, knob), knob, default, options.trainer, options.beta)
+        for knob, default in (
+            (names.NFT_BETA, 1.0), (names.KL_WEIGHT, 1e-4), (names.ADV_CLIP_MAX, CLIP),
+            (names.EMA, "half"),
+        )
+    }  # fmt: skip
+    for knob, reading in readings.items():
+        setattr(options, knob, reading.value)
+    return [reading.text for reading in readings.values() if reading.text]
+
+
 def run(options: argparse.Namespace) -> int:
     """The forecast; returns 1 where the rewards do not reach to the last epoch.
 
@@ -94,23 +124,25 @@ def run(options: argparse.Namespace) -> int:
         ValueError: options that contradict, are out of range or change nothing; a bad file.
     """
     check_order("--epochs", options.epochs, 1, MOST_EPOCHS)
+    read_as = _read(options)
+    check_positive("adv_clip_max", options.adv_clip_max)
     _refuse_unused(options)
     rule = schedule(options.ema, options.decay)
     rewards, problem = _source(options)
     recipe = Recipe(
         options.nft_beta, rule, options.kl_weight, options.adaptive or "x1", options.group,
-        options.steps_per_epoch, options.reach, rewards.data_std or 1.0,
+        options.steps_per_epoch, options.reach, rewards.data_std or 1.0, options.adv_clip_max,
     )  # fmt: skip
     found = forecast(recipe, rewards, options.epochs)
     errors = None
     if isinstance(rewards, SampledRewards) and found.last.epoch:
         errors = sampling_error(recipe, rewards, found)
     law, why_not = _exact(options, recipe, problem, found)
-    data = _as_json(options, found, law, why_not, errors)
+    data = _as_json(options, found, law, why_not, errors) | {"read_as": read_as}
     if options.json:
         print(json.dumps(data, indent=2, allow_nan=False))
     else:
-        _print(options, found, law, why_not, data)
+        print_forecast(found, law, why_not, data)
     return 0 if data["conclusive"] else INCONCLUSIVE
 
 
@@ -123,6 +155,7 @@ def _refuse_unused(options: argparse.Namespace) -> None:
         ("--reward-column", options.reward_column, of_file, "--rewards"),
         ("--prompt-column", options.prompt_column, of_file, "--rewards"),
         ("--no-exact", options.no_exact or None, not of_file, "--problem"),
+        ("--trainer", options.trainer, options.beta is not None, "--beta"),
     )  # fmt: skip
     for name, value, is_used, where in unused:
         if value is not None and not is_used:
@@ -132,11 +165,12 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 def _source(options: argparse.Namespace) -> tuple[Rewards, Problem | None]:
     if options.rewards is None:
         problem = load_problem(options.problem)
-        return rewards_of(problem), problem
+        return rewards_of(problem, options.adv_clip_max), problem
     if options.data_std is not None:
         check_positive("--data-std", options.data_std)
     columns = options.reward_column, options.prompt_column
-    return read_rewards(options.rewards, *columns, data_std=options.data_std), None
+    rewards = read_rewards(options.rewards, *columns, data_std=options.data_std)
+    return replace(rewards, clip=options.adv_clip_max), None
 
 
 def _exact(
@@ -191,6 +225,7 @@ def _as_json(
     return {
         "recipe": {
             "nft_beta": recipe.nft_beta, "epochs": found.epochs, "kl_weight": recipe.kl_weight,
+            "adv_clip_max": recipe.adv_clip_max,
             "ema": options.ema, "schedule": asdict(recipe.schedule), "group": recipe.group,
             "steps_per_epoch": recipe.steps, "normaliser": recipe.normaliser,
             "reach": recipe.reach, "data_std": recipe.data_std,
@@ -235,109 +270,13 @@ def _warnings(found: Forecast) -> list[str]:
             "times: the law is no longer a tilt by R, and the forecast of E R is too high"
         )
     if last.clip is not None and last.clip < CLIPPED:
-        warnings.append(f"the clip at 5 takes {100 * (1 - last.clip):.1f} % of the last step")
+        warnings.append(
+            f"the clip at {recipe.adv_clip_max:g} takes {100 * (1 - last.clip):.1f} % of the last "
+            "step"
+        )
     if found.last.epoch > 1 and last.std < 0.1 * first.std:
         warnings.append(
             f"the std of R has fallen to {last.std / first.std:.2g} of the base's: the mapping "
             "divides by it, so that the tilt runs away"
         )
     return warnings
-
-
-# --- as text
-
-
-def _shown(epochs: int) -> Sequence[int]:
-    wanted = {e * 10**k for e in SHOWN for k in range(6)} | {epochs}
-    return sorted(e for e in wanted if e <= epochs)
-
-
-def _print(
-    options: argparse.Namespace,
-    found: Forecast,
-    law: Exact | None,
-    why_not: str,
-    data: dict[str, Any],
-) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=128)
-
-    def say(text: str, style: str | None = None) -> None:
-        console.print(text, highlight=False, markup=False, style=style)
-
-    recipe, base, end = found.recipe, found.rows[0].rewards, found.last
-    sampled = base.ess is not None
-    say(
-        f"{data['source']}: E R = {base.mean:.4g}, std {base.std:.4g} over the batch, "
-        f"{base.within:.4g} within a prompt"
-    )
-    say(
-        f"a step of the tilt at first: {data['step_at_base']:.4g} per reward, "
-        f"{data['step_at_base_per_std']:.4g} per std (0.2/nft_beta = {0.2 / recipe.nft_beta:.4g})"
-    )
-    table = Table(highlight=False)
-    names = ["epoch", "full updates", "tilt, 1/reward", "tilt x std", "E R", "gain, std"]
-    names += ["std of R", "KL, nats", *(["ESS", "90 % carried by"] if sampled else ["std of X"])]
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for epoch in _shown(end.epoch):
-        row = found.rows[epoch]
-        r = row.rewards
-        last = (
-            [f"{r.ess:.0f}", f"{100 * (r.carriers or 0):.2g} %"] if r.ess is not None
-            else ["" if r.spread is None else f"{r.spread:.4g}"]
-        )  # fmt: skip
-        table.add_row(
-            str(epoch), f"{row.updates:.4g}", f"{row.tilt:.4g}", f"{row.tilt * base.std:.4g}",
-            f"{r.mean:.4g}", f"{found.gain(row):.3g}", f"{r.std:.3g}", f"{r.kl:.3g}", *last,
-        )  # fmt: skip
-    console.print(table)
-    errors = data["standard_error"]
-    text = (
-        f"after {end.epoch} epochs: tilt {end.tilt:.4g} per reward, "
-        f"{end.tilt * base.std:.4g} per std; E R = {end.rewards.mean:.4g}"
-    )
-    if errors is not None and None not in errors.values():
-        text += f"; standard errors of the samples {errors['tilt']:.2g} and {errors['reward']:.2g}"
-    say(text)
-    if not data["conclusive"]:
-        say(f"NO CONCLUSION for epoch {found.epochs}: {data['stopped']}", "bold")
-    say(
-        f"if the spread of R stayed: tilt {found.first_order:.4g} per reward, "
-        f"{found.first_order * base.std:.4g} per std after {found.epochs} epochs"
-    )
-    say(_limit_text(found))
-    say(_exact_text(found, law, why_not))
-    for warning in data["warnings"]:
-        say(f"warning: {warning}", "yellow")
-    say("assumes:")
-    for line in ASSUMES:
-        say(f"- {line}")
-
-
-def _limit_text(found: Forecast) -> str:
-    if found.limit_at_base is None:
-        return "limit: none, the tilt grows for ever (no KL term)"
-    std = found.rows[0].rewards.std
-    text = (
-        f"limit of the tilt under the KL term, if the spread of R stayed: "
-        f"{found.limit_at_base:.4g} per reward, {found.limit_at_base * std:.4g} per std; "
-    )
-    if found.limit is not None:
-        return text + f"with the spread that it leaves: {found.limit:.4g} per reward"
-    return text + (
-        f"with the spread that it leaves: none up to {found.searched:.4g}, as far as the rewards "
-        "tell"
-    )
-
-
-def _exact_text(found: Forecast, law: Exact | None, why_not: str) -> str:
-    if law is None:
-        return f"exact recursion: not carried ({why_not})"
-    row = found.rows[law.epoch]
-    text = (
-        f"exact recursion, epoch {law.epoch}: E R = {law.mean:.4g} (forecast "
-        f"{row.rewards.mean:.4g}, off by {law.error:+.2g} std), tilt {law.tilt:.4g} "
-        f"({row.tilt:.4g}), which explains {100 * law.explained:.3g} % of log(q/p), std of X "
-        f"{law.spread:.4g}"
-    )
-    return text + (f"; no further: {law.stopped}" if law.stopped else "")

@@ -68,6 +68,11 @@ and its autograd:
 |---|---|---|---|
 {table}
 
+Trainers log how far the two are apart, the mean of |v - v_old|², as `old_deviate` (DiffusionNFT's
+own code, FastVideo, verl-omni: `actor/old_deviate`) or `prediction_deviation` (UniRL). What this
+page says is of a step where that number is 0: the first one of an epoch, or every one where the old
+copy is replaced after each ([what then?](every_step.md)).
+
 So a first logged loss of every epoch that ignores the reward is as it should be, and so is one
 that hardly falls: see [why v+ and v- look the same](branches.md). A gradient that is zero at the
 first step means rewards of exactly one half (a constant reward, say), not old = new.

@@ -16,11 +16,11 @@ from theory.released.mapping import (
     MappedRewards,
     Rewards,
     batch_std,
-    clipped_mean,
     finite_batch_slopes,
     gaussian_batch_share,
     ideal_tilt,
 )
+from theory.released.modes import MODES
 from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
 
 
@@ -32,13 +32,16 @@ def random_rewards(seed: int, parts: int = 2) -> Rewards:
 
 
 @MANY
-@given(seed=seeds, group=st.sampled_from([None, 2, 5, 24]), size=st.floats(0.1, 5.0))
-def test_slope_is_the_regression_of_the_expected_reward(seed, group, size):
+@given(
+    seed=seeds, group=st.sampled_from([None, 2, 5, 24]), size=st.floats(0.1, 5.0),
+    name=st.sampled_from(sorted(MODES)),
+)  # fmt: skip
+def test_slope_is_the_regression_of_the_expected_reward(seed, group, size, name):
     """Cov(E[r | R], R) by Gauss-Legendre: the conditional mean and the slope are one law."""
     law = random_rewards(seed)
-    mapped = MappedRewards(law, size, group)
+    mapped = MappedRewards(law, size, group, adv_mode=name)
     low, high = (law.means - 10 * law.stds).min(), (law.means + 10 * law.stds).max()
-    cuts = [law.mean + side * CLIP * (size + STD_FLOOR) for side in (-1, 1)]  # kinks, n infinite
+    cuts = [law.mean + side * CLIP * (size + STD_FLOOR) for side in (-1, 0, 1)]  # kinks, n infinite
     edges = np.unique(np.clip([*np.linspace(low, high, 41), *cuts], low, high))
     x, w = np.polynomial.legendre.leggauss(24)
     half = 0.5 * np.diff(edges)[:, None]
@@ -109,10 +112,6 @@ def test_finite_batches_tend_to_the_large_one():
     assert gaussian_batch_share(2, 1) == pytest.approx(1 / math.sqrt(math.pi))
 
 
-def test_clipped_mean_without_spread():
-    assert clipped_mean([-9.0, 0.3, 9.0], 0.0, 5.0) == pytest.approx([-5.0, 0.3, 5.0])
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -122,6 +121,7 @@ def test_clipped_mean_without_spread():
         (lambda: Rewards([1.0], [0], [0]), "stds = "),
         (lambda: MappedRewards(Rewards.gaussian(), 0.0), "std = 0.0"),
         (lambda: MappedRewards(Rewards.gaussian(), 1.0, 1), "group = 1"),
+        (lambda: MappedRewards(Rewards.gaussian(), 1.0, adv_mode="none"), "adv_mode = 'none'"),
         (lambda: MappedRewards(Rewards([0.25] * 4, range(4), [1] * 4), 1.0, 60), "splits"),
         (lambda: MappedRewards(Rewards.gaussian(), 1.0).effective_tilt(0.0), "nft_beta"),
         (lambda: batch_std([]), "prompts"),

@@ -141,15 +141,17 @@ ROWS: tuple[Claim, ...] = (
     Claim(
         "L10",
         "liu, after the expansion of exp(a r); Figure 2",
-        "Samples of NFT are close to pi_1 exp(2r), pi_1 (1 + 2r), pi_1 (1 + 2r + 2r²), and "
-        "closest to the second order: said of one toy, asked here in general.",
-        "The note shows one toy; its numbers are not printed (ours: problem note_1d).",
+        "Of pi_1 exp(2r), pi_1 (1 + 2r) and pi_1 (1 + 2r + 2r²) the last, the second order, is "
+        "closest to samples of NFT: the note says that it seems so in one toy; judged here is the "
+        "general statement.",
+        "None: a toy is no assumption. Its numbers are not printed (ours: problem note_1d).",
         "laws by torchdiffeq, targets as Gaussian sums, TV by exact integrals of splines",
         "the law once more by scipy on sums over a grid",
-        "conditional",
-        "True, narrowly, of our version of the note's toy (the caption of its Figure 1 says the "
-        "exponential, its text the second order). Over bump centres and temperatures each of the "
-        "three is nearest somewhere.",
+        "false",
+        "Of the toy itself the note is right, narrowly, in our version of it (the caption of its "
+        "Figure 1 says the exponential, its text the second order): what holds instead is that "
+        "sentence, and no more. Over bump centres and temperatures each of the three is nearest "
+        "somewhere, with nothing but the numbers to tell where.",
         L10_PARTS,
         ranking_region,
     ),

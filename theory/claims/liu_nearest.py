@@ -41,7 +41,7 @@ def nearest_in_the_toy(context: Context) -> Finding:
     found, half = note_distances(), note_distances(0.5)
     nearest = min(found, key=lambda k: found[k])
     return Finding(
-        "in the note's toy (two Gaussians, bump at 2, a = 2)", "condition", "exact",
+        "in the note's toy (two Gaussians, bump at 2, a = 2)", "instead", "exact",
         nearest == TARGETS[2],
         "TV " + ", ".join(f"{number(v)} to {k}" for k, v in found.items()), {"tv": found},
         mutants={

@@ -1,4 +1,4 @@
-"""The ledger's rows of the released DiffusionNFT training code: facts about practice (N1 to N6).
+"""The ledger's rows of the released DiffusionNFT training code: facts about practice (N1 to N8).
 
 Its loss, per sample, on predictions x1+- = x1_old +- nft_beta (x1_student - x1_old) of the data:
 
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from theory.claims.ledger import Claim
 from theory.claims.released_cancel import N2
+from theory.claims.released_every_step import N8
 from theory.claims.released_mapping import N1
+from theory.claims.released_modes import N7
 from theory.claims.released_normaliser import N5
 from theory.claims.released_penalty import N3
 from theory.claims.released_schedule import N4
 from theory.claims.released_times import N6
 
-ROWS: tuple[Claim, ...] = (N1, N2, N3, N4, N5, N6)
+ROWS: tuple[Claim, ...] = (N1, N2, N3, N4, N5, N6, N7, N8)

@@ -26,6 +26,7 @@ from theory.claims.laws import (
 from theory.claims.ledger import Context, Finding, extra, number
 from theory.claims.liu_laws import laws_agree, plain_numbers
 from theory.claims.region import Region
+from theory.claims.zhu_noise import NOISES, TRIED, bowl, sde_laws_are_the_tilt, tends_to_the_tilt
 from theory.claims.zhu_planes import Z4_PLANES, Z11_PLANES, gaussian_along_reward
 from theory.fokker_planck import sde_law
 from theory.gaussians import GaussianSum
@@ -33,14 +34,11 @@ from theory.oracle import flow, simplex
 from theory.oracle.integrate import Array
 from theory.problem import Problem, load_problem
 from theory.rewards import linear_reward, quadratic_reward
-from theory.schedules import Diffusion
 from theory.tolerances import FALSE_FAILURE_RATE, QUADRATURE
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential
 
 NAMES = ("note_1d", "quadratic_1d", "linear_1d", "bumps_1d")
-NOISES = {"g = 0.5": Diffusion.of_constant(0.5), "g = 1": Diffusion.of_constant(1.0),
-          "memoryless": Diffusion.of_memoryless()}  # fmt: skip
 FAINT = 25.0  # log-density below the peak that no objective sees
 SPOTS = np.array([-2.2, -1.3, -0.4, 0.3, 1.2, 2.1])
 
@@ -66,27 +64,6 @@ def ode_law_is_the_tilt(context: Context) -> Finding:
         max(flat.values()) <= QUADRATURE.rtol,
         f"TV {number(min(flat.values()))} to {number(flat[worst])} on {len(names)} problems, d = 1",
         {"tv": found}, f"{worst[0]} at 2/beta = {worst[1]}: TV {number(flat[worst])}",
-    )  # fmt: skip
-
-
-def sde_laws_are_the_tilt(context: Context) -> Finding:
-    """TV between SDEs' laws and the named density, and between them and the ODE's law."""
-    labels = ["memoryless"] if context.profile.name == "fast" else list(NOISES)
-    problem = load_problem("note_1d")
-    axis = np.linspace(-8.0, 8.0, 401)
-    claim = tilt_density(problem, problem.scale, axis)
-    ode = nft_density(problem, problem.scale, axis)
-    to_claim, to_ode = {"ODE": total_variation(ode, claim, axis)}, {}
-    for label in labels:
-        law = sde_law(problem.cumulant_field(problem.scale, 1), NOISES[label], axis, 1e-7, 1e-9)
-        to_claim[label] = total_variation(law.density, claim, axis)
-        to_ode[label] = total_variation(law.density, ode, axis)
-    return Finding(
-        "law by SDEs = p_old exp((2/beta) r)/Z", "claim", "exact",
-        max(to_claim.values()) <= QUADRATURE.rtol,
-        "d = 1, TV to the claim: " + ", ".join(f"{k} {number(v)}" for k, v in to_claim.items())
-        + "; to the ODE's law: " + ", ".join(f"{k} {number(v)}" for k, v in to_ode.items()),
-        {"to_claim": to_claim, "to_ode": to_ode}, "note_1d",
     )  # fmt: skip
 
 
@@ -139,7 +116,7 @@ def gaussian_case_is_exact(context: Context) -> Finding:
                 worst, where = gap, f"d = {dim}, 2/beta = {scale:g}"
     line = gaussian_along_reward(1)
     axis = np.linspace(-6.0, 8.0, 301 if context.profile.extras else 201)
-    labels = ["g = 1"] if context.profile.name == "fast" else list(NOISES)
+    labels = ["g = 1"] if context.profile.name == "fast" else list(TRIED)
     sde = max(
         total_variation(
             sde_law(line.cumulant_field(2.0, 1), NOISES[label], axis).density,
@@ -200,8 +177,7 @@ def exact_formula(context: Context) -> Finding:
 @extra
 def smallest_counterexample(context: Context) -> Finding:
     """N(0, 1), r = -x^2/2: NFT samples N(0, exp(-lambda)); claimed is N(0, 1/(1 + lambda))."""
-    base = GaussianSum.mixture([1.0], [[0.0]], stds=[1.0])
-    problem = Problem("N(0, 1)", base, quadratic_reward([[-1.0]], [0.0], 0.0))
+    problem = bowl()
     points, worst, claims = column(SPOTS), 0.0, {}
     for scale in (0.1, 1.0, 2.0):
         law = FlowLaw(problem.cumulant_field(scale, 1)).log_density(points)
@@ -224,6 +200,7 @@ Z4_PARTS = (
     ode_law_is_the_tilt,
     sde_laws_are_the_tilt,
     gaussian_case_is_exact,
+    tends_to_the_tilt,
     exact_formula,
     smallest_counterexample,
     laws_agree,

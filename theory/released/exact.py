@@ -3,8 +3,9 @@ r"""The released recipe's epochs with laws carried on a grid (theory.recursion),
 Every epoch the data come from the old copy's field v, with law q; its optimum, the reward mapped
 by r = 1/2 + g (R - E_q R), lam = 2 g / nft_beta, is
 
-    mu* = v + lam Cov_q(Y, R | x) + lam (m_q - E_q R)(u_q - v),    m_q = E_q[R | x],
+    mu* = v + lam Cov_q(Y, R | x) + (lam (m_q - E_q R) + o)(u_q - v),    m_q = E_q[R | x],
 
+o = (2/nft_beta) (E_q r - 1/2), which the mapping makes 0 and an advantage mode may not;
 the penalty leaves omega(t) mu* + (1 - omega(t)) v_0 (theory.released.penalty), and the old copy
 follows, v <- d v + (1 - d) mu. "refit" puts u_q, the velocity of the data, in v's place: what a
 student would start from that had been trained on its own samples.
@@ -34,12 +35,14 @@ from theory.released.penalty import Penalty
 @dataclass(frozen=True)
 class Epoch:
     """lam: the tilt's step, in units of 1/reward; decay d of the old copy; the KL penalty; reach:
-    the share of the way to its optimum that the student goes, carried on from epoch to epoch."""
+    the share of the way to its optimum that the student goes, carried on from epoch to epoch;
+    offset: (2/nft_beta) (E r - 1/2)."""
 
     lam: float
     decay: float = 0.0
     penalty: Penalty | None = None
     reach: float = 1.0
+    offset: float = 0.0
 
 
 # (epoch from 1, E_q R, std_q R) -> what that epoch does
@@ -58,7 +61,7 @@ class _Released(_Carrier):
             rule = plan(epoch, mean, std)
             if self.recursion.mode == "refit":
                 old = Velocity(fields.u, fields.div_u)
-            new = _mapped_optimum(old, fields, rule.lam, mean)
+            new = _mapped_optimum(old, fields, rule.lam, mean, rule.offset)
             if rule.penalty is not None:
                 new = self._pulled(new, rule.penalty)
             student = new if rule.reach == 1 else new.mixed(rule.reach, student)
@@ -85,10 +88,12 @@ class _Released(_Carrier):
         )
 
 
-def _mapped_optimum(old: Velocity, fields: Fields, lam: float, centre: float) -> Velocity:
-    """v + lam Cov + lam (m - centre)(u - v), with its divergence."""
+def _mapped_optimum(
+    old: Velocity, fields: Fields, lam: float, centre: float, offset: float
+) -> Velocity:
+    """v + lam Cov + (lam (m - centre) + offset)(u - v), with its divergence."""
     gap, gap_div = fields.u - old.v, fields.div_u - old.div
-    lead = lam * (fields.mean - centre)
+    lead = lam * (fields.mean - centre) + offset
     v = old.v + lam * fields.cov + lead[..., None] * gap
     div = old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
     v[0], div[0] = old.v[0], old.div[0]  # at t = 1 every field is x

@@ -2,9 +2,10 @@ r"""What the released recipe does to a law over its epochs: a forecast of the ti
 
 One number carries the law: the old copy's tilt B, in units of 1/reward. Every epoch
 
-    lam = (2/nft_beta) (1 - 1/n) clip / (10 (S + 1e-4)),    S = S(B) of the old copy's own samples,
+    lam = (2/nft_beta) (1 - 1/n) kept / (2 c (S + 1e-4)),    S = S(B) of the old copy's own samples,
 
-is the step that the student sees (theory.released.mapping), the penalty leaves omega(t) of its way
+is the step that the student sees (theory.released.mapping; c the clip of the advantage, 5, `kept`
+what it leaves of the slope), the penalty leaves omega(t) of its way
 from the reference (theory.released.penalty, so that the tilt depends on time and the law gets its
 average by d sin(phi)), and the old copy follows with 1 - d (theory.released.schedule):
 
@@ -26,7 +27,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from theory.checks import check_order, check_positive, is_finite_number
-from theory.methods.nft import SPREAD, STD_FLOOR
+from theory.methods.nft import CLIP, STD_FLOOR
 from theory.problem import Problem
 from theory.recursion import Trajectory
 from theory.released.exact import Epoch, carry_so_far
@@ -47,7 +48,8 @@ FAR = 1e9  # times the first step: no limit is looked for beyond
 @dataclass(frozen=True)
 class Recipe:
     """nft_beta, kl_weight, the normaliser, the old copy's schedule; group: rows n of a prompt;
-    steps: optimiser steps an epoch; reach: how far the student gets in an epoch, of 1.
+    steps: optimiser steps an epoch; reach: how far the student gets in an epoch, of 1;
+    adv_clip_max: the clip c of the advantage, which is the loss's factor c/nft_beta too.
 
     Raises:
         ValueError: any of them out of range (the message names it).
@@ -61,9 +63,11 @@ class Recipe:
     steps: int = 1
     reach: float = 1.0
     data_std: float = 1.0
+    adv_clip_max: float = CLIP
 
     def __post_init__(self) -> None:
         check_positive("nft_beta", self.nft_beta)
+        check_positive("adv_clip_max", self.adv_clip_max)
         check_order("group", self.group, 2)
         check_order("steps", self.steps, 1)
         if not (is_finite_number(self.reach) and 0 < self.reach <= 1):
@@ -72,7 +76,9 @@ class Recipe:
 
     @property
     def penalty(self) -> Penalty:
-        return Penalty(self.nft_beta, self.kl_weight, self.normaliser, self.data_std)
+        # Its loss has the factor 5/nft_beta: another factor is another weight.
+        weight = self.kl_weight * CLIP / self.adv_clip_max if self.kl_weight else self.kl_weight
+        return Penalty(self.nft_beta, weight, self.normaliser, self.data_std)
 
     @property
     def own(self) -> float:
@@ -81,7 +87,7 @@ class Recipe:
     def step(self, std: float, clip: float | None = None) -> float:
         """lam, in units of 1/reward, for a batch whose rewards have this standard deviation."""
         kept = 1.0 if clip is None else clip
-        return 2 / self.nft_beta * self.own * kept / (SPREAD * (std + STD_FLOOR))
+        return self.own * kept / (self.nft_beta * self.adv_clip_max * (std + STD_FLOOR))
 
     def mean_limit(self) -> float:
         """int eta_0(t) d sin(phi) / (2/nft_beta): the limit of the tilt over one step of it."""

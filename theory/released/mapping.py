@@ -25,7 +25,8 @@ since the A of a group add up to 0. A large batch has S fixed, and E V_p = (1 - 
 
 With clipping, S fixed, rewards a Gaussian mixture: the mean of the others is one too, given how
 many of them come from which component, and Stein's identity gives Cov(clip(A), R) of jointly
-Gaussian pairs as Cov(A, R) P(|A| < C).
+Gaussian pairs as Cov(A, R) P(|A| < C); with another advantage mode, f(A) in A's place, as
+Cov(A, R) E f'(A) (theory.released.modes).
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, ndtr
+from scipy.special import gammaln
 
 from theory.checks import check_finite, check_order, check_positive
 from theory.methods.nft import CLIP, SPREAD, STD_FLOOR
+from theory.released.modes import mode
 
 Array = NDArray[np.float64]
 MOST_SPLITS = 20_000  # ways in which the other rows fall into components
@@ -109,10 +111,12 @@ def batch_std(prompts: Sequence[Rewards], shares: ArrayLike | None = None) -> fl
 class MappedRewards:
     """E[r | R] and its slope for one prompt, S fixed.
 
-    std: S, of the batch; group: rows n of the prompt in it, None: infinitely many.
+    std: S, of the batch; group: rows n of the prompt in it, None: infinitely many; adv_mode: what
+    stands in A's place (theory.released.modes).
 
     Raises:
-        ValueError: std not positive; group below 2, or too large for this many components.
+        ValueError: std not positive; group below 2, or too large for this many components; another
+            adv_mode.
     """
 
     rewards: Rewards
@@ -120,12 +124,14 @@ class MappedRewards:
     group: int | None = 24
     clip: float = CLIP
     floor: float = STD_FLOOR
+    adv_mode: str = "all"
     _splits: list[tuple[float, float, float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_positive("std", self.std)
         check_positive("clip", self.clip)
         check_finite("floor", self.floor)
+        mode(self.adv_mode)
         if self.group is not None:
             check_order("group", self.group, 2)
             ways = math.comb(self.group - 2 + len(self.rewards.weights), self.group - 1)
@@ -156,24 +162,21 @@ class MappedRewards:
     def expected(self, raw: ArrayLike) -> Array:
         """E[r | R = raw], of raw's shape."""
         x, size = np.asarray(raw, dtype=float), self.std + self.floor
-        total = np.zeros(x.shape)
+        f, total = mode(self.adv_mode), np.zeros(x.shape)
         for p, mean, variance in self._splits:
-            total += p * clipped_mean(
-                (self.own * x - mean) / size, math.sqrt(variance) / size, self.clip
-            )
+            total += p * f.mean((self.own * x - mean) / size, math.sqrt(variance) / size, self.clip)
         return np.asarray(0.5 + total / SPREAD)
 
     @cached_property
     def slope(self) -> float:
         """Cov(r, R) / Var R."""
-        law, size = self.rewards, self.std + self.floor
+        law, size, f = self.rewards, self.std + self.floor, mode(self.adv_mode)
         total = 0.0
         for p, mean, variance in self._splits:
             centre = (self.own * law.means - mean) / size
             width = np.sqrt((self.own * law.stds) ** 2 + variance) / size
-            inside = ndtr((self.clip - centre) / width) - ndtr((-self.clip - centre) / width)
-            pairs = self.own * law.stds**2 / size * inside
-            pairs = pairs + (law.means - law.mean) * clipped_mean(centre, width, self.clip)
+            pairs = self.own * law.stds**2 / size * f.slope(centre, width, self.clip)
+            pairs = pairs + (law.means - law.mean) * f.mean(centre, width, self.clip)
             total += p * float(law.weights @ pairs)
         return total / (SPREAD * law.variance)
 
@@ -181,20 +184,6 @@ class MappedRewards:
         """a std(R): the tilt of one epoch per standard deviation of the prompt's rewards."""
         check_positive("nft_beta", nft_beta)
         return 2 / nft_beta * self.slope * self.rewards.std
-
-
-def clipped_mean(mean: ArrayLike, std: ArrayLike, clip: float) -> Array:
-    """E[clip(A, -clip, clip)] for A ~ N(mean, std^2), std >= 0."""
-    a, q = np.asarray(mean, dtype=float), np.asarray(std, dtype=float)
-
-    def short(gap: Array) -> Array:
-        """E[(gap - q Z)+]."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.where(q > 0, gap / np.where(q > 0, q, 1.0), np.where(gap >= 0, np.inf, -np.inf))
-        density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-        return np.asarray(np.where(q > 0, gap * ndtr(z) + q * density, np.maximum(gap, 0.0)))
-
-    return np.asarray(a + short(-clip - a) - short(a - clip))
 
 
 def ideal_tilt(nft_beta: float) -> float:

@@ -37,7 +37,7 @@ class Tilted:
     """Rewards under base exp(B R)/Z.
 
     mean, std: of the whole batch; within: root of the prompts' mean variance; kl: to the base, mean
-    over prompts, nats; clip: what the clip at +-5 leaves of the slope (None: not looked at);
+    over prompts, nats; clip: what the advantage's clip leaves of the slope (None: not looked at);
     spread: standard deviation of the law of X_1, root of the mean variance over axes (None: not
     known); ess, carriers: effective sample size, and the share of the samples that carry 9/10 of
     the weight (None: no samples); doubt: why these numbers are not to be used, or "".
@@ -67,11 +67,12 @@ class Rewards(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Weighted:
-    """Rewards (n,) with log-weights (n,) and the prompt (n,) of each."""
+    """Rewards (n,) with log-weights (n,) and the prompt (n,) of each; the advantage's clip."""
 
     rewards: Array
     log_weights: Array
     prompts: NDArray[np.int64]
+    clip: float = CLIP
 
     @cached_property
     def count(self) -> int:
@@ -98,7 +99,7 @@ class _Weighted:
         clip = 1.0
         if within > 0:
             size = std + STD_FLOOR
-            mapped = np.clip(gap / size, -CLIP, CLIP)
+            mapped = np.clip(gap / size, -self.clip, self.clip)
             clip = float(np.bincount(p, w * mapped * gap, count).mean() * size / within)
         tilted = Tilted(float(means.mean()), std, math.sqrt(within), max(kl, 0.0), clip)
         return tilted, w
@@ -115,10 +116,11 @@ class SampledRewards:
     rewards: Array
     prompts: NDArray[np.int64]
     data_std: float | None = None
+    clip: float = CLIP
 
     @cached_property
     def _weighted(self) -> _Weighted:
-        return _Weighted(self.rewards, np.zeros(len(self.rewards)), self.prompts)
+        return _Weighted(self.rewards, np.zeros(len(self.rewards)), self.prompts, self.clip)
 
     def without_parts(self, count: int, seed: int = 0) -> Iterator[SampledRewards]:
         """The samples less one of `count` random parts of every prompt's, part by part."""
@@ -129,7 +131,7 @@ class SampledRewards:
         for k in range(count):
             kept = part != k
             prompts = np.unique(self.prompts[kept], return_inverse=True)[1].astype(np.int64)
-            yield SampledRewards(self.rewards[kept], prompts, self.data_std)
+            yield SampledRewards(self.rewards[kept], prompts, self.data_std, self.clip)
 
     def at(self, tilt: float) -> Tilted:
         base, w = self._weighted.moments(tilt)
@@ -186,6 +188,7 @@ class LineRewards:
     """A problem in d = 1, by sums on the line."""
 
     problem: Problem
+    clip: float = CLIP
 
     @cached_property
     def data_std(self) -> float:
@@ -198,7 +201,7 @@ class LineRewards:
         points = torch.as_tensor(y)[:, None]
         log_p = self.problem.base.log_density(points).numpy()
         rewards = self.problem.reward(points).numpy()
-        return y, _Weighted(rewards, log_p, np.zeros(len(y), dtype=np.int64))
+        return y, _Weighted(rewards, log_p, np.zeros(len(y), dtype=np.int64), self.clip)
 
     def at(self, tilt: float) -> Tilted:
         y, weighted = self._line
@@ -241,6 +244,6 @@ def _axis_std(covariance: torch.Tensor) -> float:
     return math.sqrt(float(covariance.diagonal().mean()))
 
 
-def rewards_of(problem: Problem) -> Rewards:
-    """The source that fits the problem."""
-    return LineRewards(problem) if problem.dim == 1 else ClosedRewards(problem)
+def rewards_of(problem: Problem, clip: float = CLIP) -> Rewards:
+    """The source that fits the problem; clip: of the advantage."""
+    return LineRewards(problem, clip) if problem.dim == 1 else ClosedRewards(problem)

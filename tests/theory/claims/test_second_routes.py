@@ -30,11 +30,13 @@ from theory.claims.identity import Identity
 from theory.claims.lemma_settings import LemmaSetting
 from theory.claims.linear_settings import LinearSetting
 from theory.claims.liu_identities import covariance, guided
+from theory.claims.mode_settings import AdvantageSetting, ModeSetting
 from theory.claims.penalty_settings import LineSetting, PenalisedSetting, TimedAtoms
 from theory.claims.released_settings import AtomBatch, BatchSetting, PromptSetting
 from theory.claims.run import all_claims
 from theory.claims.schedule_settings import FactorSetting, ScheduleSetting
 from theory.claims.settings import Setting, full_rank_setting
+from theory.claims.step_settings import StepSetting
 from theory.oracle import QuadratureError, conditional
 from theory.oracle.joint import JointNumbers
 from theory.oracle.plane import PlaneNumbers
@@ -43,7 +45,7 @@ ROOT = Path(theory.__file__).parent
 SETTINGS = (
     Setting, CouplingSetting, LemmaSetting, AtomSetting, PromptSetting, BatchSetting, AtomBatch,
     PenalisedSetting, TimedAtoms, LineSetting, ScheduleSetting, FactorSetting,
-    LinearSetting,
+    LinearSetting, AdvantageSetting, ModeSetting, StepSetting,
 )  # fmt: skip
 MAY_USE = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 # Numbers of a setting, and what oracle's own objects and numpy's arrays have.
@@ -55,6 +57,8 @@ NUMBERS = {
     "decays", "flat", "rate", "most", "steps", "share",
     "frame", "plane_dim", "region", "log_joint", "T", "sum", "max", "ravel",
     "reward", "numbers", "shift", "g0", "g1", "F", "f", "Q", "q", "mean", "cov", "P", "p",
+    "W",
+    "centre", "gap",
 }  # fmt: skip
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 FIRST = ("problem", "family", "point", "spread", "route_path")

@@ -271,7 +271,7 @@ def test_guided_law_and_its_mutants(monkeypatch):
 def test_parts_of_function_kind_in_the_fast_profile():
     """Z10's findings and the limits of Z9 hold, and reject their own mutants."""
     context = Context(PROFILES["fast"])
-    for part in (zhu_two_kl.limit_of_iteration, zhu.smallest_counterexample):
+    for part in (zhu_two_kl.limit_of_iteration, zhu.factor_is_not_two_over_beta):
         found = part(context)
         assert found.holds
         assert all(found.mutants.values())
