@@ -195,10 +195,10 @@ def _stamp(name: str, options: argparse.Namespace, trained: Any) -> str:
     """Everything that the figure's files depend on, as one digest."""
     if name in ONLINE:
         laws = [hashlib.sha256(t.densities.tobytes()).hexdigest() for t in (trained or {}).values()]
-        return stamp(options.setting, *laws)
+        return stamp(name, options.setting, *laws)
     shown = (trained or {}) if name in TRAINED_ONLY | TRAINED_TOO else {}
     runs = [t.result["digest"] + t.result["key"] for t in shown.values()]
-    return stamp(options.setting, *runs)
+    return stamp(name, options.setting, *runs)
 
 
 if __name__ == "__main__":

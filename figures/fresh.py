@@ -1,42 +1,31 @@
 """Whether a figure's files are there and made from what it would be made from now.
 
-The stamp covers the source of theory, figures and the drawing of toys, the packages' versions, the
+The stamp covers the figure's module and what it imports, the problems, the packages' versions, the
 setting and the trained runs that are shown: where it is the same, so would the files be.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import figures
-import theory
-import toys
+from theory.identity import ROOT, content_digest, digest_of, plumbline_code
 from toys.files import sha256, write_json
 
 ENDINGS = ("png", "pdf", "json")
 PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "seaborn", "torchdiffeq")
 
 
-@cache
-def _sources() -> str:
-    text = "".join(f"{name}={metadata.version(name)};" for name in PACKAGES)
-    text += platform.python_version()
-    for package in (theory, figures):
-        folder = Path(package.__path__[0])
-        for file in sorted((*folder.rglob("*.py"), *folder.rglob("*.toml"))):
-            text += file.read_text(encoding="utf-8")
-    text += (Path(toys.__path__[0]) / "draw.py").read_text(encoding="utf-8")
-    return text
-
-
-def stamp(*parts: str) -> str:
-    """The digest of sources, versions and parts."""
-    return hashlib.sha256("\0".join((_sources(), *parts)).encode("utf-8")).hexdigest()
+def stamp(name: str, *parts: str) -> str:
+    """The digest of what draws the figure, versions and parts."""
+    versions = {package: metadata.version(package) for package in PACKAGES}
+    made_from = [
+        plumbline_code(f"figures.{name}"), content_digest(ROOT / "theory" / "problems"), versions,
+        platform.python_version(),
+    ]  # fmt: skip
+    return digest_of([*made_from, *parts])
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scaleup.identity import differences
 from theory.files import read_tensors, write_tensors
 from theory.methods.contract import Policy
 
@@ -37,36 +38,45 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
-def save_state(folder: Path, state: State) -> None:
-    """Write it, then remove all but the newest two.
+def save_state(folder: Path, state: State, run: Mapping[str, Any]) -> None:
+    """Write it, then remove all but the newest two. run: what the run is (`TrainConfig.as_json`).
 
     Raises:
         OSError: the disk is full; what was there before is untouched.
     """
     data = json.dumps({"step": state.step, **state.data})  # a skipped step's gradient is inf
-    words = {"state": data, "sha256": _digest(state.tensors, data)}
+    own = json.dumps(run, sort_keys=True)
+    words = {"state": data, "run": own, "sha256": tensors_digest(state.tensors, data + own)}
     write_tensors(checkpoint_path(folder, state.step), state.tensors, words)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
 
 
-def newest_state(folder: Path) -> State | None:
+def newest_state(folder: Path, run: Mapping[str, Any] | None = None) -> State | None:
     """The newest checkpoint that can be read, or None where there is none.
 
+    run: what the run is; None: whatever it is.
+
     Raises:
-        ValueError: there are checkpoints, and none can be read.
+        ValueError: there are checkpoints, and none can be read; or it is another run's.
     """
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
         try:
             tensors, words = read_tensors(path)
-            if words["sha256"] != _digest(tensors, words["state"]):
+            if words["sha256"] != tensors_digest(tensors, words["state"] + words["run"]):
                 raise ValueError(f"{path}: damaged (its digest is another)")
-            data = json.loads(words["state"])
+            data, theirs = json.loads(words["state"]), json.loads(words["run"])
             step = int(data.pop("step"))
         except (ValueError, KeyError, TypeError) as error:
-            damaged.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
+            text = str(error) if str(path) in str(error) else f"{path}: damaged ({error!r})"
+            damaged.append(text)
             continue
+        if run is not None and (differ := differences(theirs, run)):
+            raise ValueError(
+                f"{path} is another run's ({'; '.join(differ)}): allowed are this run's own; "
+                "remove it, and the run goes on from what is left"
+            )
         return State(step, tensors, data, tuple(damaged))
     if damaged:
         raise ValueError(
@@ -76,7 +86,7 @@ def newest_state(folder: Path) -> State | None:
     return None
 
 
-def _digest(tensors: Mapping[str, Tensor], data: str) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor], data: str = "") -> str:
     """Of every bit: safetensors itself only sees that a file is too short."""
     found = hashlib.sha256(data.encode())
     for name, value in sorted(tensors.items()):

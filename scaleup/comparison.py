@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,9 +88,10 @@ class Comparison:
             "| measure | base | tuned | change |",
             "|---|---|---|---|",
         ]
-        lines += ["| " + " | ".join(_cell(w) for w in row.words()) + " |" for row in self.rows]
+        for name, *numbers in (row.words() for row in self.rows):
+            lines.append("| " + " | ".join((plain(name), *numbers)) + " |")
         if self.notes:
-            lines += ["", *(f"- {note}" for note in self.notes)]
+            lines += ["", *(f"- {plain(note)}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path) -> None:
@@ -102,11 +104,9 @@ class Comparison:
         write_atomically(path.with_suffix(".md"), self.markdown().encode("utf-8"))
 
 
-def _cell(text: str) -> str:
-    """Text that Markdown shows as it is: weighted rewards hold stars."""
-    for sign in "\\|*_":
-        text = text.replace(sign, "\\" + sign)
-    return text
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: rewards are named as users please."""
+    return re.sub(r"([\\`*_{}\[\]<>|~$&#])", r"\\\1", " ".join(text.split()))
 
 
 def compare(base: SampleSet, tuned: SampleSet, seed: int = 0) -> Comparison:

@@ -1,13 +1,13 @@
 """What a training run is: one dataclass, read from TOML and the command line.
 
-The digest covers every field, the texts of a user's method, reward and prompt files, the files of
-the model, and Plumbline's version: the same digest is the same run, gone on with in its folder.
+The digest covers every field, the content of the user's own files (prompts, method, reward, what
+these import, and what their options name) and of the model, and Plumbline's code as far as it
+trains (theory/identity.py): the same digest is the same run, gone on with in its folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import tomllib
@@ -17,16 +17,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from scaleup.adapter.opening import HUB_NAME, model_folder
 from scaleup.adapter.sampling import Solver
 from scaleup.builtin import builtin_folder
+from scaleup.identity import IDENTITY, run_digest
 from scaleup.lora import LoraOptions, parse_targets
-from scaleup.rewards.contract import Reward, parse_reward, reward_names
+from scaleup.rewards.contract import Reward, parse_reward, reward_sources
 from theory.checks import check_choice, check_finite, check_order, check_positive
+from theory.identity import (
+    content_digest,
+    digest_of,
+    digests,
+    is_plumblines,
+    option_files,
+    sources,
+)
 from theory.methods.contract import Method
 from theory.methods.contract.registry import parse_method
 
 BUILTIN = "builtin"
-MODEL_FILES, MEGABYTE = (".json", ".txt", ".safetensors"), 2**20
+# What trains and what is recorded of samples; methods and rewards have files of their own.
+TRAINERS = ("scaleup.trainer", "scaleup.features", "scaleup.rewards.shapes")
 Precision = Literal["no", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 RECIPES = Path(__file__).parent / "recipes"
@@ -180,23 +191,27 @@ class TrainConfig:
     # --- identity
 
     def as_json(self) -> dict[str, Any]:
-        """The fields, and digests of the user's own files."""
-        names = [self.method.partition(":")[0], *reward_names(self.reward)]
-        files = [self.prompts, *(name for name in names if name.endswith(".py"))]
-        shas = {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if f}
-        return {
-            **asdict(self),
-            "files": shas,
-            "model_files": _fingerprint(self.model),
-            "plumbline": metadata.version("plumbline"),
-        }
+        """The fields, and digests of what they name: the user's files, the model, and the code."""
+        return dict(self._content)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        # Once: a file that is edited while its run trains belongs to the next run.
+        named = [_method_source(self.method), *reward_sources(self.reward)]
+        code = digests(sources(*TRAINERS, *(source for source, _ in named)))
+        files = {self.prompts: content_digest(self.prompts)} if self.prompts else {}
+        files |= {name: digest for name, digest in code.items() if not is_plumblines(name)}
+        for _, options in named:
+            files |= option_files(options)
+        own = {name: digest for name, digest in code.items() if name not in files}
+        version = metadata.version("plumbline")
+        parts = (files, _model_digest(self.model), digest_of(own), version)
+        return asdict(self) | dict(zip(IDENTITY, parts, strict=True))
 
     @cached_property
     def digest(self) -> str:
         """Ten hexadecimal digits that name the run; the device is no part of it."""
-        content = {k: v for k, v in self.as_json().items() if k != "device"}
-        text = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return run_digest(self.as_json())
 
     @property
     def folder_name(self) -> str:
@@ -206,20 +221,17 @@ class TrainConfig:
         return f"{words}-{self.digest}"
 
 
-def _fingerprint(model: str) -> str:
-    """Of a local pipeline's files: names, sizes, first and last megabyte; "" for the hub."""
-    folder = builtin_folder() if model == BUILTIN else Path(model)
-    found = hashlib.sha256()
-    files = sorted(p for p in folder.rglob("*") if p.suffix in MODEL_FILES and p.is_file())
-    for path in files:
-        size = path.stat().st_size
-        found.update(f"{path.relative_to(folder)} {size} ".encode())
-        with path.open("rb") as file:
-            found.update(file.read(MEGABYTE))
-            if size > MEGABYTE:
-                file.seek(max(MEGABYTE, size - MEGABYTE))
-                found.update(file.read())
-    return found.hexdigest()[:16] if files else ""
+def _model_digest(model: str) -> str:
+    """Of its folder, fetched where it is on the hub; "" where it can be neither."""
+    if model == BUILTIN:
+        return content_digest(builtin_folder())
+    some = Path(model).expanduser().is_dir() or HUB_NAME.fullmatch(model)
+    return content_digest(model_folder(model)) if some else ""
+
+
+def _method_source(method: str) -> tuple[str, Method]:
+    name, found = method.partition(":")[0], parse_method(method)
+    return name if name.endswith(".py") else type(found).__module__, found
 
 
 def read_prompts(path: str) -> list[str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from scaleup.checkpoints import tensors_digest
 from scaleup.draws import noise_of_seed
 from scaleup.records import SampleWriter, read_samples
 from scaleup.rewards.contract import Reward
@@ -58,7 +60,8 @@ def draw_samples(
     also: Sequence[Reward] = (),
     report: Report | None = None,
 ) -> SampleSet:
-    """`count` samples of a model, those on disk as they are; every process its chunks.
+    """`count` samples of a model, those on disk as they are; every process its chunks. Samples
+    that another run, other code or other weights drew make room for them.
 
     also: rewards to record beside the run's own.
 
@@ -68,7 +71,10 @@ def draw_samples(
     """
     task, chunk = session.task, session.config.chunk
     folder, known = session.folder.path, session.prompts.texts
-    with SampleWriter(folder, which, known, session.rank, session.world, shard=chunk) as writer:
+    drawn_by = "-".join((*drawer(session), *_weights(session, model)))
+    with SampleWriter(
+        folder, which, known, session.rank, session.world, shard=chunk, made_by=drawn_by
+    ) as writer:
         there = set(writer.written.tolist())
         for number, start in enumerate(range(0, count, chunk)):
             index = torch.arange(start, min(start + chunk, count))
@@ -90,9 +96,32 @@ def draw_samples(
             if report is not None:
                 report(min(start + chunk, count), count)
     session.accelerator.wait_for_everyone()
-    drawn, own = read_samples(folder, which), task.scorer.label
-    # Files keep no order: what the run trains on comes first.
+    return drawn_samples(folder, which, task.scorer.label)
+
+
+def drawn_samples(folder: Path, which: str, own: str) -> SampleSet:
+    """What was drawn; files keep no order: the reward that the run trains on comes first.
+
+    Raises:
+        ValueError: as `read_samples`.
+    """
+    drawn = read_samples(folder, which)
     return replace(drawn, rewards={own: drawn.rewards[own], **drawn.rewards})
+
+
+def drawer(session: Session) -> tuple[str, str]:
+    """(the run whose folder it is, the run as files and code are now): what names samples' maker,
+    before the weights."""
+    return session.folder.digest, session.config.digest
+
+
+def _weights(session: Session, model: VelocityModel) -> tuple[str, ...]:
+    """The student's, by the first process for all; the base's are part of the run."""
+    if model is session.base:
+        return ()
+    mine = int(tensors_digest(session.policy.tensors())[:12], 16)
+    first = session.gather(torch.tensor([mine], device=session.device))[0]
+    return (f"{int(first):012x}",)
 
 
 def draw_bank(session: Session, report: Report | None = None) -> Bank:

@@ -297,7 +297,14 @@ def read_samples(
         rows.get("x1"),
         rows.get("features"),
         complete,
+        manifests[0]["made_by"],
     )
+
+
+def made_by(folder: Path, which: str) -> str | None:
+    """What drew the samples of one model that are there; None where there are none."""
+    place = folder / "samples" / which
+    return _manifests(place)[0]["made_by"] if any(place.glob("rank-*/manifest.json")) else None
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -15,18 +15,29 @@ import torch
 
 from scaleup.comparison import Comparison
 from scaleup.config import TrainConfig
-from scaleup.drawing import COMPARISON_SEED, GRID_SEED, draw_samples, prompts_of, sampled_rows
+from scaleup.drawing import (
+    COMPARISON_SEED,
+    GRID_SEED,
+    draw_samples,
+    drawn_samples,
+    prompts_of,
+    sampled_rows,
+)
 from scaleup.features import Statistics
 from scaleup.lora import save_lora
 from scaleup.rewards.shapes import Shapes
-from scaleup.runfolder import RunFolder
+from scaleup.runfolder import RunFolder, check_makers
+from scaleup.samples import SampleSet
 from scaleup.session import Session
 from scaleup.sharding import release
 from scaleup.sheet import comparison_sheet, sample_grid
 from scaleup.trainer import Trainer
+from theory.files import read_json
+from theory.identity import plumbline_code
 from theory.progress import Progress
 
 GRID, SHEET_PAIRS = 24, 24
+COMPARED_BY = "scaleup.sheet"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -43,10 +54,15 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
     config.check_together()
     _check_out(out)
     folder = RunFolder(out, config)
+    first = os.environ.get("RANK", "0") == "0"
     if folder.is_finished:
-        if os.environ.get("RANK", "0") == "0":
+        if first:
+            _compare_anew(folder)
             _say(f"finished before: {folder.path / 'comparison.png'}")
         return folder.path
+    if first and not folder.path.exists():
+        for line in folder.relatives():
+            _say(line)
     session = Session(config, folder)
     with _held(session, folder):
         session.accelerator.wait_for_everyone()
@@ -74,6 +90,7 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
                     "torch": torch.__version__,
                     "device": str(session.device),
                     "processes": session.world,
+                    "compared_by": plumbline_code(COMPARED_BY),
                 }
             )
             _say(f"{found.markdown()}\n{folder.path / 'comparison.png'}")
@@ -97,9 +114,25 @@ def compare_with_base(session: Session, progress: Progress) -> Comparison | None
         )
     if not session.is_main:
         return None
-    rows = min(SHEET_PAIRS, config.evaluate)
-    base, tuned = sets
-    return comparison_sheet(base, tuned, rows, session.folder.path / "comparison.png", config.seed)
+    return _compared(session.folder, *sets)
+
+
+def _compared(folder: RunFolder, base: SampleSet, tuned: SampleSet) -> Comparison:
+    rows = min(SHEET_PAIRS, folder.config.evaluate)
+    path = folder.path / "comparison.png"
+    return comparison_sheet(base, tuned, rows, path, folder.config.seed)
+
+
+def _compare_anew(folder: RunFolder) -> None:
+    """Of a finished run's samples, where other code made its comparison."""
+    done = read_json(folder.path / "done.json")
+    if done.get("compared_by") == plumbline_code(COMPARED_BY):
+        return
+    label = folder.config.parsed_reward.label
+    sets = [drawn_samples(folder.path, which, label) for which in ("base", "tuned")]
+    check_makers(folder.path, sets)
+    _compared(folder, *sets)
+    folder.finish(done | {"compared_by": plumbline_code(COMPARED_BY)})
 
 
 def _check_out(out: Path) -> None:

@@ -16,7 +16,8 @@ class SampleSet:
     index, seed, prompt_index: (n,) int64. rewards: (n,) float64 by label. images: (n, 3, h, w)
     uint8. x1: (n, *event), what the model sampled (latents, or pixels in [-1, 1]), as it was
     given. features: (n, d) float32. prompts: all of the run's. complete: every process has
-    closed its part. None: not recorded, or not read.
+    closed its part. made_by: the run, the code and the weights that drew them (`drawing`).
+    None: not recorded, or not read.
     """
 
     which: str
@@ -29,6 +30,7 @@ class SampleSet:
     x1: Tensor | None = None
     features: Tensor | None = None
     complete: bool = True
+    made_by: str = ""
 
     def __len__(self) -> int:
         return len(self.index)

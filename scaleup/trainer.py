@@ -187,8 +187,9 @@ class Trainer:
     def save(self) -> None:
         """The whole state, atomically, by the first process; the others wait."""
         if self.session.is_main:
-            self.session.folder.write_metrics(self.metrics)
-            save_state(self.session.folder.checkpoints, self.state())
+            folder = self.session.folder
+            folder.write_metrics(self.metrics)
+            save_state(folder.checkpoints, self.state(), folder.content)
         self.session.accelerator.wait_for_everyone()
 
     def _keep(self, drawn: list[Tensor]) -> None:
@@ -208,13 +209,20 @@ class Trainer:
         return State(self.step, {k: v.detach().clone() for k, v in tensors.items()}, data)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint that can be read; says which could not."""
-        found = newest_state(self.session.folder.checkpoints)
+        """Go on from the newest checkpoint that can be read; says which could not, in the log too.
+
+        Raises:
+            ValueError: none can be read, or it is another run's.
+        """
+        folder = self.session.folder
+        found = newest_state(folder.checkpoints, folder.content)
         if found is None:
             return
         for text in found.damaged:
-            self.report("train", found.step, self.config.steps,
-                        f"{text}; going on from step {found.step} instead")  # fmt: skip
+            line = f"{text}; going on from step {found.step} instead"
+            self.report("train", found.step, self.config.steps, line)
+            if self.session.is_main:
+                folder.note(line)
         self.load(found)
 
     def load(self, state: State) -> None:

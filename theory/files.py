@@ -121,4 +121,5 @@ def _readable(path: Path, parse: Callable[[bytes], Any], advice: str) -> Any:
 
 def sha256(path: Path) -> str:
     """The file's digest."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

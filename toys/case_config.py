@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
-import theory
 from theory.checks import check_choice, check_order, check_positive
 from theory.control import adjoints
 from theory.control.adjoints import Process
 from theory.control.cases import CASES, Case, control_case
+from theory.identity import digest_of, plumbline_code
 
 BUDGET, BATCH, STEPS = 3e7, 128, 64
 STARTS = ("none", "optimum")
+TRAINER = "toys.case_trainer"
 MOST_SEED = 2**31 - 1
 
 # (process, times, states) -> the adjoint (n, T, d) that belongs to X_0 .. X_{T-1}
@@ -89,8 +88,7 @@ class CaseConfig:
     @cached_property
     def digest(self) -> str:
         """Names the run and the code that trains it."""
-        text = json.dumps(asdict(self), sort_keys=True) + _training_code()
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest_of([asdict(self), plumbline_code(TRAINER)])[:12]
 
     @property
     def label(self) -> str:
@@ -99,22 +97,3 @@ class CaseConfig:
     def place(self, out: Path, ending: str) -> Path:
         """OUT/case-method-digest + ending."""
         return out / f"{self.case}-{self.method}-{self.digest}{ending}"
-
-
-def code_digest(names: tuple[str, ...]) -> str:
-    """Of sources, named from the project's folder."""
-    root = Path(theory.__path__[0]).parent
-    text = b"".join((root / name).read_bytes() for name in names)
-    return hashlib.sha256(text).hexdigest()[:12]
-
-
-@cache
-def _training_code() -> str:
-    control = ("adjoints", "cases", "equation", "linear", "processes")
-    return code_digest(
-        (
-            "toys/case_config.py", "toys/case_trainer.py", "toys/networks.py", "toys/control.py",
-            "theory/chain_optimum.py", "theory/methods/contract/draws.py",
-            *(f"theory/control/{name}.py" for name in control),
-        )
-    )  # fmt: skip

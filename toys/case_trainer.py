@@ -161,14 +161,17 @@ class Trainer:
             tensors[f"parameter.{i}"] = parameter
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"{key}.{i}"] = torch.as_tensor(value)
-        words = {"update": self.update, "seconds": self.seconds, "curve": self.curve}
+        words = {
+            "run": self.config.digest, "update": self.update, "seconds": self.seconds,
+            "curve": self.curve,
+        }  # fmt: skip
         write_tensors(self.path, tensors, {"state": json.dumps(words)})
 
     def load(self) -> bool:
         """Go on from what is on disk; whether anything is.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or another run's.
         """
         if not self.path.is_file():
             return False
@@ -176,6 +179,8 @@ class Trainer:
         tensors, words = read_tensors(self.path, advice)
         try:
             state = json.loads(words["state"])
+            if state["run"] != self.config.digest:
+                raise ValueError("it is of another run")
             with torch.no_grad():
                 for i, parameter in enumerate(self.parameters):
                     parameter.copy_(tensors[f"parameter.{i}"])

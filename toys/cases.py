@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ from theory.control.adjoints import Process, lean_adjoint, rollout
 from theory.control.cases import DoubleWell, control_case
 from theory.control.processes import OptimalChain, case_process, case_starts, path_costs
 from theory.files import read_json
+from theory.identity import plumbline_code
 from theory.progress import Progress
-from toys.case_config import CaseConfig, code_digest
+from toys.case_config import CaseConfig
 from toys.case_trainer import Trainer, generator
 from toys.control import ratio_of_means
 from toys.files import write_json
@@ -99,9 +99,8 @@ def kept(out: Path, config: CaseConfig) -> dict[str, Any] | None:
         raise ValueError(f"{path}: damaged ({error}); {advice}") from error
 
 
-@cache
 def _measuring_code() -> str:
-    return code_digest(("toys/cases.py",))
+    return plumbline_code("toys.cases")[:12]
 
 
 # --- what a trained control is worth

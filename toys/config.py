@@ -1,8 +1,9 @@
 """What a run is: a method on a problem with a seed and a budget; its identity is its content.
 
-The digest covers every number that shapes the result, the texts of the problem and of a user's
-method file, and the source of what trains: the same digest means the same run, so a finished run
-is not trained again, and a run of changed code is another run.
+The digest covers every number that shapes the result, the texts of the problem and of the method,
+what these and the trainer import, and files that the method's options name (theory/identity.py):
+the same digest means the same run, so a finished run is not trained again, and a run of changed
+code is another run.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import theory
-import toys
 from theory.checks import check_choice, check_order, check_positive, is_finite_number
+from theory.identity import code_digest, option_files, plumbline_code
 from theory.methods.contract import Method
 from theory.methods.contract.registry import parse_method
 from theory.problem import Problem, load_problem, problem_names
@@ -28,25 +28,8 @@ WIDTH, DEPTH = 64, 3
 # Steps of a base's training a dimension: its error is where every fine-tuned network starts from.
 BASE_STEPS = 4000
 DEVICES = ("cpu", "cuda")
-# Sources that shape what a run computes (a method's own file is hashed beside them).
-TRAINING_SOURCES = ("networks.py", "trainer.py")
-THEORY_SOURCES = (
-    "chain_optimum.py",
-    "chains.py",
-    "schedules.py",
-    "fields.py",
-    "gaussians.py",
-    "guidance.py",
-    "paths.py",
-    "posterior.py",
-    "problem.py",
-    "rewards.py",
-    "wrappers.py",
-    *(
-        f"methods/contract/{part}.py"
-        for part in ("adjoints", "draws", "finite", "method", "rollouts", "task", "transforms")
-    ),
-)
+# What trains a run; a method's own file is told apart beside it.
+TRAINER = "toys.trainer"
 
 
 @dataclass(frozen=True)
@@ -122,7 +105,7 @@ class RunConfig:
     @cached_property
     def parsed_problem(self) -> Problem:
         """The problem, float64; one object a text, so that networks on it train side by side."""
-        return _problem(self.problem, _problem_text(self.problem))
+        return _problem(self.problem, problem_text(self.problem))
 
     def base(self) -> RunConfig | None:
         """The run that trains this one's base network, or None for methods from scratch."""
@@ -151,13 +134,15 @@ class RunConfig:
     @cached_property
     def _content(self) -> dict[str, Any]:
         # Once: a file that is edited while its run trains belongs to the next run.
-        base, own = self.base(), asdict(self)
+        base, own, named = self.base(), asdict(self), option_files(self.parsed)
         own["times"] = list(self.times)
         if not self.times:
             del own["times"]  # runs at all times keep the identity they had without this field
+        if named:
+            own["files"] = named
         return {
             **own,
-            "problem_sha256": _sha(_problem_text(self.problem)),
+            "problem_sha256": _sha(problem_text(self.problem)),
             "method_sha256": _method_sha(self.method),
             "code_sha256": _code_sha(),
             "base": None if base is None else base.digest,
@@ -213,7 +198,8 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _problem_text(problem: str) -> str:
+def problem_text(problem: str) -> str:
+    """The problem's TOML, by its name or path."""
     if problem in problem_names():
         return resources.files("theory").joinpath(f"problems/{problem}.toml").read_text("utf-8")
     if not (problem.endswith(".toml") and Path(problem).is_file()):
@@ -227,15 +213,10 @@ def _problem(problem: str, text: str) -> Problem:
 
 
 def _method_sha(method: str) -> str:
+    """Of the method's file and what it imports."""
     name = method.partition(":")[0]
-    if name.endswith(".py"):
-        return _sha(Path(name).read_text(encoding="utf-8"))
-    return _sha(resources.files("theory.methods").joinpath(f"{name}.py").read_text("utf-8"))
+    return code_digest(name) if name.endswith(".py") else plumbline_code(f"theory.methods.{name}")
 
 
-@cache
 def _code_sha() -> str:
-    toys_folder, theory_folder = Path(toys.__path__[0]), Path(theory.__path__[0])
-    files = [toys_folder / name for name in TRAINING_SOURCES]
-    files += [theory_folder / name for name in THEORY_SOURCES]
-    return _sha("".join(file.read_text(encoding="utf-8") for file in files))
+    return plumbline_code(TRAINER)

@@ -9,18 +9,15 @@ them, are kept: the same command goes on.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-import theory
-import toys
 from theory.checks import check_choice, check_order
+from theory.identity import ROOT, content_digest, digest_of, plumbline_code
 from theory.progress import Progress
 from theory.tolerances import TRAINED_SHARE
 from toys import control, evaluations
@@ -155,7 +152,7 @@ def _measure_all(job: Job, update: Update) -> None:
             "cpu_seconds": run.manifest()["cpu_seconds"],
             "base_cpu_seconds": Run(job.out, base).manifest()["cpu_seconds"],
         }  # fmt: skip
-        write_json(_path(job.out, config), {"key": _key(), "row": row})
+        write_json(_path(job.out, config), {"key": _key(), "digest": config.digest, "row": row})
         update(first.digest, i + 1, config.label)
 
 
@@ -166,23 +163,17 @@ def _path(out: Path, config: RunConfig) -> Path:
     return out / "measured" / f"{config.folder_name}.json"
 
 
-@cache
 def _key() -> str:
-    """Names the code that measures; a run's own digest names what trained it."""
-    here, there = Path(toys.__path__[0]), Path(theory.__path__[0])
-    files = [here / n for n in ("control.py", "control_runs.py", "laws.py", "evaluations.py")]
-    files += [
-        there / n
-        for n in ("chains.py", "chain_optimum.py", "schedules.py", "divergences.py", "tilt.py")
-    ]
-    text = "".join(file.read_text(encoding="utf-8") for file in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Names the code that measures, and the problems; a run's own digest names what trained it."""
+    problems = content_digest(ROOT / "theory" / "problems")
+    return digest_of([plumbline_code("toys.control_runs"), problems])[:16]
 
 
 def _kept(out: Path, config: RunConfig) -> dict[str, Any] | None:
     try:
         found = read_json(_path(out, config))
-        return dict(found["row"]) if found["key"] == _key() else None
+        same = found["key"] == _key() and found["digest"] == config.digest
+        return dict(found["row"]) if same else None
     except (ValueError, KeyError, TypeError):
         return None  # not there, or damaged: it is measured again
 

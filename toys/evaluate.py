@@ -9,20 +9,16 @@ The parts bound the distance of what one draws to what is claimed: total <= thei
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import theory
-import toys
 from theory.chains import Chain
 from theory.checks import check_order
 from theory.divergences import Array
+from theory.identity import plumbline_code
 from theory.methods.contract.task import heun
 from theory.problem import Problem
 from theory.tolerances import TRAINED_SHARE
@@ -197,13 +193,6 @@ def evaluation_key(sampling: Sampling) -> str:
     return f"{sampling.steps}-{sampling.n}-{code_key()}"
 
 
-@cache
 def code_key() -> str:
     """Names the code that finds laws of networks."""
-    files = sorted(Path(theory.__path__[0]).rglob("*.py"))
-    files += [
-        Path(toys.__path__[0]) / name
-        for name in ("evaluate.py", "laws.py", "networks.py", "online.py")
-    ]
-    text = "".join(file.read_text(encoding="utf-8") for file in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return plumbline_code("toys.online")[:16]

@@ -15,8 +15,6 @@ A finished trial is one file, written whole; the same trial is not trained again
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import math
 import time
@@ -29,17 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import theory
-import toys
 from theory.checks import check_choice, check_order, check_positive
 from theory.frontier import total_variation
+from theory.identity import digest_of, plumbline_code
 from theory.methods.contract import Draws, Method, ProblemTask
 from theory.methods.contract.registry import parse_method
 from theory.methods.contract.task import heun
 from theory.problem import load_problem
 from theory.progress import Progress
 from theory.wrappers import Exponential
-from toys.config import THEORY_SOURCES, _problem_text
+from toys.config import problem_text
 from toys.corrected import Corrected, push, starts
 from toys.files import read_json, write_json
 from toys.networks import StackedMLP
@@ -131,26 +128,14 @@ class Trial:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the numbers, the problem and the code."""
-        own = json.dumps(asdict(self), sort_keys=True)
-        text = own + _problem_text(self.problem) + code_key()
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest_of([asdict(self), problem_text(self.problem), code_key()])[:12]
 
 
-@cache
 def code_key() -> str:
     """Names the code that trains and measures."""
-    here, there = Path(toys.__path__[0]), Path(theory.__path__[0])
-    names = [*THEORY_SOURCES, "methods/nft.py", "methods/tilt_matching.py"]
-    names += ["methods/weighted_flow_matching.py"]
-    files = [here / "networks.py", here / "corrected.py", *(there / name for name in names)]
-    text = "".join(file.read_text(encoding="utf-8") for file in files)
-    # Of this file, and of others that do more, what shapes a number.
-    parts = (
-        PooledTask, fine_tune, measure, Truth, truth_of, total_variation, rate,
-    )  # fmt: skip
-    text += "".join(inspect.getsource(part) for part in parts)
-    text += repr((SAMPLING_STEPS, DRAWS, MANY_DRAWS, TRUTH_DRAWS, LEVELS_OF_REWARD))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    methods = {text.partition(":")[0] for text in LOSSES.values()}
+    code = plumbline_code("toys.frontier", *sorted(f"theory.methods.{name}" for name in methods))
+    return code[:16]
 
 
 def trials() -> list[Trial]:

@@ -15,7 +15,6 @@ on them, are kept: the same command goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +28,7 @@ from rich.table import Table
 from theory.checks import check_choice, check_order, check_positive
 from theory.divergences import Array
 from theory.fields import ModelField
+from theory.identity import digest_of, plumbline_code
 from theory.methods.contract import Draws, Task
 from theory.progress import Progress
 from theory.released_times import (
@@ -42,7 +42,6 @@ from theory.released_times import (
 from theory.tolerances import TRAINED_SHARE
 from theory.transport import FlowLaw
 from toys.config import RunConfig
-from toys.evaluate import code_key
 from toys.files import read_json, write_json
 from toys.mapped_epochs import MOST_LOST, Line
 from toys.networks import StackedMLP, single
@@ -303,10 +302,7 @@ def _kept_or(
     measure: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     """What was measured before by this code on these runs, else measured now and kept."""
-    own = Path(__file__).read_text(encoding="utf-8")
-    own += Path(__file__).with_name("mapped_epochs.py").read_text(encoding="utf-8")
-    parts = (plans, code_key(), own, *(c.digest for c in used))
-    key = hashlib.sha256("-".join(parts).encode()).hexdigest()
+    key = digest_of([plans, plumbline_code("toys.practice"), *(c.digest for c in used)])
     path = out / "practice" / f"{name.replace(' ', '-')}.json"
     try:
         kept = read_json(path)

@@ -179,8 +179,11 @@ class Group:
 
     @property
     def folder(self) -> Path:
-        names = "".join(c.digest for c in self.members)
-        return self.out / "groups" / hashlib.sha256(names.encode()).hexdigest()[:12]
+        return self.out / "groups" / hashlib.sha256(self._names.encode()).hexdigest()[:12]
+
+    @property
+    def _names(self) -> str:
+        return "".join(c.digest for c in self.members)
 
     @property
     def runs(self) -> list[Run]:
@@ -195,12 +198,17 @@ class Group:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], metrics: Tensor, names: str) -> None:
         """The whole state after `step` steps, in one file, with its digest."""
-        tensors, words = {**tensors, "metrics": metrics}, {"step": str(step), "metrics": names}
+        tensors = {**tensors, "metrics": metrics}
+        words = {"step": str(step), "metrics": names, "members": self._names}
         words["sha256"] = _state_digest(tensors, words)
         write_tensors(self.folder / "checkpoint.safetensors", tensors, words)
 
     def load(self) -> tuple[int, dict[str, Tensor], Tensor, list[str]] | None:
-        """(step, tensors, metrics, their names) of the checkpoint, or None where there is none."""
+        """(step, tensors, metrics, their names) of the checkpoint, or None where there is none.
+
+        Raises:
+            ValueError: it is damaged, or of other runs.
+        """
         path = self.folder / "checkpoint.safetensors"
         if not path.exists():
             return None
@@ -208,6 +216,8 @@ class Group:
         try:
             if words.pop("sha256") != _state_digest(tensors, words):
                 raise ValueError("its digest is another")
+            if words["members"] != self._names:
+                raise ValueError("it is of other runs")
             names = words["metrics"].split(",")
             return int(words["step"]), tensors, tensors.pop("metrics"), names
         except (KeyError, ValueError) as error:

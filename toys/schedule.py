@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from theory.progress import Progress
 from toys.config import RunConfig
 from toys.processes import Update, side_by_side
@@ -97,8 +95,6 @@ def train(
 
 def _train_group(group: Group, update: Update, device: str) -> None:
     trainer = Trainer(group, device)
-    if times := group.members[0].times:
-        trainer.task.times = torch.tensor(times, dtype=torch.float64)
     trainer.train(_reporter(group, update))
 
 

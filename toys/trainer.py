@@ -83,6 +83,8 @@ class Trainer:
         )
         self.draws = self._draws(TRAIN_SEED)
         self.policy = self._policy()
+        if first.times:
+            self.task.times = torch.tensor(first.times, dtype=torch.float64)
         self.optimiser = torch.optim.Adam(
             self.policy.parameters(), lr=first.learning_rate, fused=True, betas=(0.9, 0.99)
         )

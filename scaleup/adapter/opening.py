@@ -60,14 +60,22 @@ def open_model(
             prediction type; weights that are missing, truncated or of another shape. Folder and
             file are named.
     """
-    if not model:  # the empty path is the working directory
-        raise ValueError(f"model = {model!r}: allowed is {ALLOWED}")
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _fetch(model)
+    folder = model_folder(model)
     with _quiet():
         pipe = _assembled(folder, dtype)
     return ImageModel(pipe, device=device, dtype=dtype, source=f"model = {str(folder)!r}")
+
+
+def model_folder(model: str) -> Path:
+    """The folder `model`, or the local one of the pipeline of that name on the hub.
+
+    Raises:
+        ValueError: no such folder and no such pipeline on a hub that can be reached.
+    """
+    if not model:  # the empty path is the working directory
+        raise ValueError(f"model = {model!r}: allowed is {ALLOWED}")
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else _fetch(model)
 
 
 @contextmanager

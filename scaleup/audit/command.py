@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import count
 from pathlib import Path
 
 from scaleup.audit.gather import Gathered
@@ -52,7 +53,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--common-prompts", action="store_true", help="leave out prompts that one file alone has"
     )
-    command.add_argument("--out", type=Path, help=f"folder (RUN/audit, or {OUT})")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help=f"folder (RUN/audit, or {OUT}; where that "
+        "holds another audit, with -2, -3, ... behind it)",
+    )
     command.add_argument("--json", action="store_true", help="print the JSON, not the verdict")
 
 
@@ -78,7 +84,10 @@ def run(options: argparse.Namespace) -> int:
         data, wrappers=options.wrappers or (), permutations=options.permutations,
         seed=options.seed, one_tilt=options.one_tilt, sampling=gathered.sampling, say=_say,
     )  # fmt: skip
-    found = {"source": gathered.source, "reward": gathered.reward, **as_json(report)}
+    made_of = _made_of(options)
+    out = options.out or _free(options.run / "audit" if options.run else OUT, made_of)
+    found = {"source": gathered.source, "reward": gathered.reward, "made_of": made_of,
+             **as_json(report)}  # fmt: skip
     # What took long is said and kept first: the page's pictures may turn out unreadable.
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False), flush=True)
@@ -137,6 +146,47 @@ def _gathered(options: argparse.Namespace) -> Gathered:
         )
     ]  # fmt: skip
     return from_tables(tables[0], tables[1], options.common_prompts)
+
+
+# What an audit is asked, and not of whom nor where it goes.
+ASKED = (
+    "reward", "features", "wrappers", "permutations", "seed", "reward_column", "prompt_column",
+    "seed_column", "image_column", "feature_columns", "common_prompts",
+)  # fmt: skip
+FILES = ("base", "tuned", "base_features", "tuned_features")
+
+
+def _made_of(options: argparse.Namespace) -> str:
+    """Names the audit: a run, or the content of the files; and what is asked of them."""
+    from scaleup.features import parse_features
+    from theory.identity import content_digest, digest_of, option_files
+
+    asked = {name: getattr(options, name) for name in ASKED}
+    if options.run is not None:
+        model = option_files(parse_features(options.features or "statistics"))
+        return digest_of([content_digest(options.run / "config.json"), model, asked])
+    paths = [getattr(options, name) for name in FILES]
+    return digest_of([*(path and content_digest(path) for path in paths), asked])
+
+
+def _free(folder: Path, made_of: str) -> Path:
+    """The folder, or FOLDER-2, FOLDER-3, ...: the first that holds no other audit."""
+    for number in count(1):
+        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if not (place / "audit.json").exists() or _audit_in(place) == made_of:
+            return place
+    raise AssertionError("numbers do not end")
+
+
+def _audit_in(folder: Path) -> str | None:
+    """What the audit in a folder is made of; None where it does not say."""
+    from theory.files import read_json
+
+    try:
+        found = read_json(folder / "audit.json")
+    except ValueError:  # damaged: it is not for us to remove
+        return None
+    return found.get("made_of") if isinstance(found, dict) else None
 
 
 def _say(text: str) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from scaleup.config import TrainConfig
-from scaleup.drawing import AUDIT_SEEDS, draw_samples
-from scaleup.runfolder import RunFolder
+from scaleup.drawing import AUDIT_SEEDS, draw_samples, drawer
+from scaleup.identity import IDENTITY, differences
+from scaleup.records import made_by
+from scaleup.runfolder import RunFolder, read_content
 from scaleup.session import Session
 from scaleup.trainer import Trainer
-from theory.files import read_json
 from theory.progress import Progress
 
 MOST = 2**29  # seeds of a side
@@ -18,9 +20,14 @@ MOST = 2**29  # seeds of a side
 
 @dataclass(frozen=True)
 class FoundFolder(RunFolder):
-    """A run's folder, wherever it was moved to."""
+    """A run's folder, wherever it was moved to, and what it says that the run is."""
 
     place: Path = Path()
+    noted: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return self.noted
 
     @property
     def path(self) -> Path:
@@ -31,7 +38,7 @@ def read_run(folder: Path) -> FoundFolder:
     """A finished run's folder and configuration.
 
     Raises:
-        ValueError: the folder is no run's, or not finished.
+        ValueError: the folder is no run's, not finished, or another version's of Plumbline.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -42,24 +49,27 @@ def read_run(folder: Path) -> FoundFolder:
         raise ValueError(
             f"run = {str(folder)!r} is not finished: go on with it by the command that began it"
         )
-    content = read_json(folder / "config.json")
-    names = {f.name for f in fields(TrainConfig)}
-    config = TrainConfig(**{k: v for k, v in content.items() if k in names})
-    return FoundFolder(folder.parent, config, folder)
+    content = read_content(folder)
+    config = TrainConfig(**{k: v for k, v in content.items() if k not in IDENTITY})
+    return FoundFolder(folder.parent, config, folder, content)
 
 
 def draw(folder: Path, count: int) -> None:
     """`count` samples of the base and of the student of a finished run; those on disk are kept.
 
     Raises:
-        ValueError: as `read_run`; the last checkpoint is not there; count out of range;
-            bad input that the run's configuration names.
+        ValueError: as `read_run`; files that the run was made of are not what they were; samples on
+            disk were drawn by other code; the last checkpoint is not there, or another run's; count
+            out of range; bad input that the run's configuration names.
         OSError: the disk is full; what was written stays.
     """
     if not 1 <= count < MOST:
         raise ValueError(f"draw = {count}: allowed are whole numbers from 1 to {MOST - 1}")
     found = read_run(folder)
+    found.config.check_together()
+    _check_unchanged(found)
     session = Session(found.config, found)
+    _check_drawn(session)
     trainer = Trainer(session)
     trainer.resume()
     if trainer.step != found.config.steps:
@@ -76,3 +86,27 @@ def draw(folder: Path, count: int) -> None:
                 progress.update("draw", number * total + done, f"{which} {done}/{total}")
 
             draw_samples(session, which, model, count, AUDIT_SEEDS[which], report=report)
+
+
+def _check_unchanged(found: FoundFolder) -> None:
+    """Other code may draw of the same model and score by the same reward; other files may not."""
+    now = found.config.as_json()
+    moved = {key: now[key] for key in ("code", "plumbline")}
+    if differ := differences(now, {**found.content, **moved}):
+        raise ValueError(
+            f"run = {str(found.path)!r}: since it was trained, {'; '.join(differ)}: allowed is to "
+            "draw with what it was made of; put that back, or train again"
+        )
+
+
+def _check_drawn(session: Session) -> None:
+    """Samples that other code drew are not mixed with new ones, nor removed unasked."""
+    for which in AUDIT_SEEDS:
+        there = made_by(session.folder.path, which)
+        if there is not None and there.split("-")[:2] != list(drawer(session)):
+            places = ", ".join(str(session.folder.path / "samples" / name) for name in AUDIT_SEEDS)
+            raise ValueError(
+                f"{session.folder.path / 'samples' / which} was drawn by another run or by other "
+                f"code of Plumbline: allowed are samples of one; delete {places}, and all are "
+                "drawn again"
+            )

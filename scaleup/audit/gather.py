@@ -48,8 +48,11 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
     reward: a recorded label; the run's own unless given.
 
     Raises:
-        ValueError: no run's folder, or without samples; a label that was not recorded.
+        ValueError: no run's folder, or without samples, or with another run's; one of another
+            version of Plumbline; a label that was not recorded.
     """
+    from scaleup.runfolder import check_makers  # it brings diffusers along, which files do without
+
     if not (folder / "samples").is_dir():
         raise ValueError(
             f"run = {str(folder)!r} holds no samples: allowed is the folder of a finished run of "
@@ -64,9 +67,11 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
             raise ValueError(f"{error} (or draw the rest of an audit's with --draw N)") from error
     else:
         base, tuned = [read_samples(folder, "base")], read_samples(folder, "tuned")
+    check_makers(folder, [*base, tuned])
     label = _label(reward, tuned, folder)
     if not all(drawn) and (folder / "samples" / "bank" / "prompts.json").is_file():
         bank = read_samples(folder, "bank")
+        check_makers(folder, [bank])
         if label in bank.rewards:
             base.append(bank)
     found = from_samples(base, tuned, label, features, str(folder))

@@ -124,7 +124,8 @@ def test_a_figure_is_made_again_only_where_something_changed(made, capsys):
     assert main([*NOTE, "--out", str(folder)]) == status
     assert picture.read_bytes() == good
     assert capsys.readouterr().out.count("up to date") == 1
-    assert stamp("small", "a run") != stamp("small") != stamp("full")
+    assert stamp("figure1", "small", "a run") != stamp("figure1", "small")
+    assert len({stamp(name, size) for name in ("figure1", "figure2") for size in SETTINGS}) == 4
 
 
 def test_trained_networks_are_held_to_their_tier():

@@ -20,6 +20,8 @@ from scaleup.checkpoints import (
 )
 from theory.methods.contract import Policy
 
+RUN = {"seed": 3, "files": {"p.txt": "1"}, "code": "2", "device": "cpu"}
+
 
 def state(step):
     tensors = {"a": torch.full((3,), float(step)), "b": torch.tensor(step, dtype=torch.uint8),
@@ -31,7 +33,7 @@ def state(step):
 def folder(tmp_path):
     """A run's checkpoints after three of them were saved."""
     for step in (0, 50, 100):
-        save_state(tmp_path, state(step))
+        save_state(tmp_path, state(step), RUN)
     return tmp_path
 
 
@@ -94,6 +96,23 @@ def test_a_damaged_newest_is_passed_over_and_named(case, folder):
     assert "damaged" in said
 
 
+OTHERS = {
+    "seed": ({"seed": 4}, r"\(seed = 3, here 4\)"),
+    "prompts": ({"files": {"p.txt": "0"}}, r"\(p\.txt has another content\)"),
+    "reward": ({"files": {"p.txt": "1", "r.py": "1"}}, r"\(r\.py has another content\)"),
+    "code": ({"code": "0", "seed": 0}, r"\(seed = 3, here 0; Plumbline's code is another\)"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_runs_is_refused_and_what_differs_is_named(case, folder):
+    """Not passed over: the one before it may be another run's, too."""
+    change, words = OTHERS[case]
+    with pytest.raises(ValueError, match=rf"00000100\.safetensors is another run's {words}"):
+        newest_state(folder, RUN | change)
+    assert newest_state(folder, RUN | {"device": "cuda"}).step == 100
+
+
 def test_all_damaged_is_an_error(folder):
     for step in (50, 100):
         cut(checkpoint_path(folder, step))
@@ -123,7 +142,7 @@ def test_a_full_disk_leaves_what_was_there(folder, monkeypatch):
         with pytest.raises(
             OSError, match=r"cannot write .*step-00000150.*No space left.*untouched"
         ):
-            save_state(folder, state(150))
+            save_state(folder, state(150), RUN)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 

@@ -309,9 +309,9 @@ def test_the_users_own_files_are_in_the_digest(tmp_path):
 @pytest.mark.parametrize(
     "edit",
     [
-        ("[self.prompts, *(name", "[*(name"),
-        ('[self.method.partition(":")[0], *', "[*"),
-        (", *reward_names(self.reward)]", "]"),
+        ("if self.prompts else {}\n        files", "if not self.prompts else {}\n        files"),
+        ("[_method_source(self.method), *", "[*"),
+        (", *reward_sources(self.reward)]", "]"),
     ],
 )
 def test_a_digest_without_a_users_file_is_seen(edit, tmp_path):

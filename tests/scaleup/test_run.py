@@ -237,15 +237,27 @@ def test_a_folder_that_is_held_is_refused(copied):
     assert files(out) == before
 
 
-@pytest.mark.parametrize("text", ['{"steps": 5}', "[1]", "{"])
-def test_a_folder_of_another_configuration_is_refused(text, copied):
+FOREIGN = {
+    "edited": (lambda found: found | {"seed": 7}, r"another run's, or was edited \(seed = 7, here"),
+    "model": (lambda found: found | {"model_files": "0"}, "the model's files have another content"),
+    "older": (lambda found: {k: v for k, v in found.items() if k != "code"},
+              r"another version's of Plumbline \(code differ\)"),
+    "list": (lambda found: [1], r"another version's of Plumbline \(list differ\)"),
+    "half": (lambda found: None, "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_folder_of_another_configuration_is_refused(case, finished, copied):
     config, out, folder = copied
-    (folder / "done.json").unlink()
-    (folder / "config.json").write_text(text)
+    change, words = FOREIGN[case]
+    if not finished:
+        (folder / "done.json").unlink()
+    found = change(json.loads((folder / "config.json").read_text()))
+    (folder / "config.json").write_text("{" if found is None else json.dumps(found))
     before = files(out)
-    with pytest.raises(
-        ValueError, match=r"config\.json.*(another run's|damaged).*delete the folder"
-    ):
+    with pytest.raises(ValueError, match=rf"config\.json.*{words}.*delete the folder"):
         ran(config, out)
     assert files(out) == before
 

@@ -4,14 +4,16 @@ import dataclasses
 import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import theory
 from tests.toys.small import TINY, call, configs, trained
+from theory.identity import PACKAGES, sources
 from toys import config as module
-from toys.config import THEORY_SOURCES, RunConfig, check_device, slug
+from toys.config import TRAINER, RunConfig, check_device, slug
 from toys.presets import LINE, PLANE, PRESETS, methods_at
 from toys.runs import Run
 
@@ -248,18 +250,15 @@ def test_two_spellings_of_a_method_are_one_run():
     assert short.digest == full.digest != other.digest
 
 
-# What a method needs for its truth, names and refusals; the problem's text is hashed by itself.
-NOT_TRAINING = {"checks", "conditional", "problem", "tilt", "methods"}
-
-
 def test_every_source_that_a_loss_uses_is_part_of_a_run():
-    """An edited weighting, path or chain makes another run."""
-    folder = Path(theory.__path__[0]) / "methods"
-    files = [
-        *folder.glob("*.py"),
-        folder / "contract" / "task.py",
-        folder / "contract" / "draws.py",
-    ]
-    used = {name for f in files for name in re.findall(r"from theory\.(\w+)", f.read_text())}
-    assert {"chains", "fields", "wrappers"} <= used
-    assert {f"{name}.py" for name in used - NOT_TRAINING} <= set(THEORY_SOURCES)
+    """What Python loads for it, and nothing that only shows it: an edit makes another run."""
+    modules = (TRAINER, "theory.methods.discrete_adjoint")
+    code = f"import sys, {', '.join(modules)}; print(*(m for m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = {m.replace(".", "/") for m in done.stdout.split() if m.split(".")[0] in PACKAGES}
+    used = {name.removesuffix("/__init__.py").removesuffix(".py") for name in sources(*modules)}
+    assert len(loaded) > 20
+    assert loaded <= used
+    assert not {"toys/__main__", "toys/evaluate", "theory/progress"} & used

@@ -9,7 +9,7 @@ images    checks and conversions of pictures
 
 from scaleup.rewards.contract.checked import Checked, checked
 from scaleup.rewards.contract.images import check_images, enlarge, to_uint8
-from scaleup.rewards.contract.registry import parse_reward, reward_names, rewards
+from scaleup.rewards.contract.registry import parse_reward, reward_sources, rewards
 from scaleup.rewards.contract.reward import Reward
 from scaleup.rewards.contract.weighted import Weighted
 
@@ -21,7 +21,7 @@ __all__ = [
     "checked",
     "enlarge",
     "parse_reward",
-    "reward_names",
+    "reward_sources",
     "rewards",
     "to_uint8",
 ]

@@ -58,10 +58,20 @@ def parse_reward(text: str) -> Reward:
     return Weighted(tuple(reward for _, reward in terms), weights)
 
 
-def reward_names(text: str) -> list[str]:
-    """Names, or paths, of the rewards in a text that `parse_reward` takes."""
-    terms = [part.strip() for part in PLUS.split(text)]
-    return [(term.partition("*")[2].strip() or term).partition(":")[0] for term in terms]
+def reward_sources(text: str) -> list[tuple[str, Reward]]:
+    """(path of its file, or name of its module; reward) of every reward in a text that
+    `parse_reward` takes.
+
+    Raises:
+        ValueError, FileNotFoundError: as `parse_reward`.
+    """
+    found = []
+    for part in PLUS.split(text):
+        head, star, rest = part.partition("*")
+        name = (rest if star else head).strip().partition(":")[0]
+        reward = _term(part.strip())[1]
+        found.append((name if name.endswith(".py") else type(reward).__module__, reward))
+    return found
 
 
 def _term(text: str) -> tuple[float | None, Reward]:

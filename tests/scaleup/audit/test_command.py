@@ -172,9 +172,9 @@ def test_columns_and_arrays_by_other_names(plain, tmp_path, capsys, no_page):
     names = ("--reward-column", "score", "--prompt-column", "text")
     call(capsys, *renamed, *names, "--feature-columns", "clip", "--out", tmp_path / "a", *QUICK)
     call(capsys, *arrays, *names, "--out", tmp_path / "b", *QUICK)
-    expected = without(found_in(plain[-1]), "source")
-    assert without(found_in(tmp_path / "a"), "source") == expected
-    assert without(found_in(tmp_path / "b"), "source") == expected
+    expected = without(found_in(plain[-1]), "source", "made_of")
+    assert without(found_in(tmp_path / "a"), "source", "made_of") == expected
+    assert without(found_in(tmp_path / "b"), "source", "made_of") == expected
 
 
 def test_seeds_of_files_make_pairs(tmp_path, capsys, no_page):
@@ -369,7 +369,8 @@ def test_prompts_of_one_side(tmp_path, capsys, no_page):
         mine = side["prompt"] == "shared"
         kept += [f"--{name}", put(tmp_path / f"k{name}.csv", {k: v[mine] for k, v in side.items()})]
     call(capsys, *kept, "--out", tmp_path / "kept", *QUICK)
-    differ = ("source", "left_out", "notes", "validity")  # where the rows stand
+    # Where the rows stand.
+    differ = ("source", "made_of", "left_out", "notes", "validity")
     assert without(found, *differ) == without(found_in(tmp_path / "kept"), *differ)
 
 

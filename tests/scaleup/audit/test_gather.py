@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 from scaleup.audit import gather
 from scaleup.audit.gather import from_run, from_tables
 from scaleup.audit.tables import Table
+from scaleup.config import TrainConfig
 from scaleup.features import Features, Statistics
+from scaleup.identity import IDENTITY, run_digest
 from scaleup.records import SampleWriter
 from scaleup.rewards.contract import parse_reward
 
@@ -33,12 +36,24 @@ class Corner(Features):
         return torch.stack([images[:, 0, 0, 0], images[:, 1, 0, 0]], 1)
 
 
-def write(folder, which, labels=LABELS, prompts=PROMPTS, images=True, n=None):
+def begun(folder, reward="redness", **changes):
+    """A run's config.json."""
+    content = asdict(TrainConfig(reward=reward)) | dict.fromkeys(IDENTITY, "0") | changes
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def maker(folder):
+    """What drew the run's own samples."""
+    return f"{run_digest(json.loads((folder / 'config.json').read_text()))}-code"
+
+
+def write(folder, which, labels=LABELS, prompts=PROMPTS, images=True, n=None, made_by=None):
     index = torch.arange(SIZES[which] if n is None else n)
     mark = (MARK[which] + index).to(torch.uint8)
     picture = torch.stack([mark, 255 - mark, 0 * mark], 1)[:, :, None, None].expand(-1, -1, 4, 4)
     rewards = {label: MARK[which] + index + 0.5 * i for i, label in enumerate(labels)}
-    with SampleWriter(folder, which, prompts, shard=3) as writer:
+    by = maker(folder) if made_by is None else made_by
+    with SampleWriter(folder, which, prompts, shard=3, made_by=by) as writer:
         writer.add(
             index,
             SEEDS[which] + index,
@@ -51,7 +66,7 @@ def write(folder, which, labels=LABELS, prompts=PROMPTS, images=True, n=None):
 @pytest.fixture
 def folder(tmp_path):
     """A run with a bank, base and tuned samples."""
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "redness"}))
+    begun(tmp_path, "redness")
     for which in ("bank", "base", "tuned"):
         write(tmp_path, which)
     return tmp_path
@@ -104,7 +119,7 @@ def test_samples_drawn_for_the_audit_come_first(folder):
 
 
 def test_a_run_without_a_bank(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "redness"}))
+    begun(tmp_path, "redness")
     for which in ("base", "tuned"):
         write(tmp_path, which)
     data = from_run(tmp_path, Corner()).data
@@ -122,7 +137,7 @@ def test_another_recorded_reward(folder):
 
 
 def test_a_bank_that_lacks_the_reward_is_left_out(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "redness"}))
+    begun(tmp_path, "redness")
     write(tmp_path, "bank", labels=LABELS[:1])
     for which in ("base", "tuned"):
         write(tmp_path, which)
@@ -140,7 +155,7 @@ def test_the_runs_own_reward_in_its_canonical_form(tmp_path):
     asked = "brightness:zero=0.370"
     label = parse_reward(asked).label
     assert label != asked
-    (tmp_path / "config.json").write_text(json.dumps({"reward": asked}))
+    begun(tmp_path, asked)
     for which in ("base", "tuned"):
         write(tmp_path, which, labels=("redness", label))
     found = from_run(tmp_path, Corner())
@@ -150,14 +165,14 @@ def test_the_runs_own_reward_in_its_canonical_form(tmp_path):
 
 def test_the_runs_own_reward_where_its_file_has_moved(tmp_path):
     """One label is recorded, so that is it; of several it is not guessed."""
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "gone/my_reward.py:strength=2"}))
+    begun(tmp_path, "gone/my_reward.py:strength=2")
     for which in ("base", "tuned"):
         write(tmp_path, which, labels=("greenness:strength=2.0",))
     assert from_run(tmp_path, Corner()).reward == "greenness:strength=2.0"
 
 
 def test_of_several_labels_none_is_guessed(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "gone/my_reward.py"}))
+    begun(tmp_path, "gone/my_reward.py")
     for which in ("base", "tuned"):
         write(tmp_path, which)
     with pytest.raises(
@@ -167,7 +182,7 @@ def test_of_several_labels_none_is_guessed(tmp_path):
 
 
 def test_a_reward_that_cannot_be_parsed_is_named(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "gone/my_reward.py"}))
+    begun(tmp_path, "gone/my_reward.py")
     for which in ("base", "tuned"):
         write(tmp_path, which)
     with pytest.raises(ValueError, match="my_reward"):
@@ -205,14 +220,43 @@ def test_features_in_chunks_are_those_of_all(folder, monkeypatch):
 def test_no_samples(tmp_path):
     with pytest.raises(ValueError, match=r"run = .* holds no samples: allowed is the folder"):
         from_run(tmp_path, Corner())
-    (tmp_path / "config.json").write_text("{}")
+    begun(tmp_path)
     write(tmp_path, "bank")
     with pytest.raises(ValueError, match="samples/base: holds no samples"):
         from_run(tmp_path, Corner())
 
 
+FOREIGN = {
+    "another run's": ("tuned", "0123456789-code-weights"),
+    "an older version's": ("base", ""),
+    "another run's bank": ("bank", "0123456789-code"),
+    "other code's": ("tuned", None),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_samples_of_another_run_or_code(case, folder):
+    """E2: samples of another run, copied in, are not reported under this run's name."""
+    which, by = FOREIGN[case]
+    by = f"{maker(folder)[:10]}-other-weights" if by is None else by
+    write(folder, which, made_by=by)
+    with pytest.raises(ValueError, match=rf"{which} was drawn by another run or by other code"):
+        from_run(folder, Corner())
+    write(folder, which, made_by=f"{maker(folder)}-weights")
+    from_run(folder, Corner())
+
+
+def test_a_run_of_another_version(folder):
+    begun(folder)
+    content = json.loads((folder / "config.json").read_text())
+    del content["model_files"]
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"another version's of Plumbline \(model_files differ\)"):
+        from_run(folder, Corner())
+
+
 def test_other_prompts(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "redness"}))
+    begun(tmp_path, "redness")
     write(tmp_path, "base", prompts=["", "a cyan cross", "a red square"])
     write(tmp_path, "tuned")
     with pytest.raises(ValueError, match="base and tuned samples have other prompts"):
@@ -220,7 +264,7 @@ def test_other_prompts(tmp_path):
 
 
 def test_samples_without_images(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "redness"}))
+    begun(tmp_path, "redness")
     write(tmp_path, "base")
     write(tmp_path, "tuned", images=False)
     with pytest.raises(ValueError, match="tuned samples were recorded without images"):
@@ -228,7 +272,7 @@ def test_samples_without_images(tmp_path):
 
 
 def test_few_samples_miss_some_prompts(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"reward": "redness"}))
+    begun(tmp_path, "redness")
     write(tmp_path, "base")
     write(tmp_path, "tuned", n=1)
     data = from_run(tmp_path, Corner()).data
