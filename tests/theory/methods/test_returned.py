@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from theory.methods.contract import Draws, ProblemTask, returned
-from theory.methods.contract.probe import Perturbed, _zero
+from theory.methods.contract.perturbed import Perturbed
+from theory.methods.contract.places import _zero
 from theory.methods.contract.registry import methods, parse_method
 from theory.problem import load_problem
 from theory.user_code import named
