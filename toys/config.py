@@ -20,7 +20,7 @@ from typing import Any
 import theory
 import toys
 from theory.checks import check_choice, check_order, check_positive, is_finite_number
-from theory.methods.contract import Method
+from theory.methods.contract import Method, returned
 from theory.methods.contract.registry import parse_method
 from theory.problem import Problem, load_problem, problem_names
 
@@ -111,7 +111,8 @@ class RunConfig:
             raise ValueError(
                 f"times = {config.times!r}: allowed are increasing numbers in [0, 1], or none"
             )
-        config.parsed.check_problem(config.parsed_problem)
+        with returned.part(config.parsed, "check_problem"):
+            config.parsed.check_problem(config.parsed_problem)
         return config
 
     @cached_property

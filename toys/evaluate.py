@@ -23,6 +23,7 @@ import toys
 from theory.chains import Chain
 from theory.checks import check_order
 from theory.divergences import Array
+from theory.methods.contract import returned
 from theory.methods.contract.task import heun
 from theory.problem import Problem
 from theory.tolerances import TRAINED_SHARE
@@ -74,7 +75,7 @@ class Truth:
                 f"{config.label} is in d = {problem.dim}: allowed for compare are d = 1 and 2"
             )
         try:
-            best, goal = method.optimum(problem), method.target(problem)
+            best, goal = returned.optimum(method, problem), returned.target(method, problem)
         except ValueError as error:
             raise NoTruthError(f"{config.label}: {error}") from error
         if best is None or goal is None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from theory.checks import check_positive
-from theory.methods.contract import Draws, Policy, ProblemTask
+from theory.methods.contract import Draws, Info, Policy, ProblemTask, returned
 from theory.methods.contract.finite import NonFiniteAdjointError
 from toys.networks import StackedMLP
 from toys.processes import keep_heap
@@ -109,7 +109,7 @@ class Trainer:
         if bases[0] is not None:
             runs = [Run(self.group.out, base) for base in bases if base is not None]
             student.load_members([run.weights() for run in runs])
-        return self.method.setup(student, self.task, self.draws)
+        return returned.setup(self.method, student, self.task, self.draws)
 
     # --- the loop
 
@@ -160,20 +160,19 @@ class Trainer:
     def _one_step(self) -> None:
         for row in self.optimiser.param_groups:
             row["lr"] = self.config.learning_rate * self._rate()
-        batch = self.method.collect(self.policy, self.task, self.config.batch, self.draws)
-        losses, info = self.method.loss(self.policy, self.task, batch)
-        rows = self.task.blocks * self.config.batch
-        if losses.shape != (rows,):
-            raise ValueError(
-                f"the loss of {self.config.method_label} has shape {tuple(losses.shape)}: allowed "
-                f"is one value a row, ({rows},)"
-            )
+        method, policy, rows = self.method, self.policy, self.config.batch
+        batch = returned.collect(method, policy, self.task, rows, self.draws)
+        losses, info = returned.loss(method, policy, self.task, batch)
         per_network = self.task.per_network(losses).mean(1)
+        if self.step == 0:
+            returned.check_finite(method, losses)
         self.optimiser.zero_grad()
-        per_network.sum().backward()
+        with returned.backward(method):
+            per_network.sum().backward()
+        returned.check_gradients(method, policy)
         self.optimiser.step()
         self.step += 1
-        self.method.after_step(self.policy, self.step)
+        returned.after_step(method, policy, self.step)
         if self.config.snapshots and self.step % (self.config.steps // self.config.snapshots) == 0:
             self._keep_snapshot()
         if self._is_logged:
@@ -203,10 +202,11 @@ class Trainer:
         assert isinstance(model, StackedMLP)
         self.snapshots.append({k: v.detach().clone() for k, v in model.state_dict().items()})
 
-    def _log(self, losses: Tensor, info: Mapping[str, Tensor]) -> None:
+    def _log(self, losses: Tensor, info: Info) -> None:
+        returned.check_names(self.method, info, self.names[1:])
         self.names = ["loss", *info]
-        rows = [losses, *(self.task.per_network(v).mean(1).detach() for v in info.values())]
-        self.metrics.append(torch.stack(rows, 1).double().cpu())
+        logged = (self.task.per_network(v.detach().double()).mean(1) for v in info.values())
+        self.metrics.append(torch.stack([losses.double(), *logged], 1).cpu())
 
     def _diverged(self) -> list[str]:
         """The members whose loss has been infinite or nan."""

@@ -11,6 +11,8 @@ from toys.__main__ import main
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 LOSS = 'return batch["accepted"] * square(error), {"accepted": batch["accepted"]}'
 
+TINY = ["--steps", "3", "--batch", "64", "--width", "8", "--processes", "1"]
+
 
 def edited(folder: Path, new: str, old: str = LOSS) -> str:
     """examples/my_method.py with its loss's result replaced."""
@@ -40,3 +42,100 @@ def test_a8_check_asks_for_the_way_back(new, failed, tmp_path, capsys):
     assert status == (1 if failed else 0)
     assert len(rows) == status
     assert all("leads back to the optimum" in row and failed in row for row in rows)
+
+
+# --- C1
+
+# What stands in place of the loss's result, and what is said of it.
+LOSSES = {
+    "square(error).detach(), {}": "returned losses without a gradient",
+    "torch.ones_like(batch['r']).requires_grad_() + 0, {}": "returned losses whose gradient com",
+    "square(error)": "returned a tensor of shape (",
+    "None": "returned None",
+    'square(error), {"accepted": 0.5}': "returned info['accepted'], a float",
+    'square(error), {"a": error.mean()}': "returned info['a'], a tensor of shape ()",
+    "square(error), []": "returned info, a list of 0",
+    "square(error).mean(), {}": "returned losses, a tensor of shape ()",
+    "error.square(), {}": "returned losses, a tensor of shape (",
+    "square(error).long(), {}": "returned losses, a tensor of shape (",
+    "batch['kept'] * square(error), {}": "raised KeyError: 'kept' (",
+}
+# What a trainer's step alone meets.
+STEPS = {
+    'square(error), {"a,b": batch["r"]}': "returned info with the names ['a,b']",
+    'square(error), {"loss": batch["r"]}': "returned info with the names ['loss']",
+    "square(error) * float('nan'), {}": "returned losses none of which is finite",
+    "square(policy.student(batch['x'].double(), batch['t'], None)), {}": "raised RuntimeError: ",
+    "(h := square(error).exp(), h.add_(1.0))[0], {}": "returned losses that cannot be differenti",
+}
+COLLECTED = {
+    "None": "returned None",
+    "{}": "returned a dict without a tensor",
+    '{**batch, "n": [1, 2]}': "returned batch['n'], a list of 2",
+    '{"x": batch["x"][:3]}': "returned batch['x'], a tensor of shape (3, 1)",
+}
+NAME, OPTIMUM = "    name: ClassVar", "    def optimum(self, problem: Problem) -> Optimum:"
+SETUP = "    # All randomness is drawn here ..."
+ADDED = {
+    "setup(self, student, task, draws):\n        return student": "setup returned a ",
+    "setup(self, student, task, draws):\n        return Policy(student.requires_grad_(False))": (
+        "setup returned a Policy with nothing to train"
+    ),
+}
+EDITS = {
+    **{new: (LOSS, f"return {new}", f"loss {said}") for new, said in {**LOSSES, **STEPS}.items()},
+    **{
+        new: ("        return batch\n", f"        return {new}\n", f"collect {said}")
+        for new, said in COLLECTED.items()
+    },
+    **{
+        new: ("    # What it samples, exactly", f"    def {new}\n\n    # What", said)
+        for new, said in ADDED.items()
+    },
+    "a tuple of rewards": ("return UNIT_INTERVAL", "return (0, 1)", "rewards is (0, 1): allowed"),
+    "a budget of 3": (NAME, f"    budget = 3\n{NAME}", "budget is 3: allowed is a Budget"),
+    "after_step raises": (
+        SETUP,
+        "    def after_step(self, *_):\n        _.a\n",
+        "after_step raised",
+    ),
+    "an optimum of 3": (OPTIMUM, f"{OPTIMUM}\n        return 3", "optimum returned a int"),
+    "optimum raises": (OPTIMUM, f"{OPTIMUM}\n        problem.a", "optimum raised AttributeError"),
+}
+
+
+@pytest.fixture(autouse=True)
+def cheap_bases(monkeypatch):
+    monkeypatch.setattr("toys.config.BASE_STEPS", 3)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_c1_what_a_users_method_does_wrong_is_named(name, tmp_path, capsys):
+    """Not as a traceback: the file, the part of the contract and what came."""
+    old, new, said = EDITS[name]
+    method = edited(tmp_path, new, old)
+    text = Path(method).read_text(encoding="utf-8")
+    Path(method).write_text(text.replace("from torch import", "import torch\nfrom torch import", 1))
+    train = ["train", "--method", method, "--problem", "note_1d", *TINY, "--out", str(tmp_path)]
+    # A trainer asks for no optimum, and the check takes no step.
+    commands = {"train": train, "check": ["check", "--method", method]}
+    for command in ("train", "check"):
+        if said.startswith("optimum") and command == "train":
+            continue
+        if (name in STEPS or said.startswith("after")) and command == "check":
+            continue
+        assert main(commands[command]) == 2, command
+        error = capsys.readouterr().err
+        assert f"error: {method}: RejectionFineTuning.{said}" in error
+        assert "allowed" in error
+
+
+def test_c1_whole_numbers_and_switches_can_be_logged(tmp_path):
+    """A mask or a count in info is a column of means."""
+    method = edited(tmp_path, 'return square(error), {"kept": batch["accepted"] > 0}')
+    train = ["train", "--method", method, "--problem", "note_1d", *TINY, "--out", str(tmp_path)]
+    assert main(train) == 0
+    (path,) = tmp_path.glob("runs/*rejection*/metrics.csv")
+    head, row, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert head == "step,loss,kept"
+    assert 0 < float(row.split(",")[2]) < 1

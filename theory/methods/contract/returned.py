@@ -17,20 +17,41 @@ Every error is a ValueError that names the file, the part of the contract, and w
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 
 from theory.fields import VelocityModel
 from theory.methods.contract.draws import Draws
-from theory.methods.contract.method import Batch, Info, Method, Optimum, Policy
+from theory.methods.contract.method import (
+    Batch,
+    Budget,
+    Info,
+    Method,
+    Optimum,
+    Policy,
+    RewardDomain,
+)
 from theory.methods.contract.task import Task
 from theory.problem import Problem
 from theory.tilt import Tilt
 from theory.user_code import named
 
+ATTRIBUTES: dict[str, type] = {
+    "rewards": RewardDomain,
+    "budget": Budget,
+    "starts_from": str,
+    "summary": str,
+    "source": str,
+    "named": tuple,
+    "cycle": int,
+    "states_per_row": int,
+}
+# Columns that the trainers' tables have already.
+TAKEN = ("step", "loss")
 PROMISED = {
     "setup": "a Policy whose student or networks have parameters that require a gradient",
     "collect": "a dict of tensors (rows, ...), one row for each that was asked for, or None",
@@ -75,6 +96,8 @@ def collect(method: Method, policy: Policy, task: Task, n: int, draws: Draws) ->
         batch = method.collect(policy, task, n, draws)
     if not isinstance(batch, Mapping):
         _refuse(method, "collect", _kind(batch))
+    if all(value is None for value in batch.values()):
+        _refuse(method, "collect", "a dict without a tensor", rows)
     for key, value in batch.items():
         if value is not None and (not isinstance(value, Tensor) or value.shape[:1] != (rows,)):
             _refuse(method, "collect", f"batch[{key!r}], {_kind(value)}", rows)
@@ -117,6 +140,47 @@ def check_gradients(method: Method, policy: Policy) -> None:
         _refuse(method, "loss", "losses whose gradient comes to none of policy.parameters()")
 
 
+@contextmanager
+def backward(method: Method) -> Iterator[None]:
+    """Around the backward pass: what autograd refuses (a tensor changed in place, say) is named.
+
+    Raises:
+        ValueError: as the module says.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" in str(error).lower():
+            raise
+        _refuse(method, "loss", f"losses that cannot be differentiated ({error})")
+
+
+def check_finite(method: Method, losses: Tensor) -> None:
+    """At the first step, where no learning rate is to blame: some losses are finite.
+
+    Raises:
+        ValueError: none is.
+    """
+    if not bool(torch.isfinite(losses).any()):
+        _refuse(method, "loss", "losses none of which is finite, at the first step")
+
+
+def check_names(method: Method, info: Info, before: Sequence[str]) -> None:
+    """What a step logs can head the columns of a table, those of the steps before (if any).
+
+    Raises:
+        ValueError: it cannot.
+    """
+    names = list(info)
+    plain = all(isinstance(name, str) and "," not in name for name in names)
+    if not plain or set(names) & set(TAKEN) or (before and names != list(before)):
+        earlier = f", at an earlier step {list(before)}" if before else ""
+        raise ValueError(
+            f"{_who(method, 'loss')} returned info with the names {names}{earlier}: allowed are "
+            f"the same names at every step, text without commas, and none of {', '.join(TAKEN)}"
+        )
+
+
 def after_step(method: Method, policy: Policy, step: int) -> None:
     """method.after_step.
 
@@ -151,6 +215,20 @@ def target(method: Method, problem: Problem) -> Tilt | None:
     if found is not None and not isinstance(found, Tilt):
         _refuse(method, "target", _kind(found))
     return found
+
+
+def attributes(method: Method) -> Method:
+    """The method, whose attributes are of the contract's kinds.
+
+    Raises:
+        ValueError: as the module says.
+    """
+    for name, kind in ATTRIBUTES.items():
+        with named(_who(method, name), f"a {kind.__name__}"):
+            value = getattr(method, name)
+        if not isinstance(value, kind):
+            raise ValueError(f"{_who(method, name)} is {value!r}: allowed is a {kind.__name__}")
+    return method
 
 
 def _who(method: Method, name: str) -> str:
