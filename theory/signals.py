@@ -122,6 +122,20 @@ def as_worker() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """In a worker that saves: SIGTERM raises Stopped inside; outside it is ignored from then on,
+    and the parent has another way to say that nothing new begins."""
+    global _running
+    _running = True
+    signal.signal(signal.SIGTERM, _on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _running = False
+
+
 def end_workers() -> None:
     """Terminate this process's workers: a pool waits for what they do, which may take minutes."""
     for worker in multiprocessing.active_children():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()  # the imports below take seconds
+
 import argparse
 import json
 import sys
@@ -19,6 +24,8 @@ from toys import cases_command
 from toys.config import DEPTH, WIDTH, RunConfig, check_device
 
 OUT = Path("results/toys")
+# Commands that find again what an earlier call had done.
+GOES_ON = ("train", "compare", "practice", "control", "cases", "frontier")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,8 +113,10 @@ def parser() -> argparse.ArgumentParser:
     )
     frontier.add_argument("--json", action="store_true", help="print data instead of a table")
 
-    bench = commands.add_parser("bench", help="measure speed, and that killed runs resume exactly")
-    bench.add_argument("--only", help="throughput or resume")
+    bench = commands.add_parser(
+        "bench", help="measure speed, and that killed and stopped runs go on exactly"
+    )
+    bench.add_argument("--only", help="throughput, resume or signals")
     bench.add_argument("--json", action="store_true")
     return main
 
@@ -140,7 +149,11 @@ def _selection(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
+    """Exit status: 0, 1 where a check failed, 2 for bad input.
+
+    Raises:
+        signals.Stopped: SIGINT or SIGTERM, under `signals.run_main`.
+    """
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
     run = {"train": _train, "compare": _compare, "methods": _methods, "check": _check,
@@ -162,7 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except signals.Stopped as stop:
+        if options.command in GOES_ON:
+            stop.add_note("the same command goes on")
+        raise
+    except KeyboardInterrupt:  # called as a function
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
 
@@ -391,4 +408,4 @@ def _check(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

@@ -183,6 +183,14 @@ class Group:
         return self.out / "groups" / hashlib.sha256(names.encode()).hexdigest()[:12]
 
     @property
+    def label(self) -> str:
+        """method @ problem, and how many networks."""
+        first, count = self.members[0], len(self.members)
+        return f"{first.method_label} @ {first.problem_label}" + (
+            f" x {count}" if count > 1 else ""
+        )
+
+    @property
     def runs(self) -> list[Run]:
         return [Run(self.out, c) for c in self.members]
 

@@ -103,11 +103,10 @@ def _train_group(group: Group, update: Update, device: str) -> None:
 
 
 def _reporter(group: Group, update: Update) -> Callable[[int, int, float], None]:
-    first, count = group.members[0], len(group.members)
-    name = f"{first.method_label} @ {first.problem_label}" + (f" x {count}" if count > 1 else "")
+    count = len(group.members)
 
     def report(step: int, steps: int, loss: float) -> None:
         shown = "" if math.isnan(loss) else f", loss {loss:.4g}"
-        update(group.folder.name, step * count, f"{name}: step {step}/{steps}{shown}")
+        update(group.folder.name, step * count, f"{group.label}: step {step}/{steps}{shown}")
 
     return report

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from theory import signals
 from theory.checks import check_positive
 from theory.methods.contract import Draws, Info, Policy, ProblemTask, returned
 from theory.methods.contract.finite import NonFiniteAdjointError
@@ -117,6 +118,7 @@ class Trainer:
         """From the checkpoint, if there is one, to the end; then write the members' folders.
 
         Raises:
+            signals.Stopped: a signal; the last finished step is in the checkpoint.
             NonFiniteAdjointError: a step met one; the state before it is in the checkpoint.
             ValueError: a loss is not finite, or not one value a row.
         """
@@ -124,33 +126,47 @@ class Trainer:
             self._train(report)
 
     def _train(self, report: Report | None) -> None:
-        self.group.begin()
-        self._resume()
+        with signals.held():
+            self.group.begin()
+            self._resume()
         if report is not None:  # what was there before says nothing of this run's speed
             report(self.step, self.config.steps, math.nan)
         steps, saved, between = self.config.steps, time.monotonic(), checkpoint_seconds()
         start = time.process_time()
-        while self.step < steps:
-            drawn = self.draws.states()
-            try:
-                self._one_step()
-            except NonFiniteAdjointError:
-                self._keep(drawn, time.process_time() - start)
-                raise
-            if self._is_logged:
-                if len(self._diverged()) == len(self.group.members):
-                    self.group.end()
-                    self._refuse(self._diverged())
-                if report is not None:
-                    report(self.step, steps, float(self.metrics[-1][:, 0].mean()))
-            if time.monotonic() - saved > between and self.step < steps:
-                self.cpu_seconds += time.process_time() - start
-                start = time.process_time()
-                self.save()
-                saved = time.monotonic()
-        self.cpu_seconds += time.process_time() - start
-        self.save()
-        self._finish()
+        try:
+            while self.step < steps:
+                with signals.held():
+                    self._checked_step(report, start)
+                    if time.monotonic() - saved > between and self.step < steps:
+                        self.cpu_seconds += time.process_time() - start
+                        start = time.process_time()
+                        self.save()
+                        saved = time.monotonic()
+        except signals.Stopped as stop:
+            self.cpu_seconds += time.process_time() - start
+            self.save()
+            stop.add_note(
+                f"{self.group.label}: step {self.step} of {steps} is saved in {self.group.folder}"
+            )
+            raise
+        with signals.held():
+            self.cpu_seconds += time.process_time() - start
+            self.save()
+            self._finish()
+
+    def _checked_step(self, report: Report | None, start: float) -> None:
+        drawn = self.draws.states()
+        try:
+            self._one_step()
+        except NonFiniteAdjointError:
+            self._keep(drawn, time.process_time() - start)
+            raise
+        if self._is_logged:
+            if len(self._diverged()) == len(self.group.members):
+                self.group.end()
+                self._refuse(self._diverged())
+            if report is not None:
+                report(self.step, self.config.steps, float(self.metrics[-1][:, 0].mean()))
 
     @property
     def _is_logged(self) -> bool:
