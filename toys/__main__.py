@@ -268,7 +268,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from toys.compare import compare, finished
+    from toys.compare import compare, finished, pictures, table, worst
     from toys.evaluate import Sampling, is_good
 
     sampling = Sampling(options.sampling_steps, options.samples)
@@ -290,12 +290,13 @@ def _compare(options: argparse.Namespace) -> int:
     configs = [c for c in configs if c.digest in kept]
     if not configs:
         raise ValueError(f"nothing to compare: {'; '.join(skipped)}")
-    pictures = [] if options.no_picture else _pictures(options.out, configs, results)
+    drawn = [] if options.no_picture else pictures(options.out, configs, results)
     if options.json:
-        print(json.dumps({"runs": results, "pictures": [str(p) for p in pictures]}, indent=2))
+        print(json.dumps({"runs": results, "pictures": [str(p) for p in drawn]}, indent=2))
     else:
-        _print(results)
-        for path in pictures:
+        Console(width=None if sys.stdout.isatty() else 140).print(table(results))
+        print(worst(results))
+        for path in drawn:
             print(f"drawn: {path}")
         for why in skipped:
             print(f"left out: {why}")
@@ -304,52 +305,6 @@ def _compare(options: argparse.Namespace) -> int:
     wrong = [r for r in results if not is_good(r)]
     # What was asked for and could not be compared has not passed.
     return 1 if options.check and (wrong or (asked and skipped)) else 0
-
-
-def _pictures(out: Path, configs: list[RunConfig], results: list[dict[str, Any]]) -> list[Path]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from theory.draw import save
-    from toys import draw
-    from toys.evaluate import curves
-    from toys.runs import Run
-
-    paths = []
-    for problem in dict.fromkeys(r["problem"] for r in results):
-        chosen = [i for i, r in enumerate(results) if r["problem"] == problem and r["seed"] == 0]
-        if not chosen:
-            continue
-        shown = [results[i] for i in chosen]
-        figure = draw.panels(problem, shown, [curves(Run(out, configs[i])) for i in chosen])
-        paths += save(figure, out / "compare", f"{problem}-laws")[:1]
-        figure = draw.budget(shown, f"{problem}: the parts of the error")
-        paths += save(figure, out / "compare", f"{problem}-budget")[:1]
-    return paths
-
-
-def _print(results: list[dict[str, Any]]) -> None:
-    from toys.evaluate import is_good
-
-    table = Table(title="shares are of the distance from start to claimed target",
-                  title_justify="left", highlight=False)  # fmt: skip
-    for name in ("problem", "method"):
-        table.add_column(name, overflow="fold")
-    for name in ("seed", "", "to go", "bias", "learning", "share", "sampling ± floor", "total"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for r in results:
-        table.add_row(
-            r["problem"], r["method"], str(r["seed"]), r["distance"], f"{r['to_go']:.4f}",
-            f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
-            f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
-            f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
-        )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    worst = max(results, key=lambda r: r["learning_share"])
-    print(
-        f"largest learning error: {100 * worst['learning_share']:.2f} % of the way "
-        f"({worst['method']} @ {worst['problem']}, seed {worst['seed']}); allowed 5 %"
-    )
 
 
 def _methods(options: argparse.Namespace) -> int:

@@ -26,7 +26,9 @@ from theory.divergences import Array
 from theory.methods.contract import returned
 from theory.methods.contract.task import heun
 from theory.problem import Problem
+from theory.tilt import Tilt
 from theory.tolerances import TRAINED_SHARE
+from theory.wrappers import Exponential
 from toys.config import RunConfig
 from toys.files import read_json, read_tensors, write_json, write_tensors
 from toys.laws import Bench, Law, Sampler, sample_distance, sampling_floor
@@ -61,6 +63,7 @@ class Truth:
     target: Law
     start: Law
     note: str
+    claim: str
 
     @classmethod
     def of(cls, config: RunConfig) -> Truth:
@@ -91,7 +94,16 @@ class Truth:
             target=bench.of_target(goal),
             start=bench.of_noise() if scratch else bench.of_base(),
             note=best.note,
+            claim=claimed(goal),
         )
+
+
+def claimed(goal: Tilt) -> str:
+    """The target in words, p being the base: "p exp(4r)"."""
+    label = goal.wrapper.label
+    if label == Exponential(0.0).label:
+        return "p"
+    return f"p ({label})" if label.startswith("1") else f"p {label}"
 
 
 def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
@@ -118,6 +130,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
         "key": evaluation_key(sampling),
         "digest": run.config.digest,
         "method": run.config.method_label,
+        "target": truth.claim,
         "problem": run.config.problem_label,
         "seed": run.config.seed,
         "dim": bench.problem.dim,

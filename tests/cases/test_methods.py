@@ -1,4 +1,5 @@
-"""A method of a user's own that is wrong, and what `python -m toys` says of it (A8, C1)."""
+"""A method of a user's own that is wrong, and what `python -m toys` says of it (A8, C1);
+what a comparison of several methods is with (E9)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from theory.methods.contract.registry import parse_method
+from theory.problem import load_problem
 from toys.__main__ import main
+from toys.evaluate import claimed
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 LOSS = 'return batch["accepted"] * square(error), {"accepted": batch["accepted"]}'
@@ -139,3 +143,31 @@ def test_c1_whole_numbers_and_switches_can_be_logged(tmp_path):
     head, row, *_ = path.read_text(encoding="utf-8").splitlines()
     assert head == "step,loss,kept"
     assert 0 < float(row.split(",")[2]) < 1
+
+
+# --- E9
+
+TARGETS = {
+    "flow_matching": "p",
+    "nft:nft_beta=0.5": "p exp(4r)",
+    "tilt_matching": "p exp(2r)",
+    "weighted_flow_matching:wrapper=truncated,order=1,scale=2": "p (1+2r)",
+    "weighted_flow_matching:wrapper=power,exponent=2": "p r^2",
+}
+
+
+@pytest.mark.parametrize("text", TARGETS)
+def test_e9_a_target_in_words(text):
+    assert claimed(parse_method(text).target(load_problem("note_1d"))) == TARGETS[text]
+
+
+def test_e9_a_comparison_names_every_rows_target(tmp_path, capsys):
+    """One table, two targets: each row says what its shares are measured against."""
+    two = ["--method", "nft:nft_beta=0.5", "--method", "tilt_matching", "--problem", "note_1d"]
+    words = [*two, *TINY, "--out", str(tmp_path)]
+    assert main(["train", *words]) == 0
+    capsys.readouterr()
+    assert main(["compare", *words, "--samples", "200", "--no-picture"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "note_1d" in line][:2]
+    assert ["p exp(4r)" in row for row in rows] == [True, False]
+    assert ["p exp(2r)" in row for row in rows] == [False, True]
