@@ -21,9 +21,11 @@ from rich.table import Table
 from theory.checks import check_choice, check_order
 from theory.methods.contract.registry import methods, parse_method
 from toys import cases_command
-from toys.config import DEPTH, WIDTH, RunConfig, check_device
+from toys.config import DEPTH, WIDTH, RunConfig, check_count, check_device
 
 OUT = Path("results/toys")
+# Every seed is planned before the first trains: minutes for the most that are allowed.
+MOST_SEEDS, MOST_ROWS, MOST_LAYERS, MOST = 10_000, 2**16, 1000, 2**31 - 1
 # Commands that find again what an earlier call had done.
 GOES_ON = ("train", "compare", "practice", "control", "cases", "frontier")
 
@@ -175,6 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"error: memory is out ({str(error) or type(error).__name__}): allowed are fewer rows, "
+            "states or hidden units at once",
+            file=sys.stderr,
+        )
+        return 2
     except signals.Stopped as stop:
         if options.command in GOES_ON:
             stop.add_note("the same command goes on")
@@ -184,13 +195,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is what Python, or torch, says where memory is out."""
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
+
+
 def _configs(options: argparse.Namespace) -> list[RunConfig]:
     from toys.presets import PRESETS
 
-    check_order("--seeds", options.seeds, 1)
+    check_count("--seeds", options.seeds, 1, MOST_SEEDS)
     check_order("--processes", options.processes, 1)
     for name in ("steps", "batch"):
-        check_order(f"--{name}", getattr(options, name), 0)
+        check_count(f"--{name}", getattr(options, name), 0, MOST)
+    check_count("--width", options.width, 1, MOST)
+    check_count("--depth", options.depth, 1, MOST_LAYERS)
     if options.learning_rate < 0:
         raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
     check_folder(options.out)
@@ -352,7 +370,7 @@ def _check(options: argparse.Namespace) -> int:
     from theory.problem import load_problem
 
     method, problem = parse_method(options.method), load_problem(options.problem)
-    check_order("--rows", options.rows, 2)
+    check_count("--rows", options.rows, 2, MOST_ROWS)
     checks = sweep(method, problem, n=options.rows)
     table = Table("check", "", "seen", highlight=False,
                   title=f"{method.label} @ {problem.name}", title_justify="left")  # fmt: skip

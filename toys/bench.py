@@ -251,7 +251,7 @@ def _stop_within(
     else:
         process.send_signal(number)
     # Workers hold the pipe too: it ends with the last of them.
-    lines = [line for line in process.communicate()[1].splitlines() if "s left; " not in line]
+    lines = [line for line in process.communicate()[1].splitlines() if "training: " not in line]
     taken = time.monotonic() - start
     wrong = [] if taken <= STOP_SECONDS else [f"ended after {taken:.1f} s"]
     if process.returncode != 128 + number:

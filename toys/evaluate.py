@@ -21,7 +21,6 @@ from torch import Tensor
 import theory
 import toys
 from theory.chains import Chain
-from theory.checks import check_order
 from theory.divergences import Array
 from theory.methods.contract import returned
 from theory.methods.contract.task import heun
@@ -29,13 +28,14 @@ from theory.problem import Problem
 from theory.tilt import Tilt
 from theory.tolerances import TRAINED_SHARE
 from theory.wrappers import Exponential
-from toys.config import RunConfig
+from toys.config import RunConfig, check_count
 from toys.files import read_json, read_tensors, write_json, write_tensors
 from toys.laws import Bench, Law, Sampler, sample_distance, sampling_floor
 from toys.networks import StackedMLP, single
 from toys.runs import Run
 
 SAMPLE_SEED = 2**42
+MOST_SAMPLING_STEPS, MOST_SAMPLES = 100_000, 2_000_000
 
 
 class NoTruthError(ValueError):
@@ -50,8 +50,8 @@ class Sampling:
     n: int = 20_000
 
     def __post_init__(self) -> None:
-        check_order("sampling steps", self.steps, 1)
-        check_order("samples", self.n, 100)
+        check_count("sampling steps", self.steps, 1, MOST_SAMPLING_STEPS)
+        check_count("samples", self.n, 100, MOST_SAMPLES)
 
 
 @dataclass(frozen=True, eq=False)

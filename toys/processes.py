@@ -8,6 +8,7 @@ import multiprocessing
 import queue
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -34,6 +35,7 @@ Result = TypeVar("Result")
 
 _events: Any = None
 _stop: Any = None
+_begun: Any = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def side_by_side(
     if processes == 1 or len(items) <= 1:
         return _one_by_one(work, items, update)
     context = multiprocessing.get_context("spawn")
-    events, stop = context.Queue(), context.Event()
-    pool = ProcessPoolExecutor(min(processes, len(items)), context, _start, (events, stop))
+    events, stop, begun = context.Queue(), context.Event(), context.Value("i", 0)
+    shared = (events, stop, begun)
+    pool = ProcessPoolExecutor(min(processes, len(items)), context, _start, shared)
     futures: list[Future[Result | _Ended]] = []
     try:
         # A worker begins with the signals blocked, until it knows what to do with them.
@@ -72,7 +75,7 @@ def side_by_side(
                     update(*events.get_nowait())
     except BaseException as error:
         stop.set()
-        for note in _end(pool, futures):
+        for note in _end(pool, futures, begun):
             error.add_note(note)
         raise
     pool.shutdown()
@@ -88,17 +91,18 @@ def side_by_side(
     return results
 
 
-def _end(pool: ProcessPoolExecutor, futures: Sequence[Future[Any]]) -> list[str]:
-    """Stop the workers: those at work save what they have, and say so."""
-    workers = multiprocessing.active_children()
+def _end(pool: ProcessPoolExecutor, futures: Sequence[Future[Any]], begun: Any) -> list[str]:
+    """Stop the workers: those at work save what they have, and say so; others are not waited for
+    (they may still be at their imports)."""
+    workers, start = multiprocessing.active_children(), time.monotonic()
     running = [future for future in futures if not future.cancel()]
     signals.end_workers()
-    _, late = wait(running, END_SECONDS)
-    if late:
-        for worker in workers:
-            worker.kill()
+    while sum(f.done() for f in running) < begun.value and time.monotonic() - start < END_SECONDS:
+        time.sleep(POLL_SECONDS / 4)
+    ended = [f.result() for f in running if f.done() and f.exception() is None]
+    for worker in workers:
+        worker.kill()
     pool.shutdown(cancel_futures=True)
-    ended = [f.result() for f in running if f not in late and f.exception() is None]
     return [note for one in ended if isinstance(one, _Ended) for note in one.notes]
 
 
@@ -129,9 +133,9 @@ def keep_heap() -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def _start(events: Any, stop: Any) -> None:
-    global _events, _stop
-    _events, _stop = events, stop
+def _start(events: Any, stop: Any, begun: Any) -> None:
+    global _events, _stop, _begun
+    _events, _stop, _begun = events, stop, begun
     signals.as_worker()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # to the idle, `stop` says it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.CAUGHT)
@@ -143,6 +147,8 @@ def _work(work: Callable[[Item, Update], Result], item: Item) -> Result | _Ended
     def update(part: str, done: int, text: str) -> None:
         _events.put((part, done, text))
 
+    with _begun.get_lock():
+        _begun.value += 1
     try:
         with signals.stoppable():
             return _Ended() if _stop.is_set() else work(item, update)

@@ -1,5 +1,5 @@
 """A method of a user's own that is wrong, and what `python -m toys` says of it (A8, C1);
-what a comparison of several methods is with (E9)."""
+what a comparison says (E9), numbers without end (E6, E8), and how long it takes (E10)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import pytest
 
 from theory.methods.contract.registry import parse_method
 from theory.problem import load_problem
+from theory.progress import Progress
 from toys.__main__ import main
+from toys.config import RunConfig
 from toys.evaluate import claimed
+from toys.runs import Group
+from toys.schedule import _step_rows
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 LOSS = 'return batch["accepted"] * square(error), {"accepted": batch["accepted"]}'
@@ -171,3 +175,62 @@ def test_e9_a_comparison_names_every_rows_target(tmp_path, capsys):
     rows = [line for line in capsys.readouterr().out.splitlines() if "note_1d" in line][:2]
     assert ["p exp(4r)" in row for row in rows] == [True, False]
     assert ["p exp(2r)" in row for row in rows] == [False, True]
+
+
+# --- E6, E8
+
+TRAIN = ["train", "--method", "flow_matching", "--problem", "note_1d", "--processes", "1"]
+COMPARE = ["compare", *TRAIN[1:]]
+CHECK = ["check", "--method"]
+HUGE = {
+    "seeds": ([*TRAIN, "--seeds", "1000000000"], "--seeds = 1000000000: allowed are whole numb"),
+    "steps": ([*TRAIN, "--steps", str(10**400)], "allowed are whole numbers from 0 to 2147483647"),
+    "width": ([*TRAIN, "--width", "30000000"], "error: memory is out ("),
+    "depth": ([*TRAIN, "--depth", "1000000000"], "--depth = 1000000000: allowed are whole numb"),
+    "samples": ([*COMPARE, "--samples", str(10**12)], "samples = 1000000000000: allowed are"),
+    "sampling steps": ([*COMPARE, "--sampling-steps", str(10**9)], "steps = 1000000000: allowed"),
+    "rows": ([*CHECK, "nft", "--rows", str(10**12)], "--rows = 1000000000000: allowed are whole"),
+    "pool": ([*CHECK, f"nft:pool={10**15},refresh_every=5"], "error: memory is out ("),
+    "a chain": ([*CHECK, "adjoint_matching:steps=1000000000"], "steps = 1000000000: allowed are"),
+    "a tiny beta": ([*CHECK, "nft:nft_beta=1e-300"], "nft_beta = 1e-300: allowed are numbers from"),
+    "a huge beta": ([*CHECK, "nft:nft_beta=1e300"], "nft_beta = 1e+300: allowed are numbers from"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_e6_e8_numbers_without_end_are_refused_at_once(name, tmp_path, capsys):
+    words, said = HUGE[name]
+    out = ["--out", str(tmp_path)] if words[0] != "check" else []
+    assert main([*words, *out]) == 2
+    assert said in capsys.readouterr().err
+
+
+# --- E10
+
+
+def test_e10_an_estimate_leaves_the_start_up_out(capsys, monkeypatch):
+    """Ten seconds of imports, then a run of a minute: the first line says a minute."""
+    clock = [0.0]
+    monkeypatch.setattr("theory.progress.time.monotonic", lambda: clock[0])
+    with Progress(600, "training") as progress:
+        clock[0] = 11.0
+        progress.update("ddpo", 0, "ddpo: step 0/600")
+        clock[0] = 11.6
+        progress.update("ddpo", 6, "ddpo: step 6/600")
+        for step in range(12, 601, 6):
+            clock[0] += 0.6
+            progress.update("ddpo", step, f"ddpo: step {step}/600")
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "training:   0 %, time left unknown; ddpo: step 0/600"
+    for line in others:
+        done = int(line.rpartition(" ")[2].partition("/")[0])
+        assert f", {0.1 * (600 - done):.0f} s left;" in line
+    assert len(others) > 4
+
+
+def test_e10_a_step_counts_by_its_states(tmp_path):
+    """4,000 quick steps of a base and 600 of DDPO's chain: the base is no seven eighths of it."""
+    ddpo = Group(tmp_path, (RunConfig.checked(method="ddpo", problem="note_1d"),))
+    base = Group(tmp_path, (ddpo.members[0].base(),))
+    assert _step_rows(ddpo) == 512 * 16
+    assert _step_rows(base) == base.members[0].batch
