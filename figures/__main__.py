@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()  # the imports below take seconds
+
 import argparse
 import hashlib
 import json
@@ -110,6 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         return _make(names, options)
+    except signals.Stopped as stop:
+        stop.add_note("finished figures are kept; the same command makes the others")
+        raise
     except OSError as error:
         print(f"error: --out = {str(options.out)!r}: {error}", file=sys.stderr)
         return 2
@@ -202,4 +210,4 @@ def _stamp(name: str, options: argparse.Namespace, trained: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

@@ -23,7 +23,7 @@ from scaleup.builtin import builtin_folder
 from scaleup.identity import IDENTITY, run_digest
 from scaleup.lora import LoraOptions, parse_targets
 from scaleup.rewards.contract import Reward, parse_reward, reward_sources
-from theory.checks import check_choice, check_finite, check_order, check_positive
+from theory.checks import check_choice, check_finite, check_order, check_positive, check_text
 from theory.identity import (
     content_digest,
     digest_of,
@@ -270,6 +270,7 @@ def _prompt_of(line: str, path: str, number: int) -> str:
         ) from error
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"{path}, line {number}: prompt = {prompt!r}: allowed are texts")
+    check_text(f"{path}, line {number}: prompt", prompt)
     return prompt
 
 
@@ -310,7 +311,7 @@ def _read_toml(path: str) -> dict[str, Any]:
             f"config = {path!r}: no such file; recipes are {', '.join(recipe_names())}"
         )
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{file}: not TOML: {error}") from error
     except UnicodeDecodeError as error:

@@ -39,6 +39,7 @@ from theory.schedules import Diffusion
 STD_SPACING = 0.15
 # Source points whose kernels are multiplied out at once: bounds the memory of a step.
 SOURCE_ROWS = 20_000
+MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Chain:
     schedule: Diffusion | None = None
 
     def __post_init__(self) -> None:
-        check_order("steps", self.steps, 2)
+        check_order("steps", self.steps, 2, MOST_STEPS)
         check_positive("sigma_end", self.sigma_end)
         if not (is_finite_number(self.first_time) and 0 <= self.first_time < 1):
             raise ValueError(f"first_time = {self.first_time!r}: allowed are numbers in [0, 1)")

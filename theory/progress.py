@@ -18,6 +18,8 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 LINE_SECONDS = 10.0
+# Work that tells how long the rest takes.
+TELLING_SECONDS = 1.0
 
 
 class Progress:
@@ -65,18 +67,24 @@ class Progress:
 
     def update(self, part: str, done: int, text: str) -> None:
         """`part` has done so many units by now; `text` says where it is."""
+        now = time.monotonic()
+        if not self.first:
+            self.start = (
+                now  # what came before (imports, other processes) says nothing of the speed
+            )
         self.first.setdefault(part, done)  # parts begin by saying what was done before
         self.parts[part] = done
         total = sum(self.parts.values())
         if self.terminal:
             self.bar.update(self.task, completed=total, description=text)
             return
-        now = time.monotonic()
         if self.quiet:
             return
         if now - self.last >= LINE_SECONDS or total >= self.total:
             self.last = now
             fresh = total - sum(self.first.values())
-            left = (now - self.start) * (self.total - total) / fresh if fresh > 0 else 0.0
+            spent, left = now - self.start, "time left unknown"
+            if total >= self.total or (fresh > 0 and spent >= TELLING_SECONDS):
+                left = f"{spent * (self.total - total) / max(fresh, 1):.0f} s left"
             share = 100 * total / self.total
-            print(f"{self.what}: {share:3.0f} %, {left:.0f} s left; {text}", file=sys.stderr)
+            print(f"{self.what}: {share:3.0f} %, {left}; {text}", file=sys.stderr)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()  # the imports below take seconds
+
 import argparse
 import json
 import sys
@@ -16,9 +21,13 @@ from rich.table import Table
 from theory.checks import check_choice, check_order
 from theory.methods.contract.registry import methods, parse_method
 from toys import cases_command
-from toys.config import DEPTH, WIDTH, RunConfig, check_device
+from toys.config import DEPTH, WIDTH, RunConfig, check_count, check_device
 
 OUT = Path("results/toys")
+# Every seed is planned before the first trains: minutes for the most that are allowed.
+MOST_SEEDS, MOST_ROWS, MOST_LAYERS, MOST = 10_000, 2**16, 1000, 2**31 - 1
+# Commands that find again what an earlier call had done.
+GOES_ON = ("train", "compare", "practice", "control", "cases", "frontier")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,8 +115,10 @@ def parser() -> argparse.ArgumentParser:
     )
     frontier.add_argument("--json", action="store_true", help="print data instead of a table")
 
-    bench = commands.add_parser("bench", help="measure speed, and that killed runs resume exactly")
-    bench.add_argument("--only", help="throughput or resume")
+    bench = commands.add_parser(
+        "bench", help="measure speed, and that killed and stopped runs go on exactly"
+    )
+    bench.add_argument("--only", help="throughput, resume or signals")
     bench.add_argument("--json", action="store_true")
     return main
 
@@ -140,7 +151,11 @@ def _selection(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
+    """Exit status: 0, 1 where a check failed, 2 for bad input.
+
+    Raises:
+        signals.Stopped: SIGINT or SIGTERM, under `signals.run_main`.
+    """
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
     run = {"train": _train, "compare": _compare, "methods": _methods, "check": _check,
@@ -162,18 +177,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"error: memory is out ({str(error) or type(error).__name__}): allowed are fewer rows, "
+            "states or hidden units at once",
+            file=sys.stderr,
+        )
+        return 2
+    except signals.Stopped as stop:
+        if options.command in GOES_ON:
+            stop.add_note("the same command goes on")
+        raise
+    except KeyboardInterrupt:  # called as a function
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is what Python, or torch, says where memory is out."""
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
 def _configs(options: argparse.Namespace) -> list[RunConfig]:
     from toys.presets import PRESETS
 
-    check_order("--seeds", options.seeds, 1)
+    check_count("--seeds", options.seeds, 1, MOST_SEEDS)
     check_order("--processes", options.processes, 1)
     for name in ("steps", "batch"):
-        check_order(f"--{name}", getattr(options, name), 0)
+        check_count(f"--{name}", getattr(options, name), 0, MOST)
+    check_count("--width", options.width, 1, MOST)
+    check_count("--depth", options.depth, 1, MOST_LAYERS)
     if options.learning_rate < 0:
         raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
     check_folder(options.out)
@@ -251,7 +286,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from toys.compare import compare, finished
+    from toys.compare import compare, finished, pictures, table, worst
     from toys.evaluate import Sampling, is_good
 
     sampling = Sampling(options.sampling_steps, options.samples)
@@ -273,12 +308,13 @@ def _compare(options: argparse.Namespace) -> int:
     configs = [c for c in configs if c.digest in kept]
     if not configs:
         raise ValueError(f"nothing to compare: {'; '.join(skipped)}")
-    pictures = [] if options.no_picture else _pictures(options.out, configs, results)
+    drawn = [] if options.no_picture else pictures(options.out, configs, results)
     if options.json:
-        print(json.dumps({"runs": results, "pictures": [str(p) for p in pictures]}, indent=2))
+        print(json.dumps({"runs": results, "pictures": [str(p) for p in drawn]}, indent=2))
     else:
-        _print(results)
-        for path in pictures:
+        Console(width=None if sys.stdout.isatty() else 140).print(table(results))
+        print(worst(results))
+        for path in drawn:
             print(f"drawn: {path}")
         for why in skipped:
             print(f"left out: {why}")
@@ -287,52 +323,6 @@ def _compare(options: argparse.Namespace) -> int:
     wrong = [r for r in results if not is_good(r)]
     # What was asked for and could not be compared has not passed.
     return 1 if options.check and (wrong or (asked and skipped)) else 0
-
-
-def _pictures(out: Path, configs: list[RunConfig], results: list[dict[str, Any]]) -> list[Path]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from theory.draw import save
-    from toys import draw
-    from toys.evaluate import curves
-    from toys.runs import Run
-
-    paths = []
-    for problem in dict.fromkeys(r["problem"] for r in results):
-        chosen = [i for i, r in enumerate(results) if r["problem"] == problem and r["seed"] == 0]
-        if not chosen:
-            continue
-        shown = [results[i] for i in chosen]
-        figure = draw.panels(problem, shown, [curves(Run(out, configs[i])) for i in chosen])
-        paths += save(figure, out / "compare", f"{problem}-laws")[:1]
-        figure = draw.budget(shown, f"{problem}: the parts of the error")
-        paths += save(figure, out / "compare", f"{problem}-budget")[:1]
-    return paths
-
-
-def _print(results: list[dict[str, Any]]) -> None:
-    from toys.evaluate import is_good
-
-    table = Table(title="shares are of the distance from start to claimed target",
-                  title_justify="left", highlight=False)  # fmt: skip
-    for name in ("problem", "method"):
-        table.add_column(name, overflow="fold")
-    for name in ("seed", "", "to go", "bias", "learning", "share", "sampling ± floor", "total"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for r in results:
-        table.add_row(
-            r["problem"], r["method"], str(r["seed"]), r["distance"], f"{r['to_go']:.4f}",
-            f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
-            f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
-            f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
-        )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    worst = max(results, key=lambda r: r["learning_share"])
-    print(
-        f"largest learning error: {100 * worst['learning_share']:.2f} % of the way "
-        f"({worst['method']} @ {worst['problem']}, seed {worst['seed']}); allowed 5 %"
-    )
 
 
 def _methods(options: argparse.Namespace) -> int:
@@ -380,7 +370,7 @@ def _check(options: argparse.Namespace) -> int:
     from theory.problem import load_problem
 
     method, problem = parse_method(options.method), load_problem(options.problem)
-    check_order("--rows", options.rows, 2)
+    check_count("--rows", options.rows, 2, MOST_ROWS)
     checks = sweep(method, problem, n=options.rows)
     table = Table("check", "", "seen", highlight=False,
                   title=f"{method.label} @ {problem.name}", title_justify="left")  # fmt: skip
@@ -391,4 +381,4 @@ def _check(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

@@ -1,8 +1,12 @@
-"""`python -m toys bench`: the trainer's speed, and that killed runs resume to the same bits.
+"""`python -m toys bench`: the trainer's speed, and that killed and stopped runs go on to the same
+bits.
 
 throughput  model-steps/s of this trainer over those of a plain eager loop (a network at a time,
             torch.nn layers, default Adam, default precision), CPU-seconds, medians, alternating.
 resume      runs killed (SIGKILL) at random moments and resumed, against one left alone, bit by bit.
+signals     runs stopped at random moments, by SIGINT to their process group (Ctrl-C) and by SIGTERM
+            to their first process: exit status, seconds until all processes have ended, the one
+            line, the step that it says is saved, no checkpoint but that one; and resumed, as above.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -34,14 +39,15 @@ from toys.runs import Group
 from toys.schedule import group_size
 from toys.trainer import Trainer, use_fast_kernels
 
-PARTS = ("throughput", "resume")
+PARTS = ("throughput", "resume", "signals")
 NETWORKS = 60
 FLOORS = {64: 2.0, 128: 1.8}
 BATCH = 1024
 ROUNDS = 5
 STEPS_A_ROUND = 4
 KILLS = 10
-RESUME_STEPS = 1200
+RESUME_STEPS, STOP_STEPS = 1200, 600
+STOP_SECONDS = 10.0
 
 
 def run(only: str | None, as_json: bool) -> int:
@@ -53,6 +59,8 @@ def run(only: str | None, as_json: bool) -> int:
         rows += [throughput(width, fast) for fast in (False, True) for width in FLOORS]
     if only in (None, "resume"):
         rows.append(resume())
+    if only in (None, "signals"):
+        rows.append(stop())
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -166,14 +174,7 @@ def resume(kills: int = KILLS, seed: int = 0) -> dict[str, Any]:
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        start = time.monotonic()
-        _toys([*options, "--out", str(root / "whole")])
-        seconds = time.monotonic() - start
-        expected = _weights(root / "whole")
-        bases = root / "bases"  # only what is tested is killed
-        shutil.copytree(root / "whole", bases)
-        for path in (bases / "runs").glob("*-nft*"):
-            shutil.rmtree(path)
+        bases, expected, seconds = _left_alone(options, root)
         equal, moments = 0, []
         for i in range(kills):
             out = root / f"killed{i}"
@@ -181,10 +182,7 @@ def resume(kills: int = KILLS, seed: int = 0) -> dict[str, Any]:
             steps = _kill_within(options, out, rng.uniform(0.15, 0.85) * seconds)
             moments.append(steps)
             _toys([*options, "--out", str(out)])
-            found = _weights(out)
-            equal += found.keys() == expected.keys() and all(
-                torch.equal(found[k], expected[k]) for k in expected
-            )
+            equal += _same(_weights(out), expected)
             shutil.rmtree(out)
     return {
         "what": "runs killed (SIGKILL) at random moments and resumed, bit-equal",
@@ -195,6 +193,97 @@ def resume(kills: int = KILLS, seed: int = 0) -> dict[str, Any]:
         "asked": f"{kills} of {kills}",
         "ok": equal == kills,
     }
+
+
+# --- signals
+
+
+def stop(stops: int = KILLS, seed: int = 0) -> dict[str, Any]:
+    """Two groups in two processes, stopped by signals at random moments, against one left alone."""
+    rng = random.Random(seed)
+    options = [
+        "train", "--method", "nft:refresh_every=25,old_decay=0.5", "--method", "nft", "--problem",
+        "note_1d", "--seeds", "2", "--steps", str(STOP_STEPS), "--batch", "256",
+    ]  # fmt: skip
+    good, moments, slowest, faults = 0, [], 0.0, []
+    with tempfile.TemporaryDirectory() as folder:
+        bases, expected, seconds = _left_alone(options, Path(folder))
+        for i in range(stops):
+            out, number = Path(folder) / f"stopped{i}", (signal.SIGINT, signal.SIGTERM)[i % 2]
+            shutil.copytree(bases, out)
+            moment = rng.uniform(0.05, 0.85) * seconds
+            said, taken, wrong = _stop_within(options, out, moment, number)
+            moments.append(" and ".join(said) or "none")
+            slowest = max(slowest, taken)
+            _toys([*options, "--out", str(out)])
+            if not _same(_weights(out), expected):
+                wrong.append("resumed to other bits")
+            good += not wrong
+            faults += [f"{number.name} after {moment:.1f} s: {line}" for line in wrong]
+            shutil.rmtree(out)
+    return {
+        "what": "runs stopped by SIGINT and SIGTERM at random moments and resumed, bit-equal",
+        "good": good,
+        "stops": stops,
+        "steps_saved": moments,
+        "slowest_end_seconds": slowest,
+        "faults": faults,
+        "shown": f"{good} of {stops}, ended within {slowest:.1f} s (steps {', '.join(moments)})"
+        + "".join(f"; {line}" for line in faults),
+        "asked": f"{stops} of {stops} within {STOP_SECONDS:g} s",
+        "ok": good == stops,
+    }
+
+
+def _stop_within(
+    options: list[str], out: Path, seconds: float, number: signal.Signals
+) -> tuple[list[str], float, list[str]]:
+    """Start the run, stop it after so many seconds: (steps said to be saved, seconds until every
+    process had ended, what was not as promised)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toys", *options, "--out", str(out)], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    start = time.monotonic()
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    # Workers hold the pipe too: it ends with the last of them.
+    lines = [line for line in process.communicate()[1].splitlines() if "training: " not in line]
+    taken = time.monotonic() - start
+    wrong = [] if taken <= STOP_SECONDS else [f"ended after {taken:.1f} s"]
+    if process.returncode != 128 + number:
+        wrong.append(f"exit status {process.returncode}")
+    if len(lines) != 1 or not lines[0].startswith(f"stopped by {number.name}"):
+        wrong.append(f"said {lines}")
+    said = re.findall(r"step (\d+) of \d+ is saved in (\S+?)(?:;|$)", "\n".join(lines))
+    kept = {str(p.parent): read_tensors(p)[1]["step"] for p in out.glob("groups/*/checkpoint.*")}
+    if {group: step for step, group in said} != kept:
+        wrong.append(f"said {said} of the checkpoints {kept}")
+    return [step for step, _ in said], taken, wrong
+
+
+# --- what both do
+
+
+def _left_alone(options: list[str], root: Path) -> tuple[Path, dict[str, torch.Tensor], float]:
+    """(a folder of the bases alone, the other runs' weights, the seconds that these took)."""
+    bases, whole = root / "bases", root / "whole"
+    _toys([*options, "--steps", "1", "--out", str(bases)])
+    for path in (bases / "runs").glob("*-nft*"):
+        shutil.rmtree(path)  # only what is tested is killed
+    shutil.copytree(bases, whole)
+    start = time.monotonic()
+    _toys([*options, "--out", str(whole)])
+    return bases, _weights(whole), time.monotonic() - start
+
+
+def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[k], expected[k]) for k in expected
+    )
 
 
 def _toys(options: list[str], **more: Any) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from theory import signals
 from theory.control.adjoints import rollout
 from theory.control.processes import OptimalChain, OptimalPaths, case_process, case_starts
 from theory.files import read_tensors
@@ -111,24 +112,39 @@ class Trainer:
             self.fit()
         paths = self.optimal_paths(CURVE, "curve")
         marks = {round(config.updates * i / POINTS) for i in range(POINTS + 1)}
-        while True:
-            if self.update in marks and len(self.curve) < 1 + sum(m < self.update for m in marks):
-                error = ControlError.of(self.along(paths), paths.best)
-                self.curve.append([float(self.update * config.update_cost), error.value])
-            update(config.digest, self.update, config.label)
-            if self.update >= config.updates:
-                break
-            try:
-                self.step()
-            except ValueError as bad:
-                self.save()
-                raise ValueError(
-                    f"{config.label}, update {self.update + 1}: {bad}; the state before it is in "
-                    f"{self.path}"
-                ) from bad
-            if self.update % SAVE_EVERY == 0:
-                self.save()
+        going = True
+        try:
+            while going:
+                with signals.held():
+                    going = self._advance(paths, marks, update)
+        except signals.Stopped as stop:
+            self.save()
+            stop.add_note(
+                f"{config.label}: update {self.update} of {config.updates} is saved in {self.path}"
+            )
+            raise
         self.save()
+
+    def _advance(self, paths: OptimalPaths, marks: set[int], update: Update) -> bool:
+        """The learning curve's point, and one update; whether there was one to make."""
+        config = self.config
+        if self.update in marks and len(self.curve) < 1 + sum(m < self.update for m in marks):
+            error = ControlError.of(self.along(paths), paths.best)
+            self.curve.append([float(self.update * config.update_cost), error.value])
+        update(config.digest, self.update, config.label)
+        if self.update >= config.updates:
+            return False
+        try:
+            self.step()
+        except ValueError as bad:
+            self.save()
+            raise ValueError(
+                f"{config.label}, update {self.update + 1}: {bad}; the state before it is in "
+                f"{self.path}"
+            ) from bad
+        if self.update % SAVE_EVERY == 0:
+            self.save()
+        return True
 
     def fit(self) -> None:
         """The network to u*_k by least squares along optimal trajectories."""

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from theory.progress import Progress
 from toys.config import RunConfig
-from toys.evaluate import NoTruthError, Sampling, Truth, evaluate, kept
+from toys.evaluate import NoTruthError, Sampling, Truth, curves, evaluate, is_good, kept
 from toys.files import read_json
 from toys.processes import Update, side_by_side
 from toys.runs import Run
@@ -89,3 +91,56 @@ def finished(out: Path) -> tuple[list[RunConfig], list[str]]:
         else:
             stale.append(path.parent.name)
     return found, stale
+
+
+# --- what is shown
+
+
+def table(results: Sequence[dict[str, Any]]) -> Table:
+    """A row a run: what it is measured against, its target, and the parts of its error."""
+    table = Table(title="p: the base; shares are of the distance from start to claimed target",
+                  title_justify="left", highlight=False)  # fmt: skip
+    for name in ("problem", "method", "target"):
+        table.add_column(name, overflow="fold")
+    for name in ("seed", "", "to go", "bias", "learning", "share", "sampling ± floor", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in results:
+        table.add_row(
+            r["problem"], r["method"], r["target"], str(r["seed"]), r["distance"],
+            f"{r['to_go']:.4f}", f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
+            f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
+            f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
+        )  # fmt: skip
+    return table
+
+
+def worst(results: Sequence[dict[str, Any]]) -> str:
+    """The largest learning error, in words."""
+    most = max(results, key=lambda r: r["learning_share"])
+    return (
+        f"largest learning error: {100 * most['learning_share']:.2f} % of the way "
+        f"({most['method']} @ {most['problem']}, seed {most['seed']}); allowed 5 %"
+    )
+
+
+def pictures(
+    out: Path, configs: Sequence[RunConfig], results: Sequence[dict[str, Any]]
+) -> list[Path]:
+    """Of every problem, seed 0: what the networks sample, and the parts of their errors."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from theory.draw import save
+    from toys import draw
+
+    paths = []
+    for problem in dict.fromkeys(r["problem"] for r in results):
+        chosen = [i for i, r in enumerate(results) if r["problem"] == problem and r["seed"] == 0]
+        if not chosen:
+            continue
+        shown = [results[i] for i in chosen]
+        figure = draw.panels(problem, shown, [curves(Run(out, configs[i])) for i in chosen])
+        paths += save(figure, out / "compare", f"{problem}-laws")[:1]
+        figure = draw.budget(shown, f"{problem}: the parts of the error")
+        paths += save(figure, out / "compare", f"{problem}-budget")[:1]
+    return paths

@@ -20,7 +20,7 @@ from typing import Any
 
 from theory.checks import check_choice, check_order, check_positive, is_finite_number
 from theory.identity import code_digest, option_files, plumbline_code
-from theory.methods.contract import Method
+from theory.methods.contract import Method, returned
 from theory.methods.contract.registry import parse_method
 from theory.problem import Problem, load_problem, problem_names
 
@@ -94,7 +94,8 @@ class RunConfig:
             raise ValueError(
                 f"times = {config.times!r}: allowed are increasing numbers in [0, 1], or none"
             )
-        config.parsed.check_problem(config.parsed_problem)
+        with returned.part(config.parsed, "check_problem"):
+            config.parsed.check_problem(config.parsed_problem)
         return config
 
     @cached_property
@@ -183,6 +184,12 @@ class RunConfig:
 def slug(text: str) -> str:
     """Text as a file name: letters, digits, dots, the rest as single underscores."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:80]
+
+
+def check_count(name: str, value: int, least: int, most: int) -> None:
+    """A whole number from least to what a machine can do; each end has its own refusal."""
+    check_order(name, value, least)
+    check_order(name, value, least, most)
 
 
 def check_device(device: str) -> None:

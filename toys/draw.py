@@ -123,6 +123,8 @@ def budget(results: Sequence[Mapping[str, Any]], title: str) -> Figure:
     names = [f"{r['problem']}  {r['method']}" for r in results]
     if len({r["problem"] for r in results}) == 1:
         names = [r["method"] for r in results]
+    if len({r.get("target") for r in results}) > 1:
+        names = [f"{name} to {r['target']}" for name, r in zip(names, results, strict=True)]
     axes.set_yticks(rows, names, fontsize=8)
     axes.set(
         xlabel="share of the distance from start to claimed target, % (linear below 1, log above)",

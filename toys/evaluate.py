@@ -16,19 +16,22 @@ import torch
 from torch import Tensor
 
 from theory.chains import Chain
-from theory.checks import check_order
 from theory.divergences import Array
 from theory.identity import plumbline_code
+from theory.methods.contract import returned
 from theory.methods.contract.task import heun
 from theory.problem import Problem
+from theory.tilt import Tilt
 from theory.tolerances import TRAINED_SHARE
-from toys.config import RunConfig
+from theory.wrappers import Exponential
+from toys.config import RunConfig, check_count
 from toys.files import read_json, read_tensors, write_json, write_tensors
 from toys.laws import Bench, Law, Sampler, sample_distance, sampling_floor
 from toys.networks import StackedMLP, single
 from toys.runs import Run
 
 SAMPLE_SEED = 2**42
+MOST_SAMPLING_STEPS, MOST_SAMPLES = 100_000, 2_000_000
 
 
 class NoTruthError(ValueError):
@@ -43,8 +46,8 @@ class Sampling:
     n: int = 20_000
 
     def __post_init__(self) -> None:
-        check_order("sampling steps", self.steps, 1)
-        check_order("samples", self.n, 100)
+        check_count("sampling steps", self.steps, 1, MOST_SAMPLING_STEPS)
+        check_count("samples", self.n, 100, MOST_SAMPLES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,7 @@ class Truth:
     target: Law
     start: Law
     note: str
+    claim: str
 
     @classmethod
     def of(cls, config: RunConfig) -> Truth:
@@ -70,7 +74,7 @@ class Truth:
                 f"{config.label} is in d = {problem.dim}: allowed for compare are d = 1 and 2"
             )
         try:
-            best, goal = method.optimum(problem), method.target(problem)
+            best, goal = returned.optimum(method, problem), returned.target(method, problem)
         except ValueError as error:
             raise NoTruthError(f"{config.label}: {error}") from error
         if best is None or goal is None:
@@ -86,7 +90,16 @@ class Truth:
             target=bench.of_target(goal),
             start=bench.of_noise() if scratch else bench.of_base(),
             note=best.note,
+            claim=claimed(goal),
         )
+
+
+def claimed(goal: Tilt) -> str:
+    """The target in words, p being the base: "p exp(4r)"."""
+    label = goal.wrapper.label
+    if label == Exponential(0.0).label:
+        return "p"
+    return f"p ({label})" if label.startswith("1") else f"p {label}"
 
 
 def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
@@ -113,6 +126,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
         "key": evaluation_key(sampling),
         "digest": run.config.digest,
         "method": run.config.method_label,
+        "target": truth.claim,
         "problem": run.config.problem_label,
         "seed": run.config.seed,
         "dim": bench.problem.dim,

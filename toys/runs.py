@@ -186,6 +186,14 @@ class Group:
         return "".join(c.digest for c in self.members)
 
     @property
+    def label(self) -> str:
+        """method @ problem, and how many networks."""
+        first, count = self.members[0], len(self.members)
+        return f"{first.method_label} @ {first.problem_label}" + (
+            f" x {count}" if count > 1 else ""
+        )
+
+    @property
     def runs(self) -> list[Run]:
         return [Run(self.out, c) for c in self.members]
 

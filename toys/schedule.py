@@ -73,8 +73,13 @@ def _groups(out: Path, configs: list[RunConfig], old: list[Group]) -> list[Group
 
 def _cost(group: Group) -> int:
     first = group.members[0]
-    rows = first.batch * first.parsed.states_per_row
-    return len(group.members) * first.steps * rows * first.width**2 * first.depth
+    return first.steps * _step_rows(group) * first.width**2 * first.depth
+
+
+def _step_rows(group: Group) -> int:
+    """States that a step of the group goes through: what its time is in proportion to."""
+    first = group.members[0]
+    return len(group.members) * first.batch * first.parsed.states_per_row
 
 
 def train(
@@ -86,7 +91,7 @@ def train(
         ValueError, OSError: what stopped a group; the others' finished work stays.
     """
     stages = plan(out, configs)
-    total = sum(len(g.members) * g.members[0].steps for stage in stages for g in stage)
+    total = sum(g.members[0].steps * _step_rows(g) for stage in stages for g in stage)
     with Progress(total, "training") as progress:
         for stage in stages:
             side_by_side(partial(_train_group, device=device), stage, processes, progress.update)
@@ -99,11 +104,10 @@ def _train_group(group: Group, update: Update, device: str) -> None:
 
 
 def _reporter(group: Group, update: Update) -> Callable[[int, int, float], None]:
-    first, count = group.members[0], len(group.members)
-    name = f"{first.method_label} @ {first.problem_label}" + (f" x {count}" if count > 1 else "")
+    rows = _step_rows(group)
 
     def report(step: int, steps: int, loss: float) -> None:
         shown = "" if math.isnan(loss) else f", loss {loss:.4g}"
-        update(group.folder.name, step * count, f"{name}: step {step}/{steps}{shown}")
+        update(group.folder.name, step * rows, f"{group.label}: step {step}/{steps}{shown}")
 
     return report

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from theory import signals
 from theory.checks import check_positive
-from theory.methods.contract import Draws, Policy, ProblemTask
+from theory.methods.contract import Draws, Info, Policy, ProblemTask, returned
 from theory.methods.contract.finite import NonFiniteAdjointError
 from toys.networks import StackedMLP
 from toys.processes import keep_heap
@@ -111,7 +112,7 @@ class Trainer:
         if bases[0] is not None:
             runs = [Run(self.group.out, base) for base in bases if base is not None]
             student.load_members([run.weights() for run in runs])
-        return self.method.setup(student, self.task, self.draws)
+        return returned.setup(self.method, student, self.task, self.draws)
 
     # --- the loop
 
@@ -119,6 +120,7 @@ class Trainer:
         """From the checkpoint, if there is one, to the end; then write the members' folders.
 
         Raises:
+            signals.Stopped: a signal; the last finished step is in the checkpoint.
             NonFiniteAdjointError: a step met one; the state before it is in the checkpoint.
             ValueError: a loss is not finite, or not one value a row.
         """
@@ -126,33 +128,47 @@ class Trainer:
             self._train(report)
 
     def _train(self, report: Report | None) -> None:
-        self.group.begin()
-        self._resume()
+        with signals.held():
+            self.group.begin()
+            self._resume()
         if report is not None:  # what was there before says nothing of this run's speed
             report(self.step, self.config.steps, math.nan)
         steps, saved, between = self.config.steps, time.monotonic(), checkpoint_seconds()
         start = time.process_time()
-        while self.step < steps:
-            drawn = self.draws.states()
-            try:
-                self._one_step()
-            except NonFiniteAdjointError:
-                self._keep(drawn, time.process_time() - start)
-                raise
-            if self._is_logged:
-                if len(self._diverged()) == len(self.group.members):
-                    self.group.end()
-                    self._refuse(self._diverged())
-                if report is not None:
-                    report(self.step, steps, float(self.metrics[-1][:, 0].mean()))
-            if time.monotonic() - saved > between and self.step < steps:
-                self.cpu_seconds += time.process_time() - start
-                start = time.process_time()
-                self.save()
-                saved = time.monotonic()
-        self.cpu_seconds += time.process_time() - start
-        self.save()
-        self._finish()
+        try:
+            while self.step < steps:
+                with signals.held():
+                    self._checked_step(report, start)
+                    if time.monotonic() - saved > between and self.step < steps:
+                        self.cpu_seconds += time.process_time() - start
+                        start = time.process_time()
+                        self.save()
+                        saved = time.monotonic()
+        except signals.Stopped as stop:
+            self.cpu_seconds += time.process_time() - start
+            self.save()
+            stop.add_note(
+                f"{self.group.label}: step {self.step} of {steps} is saved in {self.group.folder}"
+            )
+            raise
+        with signals.held():
+            self.cpu_seconds += time.process_time() - start
+            self.save()
+            self._finish()
+
+    def _checked_step(self, report: Report | None, start: float) -> None:
+        drawn = self.draws.states()
+        try:
+            self._one_step()
+        except NonFiniteAdjointError:
+            self._keep(drawn, time.process_time() - start)
+            raise
+        if self._is_logged:
+            if len(self._diverged()) == len(self.group.members):
+                self.group.end()
+                self._refuse(self._diverged())
+            if report is not None:
+                report(self.step, self.config.steps, float(self.metrics[-1][:, 0].mean()))
 
     @property
     def _is_logged(self) -> bool:
@@ -162,20 +178,19 @@ class Trainer:
     def _one_step(self) -> None:
         for row in self.optimiser.param_groups:
             row["lr"] = self.config.learning_rate * self._rate()
-        batch = self.method.collect(self.policy, self.task, self.config.batch, self.draws)
-        losses, info = self.method.loss(self.policy, self.task, batch)
-        rows = self.task.blocks * self.config.batch
-        if losses.shape != (rows,):
-            raise ValueError(
-                f"the loss of {self.config.method_label} has shape {tuple(losses.shape)}: allowed "
-                f"is one value a row, ({rows},)"
-            )
+        method, policy, rows = self.method, self.policy, self.config.batch
+        batch = returned.collect(method, policy, self.task, rows, self.draws)
+        losses, info = returned.loss(method, policy, self.task, batch)
         per_network = self.task.per_network(losses).mean(1)
+        if self.step == 0:
+            returned.check_finite(method, losses)
         self.optimiser.zero_grad()
-        per_network.sum().backward()
+        with returned.backward(method):
+            per_network.sum().backward()
+        returned.check_gradients(method, policy)
         self.optimiser.step()
         self.step += 1
-        self.method.after_step(self.policy, self.step)
+        returned.after_step(method, policy, self.step)
         if self.config.snapshots and self.step % (self.config.steps // self.config.snapshots) == 0:
             self._keep_snapshot()
         if self._is_logged:
@@ -205,10 +220,11 @@ class Trainer:
         assert isinstance(model, StackedMLP)
         self.snapshots.append({k: v.detach().clone() for k, v in model.state_dict().items()})
 
-    def _log(self, losses: Tensor, info: Mapping[str, Tensor]) -> None:
+    def _log(self, losses: Tensor, info: Info) -> None:
+        returned.check_names(self.method, info, self.names[1:])
         self.names = ["loss", *info]
-        rows = [losses, *(self.task.per_network(v).mean(1).detach() for v in info.values())]
-        self.metrics.append(torch.stack(rows, 1).double().cpu())
+        logged = (self.task.per_network(v.detach().double()).mean(1) for v in info.values())
+        self.metrics.append(torch.stack([losses.double(), *logged], 1).cpu())
 
     def _diverged(self) -> list[str]:
         """The members whose loss has been infinite or nan."""

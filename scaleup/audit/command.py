@@ -151,7 +151,7 @@ def _gathered(options: argparse.Namespace) -> Gathered:
 # What an audit is asked, and not of whom nor where it goes.
 ASKED = (
     "reward", "features", "wrappers", "permutations", "seed", "reward_column", "prompt_column",
-    "seed_column", "image_column", "feature_columns", "common_prompts",
+    "seed_column", "image_column", "feature_columns", "common_prompts", "one_tilt",
 )  # fmt: skip
 FILES = ("base", "tuned", "base_features", "tuned_features")
 

@@ -104,6 +104,16 @@ def test_budget(problems):
     assert ink(figure) > 0.05
 
 
+def test_a_budget_of_several_targets_names_them():
+    results = [made_up(1, target=target)[0] for target in ("p exp(4r)", "p exp(2r)")]
+    (axes,) = draw.budget(results, "parts").axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        "nft to p exp(4r)", "nft to p exp(2r)",
+    ]  # fmt: skip
+    (axes,) = draw.budget(results[:1] * 2, "parts").axes
+    assert {t.get_text() for t in axes.get_yticklabels()} == {"nft"}
+
+
 def test_long_labels_are_cut_at_their_options():
     assert draw.wrapped("nft") == "nft"
     assert draw.wrapped("a" * 40) == "a" * 40

@@ -36,6 +36,7 @@ Normaliser = Literal["off", "x1", "velocity"]
 Mapping = Literal["identity", "released"]
 Anchor = Literal["base", "guided"]
 LEAST_WEIGHT = 1e-5
+LEAST_BETA = 1e-100
 CLIP, SPREAD, STD_FLOOR = 5.0, 10.0, 1e-4
 
 
@@ -78,6 +79,11 @@ class NFT(Method):
 
     def __post_init__(self) -> None:
         check_positive("nft_beta", self.nft_beta)
+        if not LEAST_BETA <= self.nft_beta <= 1 / LEAST_BETA:
+            raise ValueError(
+                f"nft_beta = {self.nft_beta!r}: allowed are numbers from {LEAST_BETA:g} to "
+                f"{1 / LEAST_BETA:g}, whose squares a float can hold"
+            )
         check_choice("adaptive_normaliser", self.adaptive_normaliser, get_args(Normaliser))
         check_choice("reward_mapping", self.reward_mapping, get_args(Mapping))
         check_order("refresh_every", self.refresh_every, 0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import pytest
 import torch
 
-from tests.theory.methods.mutants import at_optimum_of
+from tests.theory.methods.mutants import at_optimum_of, mutant_module
 from theory.methods.contract import Method, Optimum
 from theory.methods.contract.probe import Check, expected_gradient, sweep
 from theory.methods.contract.registry import build, methods, parse_method
+from theory.methods.contract.restoring import return_test
+from theory.methods.ddpo import DDPO
+from theory.methods.flow_matching import FlowMatching
 from theory.methods.nft import NFT
 from theory.problem import Problem, load_problem
 from theory.tolerances import FALSE_FAILURE_RATE
@@ -117,6 +120,102 @@ def test_tables_have_what_they_show(name):
 # --- the sweep can fail
 
 
+def weighted(method: Method, weight) -> Method:
+    """The method with weight(policy, batch) times its losses, and its optimum as it is."""
+
+    def loss(self, policy, task, batch):
+        losses, info = type(method).loss(self, policy, task, batch)
+        return losses * weight(policy, batch), info
+
+    return type("Weighted", (type(method),), {"loss": loss})(**method.options)
+
+
+def with_optimum(name: str) -> Method:
+    kind = methods()[name]
+    return build(kind, SHORT | {"kl_weight": 0.5}) if name == "ddpo" else small(kind)
+
+
+@pytest.mark.parametrize("name", methods())
+def test_a_maximum_is_told_from_a_minimum(name):
+    """Its expected gradient vanishes at the optimum just the same: the one line that fails."""
+    wrong = weighted(with_optimum(name), lambda policy, batch: -1.0)
+    (line,) = failed(sweep(wrong, load_problem("note_1d")))
+    assert line.startswith("expected gradient leads back to the optimum: least t -")
+    assert "leads away" in line
+
+
+# Losses weighted by a number that depends on state and time: the same optimum, of another kind.
+SADDLES = {
+    "maximal early": (lambda batch: batch["t"] - 0.4, "student, early bump"),
+    "maximal late": (lambda batch: 0.6 - batch["t"], "student, late bump"),
+    "maximal to the right": (lambda batch: 0.1 - batch["x"][:, 0], "student, early bump"),
+    "maximal to the left": (lambda batch: batch["x"][:, 0] + 0.7, "student, late bump"),
+}
+
+
+@pytest.mark.parametrize("name", SADDLES)
+@pytest.mark.parametrize("text", ["flow_matching", "nft", "tilt_matching:kind=explicit"])
+def test_a_saddle_is_told_from_a_minimum(text, name):
+    method, problem = parse_method(text), load_problem("note_1d")
+    weight, where = SADDLES[name]
+    test = return_test(
+        weighted(method, lambda policy, batch: weight(batch)), problem, method.optimum(problem)
+    )
+    assert test.statistic < -test.bound
+    assert test.where == where
+
+
+def test_a_direction_without_a_pull_is_no_way_back():
+    """Flat along the second coordinate: not told from zero, however many draws are made."""
+
+    class Flat(FlowMatching):
+        def loss(self, policy, task, batch):
+            error = policy.student(batch["x"], batch["t"], batch["cond"]) - batch["y"]
+            return error[:, 0].square(), {}
+
+    problem = load_problem("bump_2d")
+    test = return_test(Flat(), problem, Flat().optimum(problem), n=16)
+    assert not test.leads_back
+    assert "not told from zero" in str(test)
+
+
+@pytest.mark.parametrize("player", ["student", "value"])
+def test_each_player_is_asked_for_its_own_loss(player):
+    """DDPO with one of its two losses negated: that player's displacement is the one that fails."""
+
+    method, problem = with_optimum("ddpo"), load_problem("note_1d")
+    edit = {"student": ("return policy_loss +", "return -policy_loss +"),
+            "value": ("+ value_loss, info", "- value_loss, info")}[player]  # fmt: skip
+    wrong = mutant_module("theory.methods.ddpo", edit).DDPO(**method.options)
+    test = return_test(wrong, problem, method.optimum(problem))
+    assert test.statistic < -test.bound
+    assert test.where.startswith(player)
+
+
+def test_an_optimum_lacks_no_network():
+    method, problem = with_optimum("ddpo"), load_problem("note_1d")
+    best = replace(method.optimum(problem), networks={})
+    said = r"networks \[\]: allowed is a function .* 'value' too"
+    with pytest.raises(ValueError, match=said):
+        return_test(method, problem, best)
+    with pytest.raises(ValueError, match=said):
+        expected_gradient(method, problem, "optimum", best=best)
+
+
+def test_a_network_of_ones_own_is_refused():
+    """The check puts networks to their optimum, and can do so with the task's alone."""
+
+    class Own(DDPO):
+        def setup(self, student, task, draws):
+            policy = super().setup(student, task, draws)
+            policy.networks["value"] = torch.nn.Linear(2, 1)
+            return policy
+
+    method, problem = Own(**with_optimum("ddpo").options), load_problem("note_1d")
+    with pytest.raises(ValueError, match=r"trains a Linear as networks\['value'\]: allowed"):
+        return_test(method, problem, method.optimum(problem))
+
+
 def test_flow_matching_is_told_from_another_field():
     """Its sweep has no reference to reject: the base is what it learns."""
     problem = load_problem("note_1d")
@@ -156,21 +255,30 @@ class Broken(NFT):
         if self.fault == "not a number":
             return losses / 0.0 * 0.0, info
         if self.fault == "learns nothing":
-            return losses.detach() + 0 * policy.student.theta.sum(), info
+            return losses.detach() + 0 * sum(p.sum() for p in policy.parameters()), info
         return losses, info
 
 
+# What is no loss of the contract's form is refused by name, and the sweep ends there.
+REFUSED = {
+    "a mean over rows": r"test_sweeps.py: Broken.loss returned losses, a tensor of shape \(\)",
+    "a log that is one number": r"test_sweeps.py: Broken.loss returned info\['reward'\], a tensor",
+}
 FAULTS = {
-    "a mean over rows": "one finite value a row",
     "float32": "one finite value a row",
     "not a number": "one finite value a row",
-    "a log that is one number": "one finite value a row",
     "noise in the loss": "same batch, same loss",
     "leaves the reference trainable": "no gradient into reference or old copy",
     "a mean over all networks": "networks do not see each other",
     "keeps the student's graph": "the batch carries no gradient",
     "learns nothing": "expected gradient does not vanish at the reference",
 }
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_is_no_loss_is_refused_by_name(fault):
+    with pytest.raises(ValueError, match=REFUSED[fault]):
+        sweep(Broken(fault=fault), load_problem("note_1d"))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

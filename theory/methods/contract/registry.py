@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import theory.methods
 from theory.checks import check_choice
 from theory.methods.contract.method import Method
+from theory.methods.contract.returned import attributes
 
 PARTS = ("collect", "loss")
 
@@ -133,9 +134,12 @@ def build(kind: type[Method], options: dict[str, Any]) -> Method:
                 f"{', '.join(allowed) or 'none'}"
             )
     try:
-        return kind(**options)
+        method = kind(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"method {kind.name!r}: {error}") from error
+    except Exception as error:  # a user's own __post_init__ may raise anything
+        raise ValueError(f"method {kind.name!r}: {type(error).__name__}: {error}") from error
+    return attributes(method)
 
 
 def _options(kind: type[Method], text: str) -> dict[str, Any]:
