@@ -21,7 +21,7 @@ from scaleup.adapter.sampling import Solver
 from scaleup.builtin import builtin_folder
 from scaleup.lora import LoraOptions, parse_targets
 from scaleup.rewards.contract import Reward, parse_reward, reward_names
-from theory.checks import check_choice, check_finite, check_order, check_positive
+from theory.checks import check_choice, check_finite, check_order, check_positive, check_text
 from theory.methods.contract import Method
 from theory.methods.contract.registry import parse_method
 
@@ -258,6 +258,7 @@ def _prompt_of(line: str, path: str, number: int) -> str:
         ) from error
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"{path}, line {number}: prompt = {prompt!r}: allowed are texts")
+    check_text(f"{path}, line {number}: prompt", prompt)
     return prompt
 
 
@@ -298,7 +299,7 @@ def _read_toml(path: str) -> dict[str, Any]:
             f"config = {path!r}: no such file; recipes are {', '.join(recipe_names())}"
         )
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{file}: not TOML: {error}") from error
     except UnicodeDecodeError as error:

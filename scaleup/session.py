@@ -21,6 +21,7 @@ from scaleup.runfolder import RunFolder
 from scaleup.sharding import shard_base, sharding_plugin
 from scaleup.task import PromptedTask, Sampling
 from theory.fields import VelocityModel
+from theory.methods.contract import returned
 
 BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = (
@@ -96,7 +97,7 @@ class Session:
             device=self.device,
         )
         self.method = config.parsed_method
-        self.policy = self.method.setup(self.student, self.task, self.draws)
+        self.policy = returned.setup(self.method, self.student, self.task, self.draws)
         if plugin is not None:  # with all adapters there, the old copy's too
             shard_base(self.accelerator, plugin, self.model.network)
         self.optimiser: Any = self.accelerator.prepare(

@@ -28,7 +28,7 @@ from scaleup.checkpoints import (
 )
 from scaleup.drawing import draw_bank
 from scaleup.session import Session
-from theory.methods.contract import Batch
+from theory.methods.contract import Batch, returned
 from theory.methods.contract.finite import NonFiniteAdjointError
 
 WARM_UP = 0.05
@@ -69,8 +69,8 @@ class Trainer:
         """From the newest checkpoint, if there is one, to the last step.
 
         Raises:
-            ValueError: loss or gradient are not finite, or the loss is not one value a row; what
-                is on disk stays.
+            ValueError: loss or gradient are not finite, or the method returns something else than
+                its contract says (`theory.methods.contract.returned`); what is on disk stays.
             NonFiniteAdjointError: a step met one; what was before it is the newest checkpoint (of
                 several processes, the one of before stays: the others cannot be waited for).
         """
@@ -97,7 +97,7 @@ class Trainer:
             group["lr"] = rate
         sums: dict[str, Tensor] = {}
         own = self.config.rows * self.config.accumulate
-        batch = self.method.collect(self.policy, self.task, own, self.session.draws)
+        batch = returned.collect(self.method, self.policy, self.task, own, self.session.draws)
         for start in range(0, own, self.config.rows):
             losses, info = self._losses(batch, start, self.config.rows)
             self.session.accelerator.backward(losses.mean() / self.config.accumulate)
@@ -107,7 +107,7 @@ class Trainer:
         means = self._means(sums)
         norm = self._update()
         self.step += 1
-        self.method.after_step(self.policy, self.step)
+        returned.after_step(self.method, self.policy, self.step)
         row = {"step": float(self.step), **means, "gradient_norm": norm, "rate": rate}
         self.metrics.append(row)
         return row
@@ -115,13 +115,7 @@ class Trainer:
     def _losses(self, batch: Batch, start: int, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses (rows,) of a batch's rows from `start` on, and what to log."""
         own = {k: None if v is None else v[start : start + rows] for k, v in batch.items()}
-        losses, info = self.method.loss(self.policy, self.task, cast(Batch, own))
-        if losses.shape != (rows,):
-            raise ValueError(
-                f"the loss of {self.config.method} has shape {tuple(losses.shape)}: allowed is one "
-                f"value a row, ({rows},)"
-            )
-        return losses, info
+        return returned.loss(self.method, self.policy, self.task, cast(Batch, own))
 
     def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """The means over all rows of all processes."""
@@ -133,6 +127,7 @@ class Trainer:
     def _update(self) -> float:
         """Average, clip, step; the norm of the gradient before clipping."""
         accelerator, parameters = self.session.accelerator, self.policy.parameters()
+        returned.check_gradients(self.method, self.policy)
         self.session.average_gradients()
         accelerator.unscale_gradients(self.optimiser)
         norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
@@ -175,7 +170,7 @@ class Trainer:
             torch.cuda.empty_cache()
         try:
             self.task.rows_at_once = rows
-            batch = self.method.collect(self.policy, self.task, rows, self.session.draws)
+            batch = returned.collect(self.method, self.policy, self.task, rows, self.session.draws)
             self._losses(batch, 0, rows)[0].mean().backward()
         except RuntimeError as error:
             clear_frames(error.__traceback__)  # they hold what was allocated

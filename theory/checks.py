@@ -33,6 +33,17 @@ def check_instance(name: str, value: object, kind: type) -> None:
         raise TypeError(f"{name} = {value!r}: allowed is a {kind.__name__}")
 
 
+def check_text(name: str, value: str) -> None:
+    """Text that UTF-8 can hold: JSON may give half of a surrogate pair."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} = {value!r}: sign {error.start + 1} is half of a surrogate pair: allowed is "
+            "text that UTF-8 can hold"
+        ) from error
+
+
 def is_finite_number(value: object) -> bool:
     """Whether value is a real number (no bool) that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -51,7 +51,7 @@ def read_json(path: Path, advice: str = "") -> Any:
     Raises:
         ValueError: the file is missing or no JSON; names it, and gives the advice.
     """
-    return _readable(path, lambda data: json.loads(data.decode("utf-8")), advice)
+    return _readable(path, lambda data: json.loads(data.decode("utf-8-sig")), advice)
 
 
 def write_tensors(

@@ -178,7 +178,7 @@ def load_problem(name: str) -> Problem:
         if not file.is_file():
             raise FileNotFoundError(f"problem = {name!r}: no such file")
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{name}: not text: {error}; allowed is TOML in UTF-8") from error
         return parse_problem(text, name)

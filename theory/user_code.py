@@ -33,12 +33,17 @@ def named(who: str, allowed: str) -> Iterator[None]:
         yield
     except Exception as error:
         place = _place(error)
-        if place is None or "memory" in str(error).lower() or isinstance(error, MemoryError):
+        if place is None or _memory_is_out(error):
             raise
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ValueError(
             f"{who} raised {what} ({place.filename}, line {place.lineno}): allowed is {allowed}"
         ) from error
+
+
+def _memory_is_out(error: Exception) -> bool:
+    torch_says = isinstance(error, RuntimeError) and "memory" in str(error).lower()
+    return torch_says or isinstance(error, MemoryError)
 
 
 def _place(error: Exception) -> traceback.FrameSummary | None:

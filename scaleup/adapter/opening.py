@@ -200,7 +200,7 @@ def _check_files(folder: Path, stem: str) -> None:
 
 def _read_json(file: Path, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{what}: {file} cannot be read ({_brief(error)})") from error
     if not isinstance(found, dict):

@@ -171,12 +171,15 @@ class Broken(Odd):
         raise self.answer
 
 
-def test_a_reward_that_raises_is_named():
-    with pytest.raises(
-        ValueError, match=r"reward 'odd' raised KeyError: 'eyes' \(.*py, line \d+\)"
+def test_b4_a_reward_that_raises_is_named():
+    for error, said in (
+        (KeyError("eyes"), "KeyError: 'eyes'"),
+        (ValueError("mine"), "ValueError: mine"),
+        (PermissionError(13, "Permission denied", "a/model.pt"), "PermissionError: .*a/model.pt'"),
     ):
-        checked(Broken(KeyError("eyes")))(pictures(), PROMPTS)
-    for passes in (ValueError("mine"), MemoryError("much"), RuntimeError("CUDA out of memory")):
+        with pytest.raises(ValueError, match=rf"reward 'odd' raised {said} \(.*py, line \d+\)"):
+            checked(Broken(error))(pictures(), PROMPTS)
+    for passes in (MemoryError("much"), RuntimeError("CUDA out of memory")):
         with pytest.raises(type(passes), match=str(passes)):
             checked(Broken(passes)).parts(pictures(), PROMPTS)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scaleup.rewards.contract.images import check_images
 from scaleup.rewards.contract.reward import Reward
+from theory.user_code import named
 
 # Values are float64; a float32 model inside a reward may overshoot its bound by rounding.
 BOUND_TOLERANCE = 1e-5
@@ -111,18 +112,21 @@ class Checked(Reward):
 
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """What a reward's own code raises, with the reward's name and the place; memory passes."""
+    """What a reward's own code raises, with the reward's name and the place; memory passes, and so
+    do checks of ours."""
+    who, allowed = f"reward {label!r}", "one float64 value a picture"
     try:
-        yield
+        with named(who, allowed):
+            yield
     except (ValueError, MemoryError, OSError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # of a library, in a reward of ours
         if "memory" in str(error).lower():
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
-            f"reward {label!r} raised {type(error).__name__}: {error} ({place.filename}, line "
-            f"{place.lineno}): allowed is one float64 value a picture"
+            f"{who} raised {type(error).__name__}: {error} ({place.filename}, line "
+            f"{place.lineno}): allowed is {allowed}"
         ) from error
 
 

@@ -180,6 +180,8 @@ def build(kind: type[Reward], options: dict[str, Any]) -> Reward:
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"reward {_name(kind)!r}: {error}") from error
+    except Exception as error:  # a user's own __post_init__ may raise anything
+        raise ValueError(f"reward {_name(kind)!r}: {type(error).__name__}: {error}") from error
 
 
 def _is_needed(option: dataclasses.Field[Any]) -> bool:

@@ -136,6 +136,8 @@ def build(kind: type[Method], options: dict[str, Any]) -> Method:
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"method {kind.name!r}: {error}") from error
+    except Exception as error:  # a user's own __post_init__ may raise anything
+        raise ValueError(f"method {kind.name!r}: {type(error).__name__}: {error}") from error
 
 
 def _options(kind: type[Method], text: str) -> dict[str, Any]:
