@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()  # the imports below take seconds
+
 import argparse
 import dataclasses
 import json
@@ -81,7 +86,11 @@ def _config_options(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
+    """Exit status: 0, 1 where a check failed, 2 for bad input.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM, where `signals.run_main` calls.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = parser(*words[:1]).parse_args(words)
     commands = {"train": _train, "list": _list, "builtin": _builtin, "bench": _bench,
@@ -91,9 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MemoryError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -219,4 +225,4 @@ def _loop(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

@@ -19,6 +19,7 @@ from theory.files import read_tensors, write_tensors
 from theory.methods.contract import Policy
 
 KEPT = 2
+CHECKPOINTS = "step-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's file."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def save_state(folder: Path, state: State) -> None:
     """Write it, then remove all but the newest two.
 
@@ -46,7 +52,7 @@ def save_state(folder: Path, state: State) -> None:
     data = json.dumps({"step": state.step, **state.data})  # a skipped step's gradient is inf
     words = {"state": data, "sha256": _digest(state.tensors, data)}
     write_tensors(checkpoint_path(folder, state.step), state.tensors, words)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+    for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
         old.unlink()
 
 
@@ -57,7 +63,7 @@ def newest_state(folder: Path) -> State | None:
         ValueError: there are checkpoints, and none can be read.
     """
     damaged: list[str] = []
-    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+    for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
         try:
             tensors, words = read_tensors(path)
             if words["sha256"] != _digest(tensors, words["state"]):

@@ -19,6 +19,7 @@ from scaleup.samples import SampleSet
 from scaleup.session import Session
 from scaleup.task import NEW, Bank
 from theory.fields import VelocityModel
+from theory.signals import Stopped, release, waiting
 
 BANK_SEED, COMPARISON_SEED, GRID_SEED = 0, 2**30, 2**31
 # An audit's base and tuned samples share no seed, so that they are independent.
@@ -71,6 +72,7 @@ def draw_samples(
     with SampleWriter(folder, which, known, session.rank, session.world, shard=chunk) as writer:
         there = set(writer.written.tolist())
         for number, start in enumerate(range(0, count, chunk)):
+            _stop_where_asked(session)
             index = torch.arange(start, min(start + chunk, count))
             mine = number % session.world == session.rank and not there >= set(index.tolist())
             # Of a sharded network every process holds a part: all run it, or none.
@@ -93,6 +95,18 @@ def draw_samples(
     drawn, own = read_samples(folder, which), task.scorer.label
     # Files keep no order: what the run trains on comes first.
     return replace(drawn, rewards={own: drawn.rewards[own], **drawn.rewards})
+
+
+def _stop_where_asked(session: Session) -> None:
+    """Between chunks, which are on disk: a signal need not wait for the step that draws.
+
+    Raises:
+        Stopped: a signal came; to any process, where all run one network.
+    """
+    number = session.largest(waiting()) if session.sharded else waiting()
+    release()
+    if number:
+        raise Stopped(number)
 
 
 def draw_bank(session: Session, report: Report | None = None) -> Bank:

@@ -13,6 +13,7 @@ from traceback import clear_frames
 
 import torch
 
+from scaleup.checkpoints import CHECKPOINTS, step_of
 from scaleup.comparison import Comparison
 from scaleup.config import TrainConfig
 from scaleup.drawing import COMPARISON_SEED, GRID_SEED, draw_samples, prompts_of, sampled_rows
@@ -25,6 +26,7 @@ from scaleup.sharding import release
 from scaleup.sheet import comparison_sheet, sample_grid
 from scaleup.trainer import Trainer
 from theory.progress import Progress
+from theory.signals import Stopped
 
 GRID, SHEET_PAIRS = 24, 24
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -47,7 +49,14 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
         if os.environ.get("RANK", "0") == "0":
             _say(f"finished before: {folder.path / 'comparison.png'}")
         return folder.path
-    session = Session(config, folder)
+    with _stops_explained(folder):
+        _train(Session(config, folder), tensorboard)
+    return folder.path
+
+
+def _train(session: Session, tensorboard: bool) -> None:
+    """From the newest checkpoint to the comparison."""
+    config, folder = session.config, session.folder
     with _held(session, folder):
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
@@ -78,7 +87,6 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
             )
             _say(f"{found.markdown()}\n{folder.path / 'comparison.png'}")
         session.accelerator.wait_for_everyone()
-    return folder.path
 
 
 def compare_with_base(session: Session, progress: Progress) -> Comparison | None:
@@ -128,6 +136,24 @@ def _held(session: Session, folder: RunFolder) -> Iterator[None]:
             if new:  # bad input that only the first step could tell
                 folder.drop_if_empty()
             raise
+
+
+@contextlib.contextmanager
+def _stops_explained(folder: RunFolder) -> Iterator[None]:
+    """SIGINT or SIGTERM: says where one stands, and how to go on."""
+    try:
+        yield
+    except Stopped as stop:
+        steps = [step_of(path) for path in folder.checkpoints.glob(CHECKPOINTS)]
+        found = "no step is saved; the same command starts again"
+        if steps:
+            found = (
+                f"step {max(steps)} of {folder.config.steps} is saved in {folder.path}; the same "
+                "command goes on from there"
+            )
+        if os.environ.get("RANK", "0") == "0":
+            stop.add_note(found)
+        raise
 
 
 class _Watcher:

@@ -164,6 +164,10 @@ class Session:
         mine = torch.tensor(float(flag), device=self.device)
         return float(self.accelerator.reduce(mine, "sum")) > 0
 
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(self.gather(torch.tensor([number], device=self.device)).max())
+
     def average_gradients(self) -> None:
         """Every gradient becomes its mean over processes, in one transfer."""
         if self.world == 1:
