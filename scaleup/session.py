@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.draws import ShardedDraws, generator_of
+from scaleup.legible import seen_by, unseen_words
 from scaleup.lora import LoraVelocity, lora_student
 from scaleup.rewards.contract import checked
 from scaleup.runfolder import RunFolder
@@ -61,8 +63,7 @@ class Session:
         self.device = self.accelerator.device
         self.dtype = BASE_DTYPES[config.precision]
         self.model = self._open() if model is None else model
-        texts = self._prompts()
-        self.prompts = self.model.prompts(texts)
+        self.prompts = self.model.prompts(self._prompts())
         velocity = self.model.velocity(self.prompts)
         if config.precision != "no":
             velocity.autocast = self.dtype
@@ -97,6 +98,7 @@ class Session:
             device=self.device,
         )
         self.method = config.parsed_method
+        self._check_compared()
         self.policy = returned.setup(self.method, self.student, self.task, self.draws)
         if plugin is not None:  # with all adapters there, the old copy's too
             shard_base(self.accelerator, plugin, self.model.network)
@@ -118,11 +120,33 @@ class Session:
         return open_model(name, device=self.device, dtype=self.dtype)
 
     def _prompts(self) -> list[str]:
-        if self.config.prompts:
-            return list(dict.fromkeys(read_prompts(self.config.prompts)))  # each one once
-        from scaleup.builtin.shapes import PROMPTS
+        """The prompts, each one once; says which ones the model does not see whole."""
+        if not self.config.prompts:
+            from scaleup.builtin.shapes import PROMPTS
 
-        return list(PROMPTS)
+            return list(PROMPTS)
+        texts, notes = seen_by(self.model, read_prompts(self.config.prompts))
+        if self.config.model == BUILTIN:
+            notes += unseen_words(texts)
+        for note in notes if self.is_main else ():
+            print(f"prompts = {self.config.prompts!r}: {note}", file=sys.stderr)
+        return texts
+
+    def _check_compared(self) -> None:
+        """Rewards that are compared within a prompt have others to be compared with; said before a
+        prompt is embedded or a picture drawn.
+
+        Raises:
+            ValueError: they have not.
+        """
+        options = self.method.options
+        if options.get("reward_mapping") != "released":
+            return
+        if not options.get("refresh_every"):
+            self.task.check_alone(self.config.bank, "bank")
+        elif self.config.group == 1:
+            rows = options.get("pool") or self.config.batch
+            self.task.check_alone(rows, "group, batch or pool of the method")
 
     def _guidance(self) -> Callable[[VelocityModel], VelocityModel]:
         weight = self.config.guidance

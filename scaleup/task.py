@@ -128,18 +128,18 @@ class PromptedTask(Task):
         """(mean over a row's prompt, std over all), of the bank for rows that come from it, else
         over the rows of all processes."""
         if self.bank is not None and bool((cond[:, 1] != NEW).all()):
-            self._check_alone(len(self.bank.prompt), "bank")
+            self.check_alone(len(self.bank.prompt), "bank")
             mean, std = self.bank.statistics()
             return mean[cond[:, 1]].to(raw), std[cond[:, 1]].to(raw)
         everyone = torch.stack([raw.double(), cond[:, 0].double()], 1)
         rows = self.all_rows(everyone)
         if self.sampling.group == 1:
-            self._check_alone(len(rows), "group, batch or pool of the method")
+            self.check_alone(len(rows), "group, batch or pool of the method")
         mean, std = _statistics(rows[:, 0], rows[:, 1].long())
         own = slice(self.rank * len(raw), (self.rank + 1) * len(raw))
         return mean[own].to(raw), std[own].to(raw)
 
-    def _check_alone(self, samples: int, what: str) -> None:
+    def check_alone(self, samples: int, what: str) -> None:
         """A reward less its prompt's mean is nothing where the prompt has one sample.
 
         Raises:
@@ -221,29 +221,31 @@ class AuxiliaryNetwork(nn.Module):
         self, event_shape: Sequence[int], prompts: Prompts, outputs: int, draws: Draws
     ) -> None:
         super().__init__()
-        texts = next(iter(prompts.embeddings.values())).detach().float().mean(1)
-        self.register_buffer("texts", texts, persistent=False)
-        inputs = event_shape[0] * POOLED_PIXELS**2 + 1 + texts.shape[1]
+        self.prompts = prompts  # no module: embeddings are no weights
+        empty = self._texts(torch.zeros(1, dtype=torch.long))
+        device, inputs = empty.device, event_shape[0] * POOLED_PIXELS**2 + 1 + empty.shape[1]
         self.layers = nn.ModuleList()
         for fan_in, fan_out in ((inputs, AUXILIARY_WIDTH), (AUXILIARY_WIDTH, AUXILIARY_WIDTH)):
-            layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device=texts.device)
+            layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device=device)
             with torch.no_grad():
                 (generator,) = draws.generators
                 weight = 2 * torch.rand(fan_out, fan_in, generator=generator) - 1
                 layer.weight.copy_(weight / fan_in**0.5)
                 layer.bias.zero_()
             self.layers.append(layer)
-        last = nn.Linear(AUXILIARY_WIDTH, outputs, device="meta").to_empty(device=texts.device)
+        last = nn.Linear(AUXILIARY_WIDTH, outputs, device="meta").to_empty(device=device)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers.append(last)
 
-    texts: Tensor
+    def _texts(self, index: Tensor) -> Tensor:
+        """Mean embeddings of prompts (rows,), (rows, D)."""
+        return next(iter(self.prompts.rows(index).values())).float().mean(1)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """x (rows, C, H, W), t (rows,), cond (rows, 2)."""
         pooled = nn.functional.adaptive_avg_pool2d(x.float(), POOLED_PIXELS).flatten(1)
-        h = torch.cat([pooled, t.float()[:, None], self.texts[cond[:, 0]]], 1)
+        h = torch.cat([pooled, t.float()[:, None], self._texts(cond[:, 0])], 1)
         for layer in list(self.layers)[:-1]:
             h = nn.functional.silu(layer(h))
         return self.layers[-1](h)
