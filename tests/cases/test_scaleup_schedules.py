@@ -21,11 +21,7 @@ SCHEDULERS = {
 
 
 def scheduler(name, **options):
-    schedule = {
-        k: tiny.SD15_SCHEDULE[k]
-        for k in ("beta_start", "beta_end", "beta_schedule", "steps_offset")
-    }
-    return getattr(diffusers, name)(**{**schedule, **options})
+    return getattr(diffusers, name).from_config({**tiny.SD15_SCHEDULE, **options})
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
