@@ -80,8 +80,8 @@ def draw_samples(
                 x1, prompt = sampled_rows(session, model, offset, index)
             if mine:
                 with torch.no_grad():
-                    images = session.model.decode(x1)
                     texts = task.texts(prompt)
+                    images = task.pictures(x1, texts)
                     rewards = task.scorer.parts(images, texts)
                     rewards |= {r.label: r(images, texts) for r in also}
                     found = None if features is None else features(images)

@@ -67,13 +67,13 @@ def _train(session: Session, tensorboard: bool) -> None:
                     lambda part, done, total, text: progress.update(part, done, text),
                     watcher,
                 )
-                with _memory_explained(trainer):
+                with _memory_explained(trainer), trainer.named():
                     trainer.train()
             release(session.model.network)
             if session.is_main:
                 save_lora(session.model, folder.path / "lora")
             progress.update("train", config.steps, "comparing base and tuned")
-            with _memory_explained():
+            with _memory_explained(), trainer.named():
                 found = compare_with_base(session, progress)
         if session.is_main and found is not None:
             folder.finish(
@@ -177,8 +177,8 @@ class _Watcher:
         if not session.is_main:
             return
         with torch.no_grad():
-            images = session.model.decode(x1)
             texts = session.task.texts(prompts_of(session, index))
+            images = session.task.pictures(x1, texts)
             reward = float(session.task.scorer(images, texts).mean())
         session.accelerator.log({"student_reward": reward}, step=step)
         self.progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")

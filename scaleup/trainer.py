@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from scaleup.adapter.sampling import NonFiniteError
 from scaleup.checkpoints import (
     State,
     load_optimiser,
@@ -160,9 +161,23 @@ class Trainer:
         if not math.isfinite(value):
             raise ValueError(
                 f"the {what} is {value} at step {self.step + 1} (learning_rate = "
-                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite; "
-                "the newest checkpoint is untouched"
+                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite, "
+                "a smaller learning_rate say; the newest checkpoint is untouched"
             )
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What a model samples and is not finite, with the step and the learning rate.
+
+        Raises:
+            NonFiniteError: something is not.
+        """
+        try:
+            yield
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"after {self.step} steps (learning_rate = {self.config.learning_rate:g}): {error}"
+            ) from error
 
     def _rate(self) -> float:
         """The learning rate's share: warm-up, then constant where the objective moves in cycles,

@@ -25,8 +25,8 @@ class Prompts:
         encoder_hidden_states (1, L, D), and pooled_projections (1, D') for SD3.
     most_bytes: embeddings are held up to this size; those that were asked for longest ago go first.
 
-    Every text is embedded alone, so that its embedding does not depend, in the last bit either, on
-    which others were asked for, and in what order.
+    Every text is embedded by itself, so that its embedding does not depend, in the last bit either,
+    on which others were asked for, and in what order.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Prompts:
         if number in self._held:
             self._held.move_to_end(number)
             return self._held[number]
-        found = {name: value.detach() for name, value in self._embed(self.texts[number]).items()}
+        found = {name: value.clone() for name, value in self._embed(self.texts[number]).items()}
         self._held[number] = found
         self._bytes += _size(found)
         while self._bytes > self.most_bytes and len(self._held) > 1:
@@ -98,12 +98,13 @@ def prompts_of(pipe: Any, family: str, texts: Sequence[str], device: torch.devic
         check_text(f"texts[{number}]", text)
 
     def embed(text: str) -> dict[str, Tensor]:
+        pair = [text, ""]  # products with one row alone may depend on where in memory they lie
         if family == "sd15":
-            states, _ = pipe.encode_prompt([text], device, 1, False)
-            return {"encoder_hidden_states": states}
+            states, _ = pipe.encode_prompt(pair, device, 1, False)
+            return {"encoder_hidden_states": states[:1]}
         states, _, pooled, _ = pipe.encode_prompt(
-            [text], None, None, device=device, do_classifier_free_guidance=False
+            pair, None, None, device=device, do_classifier_free_guidance=False
         )
-        return {"encoder_hidden_states": states, "pooled_projections": pooled}
+        return {"encoder_hidden_states": states[:1], "pooled_projections": pooled[:1]}
 
     return Prompts(("", *texts), embed)
