@@ -39,6 +39,13 @@ def parser(command: str = "train") -> argparse.ArgumentParser:
         _config_options(train)
     train.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
     train.add_argument("--no-tensorboard", action="store_true")
+    train.add_argument(
+        "--peer-timeout",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="in which all processes must have started (%(default)g)",
+    )
 
     listing = commands.add_parser("list", help="rewards, methods, recipes")
     listing.add_argument("what", choices=("rewards", "methods", "recipes"))
@@ -108,7 +115,12 @@ def _train(options: argparse.Namespace) -> int:
 
     given = {f.name: getattr(options, f.name) for f in config_fields()}
     config = load_config(options.config, {k: v for k, v in given.items() if v is not None})
-    run(config, options.out, tensorboard=not options.no_tensorboard)
+    run(
+        config,
+        options.out,
+        tensorboard=not options.no_tensorboard,
+        peer_timeout=options.peer_timeout,
+    )
     return 0
 
 

@@ -19,6 +19,7 @@ from scaleup.config import TrainConfig
 from scaleup.drawing import COMPARISON_SEED, GRID_SEED, draw_samples, prompts_of, sampled_rows
 from scaleup.features import Statistics
 from scaleup.lora import save_lora
+from scaleup.peers import PEER_TIMEOUT
 from scaleup.rewards.shapes import Shapes
 from scaleup.runfolder import RunFolder
 from scaleup.session import Session
@@ -32,8 +33,16 @@ GRID, SHEET_PAIRS = 24, 24
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
+def run(
+    config: TrainConfig,
+    out: Path,
+    *,
+    tensorboard: bool = True,
+    peer_timeout: float = PEER_TIMEOUT,
+) -> Path:
     """Train, or go on; then compare base and tuned. The run's folder.
+
+    peer_timeout: seconds in which all processes must have started.
 
     Raises:
         ValueError, FileNotFoundError, NotImplementedError: bad input; found before a folder is
@@ -50,7 +59,7 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
             _say(f"finished before: {folder.path / 'comparison.png'}")
         return folder.path
     with _stops_explained(folder):
-        _train(Session(config, folder), tensorboard)
+        _train(Session(config, folder, peer_timeout=peer_timeout), tensorboard)
     return folder.path
 
 

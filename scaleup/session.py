@@ -18,6 +18,7 @@ from scaleup.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.draws import ShardedDraws, generator_of
 from scaleup.legible import seen_by, unseen_words
 from scaleup.lora import LoraVelocity, lora_student
+from scaleup.peers import PEER_TIMEOUT, check_environment, meet, start
 from scaleup.rewards.contract import checked
 from scaleup.runfolder import RunFolder
 from scaleup.sharding import shard_base, sharding_plugin
@@ -42,22 +43,27 @@ class Session:
     and a wrapped network could not switch adapters. The base is whole on every process, or sharded
     where accelerate is configured for FSDP (`scaleup.sharding`).
 
+    peer_timeout: seconds in which all processes must come.
     model: one that is open already, on the run's device and in its dtype, without adapters; else
     the one that the configuration names.
 
     Raises:
-        ValueError: another number of processes than asked for, and what `open_model`, `TrainConfig`
-            and the method raise.
+        ValueError: another number of processes than asked for, or not all in time; and what
+            `open_model`, `TrainConfig` and the method raise.
         NotImplementedError: accelerate is configured for DeepSpeed or Megatron.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: RunFolder, model: ImageModel | None = None
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        model: ImageModel | None = None,
+        peer_timeout: float = PEER_TIMEOUT,
     ) -> None:
         torch.set_num_threads(1)
         config.check_together()
         self.config, self.folder = config, folder
-        self.accelerator = start_processes(config, folder.path)
+        self.accelerator = start_processes(config, folder.path, peer_timeout)
         plugin = sharding_plugin(self.accelerator)
         self.sharded = plugin is not None
         self.device = self.accelerator.device
@@ -204,13 +210,18 @@ class Session:
             start += g.numel()
 
 
-def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerator:
-    """The accelerator, on the device and with the number of processes that were asked for."""
+def start_processes(
+    config: TrainConfig, logs: Path | None = None, peer_timeout: float = PEER_TIMEOUT
+) -> Accelerator:
+    """The accelerator, on the device and with the number of processes that were asked for; they
+    are waited for up to `peer_timeout` seconds."""
     use_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.device == "cuda" and use_cpu:
         raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
     if config.precision == "fp16" and use_cpu:
         raise ValueError("precision = 'fp16' on the CPU: allowed are 'no' and 'bf16'")
+    check_environment(config.processes)
+    meet(config.processes, peer_timeout)
     accelerator = Accelerator(
         mixed_precision=config.precision, cpu=use_cpu, log_with=["tensorboard"] if logs else None,
         project_dir=logs,
@@ -220,8 +231,7 @@ def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerato
         started = os.environ.get("WORLD_SIZE", "1")
         raise ValueError(
             f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): allowed "
-            f"is `.venv/bin/torchrun --standalone --nproc_per_node {config.processes} -m scaleup "
-            "train ...` (on a CPU with ACCELERATE_USE_CPU=true; accelerate launch --cpu starts one)"
+            f"is {start(config.processes)}"
         )
     if accelerator.distributed_type not in KINDS:
         raise NotImplementedError(
