@@ -23,6 +23,8 @@ from rich.table import Table
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 OUT = Path("results/scaleup")
+# What comes with the extra `scaleup`, by the names that are imported.
+EXTRA = {"accelerate", "diffusers", "peft", "PIL", "pyarrow", "tensorboard", "transformers"}
 
 
 def parser(command: str = "train") -> argparse.ArgumentParser:
@@ -57,7 +59,7 @@ def parser(command: str = "train") -> argparse.ArgumentParser:
     builtin.add_argument("--steps", type=int, help="of the optimiser (the recipe's)")
 
     bench = commands.add_parser("bench", help="measure the floors of scale-up")
-    bench.add_argument("--only", help="audit, resume, processes, sd15, ddpo or gpu")
+    bench.add_argument("--only", help="audit, resume, signals, processes, sd15, ddpo or gpu")
     bench.add_argument("--json", action="store_true")
 
     _audit_options(commands.add_parser("audit", help="say what a fine-tuned model samples"))
@@ -99,13 +101,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Stopped: SIGINT or SIGTERM, where `signals.run_main` calls.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser(*words[:1]).parse_args(words)
     commands = {"train": _train, "list": _list, "builtin": _builtin, "bench": _bench,
                 "audit": _audit, "loop": _loop}  # fmt: skip
     try:
+        options = parser(*words[:1]).parse_args(words)
         return commands[options.command](options)
     except (ValueError, OSError, MemoryError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA:
+            raise
+        print(
+            f"error: {name} is not installed, and this command needs it: allowed is `pip install "
+            "'plumbline[scaleup]'` (in a checkout `make env`)",
+            file=sys.stderr,
+        )
         return 2
 
 
@@ -130,7 +142,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
-    table = Table(*found[0], highlight=False)
+    table = Table(*(found[0] if found else ()), highlight=False)
     for row in found:
         table.add_row(*(str(v) for v in row.values()))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

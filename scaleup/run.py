@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from traceback import clear_frames
 
@@ -197,7 +198,11 @@ class _Watcher:
 @contextlib.contextmanager
 def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterator[_Watcher]:
     """With TensorBoard's files closed at the end, else the last minutes would not be in them."""
-    if tensorboard:
+    if tensorboard and find_spec("tensorboard") is None:  # accelerate would say nothing
+        progress.note(
+            "no TensorBoard files: it is not installed (pip install 'plumbline[scaleup]')"
+        )
+    elif tensorboard:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorBoard's own imports
             session.accelerator.init_trackers("tensorboard")

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from scaleup.__main__ import parser
 from scaleup.config import TrainConfig
 from scaleup.peers import MEETING, PEER_TIMEOUT, SIZES, check_environment, meet
 from scaleup.session import start_processes
@@ -56,7 +57,7 @@ def surroundings(rank, port, processes=2):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_c2_a_peer_that_does_not_come(rank, monkeypatch):
-    assert PEER_TIMEOUT <= 20
+    assert parser().parse_args(["train"]).peer_timeout == PEER_TIMEOUT <= 20
     for key, value in surroundings(rank, free_port()).items():
         monkeypatch.setenv(key, value)
     started = time.monotonic()
