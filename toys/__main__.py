@@ -19,6 +19,7 @@ from toys import cases_command
 from toys.config import DEPTH, WIDTH, RunConfig, check_device
 
 OUT = Path("results/toys")
+MOST_SEEDS = 10_000  # trained as one stack of networks
 
 
 def parser() -> argparse.ArgumentParser:
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _configs(options: argparse.Namespace) -> list[RunConfig]:
     from toys.presets import PRESETS
 
-    check_order("--seeds", options.seeds, 1)
+    check_order("--seeds", options.seeds, 1, MOST_SEEDS)
     check_order("--processes", options.processes, 1)
     for name in ("steps", "batch"):
         check_order(f"--{name}", getattr(options, name), 0)
