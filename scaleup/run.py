@@ -26,11 +26,12 @@ from scaleup.runfolder import RunFolder
 from scaleup.session import Session
 from scaleup.sharding import release
 from scaleup.sheet import comparison_sheet, sample_grid
-from scaleup.trainer import Trainer
+from scaleup.trainer import BANK, TRAINING, Trainer
 from theory.progress import Progress
 from theory.signals import Stopped
 
 GRID, SHEET_PAIRS = 24, 24
+COMPARING = "comparing"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -82,7 +83,7 @@ def _train(session: Session, tensorboard: bool) -> None:
             release(session.model.network)
             if session.is_main:
                 save_lora(session.model, folder.path / "lora")
-            progress.update("train", config.steps, "comparing base and tuned")
+            progress.update(TRAINING, config.steps, "comparing base and tuned")
             with _memory_explained(), trainer.named():
                 found = compare_with_base(session, progress)
         if session.is_main and found is not None:
@@ -106,7 +107,7 @@ def compare_with_base(session: Session, progress: Progress) -> Comparison | None
     for number, (which, model) in enumerate((("base", session.base), ("tuned", session.student))):
 
         def report(done: int, total: int, number: int = number, which: str = which) -> None:
-            progress.update("compare", number * total + done, f"{which} {done}/{total}")
+            progress.update(COMPARING, number * total + done, f"{which} {done}/{total}")
 
         sets.append(
             draw_samples(
@@ -127,9 +128,9 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"out = {str(out)!r}: allowed is a folder that can be made and written")
 
 
-def _units(config: TrainConfig) -> int:
-    """Work of a run in the progress bar's units: a step, or a picture of the comparison."""
-    return config.steps + 2 * config.evaluate
+def _units(config: TrainConfig) -> dict[str, int]:
+    """A run's parts, in pictures or steps: what one takes says nothing of the others."""
+    return {BANK: config.bank, TRAINING: config.steps, COMPARING: 2 * config.evaluate}
 
 
 @contextlib.contextmanager

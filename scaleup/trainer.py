@@ -35,6 +35,7 @@ from theory.methods.contract.finite import NonFiniteAdjointError
 from theory.signals import Stopped, held, waiting
 
 WARM_UP = 0.05
+BANK, TRAINING = "base samples", "training"  # parts of a run, as they are reported
 Report = Callable[[str, int, int, str], None]
 
 
@@ -65,7 +66,7 @@ class Trainer:
         self.task.fill = lambda: draw_bank(session, self._bank_report)
 
     def _bank_report(self, done: int, total: int) -> None:
-        self.report("train", self.step, self.config.steps, f"base samples {done}/{total}")
+        self.report(BANK, done, total, f"base samples {done}/{total}")
 
     # --- the loop
 
@@ -87,7 +88,7 @@ class Trainer:
             while self.step < steps:
                 with self._together():
                     row = self.one_step()
-                    self.report("train", self.step, steps, _text(self.step, steps, row))
+                    self.report(TRAINING, self.step, steps, _text(self.step, steps, row))
                     self.after(self.step, row)
                     if self.step % every == 0 or self.step == steps:
                         self.save()
@@ -253,7 +254,7 @@ class Trainer:
         if found is None:
             return
         for text in found.damaged:
-            self.report("train", found.step, self.config.steps,
+            self.report(TRAINING, found.step, self.config.steps,
                         f"{text}; going on from step {found.step} instead")  # fmt: skip
         self.load(found)
 

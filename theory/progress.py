@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -21,16 +22,21 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Progress of several parts that run side by side, on stderr.
+    """Progress of several parts, on stderr.
 
-    total: units of work of all parts together. Parts report how much of themselves is done.
+    total: units of work of all parts together, which run side by side at one pace; or the units of
+    each, by name and in order: they follow each other, each at a pace of its own, and what is
+    left is said of the part that runs. Parts report how much of themselves is done.
     quiet: say nothing (one of several processes speaks for all).
     """
 
-    def __init__(self, total: int, what: str, quiet: bool = False) -> None:
-        self.total, self.what, self.quiet = total, what, quiet
+    def __init__(self, total: int | Mapping[str, int], what: str, quiet: bool = False) -> None:
+        self.phases = {} if isinstance(total, int) else dict(total)
+        self.total = total if isinstance(total, int) else sum(total.values())
+        self.what, self.quiet = what, quiet
         self.parts: dict[str, int] = {}
         self.first: dict[str, int] = {}
+        self.begun: dict[str, float] = {}
         self.start = self.last = time.monotonic()
         self.terminal = sys.stderr.isatty() and not quiet
 
@@ -65,18 +71,25 @@ class Progress:
 
     def update(self, part: str, done: int, text: str) -> None:
         """`part` has done so many units by now; `text` says where it is."""
-        self.first.setdefault(part, done)  # parts begin by saying what was done before
-        self.parts[part] = done
-        total = sum(self.parts.values())
-        if self.terminal:
-            self.bar.update(self.task, completed=total, description=text)
-            return
         now = time.monotonic()
+        self.first.setdefault(part, done)  # parts begin by saying what was done before
+        self.begun.setdefault(part, now)
+        self.parts[part] = done
+        if self.phases:
+            start, fresh, total = self.begun[part], done - self.first[part], self.phases[part]
+            last = part == list(self.phases)[-1]
+        else:
+            done, start, total, last = sum(self.parts.values()), self.start, self.total, True
+            fresh = done - sum(self.first.values())
+        if self.terminal:
+            self.bar.update(self.task, completed=done, total=total, description=text)
+            return
         if self.quiet:
             return
-        if now - self.last >= LINE_SECONDS or total >= self.total:
+        if now - self.last >= LINE_SECONDS or (last and done >= total):
             self.last = now
-            fresh = total - sum(self.first.values())
-            left = (now - self.start) * (self.total - total) / fresh if fresh > 0 else 0.0
-            share = 100 * total / self.total
-            print(f"{self.what}: {share:3.0f} %, {left:.0f} s left; {text}", file=sys.stderr)
+            left = ""
+            if fresh > 0 or done >= total:  # else nothing is known of its pace
+                seconds = (now - start) * (total - done) / max(fresh, 1)
+                left = f", {seconds:.0f} s left{'' if last else f' of {part}'}"
+            print(f"{self.what}: {100 * done / total:3.0f} %{left}; {text}", file=sys.stderr)
