@@ -20,7 +20,7 @@ from scaleup.bench.rows import Row
 from scaleup.bench.small import arguments, write_pipeline
 from scaleup.checkpoints import CHECKPOINTS, step_of
 
-MOMENTS, LIMIT, ATTEMPTS = 10, 10.0, 8
+MOMENTS, STEPS, LIMIT, ATTEMPTS = 10, 40, 10.0, 8
 FINISHED = "finished.txt"
 
 
@@ -28,9 +28,9 @@ def measure() -> list[Row]:
     """One row: `scaleup train`."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        options = {**write_pipeline(folder), **OPTIONS, **NFT}
-        # Rarely on its own, so that what is found was saved at the signal.
-        options["checkpoint_every"] = options["steps"]
+        # Only at its end on its own, so that what is found was saved at the signal.
+        length = {"steps": STEPS, "checkpoint_every": STEPS}
+        options = {**write_pipeline(folder), **OPTIONS, **NFT, **length}
         return [stopped_and_resumed(options, folder / "out", MOMENTS)]
 
 
@@ -42,13 +42,13 @@ def stopped_and_resumed(options: dict[str, Any], out: Path, count: int, seed: in
     """
     train(options, out / "first")  # warms up: imports, files in the cache
     start = time.monotonic()
-    expected = finished(train(options, out / "whole"))
+    expected = _at_the_end(train(options, out / "whole"))
     seconds = time.monotonic() - start
     rng, told = random.Random(seed), []
     for number in range(count):
         kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
         found = _stopped(options, out / str(number), kind, rng, seconds)
-        found["different"] = different(expected, finished(train(options, out / str(number))))
+        found["different"] = different(expected, _at_the_end(train(options, out / str(number))))
         told.append(found)
     good = [
         found
@@ -68,6 +68,17 @@ def stopped_and_resumed(options: dict[str, Any], out: Path, count: int, seed: in
         len(good) == count,
         {"good": len(good), "stops": told},
     )
+
+
+def _at_the_end(folder: Path) -> dict[str, str]:
+    """As `finished`, of the checkpoints the last: which older one is beside it tells when it was
+    stopped."""
+    last = max(folder.glob(f"checkpoints/{CHECKPOINTS}")).name
+    return {
+        name: digest
+        for name, digest in finished(folder).items()
+        if not name.startswith("checkpoints/") or name.endswith(last)
+    }
 
 
 def _stopped(
