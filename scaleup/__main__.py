@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()  # the imports below take seconds
+
 import argparse
 import dataclasses
 import json
@@ -18,6 +23,8 @@ from rich.table import Table
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 OUT = Path("results/scaleup")
+# What comes with the extra `scaleup`, by the names that are imported.
+EXTRA = {"accelerate", "diffusers", "peft", "PIL", "pyarrow", "tensorboard", "transformers"}
 
 
 def parser(command: str = "train") -> argparse.ArgumentParser:
@@ -34,6 +41,13 @@ def parser(command: str = "train") -> argparse.ArgumentParser:
         _config_options(train)
     train.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
     train.add_argument("--no-tensorboard", action="store_true")
+    train.add_argument(
+        "--peer-timeout",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="in which all processes must have started (%(default)g)",
+    )
 
     listing = commands.add_parser("list", help="rewards, methods, recipes")
     listing.add_argument("what", choices=("rewards", "methods", "recipes"))
@@ -45,7 +59,7 @@ def parser(command: str = "train") -> argparse.ArgumentParser:
     builtin.add_argument("--steps", type=int, help="of the optimiser (the recipe's)")
 
     bench = commands.add_parser("bench", help="measure the floors of scale-up")
-    bench.add_argument("--only", help="audit, resume, processes, sd15, ddpo or gpu")
+    bench.add_argument("--only", help="audit, resume, signals, processes, sd15, ddpo or gpu")
     bench.add_argument("--json", action="store_true")
 
     _audit_options(commands.add_parser("audit", help="say what a fine-tuned model samples"))
@@ -81,19 +95,30 @@ def _config_options(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 where a check failed, 2 for bad input, 130 where interrupted."""
+    """Exit status: 0, 1 where a check failed, 2 for bad input.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM, where `signals.run_main` calls.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser(*words[:1]).parse_args(words)
     commands = {"train": _train, "list": _list, "builtin": _builtin, "bench": _bench,
                 "audit": _audit, "loop": _loop}  # fmt: skip
     try:
+        options = parser(*words[:1]).parse_args(words)
         return commands[options.command](options)
     except (ValueError, OSError, MemoryError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA:
+            raise
+        print(
+            f"error: {name} is not installed, and this command needs it: allowed is `pip install "
+            "'plumbline[scaleup]'` (in a checkout `make env`)",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -102,7 +127,12 @@ def _train(options: argparse.Namespace) -> int:
 
     given = {f.name: getattr(options, f.name) for f in config_fields()}
     config = load_config(options.config, {k: v for k, v in given.items() if v is not None})
-    run(config, options.out, tensorboard=not options.no_tensorboard)
+    run(
+        config,
+        options.out,
+        tensorboard=not options.no_tensorboard,
+        peer_timeout=options.peer_timeout,
+    )
     return 0
 
 
@@ -112,7 +142,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
-    table = Table(*found[0], highlight=False)
+    table = Table(*(found[0] if found else ()), highlight=False)
     for row in found:
         table.add_row(*(str(v) for v in row.values()))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
@@ -219,4 +249,4 @@ def _loop(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

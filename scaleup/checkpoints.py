@@ -20,6 +20,7 @@ from theory.files import read_tensors, write_tensors
 from theory.methods.contract import Policy
 
 KEPT = 2
+CHECKPOINTS = "step-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's file."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def save_state(folder: Path, state: State, run: Mapping[str, Any]) -> None:
     """Write it, then remove all but the newest two. run: what the run is (`TrainConfig.as_json`).
 
@@ -48,7 +54,7 @@ def save_state(folder: Path, state: State, run: Mapping[str, Any]) -> None:
     own = json.dumps(run, sort_keys=True)
     words = {"state": data, "run": own, "sha256": tensors_digest(state.tensors, data + own)}
     write_tensors(checkpoint_path(folder, state.step), state.tensors, words)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+    for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
         old.unlink()
 
 
@@ -61,7 +67,7 @@ def newest_state(folder: Path, run: Mapping[str, Any] | None = None) -> State | 
         ValueError: there are checkpoints, and none can be read; or it is another run's.
     """
     damaged: list[str] = []
-    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+    for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
         try:
             tensors, words = read_tensors(path)
             if words["sha256"] != tensors_digest(tensors, words["state"] + words["run"]):

@@ -38,6 +38,7 @@ from theory.methods.contract.registry import parse_method
 BUILTIN = "builtin"
 # What trains and what is recorded of samples; methods and rewards have files of their own.
 TRAINERS = ("scaleup.trainer", "scaleup.features", "scaleup.rewards.shapes")
+MOST_PICTURES = 10**6  # of a bank or a comparison, which are held in memory whole
 Precision = Literal["no", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 RECIPES = Path(__file__).parent / "recipes"
@@ -88,12 +89,13 @@ class TrainConfig:
     device: Device = option("auto", "auto takes a GPU where there is one")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "chunk", "group", "bank", "checkpoint_every", "processes"):
+        for name in ("steps", "batch", "chunk", "group", "checkpoint_every", "processes"):
             check_order(name, getattr(self, name), 1)
+        check_order("bank", self.bank, 1, MOST_PICTURES)
         for name in ("micro_batch", "grid_every"):
             check_order(name, getattr(self, name), 0)
         check_order("sampling_steps", self.sampling_steps, 2)
-        check_order("evaluate", self.evaluate, 8)
+        check_order("evaluate", self.evaluate, 8, MOST_PICTURES)
         check_order("seed", self.seed, 0, 2**30)
         for name in ("learning_rate", "max_grad_norm"):
             check_positive(name, getattr(self, name))

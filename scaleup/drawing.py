@@ -21,6 +21,7 @@ from scaleup.samples import SampleSet
 from scaleup.session import Session
 from scaleup.task import NEW, Bank
 from theory.fields import VelocityModel
+from theory.signals import Stopped, release, waiting
 
 BANK_SEED, COMPARISON_SEED, GRID_SEED = 0, 2**30, 2**31
 # An audit's base and tuned samples share no seed, so that they are independent.
@@ -77,6 +78,7 @@ def draw_samples(
     ) as writer:
         there = set(writer.written.tolist())
         for number, start in enumerate(range(0, count, chunk)):
+            _stop_where_asked(session)
             index = torch.arange(start, min(start + chunk, count))
             mine = number % session.world == session.rank and not there >= set(index.tolist())
             # Of a sharded network every process holds a part: all run it, or none.
@@ -84,8 +86,8 @@ def draw_samples(
                 x1, prompt = sampled_rows(session, model, offset, index)
             if mine:
                 with torch.no_grad():
-                    images = session.model.decode(x1)
                     texts = task.texts(prompt)
+                    images = task.pictures(x1, texts)
                     rewards = task.scorer.parts(images, texts)
                     rewards |= {r.label: r(images, texts) for r in also}
                     found = None if features is None else features(images)
@@ -122,6 +124,18 @@ def _weights(session: Session, model: VelocityModel) -> tuple[str, ...]:
     mine = int(tensors_digest(session.policy.tensors())[:12], 16)
     first = session.gather(torch.tensor([mine], device=session.device))[0]
     return (f"{int(first):012x}",)
+
+
+def _stop_where_asked(session: Session) -> None:
+    """Between chunks, which are on disk: a signal need not wait for the step that draws.
+
+    Raises:
+        Stopped: a signal came; to any process, where all run one network.
+    """
+    number = session.largest(waiting()) if session.sharded else waiting()
+    release()
+    if number:
+        raise Stopped(number)
 
 
 def draw_bank(session: Session, report: Report | None = None) -> Bank:

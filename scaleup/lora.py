@@ -176,6 +176,17 @@ class _Again(AbstractContextManager[None]):
         return self.entered.pop().__exit__(*error)
 
 
+def _check_targets(network: nn.Module, targets: tuple[str, ...]) -> None:
+    """Every target is a layer's name, or its end: peft is content where any of them is."""
+    names = [name for name, _ in network.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ValueError(
+                f"lora_targets = {sorted(targets)}: {target!r} is no layer of the network; allowed "
+                f"are names of linear layers or their ends: {', '.join(_linear_ends(network))}"
+            )
+
+
 def _linear_ends(network: nn.Module) -> list[str]:
     """The last part of every linear layer's name; of two parts where it is a number."""
     names = [n.split(".") for n, m in network.named_modules() if isinstance(m, nn.Linear)]
@@ -255,6 +266,7 @@ def lora_student(
     Raises:
         ValueError: a target that is no layer of the network.
     """
+    _check_targets(model.network, options.targets)
     adapters = Adapters(model.network, options.config(model.family), generator)
     return LoraVelocity(adapters, wrap(velocity), STUDENT)
 

@@ -8,11 +8,13 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from traceback import clear_frames
 
 import torch
 
+from scaleup.checkpoints import CHECKPOINTS, step_of
 from scaleup.comparison import Comparison
 from scaleup.config import TrainConfig
 from scaleup.drawing import (
@@ -25,24 +27,35 @@ from scaleup.drawing import (
 )
 from scaleup.features import Statistics
 from scaleup.lora import save_lora
+from scaleup.peers import PEER_TIMEOUT
 from scaleup.rewards.shapes import Shapes
 from scaleup.runfolder import RunFolder, check_makers
 from scaleup.samples import SampleSet
 from scaleup.session import Session
 from scaleup.sharding import release
 from scaleup.sheet import comparison_sheet, sample_grid
-from scaleup.trainer import Trainer
+from scaleup.trainer import BANK, TRAINING, Trainer
 from theory.files import read_json
 from theory.identity import plumbline_code
 from theory.progress import Progress
+from theory.signals import Stopped
 
 GRID, SHEET_PAIRS = 24, 24
 COMPARED_BY = "scaleup.sheet"
+COMPARING = "comparing"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
+def run(
+    config: TrainConfig,
+    out: Path,
+    *,
+    tensorboard: bool = True,
+    peer_timeout: float = PEER_TIMEOUT,
+) -> Path:
     """Train, or go on; then compare base and tuned. The run's folder.
+
+    peer_timeout: seconds in which all processes must have started.
 
     Raises:
         ValueError, FileNotFoundError, NotImplementedError: bad input; found before a folder is
@@ -63,7 +76,14 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
     if first and not folder.path.exists():
         for line in folder.relatives():
             _say(line)
-    session = Session(config, folder)
+    with _stops_explained(folder):
+        _train(Session(config, folder, peer_timeout=peer_timeout), tensorboard)
+    return folder.path
+
+
+def _train(session: Session, tensorboard: bool) -> None:
+    """From the newest checkpoint to the comparison."""
+    config, folder = session.config, session.folder
     with _held(session, folder):
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
@@ -74,13 +94,13 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
                     lambda part, done, total, text: progress.update(part, done, text),
                     watcher,
                 )
-                with _memory_explained(trainer):
+                with _memory_explained(trainer), trainer.named():
                     trainer.train()
             release(session.model.network)
             if session.is_main:
                 save_lora(session.model, folder.path / "lora")
-            progress.update("train", config.steps, "comparing base and tuned")
-            with _memory_explained():
+            progress.update(TRAINING, config.steps, "comparing base and tuned")
+            with _memory_explained(), trainer.named():
                 found = compare_with_base(session, progress)
         if session.is_main and found is not None:
             folder.finish(
@@ -95,7 +115,6 @@ def run(config: TrainConfig, out: Path, *, tensorboard: bool = True) -> Path:
             )
             _say(f"{found.markdown()}\n{folder.path / 'comparison.png'}")
         session.accelerator.wait_for_everyone()
-    return folder.path
 
 
 def compare_with_base(session: Session, progress: Progress) -> Comparison | None:
@@ -105,7 +124,7 @@ def compare_with_base(session: Session, progress: Progress) -> Comparison | None
     for number, (which, model) in enumerate((("base", session.base), ("tuned", session.student))):
 
         def report(done: int, total: int, number: int = number, which: str = which) -> None:
-            progress.update("compare", number * total + done, f"{which} {done}/{total}")
+            progress.update(COMPARING, number * total + done, f"{which} {done}/{total}")
 
         sets.append(
             draw_samples(
@@ -142,9 +161,9 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"out = {str(out)!r}: allowed is a folder that can be made and written")
 
 
-def _units(config: TrainConfig) -> int:
-    """Work of a run in the progress bar's units: a step, or a picture of the comparison."""
-    return config.steps + 2 * config.evaluate
+def _units(config: TrainConfig) -> dict[str, int]:
+    """A run's parts, in pictures or steps: what one takes says nothing of the others."""
+    return {BANK: config.bank, TRAINING: config.steps, COMPARING: 2 * config.evaluate}
 
 
 @contextlib.contextmanager
@@ -161,6 +180,24 @@ def _held(session: Session, folder: RunFolder) -> Iterator[None]:
             if new:  # bad input that only the first step could tell
                 folder.drop_if_empty()
             raise
+
+
+@contextlib.contextmanager
+def _stops_explained(folder: RunFolder) -> Iterator[None]:
+    """SIGINT or SIGTERM: says where one stands, and how to go on."""
+    try:
+        yield
+    except Stopped as stop:
+        steps = [step_of(path) for path in folder.checkpoints.glob(CHECKPOINTS)]
+        found = "no step is saved; the same command starts again"
+        if steps:
+            found = (
+                f"step {max(steps)} of {folder.config.steps} is saved in {folder.path}; the same "
+                "command goes on from there"
+            )
+        if os.environ.get("RANK", "0") == "0":
+            stop.add_note(found)
+        raise
 
 
 class _Watcher:
@@ -184,8 +221,8 @@ class _Watcher:
         if not session.is_main:
             return
         with torch.no_grad():
-            images = session.model.decode(x1)
             texts = session.task.texts(prompts_of(session, index))
+            images = session.task.pictures(x1, texts)
             reward = float(session.task.scorer(images, texts).mean())
         session.accelerator.log({"student_reward": reward}, step=step)
         self.progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")
@@ -195,7 +232,11 @@ class _Watcher:
 @contextlib.contextmanager
 def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterator[_Watcher]:
     """With TensorBoard's files closed at the end, else the last minutes would not be in them."""
-    if tensorboard:
+    if tensorboard and find_spec("tensorboard") is None:  # accelerate would say nothing
+        progress.note(
+            "no TensorBoard files: it is not installed (pip install 'plumbline[scaleup]')"
+        )
+    elif tensorboard:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorBoard's own imports
             session.accelerator.init_trackers("tensorboard")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.draws import ShardedDraws, generator_of
+from scaleup.legible import seen_by, unseen_words
 from scaleup.lora import LoraVelocity, lora_student
+from scaleup.peers import PEER_TIMEOUT, check_environment, meet, start
 from scaleup.rewards.contract import checked
 from scaleup.runfolder import RunFolder
 from scaleup.sharding import shard_base, sharding_plugin
@@ -40,29 +43,33 @@ class Session:
     and a wrapped network could not switch adapters. The base is whole on every process, or sharded
     where accelerate is configured for FSDP (`scaleup.sharding`).
 
+    peer_timeout: seconds in which all processes must come.
     model: one that is open already, on the run's device and in its dtype, without adapters; else
     the one that the configuration names.
 
     Raises:
-        ValueError: another number of processes than asked for, and what `open_model`, `TrainConfig`
-            and the method raise.
+        ValueError: another number of processes than asked for, or not all in time; and what
+            `open_model`, `TrainConfig` and the method raise.
         NotImplementedError: accelerate is configured for DeepSpeed or Megatron.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: RunFolder, model: ImageModel | None = None
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        model: ImageModel | None = None,
+        peer_timeout: float = PEER_TIMEOUT,
     ) -> None:
         torch.set_num_threads(1)
         config.check_together()
         self.config, self.folder = config, folder
-        self.accelerator = start_processes(config, folder.path)
+        self.accelerator = start_processes(config, folder.path, peer_timeout)
         plugin = sharding_plugin(self.accelerator)
         self.sharded = plugin is not None
         self.device = self.accelerator.device
         self.dtype = BASE_DTYPES[config.precision]
         self.model = self._open() if model is None else model
-        texts = self._prompts()
-        self.prompts = self.model.prompts(texts)
+        self.prompts = self.model.prompts(self._prompts())
         velocity = self.model.velocity(self.prompts)
         if config.precision != "no":
             velocity.autocast = self.dtype
@@ -97,6 +104,7 @@ class Session:
             device=self.device,
         )
         self.method = config.parsed_method
+        self._check_compared()
         self.policy = returned.setup(self.method, self.student, self.task, self.draws)
         if plugin is not None:  # with all adapters there, the old copy's too
             shard_base(self.accelerator, plugin, self.model.network)
@@ -118,11 +126,33 @@ class Session:
         return open_model(name, device=self.device, dtype=self.dtype)
 
     def _prompts(self) -> list[str]:
-        if self.config.prompts:
-            return list(dict.fromkeys(read_prompts(self.config.prompts)))  # each one once
-        from scaleup.builtin.shapes import PROMPTS
+        """The prompts, each one once; says which ones the model does not see whole."""
+        if not self.config.prompts:
+            from scaleup.builtin.shapes import PROMPTS
 
-        return list(PROMPTS)
+            return list(PROMPTS)
+        texts, notes = seen_by(self.model, read_prompts(self.config.prompts))
+        if self.config.model == BUILTIN:
+            notes += unseen_words(texts)
+        for note in notes if self.is_main else ():
+            print(f"prompts = {self.config.prompts!r}: {note}", file=sys.stderr)
+        return texts
+
+    def _check_compared(self) -> None:
+        """Rewards that are compared within a prompt have others to be compared with; said before a
+        prompt is embedded or a picture drawn.
+
+        Raises:
+            ValueError: they have not.
+        """
+        options = self.method.options
+        if options.get("reward_mapping") != "released":
+            return
+        if not options.get("refresh_every"):
+            self.task.check_alone(self.config.bank, "bank")
+        elif self.config.group == 1:
+            rows = options.get("pool") or self.config.batch
+            self.task.check_alone(rows, "group, batch or pool of the method")
 
     def _guidance(self) -> Callable[[VelocityModel], VelocityModel]:
         weight = self.config.guidance
@@ -164,6 +194,10 @@ class Session:
         mine = torch.tensor(float(flag), device=self.device)
         return float(self.accelerator.reduce(mine, "sum")) > 0
 
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(self.gather(torch.tensor([number], device=self.device)).max())
+
     def average_gradients(self) -> None:
         """Every gradient becomes its mean over processes, in one transfer."""
         if self.world == 1:
@@ -176,13 +210,18 @@ class Session:
             start += g.numel()
 
 
-def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerator:
-    """The accelerator, on the device and with the number of processes that were asked for."""
+def start_processes(
+    config: TrainConfig, logs: Path | None = None, peer_timeout: float = PEER_TIMEOUT
+) -> Accelerator:
+    """The accelerator, on the device and with the number of processes that were asked for; they
+    are waited for up to `peer_timeout` seconds."""
     use_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.device == "cuda" and use_cpu:
         raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
     if config.precision == "fp16" and use_cpu:
         raise ValueError("precision = 'fp16' on the CPU: allowed are 'no' and 'bf16'")
+    check_environment(config.processes)
+    meet(config.processes, peer_timeout)
     accelerator = Accelerator(
         mixed_precision=config.precision, cpu=use_cpu, log_with=["tensorboard"] if logs else None,
         project_dir=logs,
@@ -192,8 +231,7 @@ def start_processes(config: TrainConfig, logs: Path | None = None) -> Accelerato
         started = os.environ.get("WORLD_SIZE", "1")
         raise ValueError(
             f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): allowed "
-            f"is `.venv/bin/torchrun --standalone --nproc_per_node {config.processes} -m scaleup "
-            "train ...` (on a CPU with ACCELERATE_USE_CPU=true; accelerate launch --cpu starts one)"
+            f"is {start(config.processes)}"
         )
     if accelerator.distributed_type not in KINDS:
         raise NotImplementedError(

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from scaleup.adapter.model import ImageModel
 from scaleup.adapter.prompts import Prompts
-from scaleup.adapter.sampling import Solver, sample
+from scaleup.adapter.sampling import NonFiniteError, NonFiniteStateError, Solver, sample
+from scaleup.lora import OLD, STUDENT
 from scaleup.rewards.contract.reward import Reward
 from theory.checks import check_order
 from theory.fields import VelocityModel
@@ -27,6 +28,16 @@ from theory.paths import RECTIFIED_FLOW
 
 NEW = -1
 POOLED_PIXELS, AUXILIARY_WIDTH = 4, 128
+ADVICE = (
+    "the student's stay so with a smaller learning_rate, the base's with precision = 'no' and less "
+    "guidance"
+)
+
+
+def _role(model: VelocityModel) -> str:
+    """What a model is in a run."""
+    names = {None: "the base", STUDENT: "the student", OLD: "the old copy"}
+    return names.get(getattr(model, "adapter", ""), "a model")
 
 
 @dataclass(frozen=True)
@@ -114,32 +125,48 @@ class PromptedTask(Task):
             return self.bank.reward[cond[:, 1]].to(x1)
         texts = self.texts(cond[:, 0])
         differentiable = torch.is_grad_enabled() and x1.requires_grad and self.scorer.differentiable
-        decode: Callable[[Tensor], Tensor] = self.model.decode
-        if differentiable and self.recompute:
-            decode = partial(checkpoint, self.model.decode, use_reentrant=False)
         values = []
         with torch.set_grad_enabled(differentiable):
             for start in range(0, len(x1), self.sampling.chunk):
                 rows = slice(start, start + self.sampling.chunk)
-                values.append(self.scorer(decode(x1[rows]), texts[rows]))
+                images = self.pictures(x1[rows], texts[rows], differentiable and self.recompute)
+                values.append(self.scorer(images, texts[rows]))
         return torch.cat(values).to(x1)
+
+    def pictures(self, x1: Tensor, texts: Sequence[str], again: bool = False) -> Tensor:
+        """Pictures of x_1 (n, *event), decoded; again: once more in the backward pass.
+
+        Raises:
+            NonFiniteError: a picture is not finite; names its prompt (one synchronisation).
+        """
+        decode = partial(checkpoint, self.model.decode, use_reentrant=False)
+        images: Tensor = (decode if again else self.model.decode)(x1)
+        bad = ~torch.isfinite(images.detach()).flatten(1).all(1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            what = "the decoded picture" if bool(torch.isfinite(x1[row]).all()) else "x_1"
+            raise NonFiniteError(
+                f"{self.model.source}: {what} of prompt {texts[row]!r} is not finite: allowed are "
+                f"finite ones; {ADVICE}"
+            )
+        return images
 
     def reward_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """(mean over a row's prompt, std over all), of the bank for rows that come from it, else
         over the rows of all processes."""
         if self.bank is not None and bool((cond[:, 1] != NEW).all()):
-            self._check_alone(len(self.bank.prompt), "bank")
+            self.check_alone(len(self.bank.prompt), "bank")
             mean, std = self.bank.statistics()
             return mean[cond[:, 1]].to(raw), std[cond[:, 1]].to(raw)
         everyone = torch.stack([raw.double(), cond[:, 0].double()], 1)
         rows = self.all_rows(everyone)
         if self.sampling.group == 1:
-            self._check_alone(len(rows), "group, batch or pool of the method")
+            self.check_alone(len(rows), "group, batch or pool of the method")
         mean, std = _statistics(rows[:, 0], rows[:, 1].long())
         own = slice(self.rank * len(raw), (self.rank + 1) * len(raw))
         return mean[own].to(raw), std[own].to(raw)
 
-    def _check_alone(self, samples: int, what: str) -> None:
+    def check_alone(self, samples: int, what: str) -> None:
         """A reward less its prompt's mean is nothing where the prompt has one sample.
 
         Raises:
@@ -195,13 +222,26 @@ class PromptedTask(Task):
     def sampled(
         self, model: VelocityModel, noise: Tensor, cond: Tensor, steps: int | None = None
     ) -> Tensor:
-        """x_1 from noise N(0, I), chunk by chunk."""
+        """x_1 from noise N(0, I), chunk by chunk.
+
+        Raises:
+            NonFiniteError: a state of the ODE is not finite; names model, prompt and step.
+        """
         steps, size = steps or self.sampling.steps, self.sampling.chunk
-        parts = [
-            sample(model, noise[i : i + size], self.model, steps, cond[i : i + size],
-                   self.sampling.solver)
-            for i in range(0, len(noise), size)
-        ]  # fmt: skip
+        parts = []
+        for i in range(0, len(noise), size):
+            rows = slice(i, i + size)
+            try:
+                found = sample(
+                    model, noise[rows], self.model, steps, cond[rows], self.sampling.solver
+                )
+            except NonFiniteStateError as error:
+                (text,) = self.texts(cond[i + error.row, :1])
+                raise NonFiniteError(
+                    f"{self.model.source}: a sample of {_role(model)} for prompt {text!r} is not "
+                    f"finite, first {error.where}: allowed are finite samples; {ADVICE}"
+                ) from error
+            parts.append(found)
         return torch.cat(parts)
 
     def guided_velocity(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
@@ -221,29 +261,31 @@ class AuxiliaryNetwork(nn.Module):
         self, event_shape: Sequence[int], prompts: Prompts, outputs: int, draws: Draws
     ) -> None:
         super().__init__()
-        texts = next(iter(prompts.embeddings.values())).detach().float().mean(1)
-        self.register_buffer("texts", texts, persistent=False)
-        inputs = event_shape[0] * POOLED_PIXELS**2 + 1 + texts.shape[1]
+        self.prompts = prompts  # no module: embeddings are no weights
+        empty = self._texts(torch.zeros(1, dtype=torch.long))
+        device, inputs = empty.device, event_shape[0] * POOLED_PIXELS**2 + 1 + empty.shape[1]
         self.layers = nn.ModuleList()
         for fan_in, fan_out in ((inputs, AUXILIARY_WIDTH), (AUXILIARY_WIDTH, AUXILIARY_WIDTH)):
-            layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device=texts.device)
+            layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device=device)
             with torch.no_grad():
                 (generator,) = draws.generators
                 weight = 2 * torch.rand(fan_out, fan_in, generator=generator) - 1
                 layer.weight.copy_(weight / fan_in**0.5)
                 layer.bias.zero_()
             self.layers.append(layer)
-        last = nn.Linear(AUXILIARY_WIDTH, outputs, device="meta").to_empty(device=texts.device)
+        last = nn.Linear(AUXILIARY_WIDTH, outputs, device="meta").to_empty(device=device)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers.append(last)
 
-    texts: Tensor
+    def _texts(self, index: Tensor) -> Tensor:
+        """Mean embeddings of prompts (rows,), (rows, D)."""
+        return next(iter(self.prompts.rows(index).values())).float().mean(1)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """x (rows, C, H, W), t (rows,), cond (rows, 2)."""
         pooled = nn.functional.adaptive_avg_pool2d(x.float(), POOLED_PIXELS).flatten(1)
-        h = torch.cat([pooled, t.float()[:, None], self.texts[cond[:, 0]]], 1)
+        h = torch.cat([pooled, t.float()[:, None], self._texts(cond[:, 0])], 1)
         for layer in list(self.layers)[:-1]:
             h = nn.functional.silu(layer(h))
         return self.layers[-1](h)

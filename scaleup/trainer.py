@@ -10,13 +10,15 @@ goes into one checkpoint, from which a killed run goes on to the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from traceback import clear_frames
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from scaleup.adapter.sampling import NonFiniteError
 from scaleup.checkpoints import (
     State,
     load_optimiser,
@@ -30,8 +32,10 @@ from scaleup.drawing import draw_bank
 from scaleup.session import Session
 from theory.methods.contract import Batch, returned
 from theory.methods.contract.finite import NonFiniteAdjointError
+from theory.signals import Stopped, held, waiting
 
 WARM_UP = 0.05
+BANK, TRAINING = "base samples", "training"  # parts of a run, as they are reported
 Report = Callable[[str, int, int, str], None]
 
 
@@ -58,10 +62,11 @@ class Trainer:
         self.report, self.after = report, after
         self.step = 0
         self.metrics: list[dict[str, float]] = []
+        self._mark()
         self.task.fill = lambda: draw_bank(session, self._bank_report)
 
     def _bank_report(self, done: int, total: int) -> None:
-        self.report("train", self.step, self.config.steps, f"base samples {done}/{total}")
+        self.report(BANK, done, total, f"base samples {done}/{total}")
 
     # --- the loop
 
@@ -71,24 +76,38 @@ class Trainer:
         Raises:
             ValueError: loss or gradient are not finite, or the method returns something else than
                 its contract says (`theory.methods.contract.returned`); what is on disk stays.
-            NonFiniteAdjointError: a step met one; what was before it is the newest checkpoint (of
-                several processes, the one of before stays: the others cannot be waited for).
+            NonFiniteAdjointError, Stopped: a step met one, or a signal arrived; the last finished
+                step is the newest checkpoint.
         """
         self.resume()
+        self._mark()
         steps, every = self.config.steps, self.config.checkpoint_every
         if self.step == 0:
             self.save()  # a run that is killed before its first checkpoint starts the same
-        while self.step < steps:
-            drawn = self.session.draws.states()
-            try:
-                row = self.one_step()
-            except NonFiniteAdjointError:
-                self._keep(drawn)
-                raise
-            self.report("train", self.step, steps, _text(self.step, steps, row))
-            self.after(self.step, row)
-            if self.step % every == 0 or self.step == steps:
-                self.save()
+        try:
+            while self.step < steps:
+                with self._together():
+                    row = self.one_step()
+                    self.report(TRAINING, self.step, steps, _text(self.step, steps, row))
+                    self.after(self.step, row)
+                    if self.step % every == 0 or self.step == steps:
+                        self.save()
+        except (NonFiniteAdjointError, Stopped):
+            self._keep()
+            raise
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Around a step: of several processes none stops alone, for the others would wait for it.
+        All stop after the step in which a signal came to any."""
+        if self.session.world == 1:
+            yield
+            return
+        with held():
+            yield
+            number = self.session.largest(waiting())
+            if number and not waiting():
+                raise Stopped(number)
 
     def one_step(self) -> dict[str, float]:
         """One step of the optimiser; returns its row of metrics."""
@@ -105,11 +124,13 @@ class Trainer:
                 share = values.detach().double().mean() / self.config.accumulate
                 sums[name] = sums[name] + share if name in sums else share
         means = self._means(sums)
-        norm = self._update()
-        self.step += 1
-        returned.after_step(self.method, self.policy, self.step)
-        row = {"step": float(self.step), **means, "gradient_norm": norm, "rate": rate}
-        self.metrics.append(row)
+        with held():  # a step is taken whole, or not at all
+            norm = self._update()
+            self.step += 1
+            returned.after_step(self.method, self.policy, self.step)
+            row = {"step": float(self.step), **means, "gradient_norm": norm, "rate": rate}
+            self.metrics.append(row)
+            self._mark()
         return row
 
     def _losses(self, batch: Batch, start: int, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -141,9 +162,23 @@ class Trainer:
         if not math.isfinite(value):
             raise ValueError(
                 f"the {what} is {value} at step {self.step + 1} (learning_rate = "
-                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite; "
-                "the newest checkpoint is untouched"
+                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite, "
+                "a smaller learning_rate say; the newest checkpoint is untouched"
             )
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What a model samples and is not finite, with the step and the learning rate.
+
+        Raises:
+            NonFiniteError: something is not.
+        """
+        try:
+            yield
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"after {self.step} steps (learning_rate = {self.config.learning_rate:g}): {error}"
+            ) from error
 
     def _rate(self) -> float:
         """The learning rate's share: warm-up, then constant where the objective moves in cycles,
@@ -181,17 +216,28 @@ class Trainer:
 
     def save(self) -> None:
         """The whole state, atomically, by the first process; the others wait."""
-        if self.session.is_main:
-            folder = self.session.folder
-            folder.write_metrics(self.metrics)
-            save_state(folder.checkpoints, self.state(), folder.content)
+        self._write()
         self.session.accelerator.wait_for_everyone()
 
-    def _keep(self, drawn: list[Tensor]) -> None:
-        """Save the state before a step that could not be taken, drawn being its random numbers'."""
-        if self.session.world == 1:
-            self.session.draws.restore(drawn)
-            self.save()
+    def _write(self) -> None:
+        if self.session.is_main:
+            folder = self.session.folder
+            with held():
+                folder.write_metrics(self.metrics)
+                save_state(folder.checkpoints, self.state(), folder.content)
+
+    def _mark(self) -> None:
+        """Remember what a step changes before it is taken: random numbers, the method's state."""
+        state = {name: value.clone() for name, value in self.policy.state.items()}
+        self._marked = self.session.draws.states(), state
+
+    def _keep(self) -> None:
+        """Save the last finished step, from within one that is not; the first process, alone."""
+        drawn, state = self._marked
+        self.session.draws.restore(drawn)
+        for name, value in state.items():
+            self.policy.state[name].copy_(value)
+        self._write()
 
     def state(self) -> State:
         """Everything that changes from step to step."""
@@ -215,7 +261,7 @@ class Trainer:
             return
         for text in found.damaged:
             line = f"{text}; going on from step {found.step} instead"
-            self.report("train", found.step, self.config.steps, line)
+            self.report(TRAINING, found.step, self.config.steps, line)
             if self.session.is_main:
                 folder.note(line)
         self.load(found)

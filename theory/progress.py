@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -23,16 +24,21 @@ TELLING_SECONDS = 1.0
 
 
 class Progress:
-    """Progress of several parts that run side by side, on stderr.
+    """Progress of several parts, on stderr.
 
-    total: units of work of all parts together. Parts report how much of themselves is done.
+    total: units of work of all parts together, which run side by side at one pace; or the units of
+    each, by name and in order: they follow each other, each at a pace of its own, and what is
+    left is said of the part that runs. Parts report how much of themselves is done.
     quiet: say nothing (one of several processes speaks for all).
     """
 
-    def __init__(self, total: int, what: str, quiet: bool = False) -> None:
-        self.total, self.what, self.quiet = total, what, quiet
+    def __init__(self, total: int | Mapping[str, int], what: str, quiet: bool = False) -> None:
+        self.phases = {} if isinstance(total, int) else dict(total)
+        self.total = total if isinstance(total, int) else sum(total.values())
+        self.what, self.quiet = what, quiet
         self.parts: dict[str, int] = {}
         self.first: dict[str, int] = {}
+        self.begun: dict[str, float] = {}
         self.start = self.last = time.monotonic()
         self.terminal = sys.stderr.isatty() and not quiet
 
@@ -69,22 +75,25 @@ class Progress:
         """`part` has done so many units by now; `text` says where it is."""
         now = time.monotonic()
         if not self.first:
-            self.start = (
-                now  # what came before (imports, other processes) says nothing of the speed
-            )
+            self.start = now  # what came before (imports, other processes) was no such work
         self.first.setdefault(part, done)  # parts begin by saying what was done before
+        self.begun.setdefault(part, now)
         self.parts[part] = done
-        total = sum(self.parts.values())
+        if self.phases:
+            start, fresh, total = self.begun[part], done - self.first[part], self.phases[part]
+            last = part == list(self.phases)[-1]
+        else:
+            done, start, total, last = sum(self.parts.values()), self.start, self.total, True
+            fresh = done - sum(self.first.values())
         if self.terminal:
-            self.bar.update(self.task, completed=total, description=text)
+            self.bar.update(self.task, completed=done, total=total, description=text)
             return
         if self.quiet:
             return
-        if now - self.last >= LINE_SECONDS or total >= self.total:
+        if now - self.last >= LINE_SECONDS or (last and done >= total):
             self.last = now
-            fresh = total - sum(self.first.values())
-            spent, left = now - self.start, "time left unknown"
-            if total >= self.total or (fresh > 0 and spent >= TELLING_SECONDS):
-                left = f"{spent * (self.total - total) / max(fresh, 1):.0f} s left"
-            share = 100 * total / self.total
-            print(f"{self.what}: {share:3.0f} %, {left}; {text}", file=sys.stderr)
+            spent, left = now - start, "time left unknown"
+            if done >= total or (fresh > 0 and spent >= TELLING_SECONDS):
+                left = f"{spent * (total - done) / max(fresh, 1):.0f} s left"
+                left += "" if last else f" of {part}"
+            print(f"{self.what}: {100 * done / total:3.0f} %, {left}; {text}", file=sys.stderr)

@@ -84,15 +84,31 @@ def run_main(main: Callable[[], int]) -> int:
 @contextmanager
 def held() -> Iterator[None]:
     """A signal that arrives inside (a step, a file that is written) raises at its end instead."""
-    global _holds, _waiting
+    global _holds
     _holds += 1
     try:
         yield
     finally:
         _holds -= 1
-        if _waiting is not None and not _holds:
-            number, _waiting = _waiting, None
-            raise Stopped(number)
+        if not _holds:
+            release()
+
+
+def release() -> None:
+    """Raise for the signal that `held` keeps back, if there is one.
+
+    Raises:
+        Stopped: there is.
+    """
+    global _waiting
+    if _waiting is not None:
+        number, _waiting = _waiting, None
+        raise Stopped(number)
+
+
+def waiting() -> int:
+    """The number of the signal that `held` keeps back, or 0: long work inside asks now and then."""
+    return _waiting or 0
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,6 @@ FlowClock  Stable Diffusion 3: x is the network's own; its output is dx/dsigma, 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
@@ -25,6 +24,10 @@ from theory.paths import RECTIFIED_FLOW
 
 # Times this many units of rounding apart are one time: at a knot, and at the ends of the span.
 ROUNDING_UNITS = 8
+# The last abar of an eps-prediction: below, x_1 = (z - s eps) / a makes a thousand times the
+# network's error and more. Zero terminal SNR (Lin et al. 2023) has 0 there, or what a scheduler
+# puts in its place (2^-24); Stable Diffusion 1.5 has 5e-3, 15 times.
+LEAST_ABAR = 1e-6
 
 
 class Clock(ABC):
@@ -74,8 +77,8 @@ class Clock(ABC):
 class VPClock(Clock):
     """A variance-preserving schedule with N integer steps, data first.
 
-    abar: cumulative products of alpha, decreasing, (N,), in (0, 1) (0 is allowed at the last step
-    of a v-prediction model).  prediction: "eps", or "v" (v = sqrt(abar) eps - sqrt(1-abar) x_1).
+    abar: cumulative products of alpha, decreasing, (N,), in [LEAST_ABAR, 1) (from 0 on where v is
+    predicted).  prediction: "eps", or "v" (v = sqrt(abar) eps - sqrt(1-abar) x_1).
 
     Between the integer steps a step is a piecewise linear function of t: strictly monotone, and
     exact at the integer ones, where t is within rounding of a knot also in float32.
@@ -89,14 +92,15 @@ class VPClock(Clock):
     def __init__(self, abar: Tensor, prediction: Literal["eps", "v"]) -> None:
         check_choice("prediction", prediction, ("eps", "v"))
         a = abar.detach().to("cpu", torch.float64)
-        low = 0.0 if prediction == "v" else math.ulp(0.0)
+        low = 0.0 if prediction == "v" else LEAST_ABAR
         steep = a.ndim == 1 and len(a) > 1 and bool((a[1:] < a[:-1]).all())
         if not (steep and a[-1] >= low and a[0] < 1):
             shown = [f"{v:g}" for v in a.flatten()[[0, -1]].tolist()] if a.numel() else []
             raise ValueError(
                 f"abar has shape {tuple(a.shape)} and ends {shown}: allowed are at least two "
-                f"strictly decreasing numbers in (0, 1){' or 0 last' if prediction == 'v' else ''}"
-                " (eps does not determine the velocity where abar = 0)"
+                f"strictly decreasing numbers in [{low:g}, 1), {prediction} being predicted (eps "
+                "does not determine the velocity where abar = 0, nor well where it is nearly 0: a "
+                "schedule of zero terminal SNR needs prediction_type = 'v_prediction')"
             )
         signal, noise = a.sqrt(), (1 - a).sqrt()
         self.prediction = prediction

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from scaleup.adapter.clocks import Clock, FlowClock, VPClock
-from scaleup.adapter.prompts import Prompts, embed
+from scaleup.adapter.prompts import Prompts, prompts_of
 from scaleup.adapter.velocity import NetworkVelocity
+from scaleup.adapter.words import Reading, check_tokenizers, read
 
 Family = Literal["sd15", "sd3"]
 # Pipeline class -> (family, its part that is fine-tuned, parts that hold weights).
@@ -83,6 +84,7 @@ class ImageModel:
             words = each.replace("text_encoder", "tokenizer")
             if module is not None and getattr(pipe, words) is None:
                 raise ValueError(f"{source} has {each} and {words} = None: allowed is a tokenizer")
+        check_tokenizers(pipe, source)
 
     @property
     def times(self) -> Tensor | None:
@@ -102,11 +104,15 @@ class ImageModel:
         return NetworkVelocity(self.network, self.clock, known, self.dtype)
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
-        """The empty prompt (index 0) and `texts` (indices 1, 2, ...), embedded once.
+        """The empty prompt (index 0) and `texts` (indices 1, 2, ...), embedded when asked for.
 
-        What exceeds the text encoder's length is cut off, as the pipeline itself does.
+        What exceeds the text encoder's length is cut off, as the pipeline itself does (`read`).
         """
-        return embed(self.pipe, self.family, texts, self.device)
+        return prompts_of(self.pipe, self.family, texts, self.device)
+
+    def read(self, texts: Sequence[str]) -> Reading:
+        """What the text encoders see of texts: which are cut, and which are one to the model."""
+        return read(self.pipe, texts)
 
     def decode(self, x1: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) in [0, 1], float32, from x_1 (n, *event); differentiable.

@@ -182,7 +182,18 @@ def _load(folder: Path, kind: type, dtype: torch.dtype) -> Any:
                 f"{', '.join(sorted(keys)[:KEYS_SHOWN])} ({len(keys)} in all): allowed are the "
                 "weights of config.json's network"
             )
+    _check_finite(folder, module)
     return module
+
+
+def _check_finite(folder: Path, module: torch.nn.Module) -> None:
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            wrong = int((~torch.isfinite(value)).sum())
+            raise ValueError(
+                f"{folder}: its weight {name} has {wrong} values that are not finite (of "
+                f"{value.numel()}, as {value.dtype}): allowed are finite weights"
+            )
 
 
 def _check_files(folder: Path, stem: str) -> None:

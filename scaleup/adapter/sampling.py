@@ -14,6 +14,18 @@ from theory.fields import VelocityModel
 Solver = Literal["euler", "heun"]
 
 
+class NonFiniteError(ValueError):
+    """What a model samples, or what is made of it, is infinite or nan."""
+
+
+class NonFiniteStateError(NonFiniteError):
+    """A state of the ODE is; `row` is the first row, `where` says at which step."""
+
+    def __init__(self, row: int, where: str) -> None:
+        super().__init__(f"row {row} is not finite, first {where}: allowed are finite samples")
+        self.row, self.where = row, where
+
+
 class Covered(Protocol):
     """What a sampler must know of an ImageModel (or of a Clock)."""
 
@@ -60,11 +72,14 @@ def sample(
 
     Raises:
         ValueError: steps no whole number >= 1, unknown method.
+        NonFiniteStateError: a state is not finite (one synchronisation with the device).
     """
     check_choice("method", method, get_args(Solver))
     last = image_model.span[1]
     x = start_noise * image_model.start_std
-    for start, stop in pairwise(sampling_times(image_model.span, steps).tolist()):
+    times = sampling_times(image_model.span, steps).tolist()
+    finite = []
+    for start, stop in pairwise(times):
         h = stop - start
         first = model(x, _times(start, x), cond)
         ahead = x + h * first
@@ -72,6 +87,12 @@ def sample(
             x = x + 0.5 * h * (first + model(ahead, _times(stop, x), cond))
         else:
             x = ahead
+        finite.append(torch.isfinite(x).flatten(1).all(1))
+    if len(x) and not bool(finite[-1].all()):  # what is not finite stays so
+        bad = ~torch.stack(finite)
+        k = int(bad.any(1).nonzero()[0])
+        where = f"after step {k + 1} of {len(times) - 1} (from t = {times[k]:.3g})"
+        raise NonFiniteStateError(int(bad[k].nonzero()[0]), where)
     return x
 
 

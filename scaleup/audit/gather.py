@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # features bring CLIP's library along, which files do without
     from scaleup.features import Features
 
 CHUNK = 256
+# What PIL raises for a file that is no picture, or half of one.
+UNREADABLE = (OSError, SyntaxError, ValueError, MemoryError)
 # (0 base, 1 tuned; rows) -> pictures (3, h, w) uint8
 Pictures = Callable[[int, Sequence[int]], list[Tensor]]
 
@@ -216,9 +219,12 @@ def _from_files(paths: Sequence[Sequence[Path]]) -> Pictures:
         for row in rows:
             path = paths[side][row]
             try:
-                with Image.open(path) as image:
+                with (
+                    catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+                    Image.open(path) as image,
+                ):
                     pixels = np.asarray(image.convert("RGB"))
-            except OSError as error:
+            except (*UNREADABLE, Image.DecompressionBombError) as error:
                 raise ValueError(f"image = {str(path)!r} cannot be read: {error}") from error
             found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         return found

@@ -2,6 +2,7 @@
 
 processes  two processes against one, the same global batch: losses; wrong numbers refused
 resume     runs killed (SIGKILL) at 20 moments and started again, against one left alone, bit by bit
+signals    runs ended by SIGINT and SIGTERM at 10 random moments, and started again, the same way
 sd15       one step of two methods at the full size of Stable Diffusion 1.5, on the CPU: memory
 ddpo       DDPO's steps/s and peak memory against trl 0.23.1, in an environment of its own
 audit      CPU-seconds and memory of an audit of a million rewards a side
@@ -17,7 +18,7 @@ import sys
 from scaleup.bench.rows import Row, table
 from theory.checks import check_choice
 
-PARTS = ("audit", "processes", "resume", "sd15", "ddpo", "gpu")
+PARTS = ("audit", "processes", "resume", "signals", "sd15", "ddpo", "gpu")
 
 
 def run(only: str | None, as_json: bool) -> int:

@@ -19,7 +19,7 @@ from tests.helpers import Plain
 from tests.scaleup.tiny import SD15_SCHEDULE
 
 DOUBLE = torch.float64
-NO_PROMPTS = Prompts(("",), {"encoder_hidden_states": torch.zeros(1, 1, 1)})
+NO_PROMPTS = Prompts(("",), lambda text: {"encoder_hidden_states": torch.zeros(1, 1, 1)})
 
 
 def abar() -> Tensor:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from scaleup.adapter import Guided, ImageModel, NetworkVelocity, Prompts, VPClock, sample
-from scaleup.adapter import prompts as prompts_module
 from tests.helpers import size
 from tests.scaleup import tiny
 from tests.scaleup.planted import DOUBLE, NO_PROMPTS, knots
@@ -137,8 +136,8 @@ def test_a_pipelines_samples_are_the_adapters(name, weight):
         assert not FLOAT32.holds(wrong, right, size(right))
 
 
-def test_prompts_are_the_pipelines_embeddings(image_model, monkeypatch):
-    """One by one or in parts; index 0 is the empty prompt."""
+def test_prompts_are_the_pipelines_embeddings(image_model):
+    """Index 0 is the empty prompt."""
     prompts = image_model.prompts(TEXTS)
     assert prompts.texts == ("", *TEXTS)
     for i, text in enumerate(prompts.texts):
@@ -153,12 +152,6 @@ def test_prompts_are_the_pipelines_embeddings(image_model, monkeypatch):
         for name, value in rows.items():
             assert FLOAT32.holds(value, expected[name].detach(), size(expected[name].detach()))
             assert not value.requires_grad
-    monkeypatch.setattr(prompts_module, "TEXTS_AT_ONCE", 2)
-    for name, value in image_model.prompts(TEXTS).embeddings.items():
-        assert FLOAT32.holds(value, prompts.embeddings[name], size(value))
-    moved = prompts.to("cpu", torch.bfloat16)
-    assert moved.texts == prompts.texts
-    assert {e.dtype for e in moved.embeddings.values()} == {torch.bfloat16}
 
 
 # --- the model
@@ -267,8 +260,10 @@ def test_refusals(image_model):
         image_model.prompts("a red square")
     with pytest.raises(ValueError, match="weight = nan: allowed are finite numbers"):
         Guided(model, float("nan"))
-    with pytest.raises(ValueError, match=r"2 texts with embeddings .*: allowed is"):
-        Prompts(("", "a"), NO_PROMPTS.embeddings)
+    with pytest.raises(ValueError, match=r"texts begin with \('a',\): allowed is the empty prompt"):
+        Prompts(("a", "b"), NO_PROMPTS.rows)
+    with pytest.raises(ValueError, match=r"texts\[1\] = .* sign 2 is half of a surrogate pair"):
+        image_model.prompts(["a", "b\ud83d"])
 
 
 # --- pictures

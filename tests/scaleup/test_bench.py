@@ -11,7 +11,19 @@ import pytest
 import torch
 
 from scaleup.__main__ import main
-from scaleup.bench import PARTS, audit, ddpo, gpu, models, processes, resume, run, sd15, small
+from scaleup.bench import (
+    PARTS,
+    audit,
+    ddpo,
+    gpu,
+    models,
+    processes,
+    resume,
+    run,
+    sd15,
+    signals,
+    small,
+)
 from scaleup.bench.rows import Row, table
 from tests.scaleup.tiny import save
 from tests.scaleup.tiny import sd15 as tiny_pipeline
@@ -37,7 +49,7 @@ ABSENT = Row("c", "4", "no GPU here", None)
     ],
 )
 def test_the_exit_status(monkeypatch, capsys, only, rows, status):
-    for part in (audit, ddpo, gpu, processes, resume, sd15):
+    for part in (audit, ddpo, gpu, processes, resume, sd15, signals):
         monkeypatch.setattr(part, "measure", lambda: rows)
     assert run(only, as_json=True) == status
     times = len(PARTS) if only is None else 1

@@ -113,17 +113,6 @@ def test_the_example_of_a_reward():
         parse_reward(f"{MY_REWARD}:strength=0")
 
 
-def test_interrupted_by_the_keyboard(folders, tmp_path, capsys, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("scaleup.run.compare_with_base", interrupt)
-    config = settings(folders, method="ddpo:steps=2", steps=1)
-    status, _, err = call(capsys, *words(config, tmp_path))
-    assert status == 130
-    assert "the same command goes on from the last checkpoint" in err
-
-
 @pytest.mark.parametrize(
     ("what", "names"),
     [

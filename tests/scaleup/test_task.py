@@ -237,9 +237,9 @@ def test_endpoints_are_the_models_under_their_own_prompts(make):
 @pytest.mark.parametrize(
     "edit",
     [
-        ("cond[i : i + size],", "cond.roll(1, 0)[i : i + size],"),
-        ("cond[i : i + size],", "cond[:size],"),
-        ("sample(model, noise", "sample(self.velocity, noise"),
+        ("steps, cond[rows],", "steps, cond.roll(1, 0)[rows],"),
+        ("steps, cond[rows],", "steps, cond[:size],"),
+        ("model, noise[rows], self", "self.velocity, noise[rows], self"),
     ],
 )
 def test_samples_under_other_prompts_or_of_another_model_are_seen(make, edit):
@@ -297,8 +297,8 @@ def test_rewards_are_decoded_in_chunks_with_their_gradient(make):
     "edit",
     [
         ("texts = self.texts(cond[:, 0])", "texts = self.texts(cond[:, 0].roll(1))"),
-        ("decode(x1[rows]), texts[rows]", "decode(x1[rows]), texts[: len(x1[rows])]"),
-        ("(decode(x1[rows])", "(decode(x1[rows].detach() + 0 * x1[rows])"),
+        ("scorer(images, texts[rows])", "scorer(images, texts[: len(images)])"),
+        ("pictures(x1[rows],", "pictures(x1[rows].detach() + 0 * x1[rows],"),
     ],
 )  # fmt: skip
 def test_rewards_of_other_rows_are_seen(make, edit):

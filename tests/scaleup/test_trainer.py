@@ -415,7 +415,9 @@ def test_a_loss_of_another_shape(folders, tmp_path, monkeypatch):
         TiltMatching, "loss", lambda self, policy, task, batch: (batch["x"].mean(), {})
     )
     trainer = Trainer(session(settings(folders, method="tilt_matching"), tmp_path))
-    with pytest.raises(ValueError, match=r"TiltMatching.loss returned losses, a .* \(\) .*= 4 here"):
+    with pytest.raises(
+        ValueError, match=r"TiltMatching.loss returned losses, a .* \(\) .*= 4 here"
+    ):
         trainer.train()
 
 
