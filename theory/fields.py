@@ -231,9 +231,12 @@ class DisplacedField(ExactField):
         return self.base.dtype
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
-        post, time = self.base.posterior(x, t), check_time(t, x)
-        move = self.displacement(post)
-        return post.combine(*self.base._readout(time)) + _column(self.path.gain(time)) * move
+        velocity = []
+        for part, time in self.base.chunks(x, check_time(t, x)):
+            post = self.base.posterior(part, time)
+            move = _column(self.path.gain(time)) * self.displacement(post)
+            velocity.append(post.combine(*self.base._readout(time)) + move)
+        return torch.cat(velocity, -2)
 
     def with_divergence(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         velocity, trace = [], []

@@ -275,7 +275,7 @@ class GaussianSum:
     def product(self, other: GaussianSum) -> GaussianSum:
         """S(x) T(x): K_S K_T terms.
 
-        N(x; m, C) N(x; n, D) = N(m; n, C + D) N(x; m + G (n - m), G D), G = C (C + D)^-1.
+        N(x; m, C) N(x; n, D) = N(m; n, C + D) N(x; G n + (I - G) m, G D), G = C (C + D)^-1.
 
         Raises:
             ValueError: dimensions differ, or more than MAX_TERMS terms.
@@ -290,7 +290,9 @@ class GaussianSum:
         white = torch.linalg.solve_triangular(factor, gap[..., None], upper=False)[..., 0]
         log_overlap = -0.5 * (white**2).sum(-1) - _half_log_det(factor) - _log_norm(self.dim)
         gain = torch.cholesky_solve(c.expand(factor.shape), factor).mT
-        mean = m + (gain @ gap[..., None])[..., 0]
+        rest = torch.cholesky_solve(d.expand(factor.shape), factor).mT
+        # Not m + G (n - m), which takes the digits of n where G is near I and m far away.
+        mean = (gain @ n[..., None] + rest @ m[..., None])[..., 0]
         cov = gain @ d
         size = self.log_abs[..., :, None] + other.log_abs[..., None, :] + log_overlap
         sign = self.sign[..., :, None] * other.sign[..., None, :]
@@ -380,7 +382,10 @@ class GaussianSum:
         white = (root @ gradient[..., None])[..., 0]
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
-        return GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
+        found = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
+        if root.device.type != "meta":
+            found.__dict__["spectrum"] = Spectrum.of_root(root)
+        return found
 
 
 def _half_log_det(factor: Tensor) -> Tensor:

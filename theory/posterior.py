@@ -57,6 +57,21 @@ class Spectrum:
         if not torch.equal(cov, torch.diag_embed(diagonal)):
             variances, axes = torch.linalg.eigh(cov)
             return cls(axes, variances, dim)
+        return cls._diagonal(diagonal)
+
+    @classmethod
+    def of_root(cls, root: Tensor) -> Spectrum:
+        """Of R'R for roots R (*b, K, d, d), by their singular values: the small ones keep digits
+        that R'R has rounded away."""
+        diagonal = root.diagonal(dim1=-2, dim2=-1)
+        if torch.equal(root, torch.diag_embed(diagonal)):
+            return cls._diagonal(diagonal**2)
+        _, values, axes = torch.linalg.svd(root)
+        return cls(axes.mT, values**2, root.shape[-1])
+
+    @classmethod
+    def _diagonal(cls, diagonal: Tensor) -> Spectrum:
+        dim = diagonal.shape[-1]
         if bool((diagonal == diagonal[..., :1]).all()):
             diagonal = diagonal[..., :1]
         return cls(None, diagonal.contiguous(), dim)
@@ -73,6 +88,14 @@ class Spectrum:
         """A square root of every C_k, (*b, K, d, d)."""
         std = self.variances.sqrt().expand(*self.variances.shape[:-1], self.dim)
         return torch.diag_embed(std) if self.axes is None else self.axes * std[..., None, :]
+
+    def matrix(self) -> Tensor:
+        """Every C_k, (*b, K, d, d)."""
+        full = self.variances.expand(*self.variances.shape[:-1], self.dim)
+        if self.axes is None:
+            return torch.diag_embed(full)
+        half = self.factor()
+        return half @ half.mT
 
     def rotate(self, z: Tensor) -> Tensor:
         """Eigen-coordinates to coordinates, (*b, K, d, n)."""
@@ -175,13 +198,23 @@ class Posterior:
 
     @cached_property
     def component_displacements(self) -> Tensor:
-        """(m_k - E[X_1 | x]) / sigma^2."""
-        return _displacement(
-            lambda: self.component_means - self.mean.mT[..., None, :, :],
-            lambda: self.component_scores - self.score.mT[..., None, :, :],
+        """(m_k - E[X_1 | x]) / sigma^2: from the heaviest component, then less the average, so that
+        one component alone gives zero and not the rounding of its mean over sigma^2."""
+        if self.law.n_components == 1:
+            return torch.zeros_like(self.component_means)
+        heaviest = self.weights.detach().argmax(-2, keepdim=True)[..., None, :]
+
+        def from_heaviest(values: Tensor) -> Tensor:
+            index = heaviest.expand(*values.shape[:-3], 1, *values.shape[-2:])
+            return values - values.gather(-3, index)
+
+        gap = _displacement(
+            lambda: from_heaviest(self.component_means),
+            lambda: from_heaviest(self.component_scores),
             _inner(self.alpha),
             _inner(self.sigma),
         )
+        return gap - (self.weights[..., None, :] * gap).sum(-3, keepdim=True)
 
     @cached_property
     def component_precision_gain(self) -> Tensor:
