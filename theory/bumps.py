@@ -125,11 +125,8 @@ def times_bumps(law: GaussianSum, bumps: Bumps) -> GaussianSum:
         mean = torch.where((g > 1).all(-1, keepdim=True), near - rest, far + step)
         root = grown.rsqrt()[..., None] * (Vh @ factor.mT)
         moved, cov = Spectrum.of_root(root.flatten(-4, -3)), (root.mT @ root).flatten(-4, -3)
-    batch = log_abs.flatten(-2)
-    found = GaussianSum(batch, sign.expand(log_abs.shape).flatten(-2), mean.flatten(-3, -2), cov)
-    if moved.axes is not None:
-        found.__dict__["spectrum"] = moved
-    return found
+    signs = sign.expand(log_abs.shape).flatten(-2)
+    return GaussianSum(log_abs.flatten(-2), signs, mean.flatten(-3, -2), cov).with_spectrum(moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -201,7 +201,7 @@ class GaussianSum:
                 f"total mass has log size {log_mass.tolist()} and sign {sign.tolist()}: "
                 "allowed is a positive, finite total"
             )
-        return replace(self, log_abs=self.log_abs - log_mass[..., None])
+        return self.scaled(-log_mass)
 
     def _weights(self) -> Tensor:
         log_mass, sign = self.total()
@@ -248,29 +248,40 @@ class GaussianSum:
         size = torch.as_tensor(log_abs, dtype=self.dtype, device=self.mean.device)
         direction = torch.as_tensor(sign, dtype=self.dtype, device=self.mean.device)
         log_abs, sign = self.log_abs + size[..., None], self.sign * direction[..., None]
-        return GaussianSum(log_abs, sign, self.mean, self.cov).expanded(log_abs.shape[:-1])
+        batch = log_abs.shape[:-1]
+        found = GaussianSum(log_abs, sign, self.mean, self.cov)
+        return found.with_spectrum(self.__dict__.get("spectrum")).expanded(batch)
 
     def expanded(self, batch: torch.Size | Sequence[int]) -> GaussianSum:
         """The same law as a batch of this shape."""
         k, d = self.mean.shape[-2:]
-        return GaussianSum(
+        found = GaussianSum(
             self.log_abs.expand(*batch, k),
             self.sign.expand(*batch, k),
             self.mean.expand(*batch, k, d),
             self.cov.expand(*batch, k, d, d),
         )
+        known = self.__dict__.get("spectrum")
+        return found.with_spectrum(None if known is None else known.expanded(batch))
+
+    def with_spectrum(self, spectrum: Spectrum | None) -> GaussianSum:
+        """The law itself, which keeps a spectrum that is known better than from its covariances."""
+        if spectrum is not None:
+            self.__dict__["spectrum"] = spectrum
+        return self
 
     @staticmethod
     def sum_of(parts: Sequence[GaussianSum]) -> GaussianSum:
         """The sum of several, all of one batch shape, dimension and dtype."""
         for part in parts:
             _check_alike("sum", parts[0], part)
+        known = any("spectrum" in part.__dict__ for part in parts)
         return GaussianSum(
             torch.cat([p.log_abs for p in parts], -1),
             torch.cat([p.sign for p in parts], -1),
             torch.cat([p.mean for p in parts], -2),
             torch.cat([p.cov for p in parts], -3),
-        )
+        ).with_spectrum(Spectrum.cat([p.spectrum for p in parts]) if known else None)
 
     def product(self, other: GaussianSum) -> GaussianSum:
         """S(x) T(x): K_S K_T terms.
@@ -383,9 +394,7 @@ class GaussianSum:
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
         found = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
-        if root.device.type != "meta":
-            found.__dict__["spectrum"] = Spectrum.of_root(root)
-        return found
+        return found.with_spectrum(None if root.device.type == "meta" else Spectrum.of_root(root))
 
 
 def _half_log_det(factor: Tensor) -> Tensor:

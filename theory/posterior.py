@@ -22,7 +22,7 @@ Inside, axes run (*b, K, d, n): the points last, where vector units want them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,30 @@ class Spectrum:
     def to(self, dtype: torch.dtype | None, device: torch.device | str | None) -> Spectrum:
         axes = None if self.axes is None else self.axes.to(dtype=dtype, device=device)
         return Spectrum(axes, self.variances.to(dtype=dtype, device=device), self.dim)
+
+    def expanded(self, batch: Sequence[int]) -> Spectrum:
+        axes, variances = self.axes, self.variances
+        axes = None if axes is None else axes.expand(*batch, *axes.shape[-3:])
+        return Spectrum(axes, variances.expand(*batch, *variances.shape[-2:]), self.dim)
+
+    @staticmethod
+    def cat(parts: Sequence[Spectrum]) -> Spectrum:
+        """Of the components of several sums of one dimension, one after the other."""
+        dim, bare = parts[0].dim, all(p.axes is None for p in parts)
+        short = bare and all(p.isotropic for p in parts)
+        sizes = [p.variances.shape[:-1] for p in parts]
+        variances = [
+            p.variances if short else p.variances.expand(*size, dim)
+            for p, size in zip(parts, sizes, strict=True)
+        ]
+        if bare:
+            return Spectrum(None, torch.cat(variances, -2), dim)
+        eye = torch.eye(dim, dtype=variances[0].dtype, device=variances[0].device)
+        axes = [
+            eye.expand(*size, dim, dim) if p.axes is None else p.axes
+            for p, size in zip(parts, sizes, strict=True)
+        ]
+        return Spectrum(torch.cat(axes, -3), torch.cat(variances, -2), dim)
 
     def factor(self) -> Tensor:
         """A square root of every C_k, (*b, K, d, d)."""

@@ -8,7 +8,7 @@ X_t is pure noise and tells nothing: no code of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -122,7 +122,7 @@ def tilt(
         log_z, sign, _ = (part[..., 0] for part in conditional.evaluate(blind_posterior(base)))
     _check_normaliser(log_z, sign, wrapper)
     if law is not None:
-        law = replace(law, log_abs=law.log_abs - log_z[..., None])
+        law = law.scaled(-log_z)
     return Tilt(base, reward, wrapper, log_z, law, conditional)
 
 
