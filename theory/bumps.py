@@ -141,6 +141,12 @@ class BumpsGiven:
     log_value: Tensor
     push: Tensor
     narrowing: Tensor
+    root: tuple[Tensor | None, Tensor]
+
+    def half_covariance(self) -> Tensor:
+        """A root of the covariance under b_t over sigma, (*b, K, T, n|1, d, d)."""
+        axes, scale = self.root
+        return torch.diag_embed(scale) if axes is None else axes * scale[..., None, :]
 
     @classmethod
     def of(cls, post: Posterior, bumps: Bumps) -> BumpsGiven:
@@ -160,7 +166,10 @@ class BumpsGiven:
             narrowing = (gain**2 * slope).expand(size).sum(-2)
             push = gain * slope * along
             push = push if axes is None else axes @ push
-            return cls(post, log_abs + log_value, push, narrowing)
+            left = (gain / (1 + square * gain * precision)).sqrt().mT
+            left = left.expand(*left.shape[:-1], spectrum.dim)
+            turn = None if axes is None else axes[..., None, :, :]
+            return cls(post, log_abs + log_value, push, narrowing, (turn, left))
         scale = gain.sqrt().expand(*gain.shape[:-2], spectrum.dim, gain.shape[-1]).mT
         own = torch.eye(spectrum.dim, dtype=gain.dtype, device=gain.device)
         own = own if spectrum.axes is None else spectrum.axes[..., None, :, :]
@@ -180,7 +189,7 @@ class BumpsGiven:
             along = (seen @ e.mT[..., None])[..., 0]  # (*b, K, T, n, d)
             log_value = -0.5 * ((along**2 / (1 + excess)).sum(-1) + log_det)
             push = (back @ (g / (1 + excess) * along)[..., None])[..., 0].mT
-        return cls(post, log_abs + log_value, push, narrowing)
+        return cls(post, log_abs + log_value, push, narrowing, (back, (1 + excess).rsqrt()))
 
     def moments(self, sign: Tensor, log_coef: Tensor, slope: bool) -> tuple[Tensor, ...]:
         """(F, N) of sum_t sign_t exp(log_coef_t) b_t: its mean given x (*b, n), its covariance with
