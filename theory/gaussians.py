@@ -26,6 +26,7 @@ from theory.checks import (
     check_order,
     check_points,
     check_positive_definite,
+    check_squares,
     check_weights,
 )
 from theory.posterior import Posterior, Spectrum, posterior
@@ -95,8 +96,7 @@ class GaussianSum:
                     f"stds has shape {tuple(std.shape)}: allowed is {tuple(w.shape)} "
                     f"or {tuple(mu.shape)}"
                 )
-            if bool((std <= 0).any()):
-                raise ValueError(f"stds = {std.tolist()}: allowed are numbers > 0")
+            check_squares("stds", std)
             cov = torch.diag_embed(std**2)
         return cls(w.log(), torch.ones_like(w), mu, cov)
 
@@ -186,6 +186,7 @@ class GaussianSum:
     def total(self) -> tuple[Tensor, Tensor]:
         """(log|int S|, its sign), each of the batch's shape."""
         top = self.log_abs.amax(-1, keepdim=True)
+        top = torch.where(top == -math.inf, 0.0, top)
         mass = (self.sign * (self.log_abs - top).exp()).sum(-1)
         return mass.abs().log() + top[..., 0], mass.sign()
 

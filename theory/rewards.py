@@ -27,6 +27,7 @@ from theory.checks import (
     check_instance,
     check_order,
     check_points,
+    check_squares,
     check_symmetric,
     tolerance,
 )
@@ -345,8 +346,7 @@ def bumps_reward(
         )
     if widths is not None:
         w = as_parameter("widths", widths, 1, "(..., m) or (..., m, d)").to(h.dtype)
-        if bool((w <= 0).any()):
-            raise ValueError(f"widths = {w.tolist()}: allowed are numbers > 0")
+        check_squares("widths", w)
         w = w[..., None].expand(c.shape) if w.shape == h.shape else w
         if w.shape != c.shape:
             raise ValueError(

@@ -224,6 +224,8 @@ def _range_where_base_lives(reward: CallableReward, base: GaussianSum) -> tuple[
 
 
 def _check_normaliser(log_z: Tensor, sign: Tensor, wrapper: Wrapper) -> None:
+    if bool((log_z == -math.inf).any()):
+        raise ValueError(f"the normaliser of {wrapper.label} is 0: allowed is Z > 0")
     largest = math.log(torch.finfo(log_z.dtype).max)
     if bool((~torch.isfinite(log_z) | (log_z.abs() > largest)).any()):
         raise ValueError(
