@@ -69,7 +69,7 @@ def _increments(
         turned = z @ half.mT  # (*b, K, n|1, Q, d)
         points = means.mT[..., None, :] + step * turned
         between = (post.component_displacements + push).mT[..., None, :]
-        log_weight = log_weight + (post.weights.log() + given.log_value[..., 0, :])[..., None]
+        log_weight = log_weight + (post.log_weights + given.log_value[..., 0, :])[..., None]
         nodes = Nodes(points, between + turned / step, log_weight)
         before = nodes.at(_some(reward, chosen))
         apart = points - reward.centres[..., i, None, None, None, :]

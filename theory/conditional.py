@@ -31,6 +31,7 @@ from theory.bumps import Bumps, BumpsGiven
 from theory.gaussians import GaussianSum
 from theory.posterior import Posterior
 from theory.rewards import BumpReward, QuadraticReward, Reward
+from theory.rounding import UNIT, BumpRounding, Rounding, refuse_lost
 from theory.wrappers import ClippedExponential, Polynomial
 
 
@@ -149,6 +150,17 @@ class BumpMoments:
         bumps, sign, log_coef = self.power(j)
         return BumpsGiven.of(post, bumps).log_total(sign, log_coef)
 
+    def check_rounding(self, post: Posterior) -> None:
+        """E[r | x] keeps the quadrature_tight tier of the size of its terms.
+
+        Raises:
+            ValueError: the numbers that it is made of decide it to less.
+        """
+        bumps, sign, log_coef = self.power(1)
+        given = BumpsGiven.of(post, bumps)
+        error, size = BumpRounding(given, bumps).moment(sign, log_coef)
+        refuse_lost("E[r | x]", error, size.clamp_min(torch.finfo(size.dtype).tiny))
+
     def power(self, j: int) -> tuple[Bumps, Tensor, Tensor]:
         """r^j as (bumps, signs, log|coefficients|)."""
         while len(self._powers) < j:
@@ -209,6 +221,25 @@ class QuadraticMoments:
         alpha = post.alpha[..., 0, :] if post.alpha.ndim else post.alpha
         slope = alpha * (post.weights * total).sum(-2)
         return series, torch.stack([torch.zeros_like(slope), slope], -1)
+
+    def check_rounding(self, post: Posterior) -> None:
+        """E[r | x] keeps the quadrature_tight tier of itself or of r's deviation under the law.
+
+        Raises:
+            ValueError: the numbers that it is made of decide it to less.
+        """
+        mean, H, b = post.component_means, self.reward.matrix, self.reward.vector
+        constant = self.reward.constant[..., None, None]
+        own = self._parts(post, 1).log_terms[0]
+        slope = H[..., None, :, :] @ mean + b[..., None, :, None]
+        size = 0.5 * ((H.abs()[..., None, :, :] @ mean.abs()) * mean.abs()).sum(-2)
+        size = size + (b.abs()[..., None, :, None] * mean.abs()).sum(-2) + constant.abs()
+        rounding, average = Rounding(post), (post.weights * own).sum(-2)
+        error = UNIT * size + slope.norm(dim=-2) * rounding.inside(1.0, 0.0)
+        total = (post.weights * error).sum(-2)
+        total = total + (rounding.weights * (own - average[..., None, :]).abs()).sum(-2)
+        _, spread = reward_moments(post.law, self)
+        refuse_lost("E[r | x]", total, average.abs().clamp_min(max(spread, 1e-300)))
 
     def _parts(self, post: Posterior, order: int) -> _QuadraticParts:
         H, b = self.reward.matrix[..., None, :, :], self.reward.vector[..., None, :, None]

@@ -157,11 +157,15 @@ def _draw_reward(
     slope = float(np.abs(a["vector"]).max())
     covs = a["covs"] if "covs" in a else np.stack([np.diag(s**2) for s in a["stds"]])
     top = max(float(np.linalg.eigvalsh(c).max()) for c in covs)
-    a["scale"] = np.asarray(rng.uniform(0.2, 3.0) / (slope * math.sqrt(top)))
+    scale, centre = rng.uniform(0.2, 3.0) / (slope * math.sqrt(top)), a["weights"] @ a["means"]
+    level = float(a["vector"] @ centre)
     if kind == "quadratic":
         a["matrix"] = _symmetric(rng.normal(size=(dim, dim))) / size**2
         curve = max(float(np.linalg.eigvalsh(a["matrix"]).max()), 0.0) * top
-        a["scale"] = np.asarray(min(float(a["scale"]), 0.7 / max(curve, 1e-300)))
+        scale = min(scale, 0.7 / max(curve, 1e-300))
+        level += 0.5 * float(centre @ a["matrix"] @ centre)
+    # exp(scale r) is near 1 at the base's mean: its normaliser is a number that float64 can hold.
+    a["constant"], a["scale"] = np.asarray(rng.normal() / scale - level), np.asarray(scale)
 
 
 # --- mpmath
@@ -181,16 +185,16 @@ def reference(drawn: Drawn) -> tuple[dict[str, list], dict[str, float]]:
         return truth, squares
 
 
-def gap(value: list, true: list, name: str) -> float:
+def gap(value: list, true: list, name: str, floor: float = 0.0) -> float:
     """Largest difference of the entries over the largest entry, or over exp(LEAST_LOG) where that
-    is more; of logarithms the difference itself, or relative to them where they are beyond it."""
+    is more (or `floor`); of logarithms the difference itself, or relative to them beyond it."""
     with mpmath.workdps(DIGITS):
         difference = max(abs(mpmath.mpf(v) - w) for v, w in zip(value, true, strict=True))
         size = max(abs(w) for w in true)
         if name.startswith("log"):
             size = max(size, mpmath.mpf(1)) if abs(true[0]) > -LEAST_LOG else mpmath.mpf(1)
-        elif size < mpmath.exp(LEAST_LOG):
-            size = mpmath.exp(LEAST_LOG)
+        else:
+            size = max(size, mpmath.exp(LEAST_LOG), mpmath.mpf(floor))
         return float(difference / size) if size else (0.0 if not difference else math.inf)
 
 
@@ -341,13 +345,14 @@ def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
     div0 = (t / sigma**2 * spread - d) / sigma
     found = {
         "E[r|x]": [m],
-        "log E[r|x]": [mpmath.log(abs(m))],
         "grad m": [t * s for s in slope],
         "velocity, base": v0,
         "divergence, base": [div0],
         "velocity, NFT": _plus(v0, slope, sigma * a),
         "divergence, NFT": [div0 + sigma * a * t / sigma**4 * third],
     }
+    if drawn.kind == "bumps":
+        found["log E[r|x]"] = [mpmath.log(abs(m))]
     # exp(a r) and 1 + a r + (a r)^2 / 2: with noise at x, and without (the normaliser).
     own_mass = sum(term.mass for term in terms([none]))
     for name, factors in _tilts(drawn, v, read):

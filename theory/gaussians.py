@@ -30,6 +30,7 @@ from theory.checks import (
     check_weights,
 )
 from theory.posterior import Posterior, Spectrum, posterior
+from theory.rounding import Extent
 
 MAX_TERMS = 100_000
 
@@ -137,6 +138,13 @@ class GaussianSum:
     def spectrum(self) -> Spectrum:
         """Eigenvectors and eigenvalues of every covariance, computed once."""
         return Spectrum.of(self.cov)
+
+    @cached_property
+    def extent(self) -> Extent:
+        """The law's largest and smallest numbers."""
+        variances = self.spectrum.variances
+        least, most = float(variances.min()), float(variances.max())
+        return Extent(float(self.mean.abs().max()), least, most, self.spectrum.axes is not None)
 
     @cached_property
     def is_positive(self) -> bool:

@@ -142,6 +142,12 @@ class Posterior:
     log_abs: Tensor  # log|density of x|, (*b, n)
     sign: Tensor  # its sign
     weights: Tensor  # w_k(x), (*b, K, n), sum to one over K
+    log_parts: Tensor  # log|component's share of the density of x|, (*b, K, n)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log|w_k(x)|, (*b, K, n), also where w_k underflows."""
+        return self.log_parts - self.log_abs[..., None, :]
 
     # --- averages over the components
 
@@ -163,7 +169,7 @@ class Posterior:
             return total + toward.mT @ mean
         p_, q_ = _inner(p), _inner(q)
         slope = (p_ * _inner(self.alpha) * spectrum.variances[..., None] + q_) / self.variance
-        parts = p_ * mean[..., None] + spectrum.rotate(slope * self._z)
+        parts = p_ * mean[..., None] + spectrum.rotate(slope * self.eigen_offsets)
         return (self.weights[..., None, :] * parts).sum(-3).mT
 
     @cached_property
@@ -180,7 +186,7 @@ class Posterior:
         """Cov(X_1 | x), (*b, n, d, d)."""
         spectrum = self.law.spectrum
         within = _inner(self.sigma) ** 2 * spectrum.variances[..., None] / self.variance
-        within = within.expand(*self._z.shape).mT  # (*b, K, n, d)
+        within = within.expand(*self.eigen_offsets.shape).mT  # (*b, K, n, d)
         if spectrum.axes is None:
             own = torch.diag_embed(within)
         else:
@@ -196,7 +202,7 @@ class Posterior:
         slope = (p_ * _inner(self.alpha) * self.law.spectrum.variances[..., None] + q_) / (
             self.variance
         )
-        trace = slope.expand(self._z.shape).sum(-2)
+        trace = slope.expand(self.eigen_offsets.shape).sum(-2)
         value = p_ * self.component_means - q_ * self.component_scores
         centre = (self.weights[..., None, :] * value).sum(-3, keepdim=True)
         spread = self.component_scores - self.score.mT[..., None, :, :]
@@ -205,7 +211,8 @@ class Posterior:
     # --- one value a component, (*b, K, d, n)
 
     @cached_property
-    def _z(self) -> Tensor:
+    def eigen_offsets(self) -> Tensor:
+        """z = Q'(x - alpha mu_k)."""
         offset = self.points[..., None, :, :] - _inner(self.alpha) * self.law.mean[..., None]
         return self.law.spectrum.unrotate(offset)
 
@@ -213,12 +220,12 @@ class Posterior:
     def component_means(self) -> Tensor:
         """m_k."""
         slope = _inner(self.alpha) * self.law.spectrum.variances[..., None] / self.variance
-        return self.law.mean[..., None] + self.law.spectrum.rotate(slope * self._z)
+        return self.law.mean[..., None] + self.law.spectrum.rotate(slope * self.eigen_offsets)
 
     @cached_property
     def component_scores(self) -> Tensor:
         """s_k."""
-        return -self.law.spectrum.rotate(self._z / self.variance)
+        return -self.law.spectrum.rotate(self.eigen_offsets / self.variance)
 
     @cached_property
     def component_displacements(self) -> Tensor:
@@ -330,6 +337,7 @@ def _posterior(law: GaussianSum, points: Tensor, alpha: Tensor, sigma: Tensor) -
         log_abs=(size.log() + top)[..., 0, :],
         sign=total.sign()[..., 0, :],
         weights=parts / total,
+        log_parts=log_parts,
     )
 
 

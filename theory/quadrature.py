@@ -115,7 +115,7 @@ def nodes_at(post: Posterior, breakpoints: tuple[float, ...], grid: Grid = STAND
     step = sigma[..., None, None] if sigma.ndim else sigma
     points = means.mT[..., None, :] + step * scaled
     between = post.component_displacements.mT[..., None, :]
-    log_weight = log_weight + post.weights.log()[..., None]
+    log_weight = log_weight + post.log_weights[..., None]
     return Nodes(points, between + scaled / step, log_weight)
 
 

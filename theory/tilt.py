@@ -40,6 +40,7 @@ from theory.quadrature import (
     other_grids,
 )
 from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward, check_reward
+from theory.rounding import Rounding, refuse_lost
 from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
 
 Route = Literal["closed", "quadrature"]
@@ -67,7 +68,11 @@ class Tilt:
         """log base(x) + log Phi(r(x)) - log Z at x (*b, n, d), as (*b, n)."""
         check_points(x, self.base.dim, self.base.dtype)
         log_phi = self.wrapper.log_abs(self.reward(x))
-        return self.base.log_density(x) + log_phi - self.log_z[..., None]
+        post = self.base.noised(x, 1.0, 0.0)
+        if self.base.extent.may_lose(x, post.alpha, post.sigma):
+            error = (post.weights * Rounding(post).log_parts).sum(-2)
+            refuse_lost("the log-density", error, post.log_abs.abs().clamp_min(1.0))
+        return post.log_abs + log_phi - self.log_z[..., None]
 
     def expectation(self) -> Tensor:
         """The tilt's mean, (*b, d)."""
