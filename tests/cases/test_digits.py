@@ -184,11 +184,9 @@ def test_d2_what_nodes_cannot_follow_is_refused_by_name():
     with pytest.raises(ValueError, match="crossed by one that is"):
         tilt(plane, crossed, Exponential(1.0), route="quadrature")
     line = GaussianSum.mixture([1.0], [[0.0]], stds=[1.0])
-    with pytest.raises(ValueError, match="has log Z off by"):  # exp(r) is a spike 1e-4 wide
-        spike = quadratic_reward([[-1e8]], [1.2e7], -7.2e5)
-        tilt(line, spike, Exponential(1.0), route="quadrature")
-            line, quadratic_reward([[-1e8]], [1.2e7], -7.2e5), Exponential(1.0), route="quadrature"
-        )
+    narrow = quadratic_reward([[-1e8]], [1.2e7], -7.2e5)  # exp(r) is a spike 1e-4 wide
+    with pytest.raises(ValueError, match="has log Z off by"):
+        tilt(line, narrow, Exponential(1.0), route="quadrature")
     spike = CallableReward(lambda x: torch.exp(-0.5 * ((x[:, 0] - 0.31) / 0.005) ** 2), 1)
     with pytest.raises(ValueError, match="changes by"):
         tilt(line, spike, Exponential(1.0), route="quadrature")
