@@ -142,7 +142,6 @@ class BumpsGiven:
     push: Tensor
     narrowing: Tensor
     root: tuple[Tensor | None, Tensor]
-    exponent: tuple[Tensor, Tensor, Tensor]
 
     def half_covariance(self) -> Tensor:
         """A root of the covariance under b_t over sigma, (*b, K, T, n|1, d, d)."""
@@ -163,17 +162,14 @@ class BumpsGiven:
             along = e if axes is None else axes.mT @ e
             log_det = torch.log1p(square * gain * precision)
             size = (*log_det.shape[:-2], e.shape[-2], log_det.shape[-1])
-            log_det, square_sum = log_det.expand(size).sum(-2), (slope * along**2).sum(-2)
-            log_value = -0.5 * (square_sum + log_det)
+            log_value = -0.5 * ((slope * along**2).sum(-2) + log_det.expand(size).sum(-2))
             narrowing = (gain**2 * slope).expand(size).sum(-2)
             push = gain * slope * along
             push = push if axes is None else axes @ push
             left = (gain / (1 + square * gain * precision)).sqrt().mT
             left = left.expand(*left.shape[:-1], spectrum.dim)
             turn = None if axes is None else axes[..., None, :, :]
-            linear = (slope * along).norm(dim=-2)
-            parts = (linear, square_sum, log_det)
-            return cls(post, log_abs + log_value, push, narrowing, (turn, left), parts)
+            return cls(post, log_abs + log_value, push, narrowing, (turn, left))
         scale = gain.sqrt().expand(*gain.shape[:-2], spectrum.dim, gain.shape[-1]).mT
         own = torch.eye(spectrum.dim, dtype=gain.dtype, device=gain.device)
         own = own if spectrum.axes is None else spectrum.axes[..., None, :, :]
@@ -187,16 +183,14 @@ class BumpsGiven:
         narrowing = ((back * (g / (1 + excess).sqrt())[..., None, :]) ** 2).sum((-1, -2))
         if g.shape[-2] == 1:  # one time for all points
             along, shrunk = seen[..., 0, :, :] @ e, 1 / (1 + excess.mT)  # (*b, K, T, d, n)
-            square_sum = (along**2 * shrunk).sum(-2)
-            linear = (seen[..., 0, :, :].norm(dim=-1)[..., None] * along * shrunk).norm(dim=-2)
+            square = (along**2 * shrunk).sum(-2)
             push = back[..., 0, :, :] @ (g.mT * shrunk * along)
         else:
             along = (seen @ e.mT[..., None])[..., 0]  # (*b, K, T, n, d)
-            square_sum = (along**2 / (1 + excess)).sum(-1)
-            linear = (seen.norm(dim=-1) * along / (1 + excess)).norm(dim=-1)
+            square = (along**2 / (1 + excess)).sum(-1)
             push = (back @ (g / (1 + excess) * along)[..., None])[..., 0].mT
-        log_value, root = log_abs - 0.5 * (square_sum + log_det), (back, (1 + excess).rsqrt())
-        return cls(post, log_value, push, narrowing, root, (linear, square_sum, log_det))
+        log_value, root = log_abs - 0.5 * (square + log_det), (back, (1 + excess).rsqrt())
+        return cls(post, log_value, push, narrowing, root)
 
     def moments(self, sign: Tensor, log_coef: Tensor, slope: bool) -> tuple[Tensor, ...]:
         """(F, N) of sum_t sign_t exp(log_coef_t) b_t: its mean given x (*b, n), its covariance with

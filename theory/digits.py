@@ -157,6 +157,7 @@ def _draw_reward(
     slope = float(np.abs(a["vector"]).max())
     covs = a["covs"] if "covs" in a else np.stack([np.diag(s**2) for s in a["stds"]])
     top = max(float(np.linalg.eigvalsh(c).max()) for c in covs)
+    top += float(((a["means"] - a["weights"] @ a["means"]) ** 2).sum(-1).max())
     scale, centre = rng.uniform(0.2, 3.0) / (slope * math.sqrt(top)), a["weights"] @ a["means"]
     level = float(a["vector"] @ centre)
     if kind == "quadratic":

@@ -134,42 +134,50 @@ class BumpRounding:
 
     @cached_property
     def log_values(self) -> Tensor:
-        """Of log E_k[b_t], (*b, K, T, n)."""
-        given, post = self.given, self.given.post
-        size = self.bumps.centre.abs()[..., None, :, :, None]
-        size = size + post.component_means.abs()[..., :, None, :, :] + self._spread
-        linear, square, grown = given.exponent
-        relative = STEPS * UNIT * (1 + self._turned)
-        return (
-            STEPS * UNIT * linear * size.norm(dim=-2) + relative * (square + grown) + STEPS * UNIT
-        )
+        """Of log E_k[b_t], (*b, K, T, n).
 
-    @cached_property
-    def _spread(self) -> Tensor:
-        """|alpha l x / V|: what the posterior mean is a sum of."""
-        post = self.given.post
-        gain = _wide(post.alpha) * post.law.spectrum.variances[..., None] / post.variance
-        return (gain * post.points.abs()[..., None, :, :])[..., :, None, :, :]
+        With y = A (I + S A)^-1 e, the exponent -e'y / 2 moves by y'de, y'dS y / 2 and f'dA f / 2,
+        f the centre less the mean under the bump; matrices that are not diagonal are known to
+        rounding of their largest eigenvalue, S being (sigma^2 / V) dC (sigma^2 / V) through C.
+        """
+        given, bumps, post = self.given, self.bumps, self.given.post
+        spectrum, sigma, alpha = post.law.spectrum, _wide(post.sigma), _wide(post.alpha)
+        variances, V = spectrum.variances[..., None], post.variance
+        e = bumps.centre[..., None, :, :, None] - post.component_means[..., :, None, :, :]
+        y = (V / variances)[..., :, None, :, :] * self._unrotated(given.push)
+        square = (self._unrotated(e) * y).sum(-2).abs()
+        log_det = (-2 * (given.log_value - bumps.log_abs[..., None, :, None]) - square).clamp_min(0)
+        slope = y.norm(dim=-2)
+        gain = alpha * variances / V
+        size = (post.component_means.abs() + gain * post.points.abs()[..., None, :, :])[
+            ..., :, None, :, :
+        ] + bumps.centre.abs()[..., None, :, :, None]
+        error = slope * size.norm(dim=-2) + square + log_det + 1
+        most = bumps.values.amax(-1)[..., None, :, None]
+        cov = sigma**2 * variances / V
+        if spectrum.axes is not None:
+            share = (sigma**2 / V)[..., :, None, :, :]
+            seen = (share * y.abs()).sum(-2)
+            pull = (post.eigen_offsets.abs() / V).sum(-2)[..., :, None, :]
+            flat = (cov.sqrt() / variances)[..., :, None, :, :]
+            bend = torch.minimum(share * most[..., None, :].sqrt(), flat).sum(-2)
+            own = 0.5 * seen**2 + _over_bumps(post.alpha) * seen * pull + 0.5 * bend**2
+            error = error + variances.amax(-2)[..., :, None, :] * own
+        if spectrum.axes is not None or bumps.axes is not None:
+            wide = (
+                sigma[..., None, :, :] ** 2
+                if isinstance(sigma, Tensor) and sigma.ndim
+                else (sigma**2)
+            )
+            left = (e - wide * given.push).square().sum(-2)
+            half = given.half_covariance().square().sum((-1, -2))
+            error = error + 0.5 * most * (left + _over_bumps(post.sigma) ** 2 * half)
+            error = error + cov.amax(-2)[..., :, None, :] * slope**2
+        return UNIT * error
 
-    @cached_property
-    def _turned(self) -> Tensor:
-        """How far eigenvalues of rotated matrices are less exact than their entries."""
-        post, spectrum, values = self.given.post, self.given.post.law.spectrum, self.bumps.values
-        total = torch.zeros_like(self.given.log_value)
-        square, most = _wide(post.sigma) ** 2, values.amax(-1)
-        variances = spectrum.variances[..., None]
-        cov = square * variances / post.variance  # of S_k: (*b, K, d|1, n|1)
-        if spectrum.axes is not None:  # d S / d l = (sigma^2 / V)^2, over S + 1 / A
-            error = (square / post.variance) ** 2 * variances.amax(-2, keepdim=True)
-            wide = 1 / most.clamp_min(torch.finfo(most.dtype).tiny)[..., None, :, None, None]
-            ratio = error[..., :, None, :, :] / (cov[..., :, None, :, :] + wide)
-            total = total + ratio.amax(-2)
-        if self.bumps.axes is not None:  # d (1 / A) = 1 / A^2, over S + 1 / A
-            small = values.clamp_min(torch.finfo(most.dtype).eps * most[..., None])
-            grown = 1 + cov.amin(-2)[..., :, None, None, :] * small[..., None, :, :, None]
-            ratio = (most[..., None] / small)[..., None, :, :, None] / grown
-            total = total + ratio.amax(-2)
-        return total
+    def _unrotated(self, vectors: Tensor) -> Tensor:
+        axes = self.given.post.law.spectrum.axes
+        return vectors if axes is None else axes[..., :, None, :, :].mT @ vectors
 
     def moment(self, sign: Tensor, log_coef: Tensor) -> tuple[Tensor, Tensor]:
         """Of sum_t sign_t exp(log_coef_t) E[b_t | x], and the size of its terms, each (*b, n)."""
@@ -185,6 +193,11 @@ def variance_error(spectrum: Spectrum) -> Tensor:
     variances = spectrum.variances
     size = variances if spectrum.axes is None else variances.amax(-1, keepdim=True)
     return (STEPS * UNIT * size).expand(variances.shape)
+
+
+def _over_bumps(value: Tensor) -> Tensor:
+    """A coefficient over (K, n) as one over (K, T, n)."""
+    return value[..., None, :] if value.ndim else value
 
 
 def _wide(value: Tensor | float) -> Tensor | float:

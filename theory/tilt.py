@@ -71,7 +71,8 @@ class Tilt:
         post = self.base.noised(x, 1.0, 0.0)
         if self.base.extent.may_lose(x, post.alpha, post.sigma):
             error = (post.weights * Rounding(post).log_parts).sum(-2)
-            refuse_lost("the log-density", error, post.log_abs.abs().clamp_min(1.0))
+            size = post.log_abs.abs()  # beyond exp(-700) the logarithm is all there is
+            refuse_lost("the log-density", error, torch.where(size > 700, size, 1.0))
         return post.log_abs + log_phi - self.log_z[..., None]
 
     def expectation(self) -> Tensor:
