@@ -43,6 +43,7 @@ from scipy.special import erfcx, ndtr
 from torch import Tensor
 
 from theory.checks import check_choice
+from theory.conditional import BumpMoments
 from theory.methods.nft import LEAST_WEIGHT
 from theory.problem import Problem
 from theory.rewards import BumpReward
@@ -246,7 +247,7 @@ def line_posterior(problem: Problem, x: Tensor, t: float) -> LinePosterior:
     path = problem.path
     post = problem.base.noised(x, path.alpha(time), path.sigma(time))
     other = post.of(reward.power_terms(problem.base, 1))
-    share = float(other.sign * post.sign * (other.log_abs - post.log_abs).exp())
+    share = float(BumpMoments(problem.base, reward).series(post, 1).F[0, 1])
     law, companions = _split(post.weights, post.component_means, _cov(post))
     rewarded, again = _split(share * other.weights, other.component_means, _cov(other))
     if len(again) and np.abs(again - companions).max() > SAME:

@@ -3,6 +3,7 @@
     agreement  closed forms against quadrature over random problems, with coverage
     push       log-density of N(0, I) pushed through exact fields, d = 1 and 2
     law        CPU-seconds of NFT's exact law in 1-D with all distances
+    digits     every closed form against mpmath, scales up to 1e6 apart (forty CPU-minutes)
     recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
     audit      coverage, false alarms and power of the audit (theory.audit.bench; ten CPU-minutes)
     coverage   the audit's intervals, whatever the spread of rows over prompts (40 CPU-minutes)
@@ -173,6 +174,25 @@ def recursion() -> list[Row]:
     return rows
 
 
+# --- digits
+
+
+def digits() -> list[Row]:
+    """Worst error and share refused of every closed form; beyond the condition number, what is
+    returned all the same. Needs mpmath (the `dev` extra)."""
+    from theory.bench_digits import CONDITION, PROBLEMS, REFUSED, measure
+
+    rows = []
+    for (dim, name), tally in measure(PROBLEMS).items():
+        what, tier = f"{name}, d = {dim}", QUADRATURE_TIGHT.rtol
+        rows.append(Row(f"digits: {what}", tally.worst, tier, note=str(tally)))
+        rows.append(Row(f"digits: {what}: share refused", tally.share_refused, REFUSED))
+        if tally.hard_errors:
+            row = Row(f"digits: {what}: condition above {CONDITION:g}", tally.worst_hard, tier)
+            rows.append(row)
+    return rows
+
+
 # --- audit
 
 
@@ -265,6 +285,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "agreement": agreement,
     "push": push,
     "law": law,
+    "digits": digits,
     "recursion": recursion,
     "audit": audit,
     "coverage": coverage,

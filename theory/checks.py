@@ -193,6 +193,17 @@ def _holds_bool_or_complex(value: Any) -> bool:
     return "bool" in kind or "complex" in kind
 
 
+def check_squares(name: str, value: Tensor) -> None:
+    """Deviations or widths > 0 whose squares, and their inverses, the dtype can hold."""
+    info = torch.finfo(value.dtype)
+    low, high = math.sqrt(2 * info.tiny), math.sqrt(0.5 / info.tiny)
+    if not bool(((value >= low) & (value <= high)).all()):
+        raise ValueError(
+            f"{name} = {value.tolist()}: allowed are numbers > 0, from {low:.1e} to {high:.1e} "
+            f"(their squares must lie in {value.dtype})"
+        )
+
+
 def check_weights(weights: Tensor) -> None:
     if bool((weights < 0).any()):
         raise ValueError(f"weights = {weights.tolist()}: allowed are numbers >= 0")

@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from theory.bumps import Bumps, BumpsGiven
 from theory.gaussians import GaussianSum
 from theory.posterior import Posterior
 from theory.rewards import BumpReward, QuadraticReward, Reward
+from theory.rounding import UNIT, BumpRounding, Rounding, refuse_lost
 from theory.wrappers import ClippedExponential, Polynomial
 
 
@@ -103,47 +106,67 @@ def reward_moments(base: GaussianSum, moments: MomentSource) -> tuple[float, flo
     return first + float(series.centre[0]), math.sqrt(max(second - first**2, 0.0))
 
 
-# --- bumps: base r^j is a sum of Gaussians
+# --- bumps: r^j is a sum of bumps
 
 
 @dataclass(frozen=True, eq=False)
 class BumpMoments:
-    """F_j is the ratio of two Gaussian sums, N_j the gap of their posterior means."""
+    """r^j is a signed sum of bumps, each met under every component in one piece (theory.bumps)."""
 
     base: GaussianSum
     reward: BumpReward
-    _sums: list[GaussianSum] = field(default_factory=list)
+    _powers: list[tuple[Bumps, Tensor, Tensor]] = field(default_factory=list)
 
     def series(self, post: Posterior, order: int) -> Series:
-        return self._series(post, [post.of(law) for law in self._powers(order)])
-
-    def series_and_divergences(self, post: Posterior, order: int) -> tuple[Series, Tensor]:
-        """The series, and div N_j (*b, n, J+1): grad F_j = alpha N_j and N_j = F_j e_j."""
-        weighted = [post.of(law) for law in self._powers(order)]
-        series = self._series(post, weighted)
-        alpha = post.alpha[..., 0, :] if post.alpha.ndim else post.alpha
-        rows = [torch.zeros_like(post.log_abs)]
-        for j, other in enumerate(weighted, start=1):
-            e = other.displacement_from(post)
-            slope = alpha * (e**2).sum(-1) + other.displacement_divergence_from(post)
-            rows.append(series.F[..., j] * slope)
-        return series, torch.stack(rows, -1)
-
-    def _powers(self, order: int) -> list[GaussianSum]:
-        while len(self._sums) < order:
-            self._sums.append(self.reward.power_terms(self.base, len(self._sums) + 1))
-        return self._sums[:order]
-
-    @staticmethod
-    def _series(post: Posterior, weighted: list[Posterior]) -> Series:
         ratio, shift = [torch.ones_like(post.log_abs)], [torch.zeros_like(post.points.mT)]
-        for j, other in enumerate(weighted, start=1):
-            share = other.sign * post.sign * (other.log_abs - post.log_abs).exp()
-            ratio.append(share / float(math.factorial(j)))
-            shift.append(ratio[-1][..., None] * other.displacement_from(post))
+        for F, N in self.parts(post, order, False):
+            ratio.append(F)
+            shift.append(N)
         return Series(
             torch.stack(ratio, -1), torch.stack(shift, -2), torch.zeros_like(post.log_abs)
         )
+
+    def series_and_divergences(self, post: Posterior, order: int) -> tuple[Series, Tensor]:
+        """The series, and div N_j (*b, n, J+1)."""
+        ratio, shift = [torch.ones_like(post.log_abs)], [torch.zeros_like(post.points.mT)]
+        slopes = [torch.zeros_like(post.log_abs)]
+        alpha = post.alpha[..., 0, :] if post.alpha.ndim else post.alpha
+        for F, N, slope in self.parts(post, order, True):
+            ratio.append(F)
+            shift.append(N)
+            slopes.append(alpha * slope)
+        zero = torch.zeros_like(post.log_abs)
+        series = Series(torch.stack(ratio, -1), torch.stack(shift, -2), zero)
+        return series, torch.stack(slopes, -1)
+
+    def parts(self, post: Posterior, order: int, slope: bool) -> Iterator[tuple[Tensor, ...]]:
+        """F_j, N_j and, if asked, div N_j / alpha, for j = 1 to order."""
+        for j in range(1, order + 1):
+            bumps, sign, log_coef = self.power(j)
+            yield BumpsGiven.of(post, bumps).moments(sign, log_coef - math.lgamma(j + 1), slope)
+
+    def log_moment(self, post: Posterior, j: int) -> tuple[Tensor, Tensor]:
+        """(log|E[r^j | x]|, its sign), also where float64 cannot hold the moment itself."""
+        bumps, sign, log_coef = self.power(j)
+        return BumpsGiven.of(post, bumps).log_total(sign, log_coef)
+
+    def check_rounding(self, post: Posterior) -> None:
+        """E[r | x] keeps the quadrature_tight tier of the size of its terms.
+
+        Raises:
+            ValueError: the numbers that it is made of decide it to less.
+        """
+        bumps, sign, log_coef = self.power(1)
+        given = BumpsGiven.of(post, bumps)
+        error, size = BumpRounding(given, bumps).moment(sign, log_coef)
+        refuse_lost("E[r | x]", error, size.clamp_min(torch.finfo(size.dtype).tiny))
+
+    def power(self, j: int) -> tuple[Bumps, Tensor, Tensor]:
+        """r^j as (bumps, signs, log|coefficients|)."""
+        while len(self._powers) < j:
+            indices = self.reward.indices(len(self._powers) + 1, self.base.n_components)
+            self._powers.append(self.reward.expand(indices, None))
+        return self._powers[j - 1]
 
 
 # --- quadratic rewards: the generating function of every component
@@ -198,6 +221,25 @@ class QuadraticMoments:
         alpha = post.alpha[..., 0, :] if post.alpha.ndim else post.alpha
         slope = alpha * (post.weights * total).sum(-2)
         return series, torch.stack([torch.zeros_like(slope), slope], -1)
+
+    def check_rounding(self, post: Posterior) -> None:
+        """E[r | x] keeps the quadrature_tight tier of itself or of r's deviation under the law.
+
+        Raises:
+            ValueError: the numbers that it is made of decide it to less.
+        """
+        mean, H, b = post.component_means, self.reward.matrix, self.reward.vector
+        constant = self.reward.constant[..., None, None]
+        own = self._parts(post, 1).log_terms[0]
+        slope = H[..., None, :, :] @ mean + b[..., None, :, None]
+        size = 0.5 * ((H.abs()[..., None, :, :] @ mean.abs()) * mean.abs()).sum(-2)
+        size = size + (b.abs()[..., None, :, None] * mean.abs()).sum(-2) + constant.abs()
+        rounding, average = Rounding(post), (post.weights * own).sum(-2)
+        error = UNIT * size + slope.norm(dim=-2) * rounding.inside(1.0, 0.0)
+        total = (post.weights * error).sum(-2)
+        total = total + (rounding.weights * (own - average[..., None, :]).abs()).sum(-2)
+        _, spread = reward_moments(post.law, self)
+        refuse_lost("E[r | x]", total, average.abs().clamp_min(max(spread, 1e-300)))
 
     def _parts(self, post: Posterior, order: int) -> _QuadraticParts:
         H, b = self.reward.matrix[..., None, :, :], self.reward.vector[..., None, :, None]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from theory.checks import check_order, check_scale, check_time
-from theory.conditional import MomentSource
+from theory.conditional import BumpMoments, MomentSource, QuadraticMoments
 from theory.fields import DisplacedField, MixtureField
 from theory.posterior import Posterior
 from theory.wrappers import MAX_ORDER, Scale
@@ -84,8 +84,15 @@ class ConditionalReward:
 
     def mean(self, x: Tensor, t: Tensor | float) -> Tensor:
         """m_t(x) = E[r(X_1) | X_t = x], (*b, n)."""
-        series = self.moments.series(self.base.posterior(x, t), 1)
+        series = self.moments.series(self._posterior(x, t), 1)
         return series.centre + series.F[..., 1]
+
+    def log_mean(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """(log|m_t(x)|, its sign), each (*b, n); for bumps also where m_t itself underflows."""
+        if isinstance(self.moments, BumpMoments):
+            return self.moments.log_moment(self._posterior(x, t), 1)
+        mean = self.mean(x, t)
+        return mean.abs().log(), mean.sign()
 
     def gradient(self, x: Tensor, t: Tensor | float) -> Tensor:
         """grad m_t(x) = (alpha / sigma^2) Cov(X_1, r | x), (*b, n, d); finite at t = 0 and 1."""
@@ -104,4 +111,12 @@ class ConditionalReward:
         return (gain[..., None] if gain.ndim else gain) * terms
 
     def _cumulants(self, x: Tensor, t: Tensor | float, order: int) -> Tensor:
-        return self.moments.series(self.base.posterior(x, t), order).cumulants()
+        return self.moments.series(self._posterior(x, t), order).cumulants()
+
+    def _posterior(self, x: Tensor, t: Tensor | float) -> Posterior:
+        """The base's, where rounding leaves E[r | x] its digits."""
+        post = self.base.posterior(x, t)
+        single = not self.base.law.batch_shape and x.dtype == torch.float64
+        if single and isinstance(self.moments, BumpMoments | QuadraticMoments):
+            self.moments.check_rounding(post)
+        return post

@@ -24,6 +24,7 @@ from theory.conditional import ConditionalTilt
 from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, Path
 from theory.posterior import MAX_DIM_DIFFERENCES, Posterior, combine_by_matmul
+from theory.rounding import Rounding, refuse_lost
 from theory.tilt import Tilt
 
 # Rows evaluated at once: temporaries of about this many numbers stay in cache.
@@ -110,7 +111,16 @@ class MixtureField(ExactField):
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
         check_points(x, self.dim, self.dtype)
-        return self.evaluate(x, check_time(t, x))
+        time = check_time(t, x)
+        velocity = self.evaluate(x, time)
+        if self.may_lose(x, time):
+            error = Rounding(self.posterior(x, time)).combination(*self._readout(time))
+            refuse_lost("the velocity", error, velocity.norm(dim=-1).clamp_min(1.0))
+        return velocity
+
+    def may_lose(self, x: Tensor, t: Tensor) -> bool:
+        """Whether rounding may have reached a value's digits (theory.rounding)."""
+        return self.law.extent.may_lose(x, self.path.alpha(t), self.path.sigma(t))
 
     def evaluate(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity without checks, in chunks that stay in cache."""
@@ -166,6 +176,9 @@ class MixtureField(ExactField):
             post, readout = self.posterior(part, time), self._readout(time)
             velocity.append(post.combine(*readout))
             trace.append(post.combine_divergence(*readout))
+            if self.may_lose(part, time):
+                error, size = Rounding(post).divergence(*readout)
+                refuse_lost("the divergence", error, size.clamp_min(1.0))
         return torch.cat(velocity, -2), torch.cat(trace, -1)
 
 
@@ -231,14 +244,19 @@ class DisplacedField(ExactField):
         return self.base.dtype
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
-        post, time = self.base.posterior(x, t), check_time(t, x)
-        move = self.displacement(post)
-        return post.combine(*self.base._readout(time)) + _column(self.path.gain(time)) * move
+        velocity = []
+        for part, time in self.base.chunks(x, check_time(t, x)):
+            post = self.base.posterior(part, time)
+            self._check_rounding(post, time)
+            move = _column(self.path.gain(time)) * self.displacement(post)
+            velocity.append(post.combine(*self.base._readout(time)) + move)
+        return torch.cat(velocity, -2)
 
     def with_divergence(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         velocity, trace = [], []
         for part, time in self.base.chunks(x, check_time(t, x)):
             post = self.base.posterior(part, time)
+            self._check_rounding(post, time, divergence=True)
             known = self.displacement.with_divergence(post)
             if known is None:
                 return super().with_divergence(x, t)
@@ -247,6 +265,17 @@ class DisplacedField(ExactField):
             velocity.append(post.combine(*readout) + _column(gain) * move)
             trace.append(post.combine_divergence(*readout) + gain * spread)
         return torch.cat(velocity, -2), torch.cat(trace, -1)
+
+    def _check_rounding(self, post: Posterior, t: Tensor, divergence: bool = False) -> None:
+        """The base's, whose weights all averages share; what they average keeps its digits."""
+        if not self.base.may_lose(post.points.mT, t):
+            return
+        readout, rounding = self.base._readout(t), Rounding(post)
+        size = post.combine(*readout).norm(dim=-1).clamp_min(1.0)
+        refuse_lost("the velocity", rounding.combination(*readout), size)
+        if divergence:
+            error, size = rounding.divergence(*readout)
+            refuse_lost("the divergence", error, size.clamp_min(1.0))
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         post, time = self.base.posterior(x, t), check_time(t, x)

@@ -26,9 +26,11 @@ from theory.checks import (
     check_order,
     check_points,
     check_positive_definite,
+    check_squares,
     check_weights,
 )
 from theory.posterior import Posterior, Spectrum, posterior
+from theory.rounding import Extent
 
 MAX_TERMS = 100_000
 
@@ -95,8 +97,7 @@ class GaussianSum:
                     f"stds has shape {tuple(std.shape)}: allowed is {tuple(w.shape)} "
                     f"or {tuple(mu.shape)}"
                 )
-            if bool((std <= 0).any()):
-                raise ValueError(f"stds = {std.tolist()}: allowed are numbers > 0")
+            check_squares("stds", std)
             cov = torch.diag_embed(std**2)
         return cls(w.log(), torch.ones_like(w), mu, cov)
 
@@ -137,6 +138,13 @@ class GaussianSum:
     def spectrum(self) -> Spectrum:
         """Eigenvectors and eigenvalues of every covariance, computed once."""
         return Spectrum.of(self.cov)
+
+    @cached_property
+    def extent(self) -> Extent:
+        """The law's largest and smallest numbers."""
+        variances = self.spectrum.variances
+        least, most = float(variances.min()), float(variances.max())
+        return Extent(float(self.mean.abs().max()), least, most, self.spectrum.axes is not None)
 
     @cached_property
     def is_positive(self) -> bool:
@@ -186,6 +194,7 @@ class GaussianSum:
     def total(self) -> tuple[Tensor, Tensor]:
         """(log|int S|, its sign), each of the batch's shape."""
         top = self.log_abs.amax(-1, keepdim=True)
+        top = torch.where(top == -math.inf, 0.0, top)
         mass = (self.sign * (self.log_abs - top).exp()).sum(-1)
         return mass.abs().log() + top[..., 0], mass.sign()
 
@@ -201,7 +210,7 @@ class GaussianSum:
                 f"total mass has log size {log_mass.tolist()} and sign {sign.tolist()}: "
                 "allowed is a positive, finite total"
             )
-        return replace(self, log_abs=self.log_abs - log_mass[..., None])
+        return self.scaled(-log_mass)
 
     def _weights(self) -> Tensor:
         log_mass, sign = self.total()
@@ -248,34 +257,45 @@ class GaussianSum:
         size = torch.as_tensor(log_abs, dtype=self.dtype, device=self.mean.device)
         direction = torch.as_tensor(sign, dtype=self.dtype, device=self.mean.device)
         log_abs, sign = self.log_abs + size[..., None], self.sign * direction[..., None]
-        return GaussianSum(log_abs, sign, self.mean, self.cov).expanded(log_abs.shape[:-1])
+        batch = log_abs.shape[:-1]
+        found = GaussianSum(log_abs, sign, self.mean, self.cov)
+        return found.with_spectrum(self.__dict__.get("spectrum")).expanded(batch)
 
     def expanded(self, batch: torch.Size | Sequence[int]) -> GaussianSum:
         """The same law as a batch of this shape."""
         k, d = self.mean.shape[-2:]
-        return GaussianSum(
+        found = GaussianSum(
             self.log_abs.expand(*batch, k),
             self.sign.expand(*batch, k),
             self.mean.expand(*batch, k, d),
             self.cov.expand(*batch, k, d, d),
         )
+        known = self.__dict__.get("spectrum")
+        return found.with_spectrum(None if known is None else known.expanded(batch))
+
+    def with_spectrum(self, spectrum: Spectrum | None) -> GaussianSum:
+        """The law itself, which keeps a spectrum that is known better than from its covariances."""
+        if spectrum is not None:
+            self.__dict__["spectrum"] = spectrum
+        return self
 
     @staticmethod
     def sum_of(parts: Sequence[GaussianSum]) -> GaussianSum:
         """The sum of several, all of one batch shape, dimension and dtype."""
         for part in parts:
             _check_alike("sum", parts[0], part)
+        known = any("spectrum" in part.__dict__ for part in parts)
         return GaussianSum(
             torch.cat([p.log_abs for p in parts], -1),
             torch.cat([p.sign for p in parts], -1),
             torch.cat([p.mean for p in parts], -2),
             torch.cat([p.cov for p in parts], -3),
-        )
+        ).with_spectrum(Spectrum.cat([p.spectrum for p in parts]) if known else None)
 
     def product(self, other: GaussianSum) -> GaussianSum:
         """S(x) T(x): K_S K_T terms.
 
-        N(x; m, C) N(x; n, D) = N(m; n, C + D) N(x; m + G (n - m), G D), G = C (C + D)^-1.
+        N(x; m, C) N(x; n, D) = N(m; n, C + D) N(x; G n + (I - G) m, G D), G = C (C + D)^-1.
 
         Raises:
             ValueError: dimensions differ, or more than MAX_TERMS terms.
@@ -290,7 +310,9 @@ class GaussianSum:
         white = torch.linalg.solve_triangular(factor, gap[..., None], upper=False)[..., 0]
         log_overlap = -0.5 * (white**2).sum(-1) - _half_log_det(factor) - _log_norm(self.dim)
         gain = torch.cholesky_solve(c.expand(factor.shape), factor).mT
-        mean = m + (gain @ gap[..., None])[..., 0]
+        rest = torch.cholesky_solve(d.expand(factor.shape), factor).mT
+        # Not m + G (n - m), which takes the digits of n where G is near I and m far away.
+        mean = (gain @ n[..., None] + rest @ m[..., None])[..., 0]
         cov = gain @ d
         size = self.log_abs[..., :, None] + other.log_abs[..., None, :] + log_overlap
         sign = self.sign[..., :, None] * other.sign[..., None, :]
@@ -380,7 +402,8 @@ class GaussianSum:
         white = (root @ gradient[..., None])[..., 0]
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
-        return GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
+        found = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
+        return found.with_spectrum(None if root.device.type == "meta" else Spectrum.of_root(root))
 
 
 def _half_log_det(factor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ Inside, axes run (*b, K, d, n): the points last, where vector units want them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,21 @@ class Spectrum:
         if not torch.equal(cov, torch.diag_embed(diagonal)):
             variances, axes = torch.linalg.eigh(cov)
             return cls(axes, variances, dim)
+        return cls._diagonal(diagonal)
+
+    @classmethod
+    def of_root(cls, root: Tensor) -> Spectrum:
+        """Of R'R for roots R (*b, K, d, d), by their singular values: the small ones keep digits
+        that R'R has rounded away."""
+        diagonal = root.diagonal(dim1=-2, dim2=-1)
+        if torch.equal(root, torch.diag_embed(diagonal)):
+            return cls._diagonal(diagonal**2)
+        _, values, axes = torch.linalg.svd(root)
+        return cls(axes.mT, values**2, root.shape[-1])
+
+    @classmethod
+    def _diagonal(cls, diagonal: Tensor) -> Spectrum:
+        dim = diagonal.shape[-1]
         if bool((diagonal == diagonal[..., :1]).all()):
             diagonal = diagonal[..., :1]
         return cls(None, diagonal.contiguous(), dim)
@@ -69,10 +84,42 @@ class Spectrum:
         axes = None if self.axes is None else self.axes.to(dtype=dtype, device=device)
         return Spectrum(axes, self.variances.to(dtype=dtype, device=device), self.dim)
 
+    def expanded(self, batch: Sequence[int]) -> Spectrum:
+        axes, variances = self.axes, self.variances
+        axes = None if axes is None else axes.expand(*batch, *axes.shape[-3:])
+        return Spectrum(axes, variances.expand(*batch, *variances.shape[-2:]), self.dim)
+
+    @staticmethod
+    def cat(parts: Sequence[Spectrum]) -> Spectrum:
+        """Of the components of several sums of one dimension, one after the other."""
+        dim, bare = parts[0].dim, all(p.axes is None for p in parts)
+        short = bare and all(p.isotropic for p in parts)
+        sizes = [p.variances.shape[:-1] for p in parts]
+        variances = [
+            p.variances if short else p.variances.expand(*size, dim)
+            for p, size in zip(parts, sizes, strict=True)
+        ]
+        if bare:
+            return Spectrum(None, torch.cat(variances, -2), dim)
+        eye = torch.eye(dim, dtype=variances[0].dtype, device=variances[0].device)
+        axes = [
+            eye.expand(*size, dim, dim) if p.axes is None else p.axes
+            for p, size in zip(parts, sizes, strict=True)
+        ]
+        return Spectrum(torch.cat(axes, -3), torch.cat(variances, -2), dim)
+
     def factor(self) -> Tensor:
         """A square root of every C_k, (*b, K, d, d)."""
         std = self.variances.sqrt().expand(*self.variances.shape[:-1], self.dim)
         return torch.diag_embed(std) if self.axes is None else self.axes * std[..., None, :]
+
+    def matrix(self) -> Tensor:
+        """Every C_k, (*b, K, d, d)."""
+        full = self.variances.expand(*self.variances.shape[:-1], self.dim)
+        if self.axes is None:
+            return torch.diag_embed(full)
+        half = self.factor()
+        return half @ half.mT
 
     def rotate(self, z: Tensor) -> Tensor:
         """Eigen-coordinates to coordinates, (*b, K, d, n)."""
@@ -95,6 +142,12 @@ class Posterior:
     log_abs: Tensor  # log|density of x|, (*b, n)
     sign: Tensor  # its sign
     weights: Tensor  # w_k(x), (*b, K, n), sum to one over K
+    log_parts: Tensor  # log|component's share of the density of x|, (*b, K, n)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log|w_k(x)|, (*b, K, n), also where w_k underflows."""
+        return self.log_parts - self.log_abs[..., None, :]
 
     # --- averages over the components
 
@@ -116,7 +169,7 @@ class Posterior:
             return total + toward.mT @ mean
         p_, q_ = _inner(p), _inner(q)
         slope = (p_ * _inner(self.alpha) * spectrum.variances[..., None] + q_) / self.variance
-        parts = p_ * mean[..., None] + spectrum.rotate(slope * self._z)
+        parts = p_ * mean[..., None] + spectrum.rotate(slope * self.eigen_offsets)
         return (self.weights[..., None, :] * parts).sum(-3).mT
 
     @cached_property
@@ -133,7 +186,7 @@ class Posterior:
         """Cov(X_1 | x), (*b, n, d, d)."""
         spectrum = self.law.spectrum
         within = _inner(self.sigma) ** 2 * spectrum.variances[..., None] / self.variance
-        within = within.expand(*self._z.shape).mT  # (*b, K, n, d)
+        within = within.expand(*self.eigen_offsets.shape).mT  # (*b, K, n, d)
         if spectrum.axes is None:
             own = torch.diag_embed(within)
         else:
@@ -149,7 +202,7 @@ class Posterior:
         slope = (p_ * _inner(self.alpha) * self.law.spectrum.variances[..., None] + q_) / (
             self.variance
         )
-        trace = slope.expand(self._z.shape).sum(-2)
+        trace = slope.expand(self.eigen_offsets.shape).sum(-2)
         value = p_ * self.component_means - q_ * self.component_scores
         centre = (self.weights[..., None, :] * value).sum(-3, keepdim=True)
         spread = self.component_scores - self.score.mT[..., None, :, :]
@@ -158,7 +211,8 @@ class Posterior:
     # --- one value a component, (*b, K, d, n)
 
     @cached_property
-    def _z(self) -> Tensor:
+    def eigen_offsets(self) -> Tensor:
+        """z = Q'(x - alpha mu_k)."""
         offset = self.points[..., None, :, :] - _inner(self.alpha) * self.law.mean[..., None]
         return self.law.spectrum.unrotate(offset)
 
@@ -166,22 +220,32 @@ class Posterior:
     def component_means(self) -> Tensor:
         """m_k."""
         slope = _inner(self.alpha) * self.law.spectrum.variances[..., None] / self.variance
-        return self.law.mean[..., None] + self.law.spectrum.rotate(slope * self._z)
+        return self.law.mean[..., None] + self.law.spectrum.rotate(slope * self.eigen_offsets)
 
     @cached_property
     def component_scores(self) -> Tensor:
         """s_k."""
-        return -self.law.spectrum.rotate(self._z / self.variance)
+        return -self.law.spectrum.rotate(self.eigen_offsets / self.variance)
 
     @cached_property
     def component_displacements(self) -> Tensor:
-        """(m_k - E[X_1 | x]) / sigma^2."""
-        return _displacement(
-            lambda: self.component_means - self.mean.mT[..., None, :, :],
-            lambda: self.component_scores - self.score.mT[..., None, :, :],
+        """(m_k - E[X_1 | x]) / sigma^2: from the heaviest component, then less the average, so that
+        one component alone gives zero and not the rounding of its mean over sigma^2."""
+        if self.law.n_components == 1:
+            return torch.zeros_like(self.component_means)
+        heaviest = self.weights.detach().argmax(-2, keepdim=True)[..., None, :]
+
+        def from_heaviest(values: Tensor) -> Tensor:
+            index = heaviest.expand(*values.shape[:-3], 1, *values.shape[-2:])
+            return values - values.gather(-3, index)
+
+        gap = _displacement(
+            lambda: from_heaviest(self.component_means),
+            lambda: from_heaviest(self.component_scores),
             _inner(self.alpha),
             _inner(self.sigma),
         )
+        return gap - (self.weights[..., None, :] * gap).sum(-3, keepdim=True)
 
     @cached_property
     def component_precision_gain(self) -> Tensor:
@@ -273,6 +337,7 @@ def _posterior(law: GaussianSum, points: Tensor, alpha: Tensor, sigma: Tensor) -
         log_abs=(size.log() + top)[..., 0, :],
         sign=total.sign()[..., 0, :],
         weights=parts / total,
+        log_parts=log_parts,
     )
 
 

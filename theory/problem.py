@@ -166,13 +166,17 @@ def problem_names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
-def load_problem(name: str) -> Problem:
+def load_problem(name: str | FilePath) -> Problem:
     """A named problem, or one from a file whose name ends in .toml.
 
     Raises:
+        TypeError: neither a name nor a path.
         ValueError: unknown name, or a malformed file (the message names it and the key at fault).
         FileNotFoundError: no such file.
     """
+    if not isinstance(name, (str, FilePath)):
+        raise TypeError(f"problem = {name!r}: allowed are a name and a path that ends in .toml")
+    name = str(name)
     if name.endswith(".toml"):
         file = FilePath(name)
         if not file.is_file():

@@ -19,6 +19,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from theory.bumps import Bumps, times_bumps
 from theory.checks import (
     as_parameter,
     broadcasts_to,
@@ -26,6 +27,7 @@ from theory.checks import (
     check_instance,
     check_order,
     check_points,
+    check_squares,
     check_symmetric,
     tolerance,
 )
@@ -235,7 +237,7 @@ class BumpReward(Reward):
     def power_terms(self, base: GaussianSum, order: int) -> GaussianSum:
         """base(x) r(x)^order as a sum of K C(order + m - 1, m - 1) Gaussians (multinomial)."""
         check_order("order", order, 0, 64)
-        return self._terms(base, _multi_indices(self.n_bumps, order, base.n_components), None)
+        return self._terms(base, self.indices(order, base.n_components), None)
 
     def exponential_tilt(self, base: GaussianSum, scale: float | Tensor) -> GaussianSum:
         """base(x) exp(scale r(x)) by the power series, to SERIES_REMAINDER relative to exp.
@@ -254,54 +256,50 @@ class BumpReward(Reward):
                 f"{-MAX_NEGATIVE_EXPONENT:g} for the closed form, whose series alternates; use "
                 "route='quadrature' (d <= 2)"
             )
-        size = float(exponents.abs().sum(-1).max())
-        order = _series_order(size)
-        indices = [
-            index
-            for degree in range(order + 1)
-            for index in _multi_indices(self.n_bumps, degree, base.n_components * (order + 1))
-        ]
-        _check_count(len(indices) * base.n_components)
+        order = _series_order(float(exponents.abs().sum(-1).max()), base.n_components)
+        _check_count(math.comb(order + self.n_bumps, self.n_bumps) * base.n_components)
+        indices = [index for degree in range(order + 1) for index in self.indices(degree, 1)]
         return self._terms(base, indices, a)
 
-    def _terms(
-        self, base: GaussianSum, indices: list[tuple[int, ...]], scale: Tensor | None
-    ) -> GaussianSum:
-        """sum over multi-indices n of coef_n base(x) prod_i bump_i(x)^n_i.
+    def indices(self, degree: int, per_index: int) -> list[tuple[int, ...]]:
+        """All n in N^m with sum n = degree.
+
+        Raises:
+            ValueError: more than MAX_TERMS of them times per_index.
+        """
+        m = self.n_bumps
+        _check_count(math.comb(degree + m - 1, m - 1) * per_index)
+        if m == 1:
+            return [(degree,)]
+        bars = combinations(range(degree + m - 1), m - 1)  # stars and bars
+        edges = ((-1, *places, degree + m - 1) for places in bars)
+        return [tuple(b - a - 1 for a, b in pairwise(edge)) for edge in edges]
+
+    def expand(
+        self, indices: list[tuple[int, ...]], scale: Tensor | None
+    ) -> tuple[Bumps, Tensor, Tensor]:
+        """(prod_i bump_i^n_i for every multi-index n, sign and log of |coef_n|, each (*b, T)).
 
         coef_n = (sum n)! / prod n_i! prod h_i^n_i (a power), or prod (a h_i)^n_i / n_i! (the
-        exponential series) where `scale` is given.
+        exponential series) where `scale` a is given.
         """
-        check_reward(self, base)
-        n = torch.tensor(indices, dtype=base.dtype, device=base.mean.device)  # (T, m)
+        n = torch.tensor(indices, dtype=self.dtype, device=self.centres.device)  # (T, m)
         heights = self.heights if scale is None else scale[..., None] * self.heights
         size = heights.abs()[..., None, :].log()
         log_coef = torch.where(n > 0, n * size, 0.0).sum(-1) - torch.lgamma(n + 1).sum(-1)
         if scale is None:
             log_coef = log_coef + torch.lgamma(n.sum(-1) + 1)
         odd = (heights < 0)[..., None, :] & (n % 2 == 1)
-        sign = 1.0 - 2.0 * (odd.sum(-1) % 2).to(base.dtype)
-        pull = (self.precisions @ self.centres[..., None])[..., 0]
-        matrix = -torch.einsum("tm,...mij->...tij", n, self.precisions)
-        vector = torch.einsum("tm,...mi->...ti", n, pull)
-        constant = -0.5 * torch.einsum("tm,...m->...t", n, (pull * self.centres).sum(-1))
-        t, k = len(indices), base.n_components
-        spread = GaussianSum(
-            base.log_abs.repeat_interleave(t, -1),
-            base.sign.repeat_interleave(t, -1),
-            base.mean.repeat_interleave(t, -2),
-            base.cov.repeat_interleave(t, -3),
-        )
+        sign = 1.0 - 2.0 * (odd.sum(-1) % 2).to(n.dtype)
+        return Bumps.products(n, self.centres, self.precisions), sign, log_coef
 
-        def tiled(value: Tensor, axis: int) -> Tensor:
-            return torch.cat([value] * k, dim=axis)
-
-        tilted = spread.times_exp_quadratic(
-            tiled(matrix, -3), tiled(vector, -2), tiled(constant, -1)
-        )
-        log_abs = tilted.log_abs + tiled(log_coef, -1)
-        whole = GaussianSum(log_abs, tilted.sign * tiled(sign, -1), tilted.mean, tilted.cov)
-        return whole.expanded(log_abs.shape[:-1])
+    def _terms(
+        self, base: GaussianSum, indices: list[tuple[int, ...]], scale: Tensor | None
+    ) -> GaussianSum:
+        """sum over multi-indices n of coef_n base(x) prod_i bump_i(x)^n_i."""
+        check_reward(self, base)
+        bumps, sign, log_coef = self.expand(indices, scale)
+        return times_bumps(base, bumps.weighted(sign, log_coef))
 
 
 def bump_reward(
@@ -348,8 +346,7 @@ def bumps_reward(
         )
     if widths is not None:
         w = as_parameter("widths", widths, 1, "(..., m) or (..., m, d)").to(h.dtype)
-        if bool((w <= 0).any()):
-            raise ValueError(f"widths = {w.tolist()}: allowed are numbers > 0")
+        check_squares("widths", w)
         w = w[..., None].expand(c.shape) if w.shape == h.shape else w
         if w.shape != c.shape:
             raise ValueError(
@@ -404,24 +401,20 @@ def check_reward(reward: Reward, base: GaussianSum) -> None:
         )
 
 
-def _series_order(size: float) -> int:
-    """Smallest K with size^{K+1}/(K+1)! <= SERIES_REMAINDER: exp's remainder, relative to exp."""
+def _series_order(size: float, components: int) -> int:
+    """Smallest K with size^{K+1}/(K+1)! <= SERIES_REMAINDER: exp's remainder, relative to exp.
+
+    Raises:
+        ValueError: the series up to it has more than MAX_TERMS terms, with so many components.
+    """
     if size == 0:
         return 0
     order = 0
     while (order + 1) * math.log(size) - math.lgamma(order + 2) > math.log(SERIES_REMAINDER):
         order += 1
+        if order % 1024 == 0:  # every term is a sum of Gaussians: no need to count to the end
+            _check_count(order * components)
     return order
-
-
-def _multi_indices(m: int, degree: int, per_index: int) -> list[tuple[int, ...]]:
-    """All n in N^m with sum n = degree."""
-    _check_count(math.comb(degree + m - 1, m - 1) * per_index)
-    if m == 1:
-        return [(degree,)]
-    bars = combinations(range(degree + m - 1), m - 1)  # stars and bars
-    edges = ((-1, *places, degree + m - 1) for places in bars)
-    return [tuple(b - a - 1 for a, b in pairwise(edge)) for edge in edges]
 
 
 def _check_count(count: int) -> None:

@@ -8,7 +8,7 @@ X_t is pure noise and tells nothing: no code of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,6 +16,11 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from theory.bump_quadrature import (
+    BumpQuadratureMoments,
+    BumpQuadratureTilt,
+    check_nested,
+)
 from theory.checks import check_choice, check_instance, check_points
 from theory.conditional import (
     ClippedLinearTilt,
@@ -25,8 +30,17 @@ from theory.conditional import (
     moments_of,
 )
 from theory.gaussians import GaussianSum
-from theory.quadrature import QuadratureMoments, QuadratureTilt, check_resolution, nodes_at
+from theory.quadrature import (
+    STANDARD,
+    Grid,
+    QuadratureMoments,
+    QuadratureTilt,
+    check_resolution,
+    nodes_at,
+    other_grids,
+)
 from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward, check_reward
+from theory.rounding import Rounding, refuse_lost
 from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
 
 Route = Literal["closed", "quadrature"]
@@ -54,7 +68,12 @@ class Tilt:
         """log base(x) + log Phi(r(x)) - log Z at x (*b, n, d), as (*b, n)."""
         check_points(x, self.base.dim, self.base.dtype)
         log_phi = self.wrapper.log_abs(self.reward(x))
-        return self.base.log_density(x) + log_phi - self.log_z[..., None]
+        post = self.base.noised(x, 1.0, 0.0)
+        if self.base.extent.may_lose(x, post.alpha, post.sigma):
+            error = (post.weights * Rounding(post).log_parts).sum(-2)
+            size = post.log_abs.abs()  # beyond exp(-700) the logarithm is all there is
+            refuse_lost("the log-density", error, torch.where(size > 700, size, 1.0))
+        return post.log_abs + log_phi - self.log_z[..., None]
 
     def expectation(self) -> Tensor:
         """The tilt's mean, (*b, d)."""
@@ -88,18 +107,7 @@ def tilt(
     law: GaussianSum | None = None
     conditional: ConditionalTilt | None = None
     if route == "quadrature":
-        if isinstance(wrapper, Exponential) and isinstance(reward, QuadraticReward):
-            tilt(base, reward, wrapper)  # nodes would not notice that the integral diverges
-        cuts = breakpoints(base, reward, wrapper)
-
-        def blind(count: int) -> Tensor:
-            log_z, _, move = QuadratureTilt(reward, wrapper, cuts, count).evaluate(
-                blind_posterior(base)
-            )
-            return torch.cat([log_z[..., None], move], -1)
-
-        check_resolution(blind, base.dim, quadrature_tolerance, f"{wrapper.label} over the base")
-        conditional = QuadratureTilt(reward, wrapper, cuts)
+        conditional = _by_quadrature(base, reward, wrapper, quadrature_tolerance)
     elif isinstance(wrapper, Exponential) and isinstance(reward, (QuadraticReward, BumpReward)):
         law = reward.exponential_tilt(base, wrapper.scale)
     elif isinstance(wrapper, Polynomial) and isinstance(reward, BumpReward):
@@ -122,8 +130,44 @@ def tilt(
         log_z, sign, _ = (part[..., 0] for part in conditional.evaluate(blind_posterior(base)))
     _check_normaliser(log_z, sign, wrapper)
     if law is not None:
-        law = replace(law, log_abs=law.log_abs - log_z[..., None])
+        law = law.scaled(-log_z)
     return Tilt(base, reward, wrapper, log_z, law, conditional)
+
+
+def _by_quadrature(
+    base: GaussianSum, reward: Reward, wrapper: Wrapper, tolerance: float
+) -> ConditionalTilt:
+    cuts = breakpoints(base, reward, wrapper)
+
+    def over(grid: Grid) -> ConditionalTilt:
+        if isinstance(reward, BumpReward):
+            return BumpQuadratureTilt(reward, wrapper, cuts, grid)
+        return QuadratureTilt(reward, wrapper, cuts, grid)
+
+    def blind(grid: Grid) -> Tensor:
+        log_z, _, move = over(grid).evaluate(blind_posterior(base))
+        return torch.cat([log_z[..., None], move], -1)
+
+    what = f"{wrapper.label} over the base"
+    if isinstance(reward, QuadraticReward) and isinstance(wrapper, Exponential):
+        _check_seen(tilt(base, reward, wrapper), over(STANDARD), tolerance, what)
+    others = other_grids(base.dim, bool(cuts), isinstance(reward, CallableReward))
+    if isinstance(reward, BumpReward):
+        check_nested(reward, base)
+    check_resolution(blind, base.dim, tolerance, what, others)
+    return over(STANDARD)
+
+
+def _check_seen(known: Tilt, nodes: ConditionalTilt, tolerance: float, what: str) -> None:
+    """Nodes over the base against the closed form: they would not notice that the integral
+    diverges, nor that exp(scale r) is a spike between them."""
+    log_z, _, _ = nodes.evaluate(blind_posterior(known.base))
+    change = float((log_z[..., 0] - known.log_z).abs().max())
+    if not change <= tolerance:
+        raise ValueError(
+            f"quadrature of {what} has log Z off by {change:.1e}: allowed is {tolerance:g}; use "
+            "route='closed'"
+        )
 
 
 def polynomial_sum(base: GaussianSum, reward: BumpReward, wrapper: Polynomial) -> GaussianSum:
@@ -186,6 +230,8 @@ def _range_where_base_lives(reward: CallableReward, base: GaussianSum) -> tuple[
 
 
 def _check_normaliser(log_z: Tensor, sign: Tensor, wrapper: Wrapper) -> None:
+    if bool((log_z == -math.inf).any()):
+        raise ValueError(f"the normaliser of {wrapper.label} is 0: allowed is Z > 0")
     largest = math.log(torch.finfo(log_z.dtype).max)
     if bool((~torch.isfinite(log_z) | (log_z.abs() > largest)).any()):
         raise ValueError(
@@ -220,7 +266,7 @@ def breakpoints(base: GaussianSum, reward: Reward, wrapper: Wrapper) -> tuple[fl
         point = torch.tensor([[y]], dtype=base.dtype, device=base.mean.device)
         return float(reward(point).flatten()[0]) - wrapper.threshold
 
-    grid = np.linspace(low, high, 4001)
+    grid = np.unique(np.concatenate([np.linspace(low, high, 4001), _near_features(reward)]))
     points = torch.as_tensor(grid, dtype=base.dtype, device=base.mean.device)[:, None]
     values = (reward(points) - wrapper.threshold).cpu().numpy()
     crossings = np.nonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)[0]
@@ -228,9 +274,22 @@ def breakpoints(base: GaussianSum, reward: Reward, wrapper: Wrapper) -> tuple[fl
     return (*own, *roots, *grid[values == 0.0])
 
 
+def _near_features(reward: Reward) -> np.ndarray:
+    """Points in d = 1 around every bump, or a parabola's vertex: no crossing hides there."""
+    if isinstance(reward, BumpReward):
+        centres = reward.centres[..., 0].flatten()
+        widths = reward.precisions[..., 0, 0].flatten().clamp_min(1e-300).rsqrt()
+        steps = torch.linspace(-9.0, 9.0, 361, dtype=centres.dtype, device=centres.device)
+        return (centres[:, None] + widths[:, None] * steps).flatten().cpu().numpy()
+    if isinstance(reward, QuadraticReward) and not reward.is_linear:
+        vertex = -reward.vector[..., 0] / reward.matrix[..., 0, 0]
+        return vertex.flatten().cpu().numpy()
+    return np.zeros(0)
+
+
 def quadrature_moments(
     base: GaussianSum, reward: Reward, quadrature_tolerance: float = QUADRATURE_TOLERANCE
-) -> QuadratureMoments:
+) -> QuadratureMoments | BumpQuadratureMoments:
     """The moment series of any reward by quadrature, with its kinks respected.
 
     Raises:
@@ -241,9 +300,17 @@ def quadrature_moments(
     check_reward(reward, base)
     cuts = reward.breakpoints if isinstance(reward, CallableReward) else ()
 
-    def blind(count: int) -> Tensor:
-        series = QuadratureMoments(reward, cuts, count).series(blind_posterior(base), 2)
+    def over(grid: Grid) -> QuadratureMoments | BumpQuadratureMoments:
+        if isinstance(reward, BumpReward):
+            return BumpQuadratureMoments(reward, cuts, grid)
+        return QuadratureMoments(reward, cuts, grid)
+
+    def blind(grid: Grid) -> Tensor:
+        series = over(grid).series(blind_posterior(base), 2)
         return torch.cat([series.centre[..., None], series.F, series.N[..., 1, :]], -1)
 
-    check_resolution(blind, base.dim, quadrature_tolerance, "r over the base")
-    return QuadratureMoments(reward, cuts)
+    others = other_grids(base.dim, bool(cuts), isinstance(reward, CallableReward))
+    check_resolution(blind, base.dim, quadrature_tolerance, "r over the base", others)
+    if isinstance(reward, BumpReward):
+        check_nested(reward, base)
+    return over(STANDARD)

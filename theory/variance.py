@@ -21,6 +21,7 @@ Shapes: points x (n, d) give (n,) of every number.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,7 +30,6 @@ from torch import Tensor
 
 from theory.checks import check_choice, check_finite, check_positive
 from theory.conditional import BumpMoments
-from theory.gaussians import GaussianSum
 from theory.paths import Path
 from theory.posterior import Posterior
 from theory.problem import Problem
@@ -129,8 +129,7 @@ def noise_moments(problem: Problem, x: Tensor, t: Tensor | float) -> NoiseMoment
     post = problem.base.noised(x, path.alpha(time), path.sigma(time))
     reward = problem.reward
     if isinstance(reward, BumpReward):
-        moments = BumpMoments(problem.base, reward)._powers(ORDER)
-        powers, vectors, squares = _of_bumps(post, moments)
+        powers, vectors, squares = _of_bumps(post, BumpMoments(problem.base, reward))
     elif isinstance(reward, QuadraticReward):
         powers, vectors, squares = _of_quadratic(post, reward)
     else:
@@ -152,18 +151,21 @@ def _square(value: Tensor) -> Tensor:
     return (value**2).sum(-1)
 
 
-def _of_bumps(post: Posterior, laws: list[GaussianSum]) -> tuple[Tensor, Tensor, Tensor]:
-    """base r^j is a sum of Gaussians: its mass, mean and covariance given x."""
-    one = torch.ones_like(post.log_abs)
-    powers, vectors = [one], [torch.zeros_like(post.mean)]
-    squares = [_trace(post.covariance())]
-    for law in laws:
-        other = post.of(law)
-        share = other.sign * post.sign * (other.log_abs - post.log_abs).exp()
-        gap = other.mean - post.mean
-        powers.append(share)
-        vectors.append(share[:, None] * gap)
-        squares.append(share * (_trace(other.covariance()) + _square(gap)))
+def _of_bumps(post: Posterior, moments: BumpMoments) -> tuple[Tensor, Tensor, Tensor]:
+    """r^j is a sum of bumps: its mean, and those of r^j D and r^j |D|^2, given x.
+
+    E[r^j |D|^2] = E[r^j] E|D|^2 + sigma^4 / alpha times the divergence of E[D r^j] / sigma^2.
+    """
+    square = (post.sigma**2).mT if post.sigma.ndim else post.sigma**2
+    spread = _trace(post.covariance())
+    powers, vectors = [torch.ones_like(post.log_abs)], [torch.zeros_like(post.mean)]
+    squares = [spread]
+    for j, (F, N, slope) in enumerate(moments.parts(post, ORDER, True), start=1):
+        size = math.factorial(j)
+        powers.append(size * F)
+        vectors.append(size * square * N)
+        own = square[..., 0] if square.ndim else square
+        squares.append(size * (F * spread + own**2 * slope))
     return torch.stack(powers, 1), torch.stack(vectors, 1), torch.stack(squares, 1)
 
 

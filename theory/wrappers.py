@@ -41,6 +41,10 @@ class Wrapper(ABC):
         """log|Phi(r)|."""
         return self(r).abs().log()
 
+    @abstractmethod
+    def log_difference(self, r: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """(log|Phi(r + step) - Phi(r)|, its sign), without cancellation; r, step: (*b, n)."""
+
     @property
     def coefficients(self) -> list[Scale] | None:
         """[c_0, c_1, ...] with Phi(r) = sum c_j r^j, or None where Phi is no polynomial."""
@@ -71,6 +75,10 @@ class Exponential(Wrapper):
     def log_abs(self, r: Tensor) -> Tensor:
         return _point(self.scale, r) * r
 
+    def log_difference(self, r: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        exponent = _point(self.scale, r) * step
+        return self.log_abs(r) + _log_abs_expm1(exponent), exponent.sign()
+
     @property
     def label(self) -> str:
         return f"exp({_number(self.scale)}r)"
@@ -91,6 +99,15 @@ class Polynomial(Wrapper):
         for c in reversed(self.coefficients):
             result = result * r + _point(c, r)
         return result
+
+    def log_difference(self, r: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        after, power, slope = r + step, torch.ones_like(r), torch.zeros_like(r)
+        total = torch.zeros_like(r)
+        for c in self.coefficients[1:]:  # slope = (after^j - r^j) / step
+            slope, power = after * slope + power, power * r
+            total = total + _point(c, r) * slope
+        total = total * step
+        return total.abs().log(), total.sign()
 
     def least(self, low: float, high: float) -> float:
         rows = torch.broadcast_tensors(
@@ -179,6 +196,12 @@ class ClippedExponential(Wrapper):
     def log_abs(self, r: Tensor) -> Tensor:
         return (self.scale * r).clamp_max(math.log(self.max_weight))
 
+    def log_difference(self, r: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        room = math.log(self.max_weight) - self.scale * r  # negative: above the cap
+        own = self.scale * step
+        exponent = torch.where(room >= 0, own.minimum(room), (own - room).clamp_max(0))
+        return self.log_abs(r) + _log_abs_expm1(exponent), exponent.sign()
+
     @property
     def threshold(self) -> float:
         """The reward at which the cap begins; infinite where it never does (scale = 0)."""
@@ -190,6 +213,11 @@ class ClippedExponential(Wrapper):
 
     def least(self, low: float, high: float) -> float:
         return 0.0
+
+
+def _log_abs_expm1(u: Tensor) -> Tensor:
+    """log|exp(u) - 1|, also where exp(u) overflows."""
+    return u.clamp_min(0) + (-torch.expm1(-u.abs())).log()
 
 
 def _number(value: Scale) -> str:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given
 
 from tests.strategies import MANY, SOME, cases
-from theory import cumulants, fields, paths
+from theory import cumulants, fields, paths, rewards
 from theory.agreement import disagreement
 from theory.checks import check_time
 from theory.conditional import Series
@@ -81,14 +81,20 @@ def test_mutant_cumulants_are_raw_moments(drawn, monkeypatch):
 
 def test_mutant_no_determinant(drawn, monkeypatch):
     """Weights of a tilted mixture without their component-dependent normalisation."""
-    whole = GaussianSum.times_exp_quadratic
 
-    def mutant(self, matrix, vector, constant, name=""):
-        result = whole(self, matrix, vector, constant, name)
-        ratio = torch.logdet(result.cov) - torch.logdet(self.cov)
+    def without(result, law):
+        ratio = torch.logdet(result.cov) - torch.logdet(law.cov).repeat_interleave(
+            result.n_components // law.n_components, -1
+        )
         return replace(result, log_abs=result.log_abs - 0.5 * ratio)
 
-    monkeypatch.setattr(GaussianSum, "times_exp_quadratic", mutant)
+    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, rewards.times_bumps
+    monkeypatch.setattr(
+        GaussianSum,
+        "times_exp_quadratic",
+        lambda law, *q, **k: without(by_quadratic(law, *q, **k), law),
+    )
+    monkeypatch.setattr(rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
     if drawn[0].kind == "linear":  # a linear tilt keeps every determinant: no difference
         assert worst(drawn) <= QUADRATURE_TIGHT.rtol
     else:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.theory.claims.identities import ROWS, spots
-from theory import paths
+from theory import paths, rewards
+from theory.bumps import BumpsGiven
 from theory.claims import liu, zhu, zhu_guidance, zhu_two_kl
 from theory.claims.ledger import PROFILES, Context
 from theory.conditional import Series
@@ -176,14 +177,30 @@ def _patch_velocity(monkeypatch):
 
 def _patch_tilt(monkeypatch):
     """Tilted weights without the determinants of the tilted covariances."""
-    whole = GaussianSum.times_exp_quadratic
 
-    def wrong(self, matrix, vector, constant, name=""):
-        found = whole(self, matrix, vector, constant, name)
-        ratio = torch.logdet(found.cov) - torch.logdet(self.cov)
+    def without(found, law):
+        terms = found.n_components // law.n_components
+        ratio = torch.logdet(found.cov) - torch.logdet(law.cov).repeat_interleave(terms, -1)
         return replace(found, log_abs=found.log_abs - 0.5 * ratio)
 
-    monkeypatch.setattr(GaussianSum, "times_exp_quadratic", wrong)
+    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, rewards.times_bumps
+    monkeypatch.setattr(
+        GaussianSum,
+        "times_exp_quadratic",
+        lambda law, *q, **k: without(by_quadratic(law, *q, **k), law),
+    )
+    monkeypatch.setattr(rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
+
+
+def _patch_bumps(monkeypatch):
+    """Every component meets the square of each bump."""
+    whole = BumpsGiven.of
+
+    def wrong(post, bumps):
+        found = whole(post, bumps)
+        return replace(found, log_value=2 * found.log_value)
+
+    monkeypatch.setattr(BumpsGiven, "of", wrong)
 
 
 def _patch_exchanged(monkeypatch):
@@ -213,7 +230,7 @@ SOURCE = [
     (_patch_raw_moments, "L5", 0), (_patch_raw_moments, "Z3", 0), (_patch_nft_sign, "L6", 2),
     (_patch_nft_sign, "Z3", 0), (_patch_noised, "L1", 0), (_patch_noised, "L2", 0),
     (_patch_noised, "L11", 0), (_patch_velocity, "L1", 0), (_patch_velocity, "L11", 2),
-    (_patch_tilt, "L11", 2), (_patch_tilt, "L2", 0), (_patch_exchanged, "Z8", 0),
+    (_patch_tilt, "L11", 2), (_patch_bumps, "L2", 0), (_patch_exchanged, "Z8", 0),
     (_patch_lam, "Z8", 0), (_patch_rate_for_lam, "Z8", 0), (_patch_exchanged, "Z9", 0),
     (_patch_tilt_of_epochs, "Z9", 0),
 ]  # fmt: skip
