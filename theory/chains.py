@@ -29,7 +29,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from theory.checks import check_order, check_positive, is_finite_number
+from theory.checks import check_count, check_positive, is_finite_number
 from theory.divergences import Array, GridLaw
 from theory.fields import VelocityModel
 from theory.gaussians import GaussianSum
@@ -60,7 +60,7 @@ class Chain:
     schedule: Diffusion | None = None
 
     def __post_init__(self) -> None:
-        check_order("steps", self.steps, 2, MOST_STEPS)
+        check_count("steps", self.steps, 2, MOST_STEPS)
         check_positive("sigma_end", self.sigma_end)
         if not (is_finite_number(self.first_time) and 0 <= self.first_time < 1):
             raise ValueError(f"first_time = {self.first_time!r}: allowed are numbers in [0, 1)")

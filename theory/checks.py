@@ -83,6 +83,13 @@ def check_order(name: str, value: int, least: int, most: int | None = None) -> N
         raise ValueError(f"{name} = {value!r}: allowed are whole numbers {allowed}")
 
 
+def check_count(name: str, value: int, least: int, most: int) -> None:
+    """A whole number from least to what a machine can do; too few is refused as `check_order`
+    does without an upper end."""
+    check_order(name, value, least)
+    check_order(name, value, least, most)
+
+
 # --- points and times: called hundreds of times a solve, so Python comparisons only
 
 

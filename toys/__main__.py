@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from theory.checks import check_choice, check_order
+from theory.checks import check_choice, check_count, check_order
 from theory.methods.contract.registry import methods, parse_method
 from toys import cases_command
-from toys.config import DEPTH, WIDTH, RunConfig, check_count, check_device
+from toys.config import DEPTH, WIDTH, RunConfig, check_device
 
 OUT = Path("results/toys")
 # Every seed is planned before the first trains: minutes for the most that are allowed.

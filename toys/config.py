@@ -186,12 +186,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:80]
 
 
-def check_count(name: str, value: int, least: int, most: int) -> None:
-    """A whole number from least to what a machine can do; each end has its own refusal."""
-    check_order(name, value, least)
-    check_order(name, value, least, most)
-
-
 def check_device(device: str) -> None:
     """cpu, or cuda where there is one."""
     import torch

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from theory.chains import Chain
+from theory.checks import check_count
 from theory.divergences import Array
 from theory.identity import plumbline_code
 from theory.methods.contract import returned
@@ -24,7 +25,7 @@ from theory.problem import Problem
 from theory.tilt import Tilt
 from theory.tolerances import TRAINED_SHARE
 from theory.wrappers import Exponential
-from toys.config import RunConfig, check_count
+from toys.config import RunConfig
 from toys.files import read_json, read_tensors, write_json, write_tensors
 from toys.laws import Bench, Law, Sampler, sample_distance, sampling_floor
 from toys.networks import StackedMLP, single
