@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -37,6 +38,28 @@ def write_atomically(path: Path, data: bytes) -> None:
             error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what was there "
             "before is untouched"
         ) from error  # fmt: skip
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Whether files can be written there, known before the work is done; leaves nothing behind.
+
+    Raises:
+        ValueError: `folder` is a file or below one, or cannot be made or written; names `name`.
+    """
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{name} = {str(folder)!r}: {os.strerror(error.errno or 0)}: allowed are folders that "
+            "can be written, new or not"
+        ) from error
+    finally:
+        for part in made:
+            with suppress(OSError):
+                part.rmdir()
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-LINE_SECONDS = 10.0
+FIRST_SECONDS, LINE_SECONDS = 1.5, 10.0  # to the first line of a log, and between lines
 
 
 class Progress:
@@ -31,7 +31,8 @@ class Progress:
         self.total, self.what, self.quiet = total, what, quiet
         self.parts: dict[str, int] = {}
         self.first: dict[str, int] = {}
-        self.start = self.last = time.monotonic()
+        self.start = time.monotonic()
+        self.next = self.start + FIRST_SECONDS
         self.terminal = sys.stderr.isatty() and not quiet
 
     def __enter__(self) -> Self:
@@ -74,9 +75,11 @@ class Progress:
         now = time.monotonic()
         if self.quiet:
             return
-        if now - self.last >= LINE_SECONDS or total >= self.total:
-            self.last = now
+        if now >= self.next or total >= self.total:
+            self.next = now + LINE_SECONDS
             fresh = total - sum(self.first.values())
-            left = (now - self.start) * (self.total - total) / fresh if fresh > 0 else 0.0
+            left = "time left not known yet"
+            if fresh > 0 or total >= self.total:
+                left = f"{(now - self.start) * (self.total - total) / max(fresh, 1):.0f} s left"
             share = 100 * total / self.total
-            print(f"{self.what}: {share:3.0f} %, {left:.0f} s left; {text}", file=sys.stderr)
+            print(f"{self.what}: {share:3.0f} %, {left}; {text}", file=sys.stderr)

@@ -13,7 +13,7 @@ import torch
 
 from theory.divergences import grid_distances
 from theory.problem import Problem
-from theory.report import TAIL_STDS, mixture_on_grid
+from theory.grid_laws import TAIL_STDS, mixture_on_grid
 from theory.wrappers import Exponential, TruncatedExponential
 
 LEAST_SHIFT = 0.3
