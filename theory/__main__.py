@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()
 
 import torch
 from rich.console import Console
@@ -16,9 +23,11 @@ from rich.table import Table
 from theory.checks import check_order
 from theory.claims.options import add_parser
 from theory.control.command import add_parser as add_control
+from theory.files import check_folder
 from theory.problem import Problem, load_problem, problem_names
+from theory.progress import Progress
 from theory.recipe import add_parser as add_recipe
-from theory.report import FIELDS, LawReport, choose_field, law_report
+from theory.report import FIELDS, PARTS, FieldChoice, LawReport, choose_field, law_report
 from theory.schedules import Diffusion
 from theory.wrappers import (
     ClippedExponential,
@@ -30,6 +39,7 @@ from theory.wrappers import (
 
 ORDER = 2
 WRAPPERS = ("exp", "truncated", "power", "clipped")
+SHARES = {"there": 15, "back": 60, "base": 25}  # of a law's time, in percent
 
 
 def parser() -> argparse.ArgumentParser:
@@ -152,7 +162,7 @@ def _law(options: argparse.Namespace) -> int:
     check_order("--seed", options.seed, 0, 2**63 - 1)
     _refuse_unused(options)
     if not options.no_picture:
-        _check_folder(options.out)
+        check_folder("--out", options.out)
     problem = replace(load_problem(options.problem), route=options.route)
     if options.samples < 100:
         raise ValueError(f"--samples = {options.samples}: allowed is 100 or more")
@@ -165,44 +175,54 @@ def _law(options: argparse.Namespace) -> int:
         order=_or(options.order, ORDER),
         wrapper=_wrapper(options, scale),
     )
-    report = law_report(
-        problem,
-        choice,
-        diffusion=_diffusion(options.sde),
-        samples=options.samples,
-        seed=options.seed,
-    )
-    paths: list[Path] = []
+    pictures = []
     if not options.no_picture:
-        from theory.draw import draw_report, save
-
         named = ("nft_beta", "scale", "wrapper", "order", "exponent", "max_weight", "sde")
         given = [f"{k}_{v}" for k in named if (v := getattr(options, k)) is not None]
         name = "-".join([problem.name, options.field, *given])
-        try:
-            paths = save(draw_report(report), options.out, name)
-        except OSError as error:
-            raise ValueError(
-                f"--out = {str(options.out)!r}: {error}; allowed are folders that can be written"
-            ) from error
+        pictures = [options.out / f"{name}.{ending}" for ending in ("png", "pdf")]
+    report = _measured(problem, choice, options)
     if options.json:
-        data = report.as_json() | {"pictures": [str(p) for p in paths]}
-        print(json.dumps(data, indent=2))
+        data = report.as_json() | {"pictures": [str(p) for p in pictures]}
+        print(json.dumps(data, indent=2), flush=True)
     else:
-        _print_report(report, paths)
+        _print_report(report)
+    if pictures:
+        from theory.draw import draw_report, save
+
+        try:
+            save(draw_report(report), options.out, name)
+        except KeyboardInterrupt as stop:
+            stop.add_note("what was found is printed, not every picture is drawn")
+            raise
+    if not options.json:
+        for path in pictures:
+            print(f"drawn: {path}")
     return 0
 
 
-def _check_folder(folder: Path) -> None:
-    """Known before the work is done, but nothing is made yet."""
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise ValueError(
-                f"--out = {str(folder)!r}: {str(part)!r} is a file; allowed are folders, new or not"
+def _measured(problem: Problem, choice: FieldChoice, options: argparse.Namespace) -> LawReport:
+    """The report; says where it is if it takes long."""
+    with Progress(sum(SHARES.values()) + 1, f"law of {choice.label}") as progress:
+
+        def watch(part: str, share: float) -> None:
+            progress.update(part, int(share * SHARES[part]), PARTS[part])
+
+        try:
+            return law_report(
+                problem,
+                choice,
+                diffusion=_diffusion(options.sde),
+                samples=options.samples,
+                seed=options.seed,
+                watch=watch,
             )
+        except KeyboardInterrupt as stop:
+            stop.add_note("the law is not found yet, nothing was written")
+            raise
 
 
-def _print_report(report: LawReport, paths: list[Path]) -> None:
+def _print_report(report: LawReport) -> None:
     console = _console()
     title = f"{report.problem}, d = {report.dim}: {report.field}, by {report.sampler}"
     names = list(next(iter(report.distances.values())))
@@ -229,8 +249,6 @@ def _print_report(report: LawReport, paths: list[Path]) -> None:
         console.print(
             f"not a target: {target}: {reason}", highlight=False, markup=False, style="dim"
         )
-    for path in paths:
-        console.print(f"drawn: {path}", highlight=False)
 
 
 def _console() -> Console:
@@ -244,12 +262,11 @@ def _row(values: Sequence[float]) -> str:
 
 
 def _problems(options: argparse.Namespace) -> int:
-    if options.name is None:
-        found = [load_problem(name) for name in problem_names()]
-    else:
-        found = [load_problem(options.name)]
-    rows = [_summary(problem) for problem in found]
+    names = problem_names() if options.name is None else [options.name]
+    rows = [_summary(load_problem(name)) for name in names]
     if options.json:
+        if options.name is not None:
+            rows[0] |= {"toml": tomllib.loads(_text(options.name))}
         print(json.dumps(rows, indent=2))
         return 0
     table = Table(highlight=False)
@@ -263,7 +280,16 @@ def _problems(options: argparse.Namespace) -> int:
     console.print(table)
     for row in rows:
         console.print(f"{row['name']}: {row['description']}", highlight=False, markup=False)
+    if options.name is not None:
+        print(f"\n{_text(options.name).strip()}")
     return 0
+
+
+def _text(name: str) -> str:
+    """The TOML of a problem that has been loaded."""
+    folder = resources.files("theory").joinpath("problems")
+    file = Path(name) if name.endswith(".toml") else folder.joinpath(f"{name}.toml")
+    return file.read_text(encoding="utf-8").removeprefix("\ufeff")
 
 
 def _summary(problem: Problem) -> dict[str, object]:
@@ -283,4 +309,4 @@ def _summary(problem: Problem) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

@@ -5,7 +5,7 @@ Colours are Okabe and Ito's (2008), told apart by colour-blind readers; lines di
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from theory.files import write_atomically
 from theory.report import LawReport
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
@@ -47,17 +48,14 @@ def use_style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.png and NAME.pdf, each atomically; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for ending in ("png", "pdf"):
-        path = folder / f"{name}.{ending}"
-        draft = folder / f".{name}.{os.getpid()}.{ending}"
+    """Write NAME.png and NAME.pdf, each whole or not at all; returns the paths."""
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
+    for path in paths:
         # No dates or versions inside: the same numbers give the same bytes.
-        metadata = {"CreationDate": None} if ending == "pdf" else {"Software": "plumbline"}
-        figure.savefig(draft, bbox_inches="tight", metadata=metadata)
-        draft.replace(path)
-        paths.append(path)
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": "plumbline"}
+        data = io.BytesIO()
+        figure.savefig(data, format=path.suffix[1:], bbox_inches="tight", metadata=metadata)
+        write_atomically(path, data.getvalue())
     plt.close(figure)
     return paths
 

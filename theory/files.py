@@ -40,24 +40,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error  # fmt: skip
 
 
-def check_writable(name: str, folder: Path) -> None:
-    """The folder can be written, or made: said before the work whose result it will take. Nothing
-    is left behind.
+def check_folder(name: str, folder: Path) -> None:
+    """Whether files can be written there, known before the work is done; leaves nothing behind.
 
     Raises:
-        OSError: it cannot; names the argument and the path.
+        ValueError: `folder` is a file or below one, or cannot be made or written; names `name`.
     """
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
-        with tempfile.TemporaryFile(dir=place):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(
-            error.errno, f"{name} = {str(folder)!r} cannot be written: {place}: "
-            f"{os.strerror(error.errno or 0)}; allowed is a folder that can"
-        ) from error  # fmt: skip
+        raise ValueError(
+            f"{name} = {str(folder)!r}: {os.strerror(error.errno or 0)}: allowed are folders that "
+            "can be written, new or not"
+        ) from error
+    finally:
+        for part in made:
+            with suppress(OSError):
+                part.rmdir()
 
 
 def write_json(path: Path, data: Any) -> None:

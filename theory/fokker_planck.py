@@ -13,6 +13,7 @@ here with 8th-order central differences (mass is kept) and the implicit Radau me
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,17 +29,26 @@ FIRST = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 SECOND = (8 / 5, -1 / 5, 8 / 315, -1 / 560)
 SECOND_CENTRE = -205 / 72
 LEAST_POINTS = 16  # the stencils span 9
+MOST_EVALUATIONS = 40_000
+SOON = 2000  # after so many, what would take more than the most at this pace is given up
 
 
 def sde_law(
-    field: ExactField, diffusion: Diffusion, grid: Array, rtol: float = 1e-9, atol: float = 1e-11
+    field: ExactField,
+    diffusion: Diffusion,
+    grid: Array,
+    rtol: float = 1e-9,
+    atol: float = 1e-11,
+    watch: Callable[[float], None] = lambda share: None,
 ) -> GridLaw:
     """The density at t = 1 on a uniform grid that holds all the mass.
 
+    watch: told the share of the work that is done, now and then.
+
     Raises:
         ValueError: d is not 1, the grid is not LEAST_POINTS or more in equal steps, it lost mass or
-            is too coarse (the density went below -1e-6 of its peak): the message says what would
-            do.
+            is too coarse (the density went below -1e-6 of its peak), or the noise is too strong to
+            be followed: the message says what would do.
     """
     if field.dim != 1:
         raise ValueError(f"sde_law in d = {field.dim}: allowed is d = 1")
@@ -58,7 +68,19 @@ def sde_law(
             drifts[t] = drift[:, 0].numpy(), float(g2)
         return drifts[t]
 
+    evaluations = 0
+
     def rate(t: float, p: Array) -> Array:
+        nonlocal evaluations
+        evaluations += 1
+        share = (t - diffusion.start) / (1 - diffusion.start)
+        if evaluations > SOON and share * MOST_EVALUATIONS < evaluations:
+            raise ValueError(
+                f"the density is at t = {t:.3g} after {evaluations} evaluations: {diffusion.label} "
+                f"changes it too fast to be followed to {rtol:g}; allowed are diffusion "
+                "coefficients up to about 100 times the law's width"
+            )
+        watch(share)
         drift, g2 = coefficients(t)
         return -(first @ (drift * p)) + 0.5 * g2 * (second @ p)
 

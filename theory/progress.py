@@ -18,9 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-LINE_SECONDS = 10.0
-# Work that tells how long the rest takes.
-TELLING_SECONDS = 1.0
+FIRST_SECONDS, LINE_SECONDS = 1.5, 10.0  # to the first line of a log, and between lines
+TELLING_SECONDS = 1.0  # of work that tells how long the rest takes
 
 
 class Progress:
@@ -39,7 +38,8 @@ class Progress:
         self.parts: dict[str, int] = {}
         self.first: dict[str, int] = {}
         self.begun: dict[str, float] = {}
-        self.start = self.last = time.monotonic()
+        self.start = time.monotonic()
+        self.next = self.start + FIRST_SECONDS
         self.terminal = sys.stderr.isatty() and not quiet
 
     def __enter__(self) -> Self:
@@ -90,8 +90,8 @@ class Progress:
             return
         if self.quiet:
             return
-        if now - self.last >= LINE_SECONDS or (last and done >= total):
-            self.last = now
+        if now >= self.next or (last and done >= total):
+            self.next = now + LINE_SECONDS
             spent, left = now - start, "time left unknown"
             if done >= total or (fresh > 0 and spent >= TELLING_SECONDS):
                 left = f"{spent * (total - done) / max(fresh, 1):.0f} s left"

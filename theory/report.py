@@ -1,49 +1,68 @@
 """What a field samples, measured against every candidate target: the table of `theory law`.
 
 Each distance carries a floor: what the same pipeline measures between the base's exact field and
-the base itself (zero in truth, but for the start law of VP and VE paths), or the change on a grid
-of half the resolution, or the mass that the grid does not see, whichever is largest.
+the base itself (zero in truth, but for the start law of VP and VE paths), the change on a grid of
+half the resolution, the mass that the grid does not see, or what starting points that are pushed
+and pulled back miss their log-density by, whichever is largest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from theory.checks import check_choice
 from theory.divergences import Array, Distance, GridLaw, grid_distances, sample_distances
 from theory.fields import ExactField
 from theory.fokker_planck import sde_law
-from theory.gaussians import GaussianSum
+from theory.grid_laws import (
+    LOOK_EVALUATIONS,
+    RoundTrip,
+    flow_and_back,
+    flow_on_grid,
+    grid_points,
+    make_grid,
+    mixture_on_grid,
+    push_starts,
+    tilt_on_grid,
+    uniform_line,
+)
 from theory.problem import Problem
 from theory.schedules import Diffusion
 from theory.tilt import Tilt
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential, Power, TruncatedExponential, Wrapper
 
-LINE_POINTS = 501
-PUSHED_POINTS = 201
-SDE_POINTS = 1201
-SPACING = np.linspace(-6, 6, 17)  # standard deviations at which components are looked at
-PLANE_POINTS = 141
-TAIL_STDS = 8.5
+SMALLER_SCALE = "a smaller scale or wider components"
 MOST_LOST_MASS = 1e-2
+MOST_ROUND_TRIP = 1e-3
+ROUND_TRIPS = 100  # draws that are pulled back again, d > 2
+LOOK_POINTS = 12  # an axis of the plane, at which trajectories are looked at first
+
+# Told which part of the work (one of PARTS) is at which share of itself.
+Watch = Callable[[str, float], None]
+PARTS = {"there": "starting points pushed", "back": "the law", "base": "the floor: the base's law"}
 
 
 @dataclass(frozen=True)
 class FieldChoice:
-    """A field by name, with the scale of the targets it is compared with."""
+    """A field by name, with the scale of the targets it is compared with.
+
+    gentler: what to choose where its law is too thin to be measured.
+    """
 
     label: str
     field: ExactField
     scale: float
+    gentler: str = "wider components"
 
 
 FIELDS = ("base", "tilt", "reward_weighted", "nft", "nft_plus", "nft_minus", "cumulant")
@@ -77,19 +96,27 @@ def choose_field(
             "reward-weighted", problem.reward_weighted_field(), a
         ),
         "nft": lambda: FieldChoice(
-            f"NFT v*, nft_beta = {beta:g}", problem.nft_field(beta), 2 / beta
+            f"NFT v*, nft_beta = {beta:g}",
+            problem.nft_field(beta),
+            2 / beta,
+            "a larger nft_beta or wider components",
         ),
         "nft_plus": lambda: FieldChoice("NFT v*+", problem.nft_perturbation(1), 2.0),
         "nft_minus": lambda: FieldChoice("NFT v*-", problem.nft_perturbation(-1), -2.0),
         "cumulant": lambda: FieldChoice(
-            f"cumulant field of order {order}, scale = {a:g}", problem.cumulant_field(a, order), a
+            f"cumulant field of order {order}, scale = {a:g}",
+            problem.cumulant_field(a, order),
+            a,
+            SMALLER_SCALE,
         ),
     }
     return makers[name]()
 
 
 def _tilt_choice(problem: Problem, wrapper: Wrapper, scale: float) -> FieldChoice:
-    return FieldChoice(f"tilt by {wrapper.label}", problem.tilted_field(wrapper), scale)
+    return FieldChoice(
+        f"tilt by {wrapper.label}", problem.tilted_field(wrapper), scale, SMALLER_SCALE
+    )
 
 
 @dataclass(frozen=True)
@@ -176,10 +203,17 @@ def law_report(
     diffusion: Diffusion | None = None,
     samples: int = 20_000,
     seed: int = 0,
+    watch: Watch = lambda part, share: None,
 ) -> LawReport:
     """The law of the field's ODE (or, d = 1, of its SDE) against every candidate target.
 
+    A round trip (starting points pushed and pulled back) is part of it: what it is off by in log q,
+    on average over the law, is in the floors.
+
     samples, seed: for d > 2, where distances are Monte Carlo.
+
+    Raises:
+        ValueError: the law cannot be had: what the grid, the trajectories or 64-bit numbers lack.
     """
     if problem.base.dtype != torch.float64:
         raise ValueError(f"problem has dtype {problem.base.dtype}: allowed here is torch.float64")
@@ -192,107 +226,11 @@ def law_report(
             "point at every step of the ODE are out of reach); fields by quadrature work in d = 2"
         )
     if problem.dim > 2:
-        return _sampled_report(problem, choice, targets, refused, samples, seed)
-    return _grid_report(problem, choice, targets, refused, diffusion)
+        return _sampled_report(problem, choice, targets, refused, samples, seed, watch)
+    return _grid_report(problem, choice, targets, refused, diffusion, watch)
 
 
 # --- d = 1 and 2: densities on a grid
-
-
-def make_grid(problem: Problem, field: ExactField, targets: dict[str, Tilt]) -> tuple[Array, ...]:
-    """Axes that hold base, targets and what the field samples."""
-    laws = [problem.base, *(t.law for t in targets.values() if t.law is not None)]
-    low = torch.stack([_reach(law, -TAIL_STDS).amin(0) for law in laws]).amin(0)
-    high = torch.stack([_reach(law, TAIL_STDS).amax(0) for law in laws]).amax(0)
-    ends = _pushed_shell(field)
-    low, high = torch.minimum(low, ends.amin(0)), torch.maximum(high, ends.amax(0))
-    if problem.dim == 2:
-        corners = zip(low.tolist(), high.tolist(), strict=True)
-        return tuple(np.linspace(a, b, PLANE_POINTS) for a, b in corners)
-    # Evenly spaced, and dense where the law and the components are: thin peaks are not missed.
-    across = torch.linspace(-TAIL_STDS, TAIL_STDS, PUSHED_POINTS, dtype=field.dtype)[:, None]
-    pushed = FlowLaw(field, rtol=1e-5, atol=1e-5).push(across * _start_std(field))[:, 0]
-    parts = [np.linspace(float(low), float(high), LINE_POINTS), pushed.numpy()]
-    for law in laws[:2]:  # the base, and the exponential tilt's heaviest components
-        top = law.log_abs.topk(min(8, law.n_components)).indices
-        std = law.cov[top, 0, 0].sqrt().numpy()
-        parts.append((law.mean[top, 0].numpy() + SPACING[:, None] * std).ravel())
-    axis = np.sort(np.concatenate(parts))
-    axis = axis[(axis >= float(low)) & (axis <= float(high))]
-    gaps = np.diff(axis, prepend=-np.inf) > 1e-6 * (axis[-1] - axis[0])
-    return (axis[gaps],)
-
-
-def uniform_line(problem: Problem, field: ExactField, axis: Array) -> Array:
-    """Even points over `axis` and over the start law, for the Fokker-Planck equation."""
-    start = TAIL_STDS * float(_start_std(field))
-    low, high = min(float(axis[0]), -start), max(float(axis[-1]), start)
-    return np.linspace(low, high, SDE_POINTS)
-
-
-def _start_std(field: ExactField) -> Tensor:
-    return field.path.sigma(torch.zeros((), dtype=field.dtype))
-
-
-def _reach(law: GaussianSum, stds: float) -> Tensor:
-    """mean + stds * std of every component that weighs anything, (K, d)."""
-    heavy = law.log_abs > law.log_abs.max() - 36.0
-    std = law.cov.diagonal(dim1=-2, dim2=-1).sqrt()
-    return (law.mean + stds * std)[heavy]
-
-
-def _pushed_shell(field: ExactField) -> Tensor:
-    """Where starting points TAIL_STDS from the origin end up."""
-    if field.dim == 1:
-        start = torch.tensor([[-TAIL_STDS], [TAIL_STDS]], dtype=field.dtype)
-    else:
-        angle = torch.linspace(0, 2 * torch.pi, 33, dtype=field.dtype)[:-1]
-        start = TAIL_STDS * torch.stack([angle.cos(), angle.sin()], -1)
-    return FlowLaw(field, rtol=1e-5, atol=1e-5).push(start * _start_std(field))
-
-
-def flow_on_grid(field: ExactField, axes: tuple[Array, ...]) -> GridLaw:
-    """The ODE's density (and cdf, d = 1) on a grid."""
-    points = _points(axes)
-    # Errors of 1e-10 on the line and 1e-8 in the plane: below the floors of the distances.
-    tolerances = (1e-8, 1e-10) if len(axes) == 1 else (1e-7, 1e-9)
-    law = FlowLaw(field, *tolerances)
-    x0, log_density = law.pull_back(points)
-    cdf = None
-    if len(axes) == 1:
-        cdf = torch.special.ndtr(x0[:, 0] / _start_std(field)).numpy()
-    return GridLaw(axes, log_density.reshape([len(a) for a in axes]).numpy(), cdf)
-
-
-def tilt_on_grid(target: Tilt, axes: tuple[Array, ...]) -> GridLaw:
-    """A target's density (and cdf, d = 1) on a grid."""
-    law = target.law
-    # The sum's own log-density does not underflow where Phi(r) does.
-    exact = law.log_density if law is not None and law.is_positive else target.log_density
-    return _on_grid(exact, law, axes)
-
-
-def mixture_on_grid(law: GaussianSum, axes: tuple[Array, ...]) -> GridLaw:
-    """A mixture's density (and cdf, d = 1) on a grid."""
-    return _on_grid(law.log_density, law, axes)
-
-
-def _on_grid(
-    log_density: Callable[[Tensor], Tensor], law: GaussianSum | None, axes: tuple[Array, ...]
-) -> GridLaw:
-    values = log_density(_points(axes)).reshape([len(a) for a in axes]).numpy()
-    cdf = None
-    if len(axes) == 1:
-        if law is not None:
-            cdf = law.cdf(torch.as_tensor(axes[0])).numpy()
-        else:
-            cdf = CubicSpline(axes[0], np.exp(values)).antiderivative()(axes[0])
-    return GridLaw(axes, values, cdf)
-
-
-def _points(axes: tuple[Array, ...]) -> Tensor:
-    grid = torch.meshgrid(*(torch.as_tensor(a) for a in axes), indexing="ij")
-    return torch.stack([g.reshape(-1) for g in grid], -1)
 
 
 def _grid_report(
@@ -301,34 +239,40 @@ def _grid_report(
     targets: dict[str, Tilt],
     refused: dict[str, str],
     diffusion: Diffusion | None,
+    watch: Watch,
 ) -> LawReport:
-    axes = make_grid(problem, choice.field, targets)
-    if diffusion is not None:
-        axes = (uniform_line(problem, choice.field, axes[0]),)
-    base = mixture_on_grid(problem.base, axes)
+    back, again = partial(watch, "back"), partial(watch, "base")
+    trip = 0.0
     if diffusion is None:
-        law, null = flow_on_grid(choice.field, axes), flow_on_grid(problem.base_field, axes)
+        pushed = push_starts(choice.field, partial(watch, "there"))
+        axes = make_grid(problem, choice.field, targets, pushed.end)
+        base = mixture_on_grid(problem.base, axes)
+        _check_mass(base, "base's", "wider components")
+        if problem.dim == 2:
+            _check_cells(pushed, axes, choice.gentler)
+            few = tuple(axis[:: max(1, len(axis) // LOOK_POINTS)] for axis in axes)
+            _look(choice.field, grid_points(few))
+        law, trip = flow_and_back(choice.field, axes, pushed, back)
+        null = flow_on_grid(problem.base_field, axes, again)
     else:
-        law = sde_law(choice.field, diffusion, axes[0])
-        null = sde_law(problem.base_field, diffusion, axes[0])
-    lost = abs(1 - law.mass())
-    if not lost <= MOST_LOST_MASS:
-        raise ValueError(
-            f"the grid of {'x'.join(str(len(a)) for a in axes)} points misses {lost:.1e} of the "
-            f"law's mass: allowed is {MOST_LOST_MASS:g}; the law is too thin for this grid, try a "
-            "smaller scale or wider components"
-        )
+        (axis,) = make_grid(problem, choice.field, targets)
+        axes = (uniform_line(problem, choice.field, axis),)
+        base = mixture_on_grid(problem.base, axes)
+        law = sde_law(choice.field, diffusion, axes[0], watch=back)
+        null = sde_law(problem.base_field, diffusion, axes[0], watch=again)
+    _check_mass(law, "law's", choice.gentler)
+    _check_round_trip(trip, choice)
     floors = grid_distances(null, base)
     curves = {"base": base}
     curves |= {label: tilt_on_grid(target, axes) for label, target in targets.items()}
     distances = {
         label: {
-            name: d.at_least(abs(floors[name].value))
+            name: d.at_least(max(abs(floors[name].value), trip))
             for name, d in grid_distances(law, curve).items()
         }
         for label, curve in curves.items()
     }
-    reward = problem.reward(_points(axes)).reshape(law.log_density.shape).numpy()
+    reward = problem.reward(grid_points(axes)).reshape(law.log_density.shape).numpy()
     mean, cov = law.moments()
     curves["law"] = law
     return LawReport(
@@ -347,11 +291,55 @@ def _grid_report(
     )
 
 
+def _check_mass(law: GridLaw, whose: str, remedy: str) -> None:
+    lost = abs(1 - law.mass())
+    if not lost <= MOST_LOST_MASS:
+        raise ValueError(
+            f"the grid of {'x'.join(str(len(a)) for a in law.axes)} points misses {lost:.1e} of "
+            f"the {whose} mass: allowed is {MOST_LOST_MASS:g}; it is too thin for this grid, try "
+            f"{remedy}"
+        )
+
+
+def _check_cells(pushed: RoundTrip, axes: tuple[Array, ...], remedy: str) -> None:
+    """Seen before the work is done: most of the law where a cell holds a density of over one.
+
+    Sums over a grid see a Gaussian peak of half a cell's width, density 0.64 a cell, to 1e-2.
+    """
+    assert pushed.log_density is not None
+    cell = float(np.prod([a[1] - a[0] for a in axes]))
+    thin = float(pushed.shares[pushed.log_density + math.log(cell) > 0].sum())
+    if thin > 0.5:
+        raise ValueError(
+            f"the grid of {'x'.join(str(len(a)) for a in axes)} points is too wide for the law: "
+            f"{100 * thin:.0f} % of its mass is denser than one a cell, allowed is half of it; try "
+            f"{remedy}"
+        )
+
+
+def _check_round_trip(off: float, choice: FieldChoice) -> None:
+    if not off <= MOST_ROUND_TRIP:
+        raise ValueError(
+            f"starting points that are pushed and pulled back miss their log-density by {off:.1e} "
+            f"on average: allowed is {MOST_ROUND_TRIP:g}; the law is too thin for 64-bit numbers, "
+            f"try {choice.gentler}"
+        )
+
+
+def _look(field: ExactField, points: Tensor) -> None:
+    """A few trajectories first, d > 1: what would take minutes is refused in seconds.
+
+    Raises:
+        ValueError: they take more evaluations than LOOK_EVALUATIONS.
+    """
+    FlowLaw(field, rtol=1e-4, atol=1e-4, most_evaluations=LOOK_EVALUATIONS).pull_back(points)
+
+
 def _grid_mean(law: GridLaw, values: Array) -> float:
     return law.integrate(values) / law.mass()
 
 
-# --- any d: draws with their log-densities --------------------------------------------------
+# --- any d: draws with their log-densities
 
 
 def draw(target: Tilt, field: ExactField, n: int, generator: torch.Generator) -> Tensor:
@@ -368,10 +356,18 @@ def _sampled_report(
     refused: dict[str, str],
     samples: int,
     seed: int,
+    watch: Watch,
 ) -> LawReport:
     generator = torch.Generator().manual_seed(seed)
-    law = FlowLaw(choice.field, rtol=1e-6, atol=1e-8)
-    x, log_p = law.push_with_log_density(law.start(samples, generator))
+    law = FlowLaw(choice.field, rtol=1e-6, atol=1e-8, watch=partial(watch, "there"))
+    start = law.start(samples, generator)
+    few = replace(law, most_evaluations=LOOK_EVALUATIONS).push(start[:ROUND_TRIPS])
+    _look(choice.field, few)
+    x, log_p = law.push_with_log_density(start)
+    law = replace(law, watch=partial(watch, "back"))
+    off = (law.log_density(x[:ROUND_TRIPS]) - log_p[:ROUND_TRIPS]).abs().clamp_max(1.0)
+    trip = float(off.mean())
+    _check_round_trip(trip, choice)
     draws = {"law": x}
     densities = {"base": problem.base.log_density(x)}
     pairs = {"base": [problem.base.sample(samples, generator) for _ in range(2)]}
@@ -380,7 +376,11 @@ def _sampled_report(
         densities[label] = target.log_density(x)
         pairs[label] = [draw(target, own, samples, generator) for _ in range(2)]
     distances = {
-        label: sample_distances(x, log_p, densities[label], *pairs[label]) for label in pairs
+        label: {
+            name: d.at_least(trip)
+            for name, d in sample_distances(x, log_p, densities[label], *pairs[label]).items()
+        }
+        for label in pairs
     }
     draws |= {label: pair[0] for label, pair in pairs.items()}
     return LawReport(

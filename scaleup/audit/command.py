@@ -71,12 +71,12 @@ def run(options: argparse.Namespace) -> int:
     from scaleup.audit.page import write_page
     from theory.audit import as_json, audit, validity, verdict
     from theory.checks import check_order
-    from theory.files import check_writable, write_json
+    from theory.files import check_folder, write_json
 
     _refuse_unused(options)
     check_order("--seed", options.seed, 0)
     out = options.out or (options.run / "audit" if options.run else OUT)
-    check_writable("--out", out)
+    check_folder("--out", out)
     gathered = _gathered(options)
     data = gathered.data
     _say(f"{len(data.base)} base and {len(data.tuned)} tuned samples, {len(data.prompts)} prompts")

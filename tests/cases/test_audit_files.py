@@ -13,7 +13,7 @@ from scaleup.audit import page
 from scaleup.audit.gather import Gathered
 from scaleup.audit.tables import read_table
 from theory.audit import audit, audit_data
-from theory.files import check_writable
+from theory.files import check_folder
 
 QUICK = ("--wrappers", "linear", "--permutations", "19")
 
@@ -73,10 +73,10 @@ def test_e4_an_out_that_cannot_be_written_is_said_before_the_work(tmp_path, caps
     out = tmp_path / "file" / "out"
     status, said, err = call(capsys, *pair(tmp_path), "--out", out)
     assert (status, said) == (2, "")
-    assert f"--out = {str(out)!r} cannot be written" in err
+    assert f"--out = {str(out)!r}: Not a directory: allowed are folders" in err
     # One that can is left as it was.
     before = sorted(tmp_path.iterdir())
-    check_writable("--out", tmp_path / "new" / "out")
+    check_folder("--out", tmp_path / "new" / "out")
     assert sorted(tmp_path.iterdir()) == before
 
 

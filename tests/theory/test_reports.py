@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory import report
+from theory import grid_laws
 from theory.divergences import GridLaw, grid_distances, sample_distances
 from theory.draw import draw_report, save
 from theory.fields import MixtureField
@@ -28,7 +28,7 @@ from theory.wrappers import ClippedExponential, TruncatedExponential
 
 @pytest.mark.parametrize("name", ["bump_2d", "plane_5d"])
 def test_report_and_picture_in_the_plane_and_beyond(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "PLANE_POINTS", 41)
+    monkeypatch.setattr(grid_laws, "PLANE_POINTS", 41)
     problem = load_problem(name)
     found = law_report(problem, choose_field(problem, "nft"), samples=400)
     data = json.loads(json.dumps(found.as_json(), allow_nan=False))

@@ -14,13 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from theory.checks import check_order
-from theory.claims.docs import stale, write_atomically, write_docs
+from theory.claims.docs import stale, write_docs, write_text
 from theory.claims.identity import Identity
 from theory.claims.ledger import PROFILES, Claim, Profile, Result
 from theory.claims.render import as_json, headline, markdown, mutants, page
 from theory.claims.run import all_claims, measure_all, select
 from theory.claims.search import search
 from theory.claims.worst import write
+from theory.files import check_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,17 +36,20 @@ def run(options: argparse.Namespace) -> int:
             "--check-docs and --write-docs are about the whole ledger: allowed is no --only and "
             "no --source with them"
         )
+    check_folder("--out", options.out)
     profile = PROFILES[options.profile]
     console = Console(stderr=True)
     if profile.starts:
         _search(claims, profile, console)
     results = _measure(claims, profile, options.processes, console)
     ledger = as_json(results, profile.name)
-    _write(ledger, results, options.out)
     if options.json:
-        print(json.dumps(ledger))
+        print(json.dumps(ledger), flush=True)
     else:
-        _print(ledger, options.out)
+        _print(ledger)
+    _write(ledger, results, options.out)
+    if not options.json:
+        print(options.out / "ledger.html")
     failed = [r for r in results if not r.agrees]
     for result in failed:
         print(
@@ -86,7 +90,21 @@ def _measure(
             line = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
             (bar.console if console.is_terminal else console).print(line, highlight=False)
 
-        return measure_all(claims, profile, processes, done)
+        measured = 0
+
+        def counted(result: Result) -> None:
+            nonlocal measured
+            measured += 1
+            done(result)
+
+        try:
+            return measure_all(claims, profile, processes, counted)
+        except KeyboardInterrupt as stop:
+            stop.add_note(
+                f"{measured} of {len(claims)} rows were measured, none is kept: a ledger is "
+                "written whole or not at all"
+            )
+            raise
 
 
 def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None:
@@ -111,9 +129,9 @@ def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None
 
 
 def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None:
-    write_atomically(out / "ledger.json", json.dumps(ledger, indent=1) + "\n")
-    write_atomically(out / "ledger.md", markdown(ledger))
-    write_atomically(out / "ledger.html", page(ledger, results))
+    write_text(out / "ledger.json", json.dumps(ledger, indent=1) + "\n")
+    write_text(out / "ledger.md", markdown(ledger))
+    write_text(out / "ledger.html", page(ledger, results))
     for result in results:
         if result.region is not None:
             from theory.draw import save  # brings matplotlib along: only where there is a map
@@ -121,7 +139,7 @@ def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None
             save(result.region.draw(), out, result.claim.id)
 
 
-def _print(ledger: dict[str, Any], out: Path) -> None:
+def _print(ledger: dict[str, Any]) -> None:
     table = Table("id", "source", "verdict", "measured", show_lines=False)
     for row in ledger["rows"]:
         verdict = row["verdict"]
@@ -132,7 +150,6 @@ def _print(ledger: dict[str, Any], out: Path) -> None:
     console.print(table, highlight=False, markup=False)
     killed, total = mutants(ledger["rows"])
     console.print(
-        f"{len(ledger['rows'])} rows, {killed} of {total} wrong versions rejected; "
-        f"{out}/ledger.html",
+        f"{len(ledger['rows'])} rows, {killed} of {total} wrong versions rejected",
         highlight=False,
     )

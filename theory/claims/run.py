@@ -10,8 +10,9 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
@@ -22,6 +23,7 @@ from theory.checks import check_choice
 from theory.claims import domingo, liu, released, zhu
 from theory.claims.ledger import Claim, Context, Profile, Result, is_extra
 from theory.claims.worst import recorded
+from theory.signals import as_worker, end_workers
 
 SOURCES = {"liu": liu.ROWS, "zhu": zhu.ROWS, "released": released.ROWS, "domingo": domingo.ROWS}
 # Longest first, so that two processes end together; the others in the ledger's order.
@@ -108,13 +110,16 @@ def measure_all(
         Exception: whatever a row raises, with a note that names the row.
     """
     results: dict[str, Result] = {}
-    for result in _as_they_come(claims, profile, processes):
-        results[result.claim.id] = result
-        done(result)
+    with closing(_as_they_come(claims, profile, processes)) as found:
+        for result in found:
+            results[result.claim.id] = result
+            done(result)
     return [results[claim.id] for claim in claims]
 
 
-def _as_they_come(claims: Sequence[Claim], profile: Profile, processes: int) -> Iterator[Result]:
+def _as_they_come(
+    claims: Sequence[Claim], profile: Profile, processes: int
+) -> Generator[Result, None, None]:
     by_id = {claim.id: claim for claim in claims}
     if processes == 1 or len(claims) == 1:
         for claim in claims:
@@ -126,17 +131,19 @@ def _as_they_come(claims: Sequence[Claim], profile: Profile, processes: int) -> 
             yield result
         return
     order = sorted(by_id, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
-    with ProcessPoolExecutor(processes, _processes(), initializer=_one_thread) as pool:
-        futures = {pool.submit(_measure_by_id, name, profile): name for name in order}
-        for future in as_completed(futures):
-            try:
-                name, result = future.result()
-            except Exception as error:
-                error.add_note(f"while measuring {futures[future]}")
-                for other in futures:
-                    other.cancel()
-                raise
-            yield replace(result, claim=by_id[name])
+    with ProcessPoolExecutor(processes, _processes(), initializer=_worker) as pool:
+        try:
+            futures = {pool.submit(_measure_by_id, name, profile): name for name in order}
+            for future in as_completed(futures):
+                try:
+                    name, result = future.result()
+                except Exception as error:
+                    error.add_note(f"while measuring {futures[future]}")
+                    raise
+                yield replace(result, claim=by_id[name])
+        except BaseException:
+            end_workers()  # a row takes up to half a minute, and the pool would wait for it
+            raise
 
 
 def _processes() -> BaseContext:
@@ -144,6 +151,7 @@ def _processes() -> BaseContext:
     return get_context("fork" if sys.platform == "linux" else "spawn")
 
 
-def _one_thread() -> None:
+def _worker() -> None:
+    as_worker()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
