@@ -144,11 +144,12 @@ def _of_side(side: Side, first: Whole) -> _Found:
     ways = (_equal,) if side.features is None else (_equal, _nearly_equal)
     for way in ways:
         rows = np.flatnonzero(kept)
-        found = way(side.take(rows) if len(rows) < len(side) else side, prompt[rows])
-        if len(found.sizes) == len(rows):
-            continue
+        some = side.take(rows) if len(rows) < len(side) else side
+        found = way(some, prompt[rows])
         each = _counts_as(found)
-        leave_out(rows[found.order], found.group, each, 1)
+        if (each < found.sizes).any():
+            order = _order(some, prompt[rows]) if found.order is None else found.order
+            leave_out(rows[order], np.repeat(np.arange(len(each)), found.sizes), each, 1)
         if way is _equal:
             ties = int((each - 1).sum())
     return _Found(kept, counts[0], counts[1], ties, joined)
@@ -214,44 +215,57 @@ def _mean_square(x: Rows, group: Whole) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """order (n,) of rows in which equal ones are neighbours; group (n,): their numbers along it;
-    sizes of groups; atom: groups whose value occurs in other prompts too; next_to: pairs of rows
-    that are as near to equal as any that are not."""
+    """sizes of groups of equal rows, one after another in an order of rows (None: _order's); atom:
+    tied groups whose value occurs in other prompts too; next_to: pairs of rows that are as near to
+    equal as any that are not."""
 
-    order: Whole
-    group: Whole
+    order: Whole | None
     sizes: Whole
     atom: Mask
     next_to: int
 
 
+def _order(side: Side, prompt: Whole) -> Whole:
+    """Rows by prompt and reward."""
+    return np.lexsort((side.reward, prompt))
+
+
 def _equal(side: Side, prompt: Whole) -> _Groups:
     """Rows that are equal in prompt, reward and features."""
-    value = side.reward
-    if side.features is None:
-        order = np.lexsort((value, prompt))
+    order: Whole | None = None
+    if side.features is None and (np.diff(prompt) >= 0).all():
+        # Values alone, a prompt at a time: a tenth of the time that their order takes.
+        value = np.array(side.reward)
+        ends = np.flatnonzero(np.diff(prompt, append=-1)) + 1
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            value[start:end].sort()
+        where = prompt
     else:
-        value = _mixed(side, prompt)
+        value = side.reward if side.features is None else _mixed(side, prompt)
         order = np.lexsort((value, side.reward, prompt))
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = np.diff(prompt[order]) != 0
-    new[1:] |= np.diff(side.reward[order]) != 0
-    if side.features is not None:
+        value, where = value[order], prompt[order]
+    new = np.ones(len(value), dtype=bool)
+    new[1:] = np.diff(where) != 0
+    if side.features is None or order is None:
+        new[1:] |= np.diff(value) != 0
+    else:
+        new[1:] |= np.diff(side.reward[order]) != 0
         for rows in _blocks(np.flatnonzero(~new)):
             pair = side.features[order[rows]] == side.features[order[rows - 1]]
             new[rows] = ~pair.all(1)
-    group = np.cumsum(new) - 1
-    sizes = np.diff(np.append(np.flatnonzero(new), len(order)))
-    if len(sizes) == len(order):
-        return _Groups(order, group, sizes, np.zeros(len(sizes), dtype=bool), 0)
-    first = order[new]
+    sizes = np.diff(np.append(np.flatnonzero(new), len(value)))
+    if len(sizes) == len(value):
+        return _Groups(order, sizes, np.zeros(len(sizes), dtype=bool), 0)
+    value, where = value[new], where[new]  # one a group
+    atom = np.zeros(len(sizes), dtype=bool)
+    atom[sizes > 1] = _in_other_prompts(value[sizes > 1], where[sizes > 1], value, where)
     if side.features is not None:
-        first = first[np.lexsort((value[first], prompt[first]))]
-    gaps = np.diff(value[first])[np.diff(prompt[first]) == 0]
+        by_value = np.lexsort((value, where))
+        value, where = value[by_value], where[by_value]
+    gaps = np.diff(value)[np.diff(where) == 0]
     gaps = gaps[gaps > 0]
     next_to = int((gaps <= NEXT * gaps.min()).sum()) if len(gaps) else 0
-    atom = _in_several_prompts(value[order[new]], prompt[order[new]])
-    return _Groups(order, group, sizes, atom, next_to)
+    return _Groups(order, sizes, atom, next_to)
 
 
 def _nearly_equal(side: Side, prompt: Whole) -> _Groups:
@@ -269,7 +283,7 @@ def _nearly_equal(side: Side, prompt: Whole) -> _Groups:
         new[rows] = away > NEAR
         next_to += int(((away > NEAR) & (away <= 3 * NEAR)).sum())
     sizes = np.diff(np.append(np.flatnonzero(new), len(order)))
-    return _Groups(order, np.cumsum(new) - 1, sizes, np.zeros(len(sizes), dtype=bool), next_to)
+    return _Groups(order, sizes, np.zeros(len(sizes), dtype=bool), next_to)
 
 
 def _blocks(rows: Whole) -> Iterator[Whole]:
@@ -304,6 +318,8 @@ def _deviations(values: Rows, prompt: Whole) -> Array:
 def _counts_as(found: _Groups) -> Whole:
     """As how many samples each group of equal rows counts."""
     sizes = found.sizes
+    if int(sizes.max()) == 1:
+        return sizes
     factor = int(np.gcd.reduce(sizes))
     if factor > 1 and len(sizes) * math.log(factor) > -math.log(CHANCE):
         return np.asarray(sizes // factor)
@@ -314,7 +330,7 @@ def _counts_as(found: _Groups) -> Whole:
     usual = int(np.bincount(sizes[tied]).argmax())
     if float((sizes[tied] == usual).mean()) >= ALIKE:
         most = float(usual)
-    elif len(sizes) >= DISTINCT * len(found.order) and count >= TIED * len(sizes):
+    elif len(sizes) >= DISTINCT * int(sizes.sum()) and count >= TIED * len(sizes):
         most = 8 * float(np.median(sizes[tied]))
     else:
         return sizes
@@ -322,10 +338,12 @@ def _counts_as(found: _Groups) -> Whole:
     return np.where(tied & (sizes <= most), 1, sizes)
 
 
-def _in_several_prompts(value: Array, prompt: Whole) -> Mask:
-    """Of a row a group: whether its value occurs in another prompt too."""
-    _, number = np.unique(value, return_inverse=True)
-    low, high = np.full(len(value), np.iinfo(np.int64).max), np.full(len(value), -1)
-    np.minimum.at(low, number, prompt)
-    np.maximum.at(high, number, prompt)
-    return np.asarray((high > low)[number])
+def _in_other_prompts(tied: Array, own: Whole, value: Array, prompt: Whole) -> Mask:
+    """Whether tied values of prompts `own` are among the values of other prompts."""
+    known, number = np.unique(tied, return_inverse=True)
+    place = np.minimum(np.searchsorted(known, value), len(known) - 1)
+    same = known[place] == value
+    low, high = np.full(len(known), np.iinfo(np.int64).max), np.full(len(known), -1)
+    np.minimum.at(low, place[same], prompt[same])
+    np.maximum.at(high, place[same], prompt[same])
+    return np.asarray((low[number] < own) | (high[number] > own))

@@ -200,11 +200,15 @@ def _check_one_row(
         again = Spread.of(data.take(*kept), units)
         left = again.log_ratio if again.good.any() else math.nan
         if not found.low <= left <= found.high:
+            what = "none can be measured" if math.isnan(left) else f"{_percent(left)} are lost"
             raise OneRowError(
-                f"one row decides it: without {SIDES[label]} row {int(side.row[row]) + 1} "
-                f"{-100 * math.expm1(left):.3g} % of variance are lost, with it "
-                f"{-100 * math.expm1(log):.3g} %"
+                f"one row decides it: without {SIDES[label]} row {int(side.row[row]) + 1} of the "
+                f"variance {what}, with it {_percent(log)}"
             )
+
+
+def _percent(log: float) -> str:
+    return f"{-100 * math.expm1(log):.3g} %"
 
 
 def _log_error(spread: Spread, seed: int) -> tuple[float, float, str]:
@@ -227,7 +231,9 @@ def _log_error(spread: Spread, seed: int) -> tuple[float, float, str]:
             spread.mean(_variance(spread.features, u * weight, pooled), spread.mass)
             for weight in (pooled.label * (1 - chance), (1 - pooled.label) * chance)
         ]
-        logs[i] = math.log(parts[0] / parts[1])
+        logs[i] = math.log(parts[0] / parts[1]) if min(parts) > 0 else math.nan
+    if np.isnan(logs).any():
+        raise TooFewError("the variance where base and tuned overlap rests on very few samples")
     return float(logs.std(ddof=1)), math.inf, "samples"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from theory.audit.conditional import (
 from theory.audit.copies import Copies, distinct
 from theory.audit.excess import Excess, OneRowError, excess
 from theory.audit.families import FAMILIES, Fitted, some_rows
+from theory.audit.features import spread
 from theory.audit.influence import LEAST_EFFECTIVE, Influence, agree, influence, kl_without
 from theory.audit.likelihood import NoFitError
 from theory.audit.reweighting import Reweighted, kl_at_most, kl_bound, reweighted
@@ -76,6 +79,18 @@ class AuditReport:
     def conclusive(self) -> bool:
         """Whether anything is concluded."""
         return not self.doubts
+
+    @cached_property
+    def deviation(self) -> tuple[float, str]:
+        """(standard deviation of rewards within prompts, n - 1 a prompt; whose): the base's, or
+        where no prompt has two base rewards, both sides'; nan where no prompt has two rewards."""
+        pooled = self.pooled
+        everything = np.ones(len(pooled), dtype=bool)
+        for rows, whose in ((pooled.is_base, ""), (everything, " of both sides' rewards")):
+            prompt = pooled.prompt[rows]
+            if len(prompt) > len(np.unique(prompt)):
+                return pooled.spread * float(spread(pooled.z[rows][:, None], prompt)[0]), whose
+        return math.nan, ""
 
 
 def audit(

@@ -25,9 +25,10 @@ from theory.audit.copies import Copies
 from theory.audit.features import deviations
 from theory.audit.influence import LEAST_EFFECTIVE, Influence, Without
 from theory.audit.reweighting import Reweighted
-from theory.audit.samples import MOST_SHARE, SIDES, AuditData, Pooled, Whole, some
+from theory.audit.samples import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole, some
 from theory.audit.tilt import Interval
 
+MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
 # Values of each setting on (base, tuned) side.
 Sampling = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 
@@ -90,24 +91,36 @@ def _how(copies: Copies, side: int) -> str:
 
 def not_shared(data: AuditData) -> Check:
     """Whether tuned samples are the base's: the same prompt, reward and features, to the bit."""
-    keys = []
-    for side in (data.base, data.tuned):
-        key = np.empty(len(side), dtype=[("prompt", np.int64), ("reward", np.float64)])
-        key["prompt"], key["reward"] = side.prompt, side.reward + 0.0
-        keys.append(key)
-    rows = np.flatnonzero(np.isin(keys[1], keys[0]))
-    if data.base.features is not None and data.tuned.features is not None and len(rows):
-        own = {row.tobytes() for row in data.base.features[np.isin(keys[0], keys[1][rows])]}
-        rows = rows[[row.tobytes() in own for row in data.tuned.features[rows]]]
-    shared, whole = len(rows), len(data.tuned)
+    base, tuned = (_keys(side) for side in (data.base, data.tuned))
+    known, sorted_keys = np.sort(base), np.sort(tuned)
+    shared, whole = int(_known(sorted_keys, known).sum()), len(tuned)
+    if shared and data.base.features is not None and data.tuned.features is not None:
+        rows = np.flatnonzero(_known(tuned, known))
+        mine = np.flatnonzero(_known(base, sorted_keys))
+        own = {row.tobytes() for row in data.base.features[mine]}
+        sorted_keys = np.sort(tuned[[i for i in rows if data.tuned.features[i].tobytes() in own]])
+        shared = len(sorted_keys)
     # Few values that many rows have are no sign.
-    levels = len(np.unique(keys[1][rows])) if shared else 0
+    levels = int((np.diff(sorted_keys) != 0).sum()) + 1 if shared else 0
     ok = shared < whole or levels < whole / 2
     return Check(
         "shared", "Are the tuned samples others than the base's?",
         f"{'yes' if ok else 'no'}: {shared} of {whole} have the values of a base sample", ok,
         {"shared": shared},
     )  # fmt: skip
+
+
+def _keys(side: Side) -> NDArray[np.uint64]:
+    """(n,) prompt and reward of each row as one number; others are another's by a chance of 2^-64
+    a pair."""
+    bits = (side.reward + 0.0).view(np.uint64)
+    return np.asarray((bits ^ (side.prompt.astype(np.uint64) * MIXER)) * MIXER)
+
+
+def _known(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which keys are among the known, which are sorted."""
+    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.asarray(known[place] == keys)
 
 
 def same_sampling(sampling: Sampling | None) -> Check:

@@ -10,9 +10,7 @@ import numpy as np
 from theory.audit.compare import LEVEL, Candidate
 from theory.audit.conditional import Conditional
 from theory.audit.excess import Excess
-from theory.audit.features import spread
 from theory.audit.report import AuditReport
-from theory.audit.samples import Pooled
 from theory.audit.tilt import ONE_TILT, PROMPTS_LIKE, Interval, Tilt
 
 MOST_NAMED = 3  # prompts in a sentence
@@ -66,7 +64,7 @@ def _tilt_words(report: AuditReport) -> str:
     tilt = report.tilt
     assert tilt is not None
     text = f"effective tilt {tilt} per unit of reward"
-    within, whose = _within(report.pooled)
+    within, whose = report.deviation
     text += f" ({tilt.value * within:+.2f} per standard deviation{whose} within prompts)"
     if tilt.low <= 0 <= tilt.high:
         text += ": not told from no tilt"
@@ -95,17 +93,6 @@ def _scope_words(report: AuditReport, tilt: Tilt) -> str:
             "the samples"
         )
     return text
-
-
-def _within(pooled: Pooled) -> tuple[float, str]:
-    """(standard deviation of rewards within prompts, n - 1 a prompt; whose): the base's, or where
-    no prompt has two base rewards, both sides' together; nan where no prompt has two rewards."""
-    everything = np.ones(len(pooled), dtype=bool)
-    for rows, whose in ((pooled.is_base, ""), (everything, " of both sides' rewards")):
-        prompt = pooled.prompt[rows]
-        if len(prompt) > len(np.unique(prompt)):
-            return pooled.spread * float(spread(pooled.z[rows][:, None], prompt)[0]), whose
-    return math.nan, ""
 
 
 def _wrapper_words(report: AuditReport) -> str:
@@ -240,7 +227,7 @@ def as_json(report: AuditReport) -> dict[str, Any]:
     if report.reweighted is not None:
         found["effective_samples"] = report.reweighted.total
     if report.conclusive:
-        found["std_within_prompts"], whose = _within(report.pooled)
+        found["std_within_prompts"], whose = report.deviation
         found["std_within_prompts_of"] = "both sides" if whose else "base"
     if report.wrappers is not None:
         found["wrappers"] = [_candidate(c) for c in report.wrappers.candidates]
