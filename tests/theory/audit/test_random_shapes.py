@@ -93,7 +93,7 @@ def data_of(shape: Shape):
 def _rewards(kind: str, r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     found = {
         "binary": (r > 0) * 1.0, "rounded": np.round(r, 1),
-        "heavy": np.sinh(np.clip(2 * r, -20, 20)),
+        "heavy": np.sinh(np.clip(2 * r, -10, 10)),
         "clipped": np.clip(r, -0.5, 0.5), "constant": np.full(len(r), 0.1),
         "float32": r.astype(np.float32).astype(np.float64),
     }.get(kind, r)  # fmt: skip
