@@ -23,7 +23,8 @@ COVERAGE = (
     ("linear_1d", 1.0, 100_000, 200),
 )
 ALARMS = (Planted(1000), Planted(1000, prompts=20))
-FALSE_ALARMS, COLLAPSES = 500, 200
+TWICE = Planted(300)
+FALSE_ALARMS, FALSE_ALARMS_TWICE, COLLAPSES = 500, 2000, 200
 COLLAPSE = Planted(10_000, lost=1.0)
 NOMINAL, LEVEL, ROOM, FOUND = 0.95, 0.05, 0.02, 0.9
 PARTS = 20  # of a rate's repetitions, for two processes
@@ -57,6 +58,7 @@ def measure() -> list[Rate]:
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         covers = [pool.submit(coverage, *case) for case in COVERAGE]
         alarms = [_parts(pool, case, FALSE_ALARMS) for case in ALARMS]
+        twice = _parts(pool, TWICE, FALSE_ALARMS_TWICE, written=2)
         found = _parts(pool, COLLAPSE, COLLAPSES)
         rows = [
             Rate(f"|coverage - 95 %|: {name}, a = {a:g}, n = {n}, {k} repetitions",
@@ -68,14 +70,20 @@ def measure() -> list[Rate]:
                  f"{FALSE_ALARMS} repetitions", _mean(parts), LEVEL, ROOM)
             for case, parts in zip(ALARMS, alarms, strict=True)
         ]  # fmt: skip
+        rows.append(
+            Rate(f"|false alarms - 5 %|: every row written twice, n = {TWICE.n}, "
+                 f"{FALSE_ALARMS_TWICE} repetitions", _mean(twice), LEVEL, ROOM)
+        )  # fmt: skip
         what = f"planted collapse found: n = {COLLAPSE.n}, {COLLAPSES} repetitions"
         rows.append(Rate(what, _mean(found), None, FOUND))
     return rows
 
 
-def _parts(pool: ProcessPoolExecutor, case: Planted, repetitions: int) -> list:
+def _parts(pool: ProcessPoolExecutor, case: Planted, repetitions: int, written: int = 1) -> list:
     size = repetitions // PARTS
-    return [pool.submit(alarm_rate, case, size, first=i * size) for i in range(PARTS)]
+    return [
+        pool.submit(alarm_rate, case, size, first=i * size, written=written) for i in range(PARTS)
+    ]
 
 
 def _mean(parts: list) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from theory.audit.conditional import TooFewError, conditional_test, permute
+from theory.audit.copies import distinct
 from theory.audit.families import FAMILIES
 from theory.audit.samples import Array, AuditData, audit_data
 from theory.audit.tilt import Interval, effective_tilt
@@ -128,12 +129,20 @@ class Planted:
 
 
 def alarm_rate(
-    case: Planted, repetitions: int, permutations: int = 199, level: float = 0.05, first: int = 0
+    case: Planted,
+    repetitions: int,
+    permutations: int = 199,
+    level: float = 0.05,
+    first: int = 0,
+    written: int = 1,
 ) -> float:
-    """How often the conditional test rejects at the level."""
+    """How often the conditional test rejects at the level; written: so often is every row there."""
     alarms = 0
     for seed in range(first, first + repetitions):
         data = case.draw(seed)
+        if written > 1:
+            copied = (np.repeat(np.arange(len(side)), written) for side in (data.base, data.tuned))
+            data, _ = distinct(data.take(*copied))
         try:
             found = conditional_test(data, permute(data, seed, permutations), seed, second=False)
         except TooFewError:
