@@ -124,7 +124,9 @@ def times_bumps(law: GaussianSum, bumps: Bumps) -> GaussianSum:
         # From the bump where it is the narrower one in every direction.
         mean = torch.where((g > 1).all(-1, keepdim=True), near - rest, far + step)
         root = grown.rsqrt()[..., None] * (Vh @ factor.mT)
-        moved, cov = Spectrum.of_root(root.flatten(-4, -3)), (root.mT @ root).flatten(-4, -3)
+        exact = spectrum.keeps_digits and bumps.axes is None
+        moved = Spectrum.of_root(root.flatten(-4, -3), exact)
+        cov = (root.mT @ root).flatten(-4, -3)
     signs = sign.expand(log_abs.shape).flatten(-2)
     return GaussianSum(log_abs.flatten(-2), signs, mean.flatten(-3, -2), cov).with_spectrum(moved)
 
@@ -189,8 +191,8 @@ class BumpsGiven:
             along = (seen @ e.mT[..., None])[..., 0]  # (*b, K, T, n, d)
             square = (along**2 / (1 + excess)).sum(-1)
             push = (back @ (g / (1 + excess) * along)[..., None])[..., 0].mT
-        log_value, root = log_abs - 0.5 * (square + log_det), (back, (1 + excess).rsqrt())
-        return cls(post, log_value, push, narrowing, root)
+        log_value = log_abs - 0.5 * (square + log_det)
+        return cls(post, log_value, push, narrowing, (back, (1 + excess).rsqrt()))
 
     def moments(self, sign: Tensor, log_coef: Tensor, slope: bool) -> tuple[Tensor, ...]:
         """(F, N) of sum_t sign_t exp(log_coef_t) b_t: its mean given x (*b, n), its covariance with
