@@ -124,7 +124,9 @@ def times_bumps(law: GaussianSum, bumps: Bumps) -> GaussianSum:
         # From the bump where it is the narrower one in every direction.
         mean = torch.where((g > 1).all(-1, keepdim=True), near - rest, far + step)
         root = grown.rsqrt()[..., None] * (Vh @ factor.mT)
-        moved, cov = Spectrum.of_root(root.flatten(-4, -3)), (root.mT @ root).flatten(-4, -3)
+        exact = spectrum.keeps_digits and bumps.axes is None
+        moved = Spectrum.of_root(root.flatten(-4, -3), exact)
+        cov = (root.mT @ root).flatten(-4, -3)
     signs = sign.expand(log_abs.shape).flatten(-2)
     return GaussianSum(log_abs.flatten(-2), signs, mean.flatten(-3, -2), cov).with_spectrum(moved)
 

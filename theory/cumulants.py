@@ -22,6 +22,7 @@ from theory.checks import check_order, check_scale, check_time
 from theory.conditional import BumpMoments, MomentSource, QuadraticMoments
 from theory.fields import DisplacedField, MixtureField
 from theory.posterior import Posterior
+from theory.rounding import is_bounded
 from theory.wrappers import MAX_ORDER, Scale
 
 
@@ -116,7 +117,7 @@ class ConditionalReward:
     def _posterior(self, x: Tensor, t: Tensor | float) -> Posterior:
         """The base's, where rounding leaves E[r | x] its digits."""
         post = self.base.posterior(x, t)
-        single = not self.base.law.batch_shape and x.dtype == torch.float64
+        single = not self.base.law.batch_shape and is_bounded(x)
         if single and isinstance(self.moments, BumpMoments | QuadraticMoments):
             self.moments.check_rounding(post)
         return post

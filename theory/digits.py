@@ -89,8 +89,7 @@ def draw(seed: int) -> Drawn:
     a: dict[str, np.ndarray] = {}
     weights = rng.dirichlet(np.ones(k))
     a["weights"] = weights / weights.sum()
-    spread = _size(rng)  # of the components from one another
-    a["means"] = rng.normal(size=(k, dim)) * spread
+    a["means"] = rng.normal(size=(k, dim)) * _size(rng)
     stds = np.array([[_size(rng, -3, 2) for _ in range(dim)] for _ in range(k)])
     if rng.random() < 0.3:
         stds[:] = stds[:, :1]
@@ -153,18 +152,18 @@ def _draw_reward(
         a["scale"] = np.asarray(exponent / np.abs(a["heights"]).sum())
         return
     size = _size(rng)
-    a["vector"], a["constant"] = rng.normal(size=dim) / size, np.asarray(rng.normal())
+    a["vector"] = np.asarray(rng.normal(size=dim)) / size
     slope = float(np.abs(a["vector"]).max())
     covs = a["covs"] if "covs" in a else np.stack([np.diag(s**2) for s in a["stds"]])
     top = max(float(np.linalg.eigvalsh(c).max()) for c in covs)
     top += float(((a["means"] - a["weights"] @ a["means"]) ** 2).sum(-1).max())
     scale, centre = rng.uniform(0.2, 3.0) / (slope * math.sqrt(top)), a["weights"] @ a["means"]
     level = float(a["vector"] @ centre)
-    if kind == "quadratic":
-        a["matrix"] = _symmetric(rng.normal(size=(dim, dim))) / size**2
-        curve = max(float(np.linalg.eigvalsh(a["matrix"]).max()), 0.0) * top
-        scale = min(scale, 0.7 / max(curve, 1e-300))
-        level += 0.5 * float(centre @ a["matrix"] @ centre)
+    if kind == "quadratic":  # of that slope at the base's mean
+        H = a["matrix"] = _symmetric(rng.normal(size=(dim, dim))) / size**2
+        scale = min(scale, 0.7 / max(float(np.linalg.eigvalsh(H).max()) * top, 1e-300))
+        a["vector"] = a["vector"] - H @ centre
+        level -= 0.5 * float(centre @ H @ centre)
     # exp(scale r) is near 1 at the base's mean: its normaliser is a number that float64 can hold.
     a["constant"], a["scale"] = np.asarray(rng.normal() / scale - level), np.asarray(scale)
 

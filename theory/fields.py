@@ -24,7 +24,7 @@ from theory.conditional import ConditionalTilt
 from theory.gaussians import GaussianSum
 from theory.paths import RECTIFIED_FLOW, Path
 from theory.posterior import MAX_DIM_DIFFERENCES, Posterior, combine_by_matmul
-from theory.rounding import Rounding, refuse_lost
+from theory.rounding import Rounding, is_bounded, refuse_lost
 from theory.tilt import Tilt
 
 # Rows evaluated at once: temporaries of about this many numbers stay in cache.
@@ -120,7 +120,8 @@ class MixtureField(ExactField):
 
     def may_lose(self, x: Tensor, t: Tensor) -> bool:
         """Whether rounding may have reached a value's digits (theory.rounding)."""
-        return self.law.extent.may_lose(x, self.path.alpha(t), self.path.sigma(t))
+        times = self.path.alpha(t), self.path.sigma(t)
+        return is_bounded(x) and self.law.extent.may_lose(x, *times)
 
     def evaluate(self, x: Tensor, t: Tensor) -> Tensor:
         """The velocity without checks, in chunks that stay in cache."""

@@ -372,9 +372,16 @@ class GaussianSum:
         return replace(self, mean=alpha * self.mean, cov=alpha**2 * self.cov + sigma**2 * eye)
 
     def times_exp_quadratic(
-        self, matrix: Tensor, vector: Tensor, constant: Tensor, name: str = "the quadratic"
+        self,
+        matrix: Tensor,
+        vector: Tensor,
+        constant: Tensor,
+        name: str = "the quadratic",
+        about: Tensor | None = None,
     ) -> GaussianSum:
         """S(x) exp(x' H x / 2 + b' x + c); one quadratic, or one a component.
+
+        about: a point p (*b, K|1, d) in whose x - p it is written, the origin by default.
 
         matrix H: (*b, K|1, d, d) symmetric; vector b: (*b, K|1, d); constant c: (*b, K|1).
         With C = L L', C_new = L (I - L' H L)^-1 L'; with g = H mu + b (the gradient at mu),
@@ -396,14 +403,19 @@ class GaussianSum:
                 "every precision positive definite"
             )
         root = torch.linalg.solve_triangular(inner_factor, factor.mT, upper=False)
-        value = 0.5 * ((matrix @ self.mean[..., None])[..., 0] * self.mean).sum(-1)
-        value = value + (vector * self.mean).sum(-1) + constant
-        gradient = (matrix @ self.mean[..., None])[..., 0] + vector
+        place = self.mean if about is None else self.mean - about
+        bend = (matrix @ place[..., None])[..., 0]
+        value = 0.5 * (bend * place).sum(-1) + (vector * place).sum(-1) + constant
+        gradient = bend + vector
         white = (root @ gradient[..., None])[..., 0]
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
         found = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
-        return found.with_spectrum(None if root.device.type == "meta" else Spectrum.of_root(root))
+        return (
+            found
+            if root.device.type == "meta"
+            else found.with_spectrum(Spectrum.of_root(root, self.spectrum.keeps_digits))
+        )
 
 
 def _half_log_det(factor: Tensor) -> Tensor:

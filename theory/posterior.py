@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,14 @@ _TINY = 1e-30
 class Spectrum:
     """C_k = axes diag(variances) axes'; axes None where every C_k is diagonal.
 
-    variances: (*b, K, d), or (*b, K, 1) where every C_k is a multiple of I.
+    variances: (*b, K, d), or (*b, K, 1) where every C_k is a multiple of I; from_roots: whether
+    they are squares of singular values.
     """
 
     axes: Tensor | None
     variances: Tensor
     dim: int
+    from_roots: bool = False
 
     @classmethod
     def of(cls, cov: Tensor) -> Spectrum:
@@ -60,14 +62,14 @@ class Spectrum:
         return cls._diagonal(diagonal)
 
     @classmethod
-    def of_root(cls, root: Tensor) -> Spectrum:
+    def of_root(cls, root: Tensor, exact: bool) -> Spectrum:
         """Of R'R for roots R (*b, K, d, d), by their singular values: the small ones keep digits
-        that R'R has rounded away."""
+        that R'R has rounded away, where the roots themselves have them (exact)."""
         diagonal = root.diagonal(dim1=-2, dim2=-1)
         if torch.equal(root, torch.diag_embed(diagonal)):
             return cls._diagonal(diagonal**2)
         _, values, axes = torch.linalg.svd(root)
-        return cls(axes.mT, values**2, root.shape[-1])
+        return cls(axes.mT, values**2, root.shape[-1], exact)
 
     @classmethod
     def _diagonal(cls, diagonal: Tensor) -> Spectrum:
@@ -77,17 +79,22 @@ class Spectrum:
         return cls(None, diagonal.contiguous(), dim)
 
     @property
+    def keeps_digits(self) -> bool:
+        """Whether the small variances are as exact as the large ones' roots allow."""
+        return self.axes is None or self.from_roots
+
+    @property
     def isotropic(self) -> bool:
         return self.axes is None and self.variances.shape[-1] == 1
 
     def to(self, dtype: torch.dtype | None, device: torch.device | str | None) -> Spectrum:
         axes = None if self.axes is None else self.axes.to(dtype=dtype, device=device)
-        return Spectrum(axes, self.variances.to(dtype=dtype, device=device), self.dim)
+        return replace(self, axes=axes, variances=self.variances.to(dtype=dtype, device=device))
 
     def expanded(self, batch: Sequence[int]) -> Spectrum:
         axes, variances = self.axes, self.variances
         axes = None if axes is None else axes.expand(*batch, *axes.shape[-3:])
-        return Spectrum(axes, variances.expand(*batch, *variances.shape[-2:]), self.dim)
+        return replace(self, axes=axes, variances=variances.expand(*batch, *variances.shape[-2:]))
 
     @staticmethod
     def cat(parts: Sequence[Spectrum]) -> Spectrum:
@@ -106,7 +113,8 @@ class Spectrum:
             eye.expand(*size, dim, dim) if p.axes is None else p.axes
             for p, size in zip(parts, sizes, strict=True)
         ]
-        return Spectrum(torch.cat(axes, -3), torch.cat(variances, -2), dim)
+        exact = all(p.keeps_digits for p in parts)
+        return Spectrum(torch.cat(axes, -3), torch.cat(variances, -2), dim, exact)
 
     def factor(self) -> Tensor:
         """A square root of every C_k, (*b, K, d, d)."""

@@ -123,14 +123,29 @@ class QuadraticReward(Reward):
         Raises:
             ValueError: the integral does not exist (scale H outgrows a component's precision).
         """
+        law, level, _ = self.tilt_about_mean(base, scale)
+        return law.scaled(level)
+
+    def tilt_about_mean(
+        self, base: GaussianSum, scale: float | Tensor
+    ) -> tuple[GaussianSum, Tensor, Tensor]:
+        """(base(x) exp(scale (r(x) - r(p))), scale r(p), the size of that one's terms), p the
+        base's mean: far from the origin r(p) is a sum that cancels, which the law does not need."""
         check_reward(self, base)
-        a = torch.as_tensor(scale, dtype=base.dtype, device=base.mean.device)[..., None]
-        return base.times_exp_quadratic(
-            a[..., None, None] * self.matrix[..., None, :, :],
-            a[..., None] * self.vector[..., None, :],
-            a * self.constant[..., None],
+        a = torch.as_tensor(scale, dtype=base.dtype, device=base.mean.device)
+        p = base.expectation()
+        bend = (self.matrix @ p[..., None])[..., 0]
+        law = base.times_exp_quadratic(
+            a[..., None, None, None] * self.matrix[..., None, :, :],
+            a[..., None, None] * (bend + self.vector)[..., None, :],
+            torch.zeros_like(a[..., None]),
             name=f"exp(scale r) with scale = {_short(scale)} and this quadratic reward",
+            about=p[..., None, :],
         )
+        level = 0.5 * (bend * p).sum(-1) + (self.vector * p).sum(-1) + self.constant
+        size = 0.5 * ((self.matrix.abs() @ p.abs()[..., None])[..., 0] * p.abs()).sum(-1)
+        size = size + (self.vector * p).abs().sum(-1) + self.constant.abs()
+        return law, a * level, a.abs() * size
 
 
 def linear_reward(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,8 +39,6 @@ class Extent:
 
     def may_lose(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> bool:
         """Whether a value at points x may have lost digits beyond the quadrature_tight tier."""
-        if x.dtype != torch.float64 or x.device.type == "meta" or not x.numel():
-            return False
         size = float(x.detach().abs().max()) + self.reach
         least = float((alpha.min() ** 2 * self.least + sigma.min() ** 2).clamp_min(1e-300))
         ratio = size**2 / least
@@ -189,10 +187,13 @@ class BumpRounding:
 
 
 def variance_error(spectrum: Spectrum) -> Tensor:
-    """Of the variances l, absolute: eigenvalues are known to rounding of the largest."""
+    """Of the variances l, absolute: eigenvalues are known to rounding of the largest, singular
+    values of roots likewise."""
     variances = spectrum.variances
-    size = variances if spectrum.axes is None else variances.amax(-1, keepdim=True)
-    return (STEPS * UNIT * size).expand(variances.shape)
+    if spectrum.axes is None:
+        return STEPS * UNIT * variances
+    most = variances.amax(-1, keepdim=True).expand(variances.shape)
+    return STEPS * UNIT * ((most * variances).sqrt() if spectrum.from_roots else most)
 
 
 def _over_bumps(value: Tensor) -> Tensor:
@@ -200,9 +201,14 @@ def _over_bumps(value: Tensor) -> Tensor:
     return value[..., None, :] if value.ndim else value
 
 
-def _wide(value: Tensor | float) -> Tensor | float:
+def _wide(value: Any) -> Any:
     """A coefficient over (K, n) as one over (K, d, n)."""
     return value[..., None, :] if isinstance(value, Tensor) and value.ndim else value
+
+
+def is_bounded(x: Tensor) -> bool:
+    """Whether errors at points x are bounded at all: float64 numbers that can be read."""
+    return x.dtype == torch.float64 and x.device.type != "meta" and x.numel() > 0
 
 
 def refuse_lost(what: str, error: Tensor, size: Tensor) -> None:

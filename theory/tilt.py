@@ -40,7 +40,7 @@ from theory.quadrature import (
     other_grids,
 )
 from theory.rewards import BumpReward, CallableReward, QuadraticReward, Reward, check_reward
-from theory.rounding import Rounding, refuse_lost
+from theory.rounding import UNIT, Rounding, is_bounded, refuse_lost
 from theory.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
 
 Route = Literal["closed", "quadrature"]
@@ -67,13 +67,10 @@ class Tilt:
     def log_density(self, x: Tensor) -> Tensor:
         """log base(x) + log Phi(r(x)) - log Z at x (*b, n, d), as (*b, n)."""
         check_points(x, self.base.dim, self.base.dtype)
+        if self.law is not None and isinstance(self.reward, QuadraticReward):
+            return _checked_log_density(self.law, x)  # r and log Z may cancel, the law does not
         log_phi = self.wrapper.log_abs(self.reward(x))
-        post = self.base.noised(x, 1.0, 0.0)
-        if self.base.extent.may_lose(x, post.alpha, post.sigma):
-            error = (post.weights * Rounding(post).log_parts).sum(-2)
-            size = post.log_abs.abs()  # beyond exp(-700) the logarithm is all there is
-            refuse_lost("the log-density", error, torch.where(size > 700, size, 1.0))
-        return post.log_abs + log_phi - self.log_z[..., None]
+        return _checked_log_density(self.base, x) + log_phi - self.log_z[..., None]
 
     def expectation(self) -> Tensor:
         """The tilt's mean, (*b, d)."""
@@ -82,6 +79,21 @@ class Tilt:
         assert self.conditional is not None
         _, _, move = self.conditional.evaluate(blind_posterior(self.base))
         return self.base.expectation() + move[..., 0, :]
+
+
+def _checked_log_density(law: GaussianSum, x: Tensor) -> Tensor:
+    """log of the law's density at x, where rounding leaves it its digits."""
+    post = law.noised(x, 1.0, 0.0)
+    if is_bounded(x) and law.extent.may_lose(x, post.alpha, post.sigma):
+        error = (post.weights * Rounding(post).log_parts).sum(-2)
+        _check_logarithm("the log-density", error, post.log_abs)
+    return post.log_abs
+
+
+def _check_logarithm(what: str, error: Tensor, value: Tensor) -> None:
+    """Errors of what it is the logarithm of; beyond exp(+-700) the logarithm is all there is."""
+    size = value.abs()
+    refuse_lost(what, error, torch.where(size > 700, size, 1.0))
 
 
 def tilt(
@@ -105,11 +117,16 @@ def tilt(
     check_reward(reward, base)
     _check_positive(reward, wrapper, base)
     law: GaussianSum | None = None
+    level: Tensor | None = None
+    size: Tensor | None = None
     conditional: ConditionalTilt | None = None
     if route == "quadrature":
         conditional = _by_quadrature(base, reward, wrapper, quadrature_tolerance)
     elif isinstance(wrapper, Exponential) and isinstance(reward, (QuadraticReward, BumpReward)):
-        law = reward.exponential_tilt(base, wrapper.scale)
+        if isinstance(reward, BumpReward):
+            law = reward.exponential_tilt(base, wrapper.scale)
+        else:
+            law, level, size = reward.tilt_about_mean(base, wrapper.scale)
     elif isinstance(wrapper, Polynomial) and isinstance(reward, BumpReward):
         law = polynomial_sum(base, reward, wrapper)
     elif isinstance(wrapper, Polynomial):
@@ -124,13 +141,16 @@ def tilt(
             "exponential of linear ones; use route='quadrature' (d <= 2)"
         )
     if law is not None:
-        log_z, sign = law.total()
+        log_mass, sign = law.total()
+        log_z = log_mass if level is None else log_mass + level
     else:
         assert conditional is not None
         log_z, sign, _ = (part[..., 0] for part in conditional.evaluate(blind_posterior(base)))
     _check_normaliser(log_z, sign, wrapper)
     if law is not None:
-        law = law.scaled(-log_z)
+        law = law.scaled(-log_mass)
+        if size is not None and is_bounded(base.mean):
+            _check_logarithm("log Z", UNIT * size, log_z)
     return Tilt(base, reward, wrapper, log_z, law, conditional)
 
 
