@@ -210,9 +210,13 @@ def stop(stops: int = KILLS, seed: int = 0) -> dict[str, Any]:
         bases, expected, seconds = _left_alone(options, Path(folder))
         for i in range(stops):
             out, number = Path(folder) / f"stopped{i}", (signal.SIGINT, signal.SIGTERM)[i % 2]
-            shutil.copytree(bases, out)
-            moment = rng.uniform(0.05, 0.85) * seconds
-            said, taken, wrong = _stop_within(options, out, moment, number)
+            found = None
+            while found is None:  # a run that was done before its signal tells nothing
+                shutil.rmtree(out, ignore_errors=True)
+                shutil.copytree(bases, out)
+                moment = rng.uniform(0.05, 0.85) * seconds
+                found = _stop_within(options, out, moment, number)
+            said, taken, wrong = found
             moments.append(" and ".join(said) or "none")
             slowest = max(slowest, taken)
             _toys([*options, "--out", str(out)])
@@ -237,15 +241,18 @@ def stop(stops: int = KILLS, seed: int = 0) -> dict[str, Any]:
 
 def _stop_within(
     options: list[str], out: Path, seconds: float, number: signal.Signals
-) -> tuple[list[str], float, list[str]]:
+) -> tuple[list[str], float, list[str]] | None:
     """Start the run, stop it after so many seconds: (steps said to be saved, seconds until every
-    process had ended, what was not as promised)."""
+    process had ended, what was not as promised); None where it was done before."""
     process = subprocess.Popen(
         [sys.executable, "-m", "toys", *options, "--out", str(out)], start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(seconds)
     start = time.monotonic()
+    if process.poll() is not None:
+        process.communicate()
+        return None
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
@@ -253,6 +260,8 @@ def _stop_within(
     # Workers hold the pipe too: it ends with the last of them.
     lines = [line for line in process.communicate()[1].splitlines() if "training: " not in line]
     taken = time.monotonic() - start
+    if process.returncode == 0:  # its last files were being written
+        return None
     wrong = [] if taken <= STOP_SECONDS else [f"ended after {taken:.1f} s"]
     if process.returncode != 128 + number:
         wrong.append(f"exit status {process.returncode}")
