@@ -12,6 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()
+
 import matplotlib as mpl
 import torch
 from rich.console import Console
@@ -202,4 +207,4 @@ def _stamp(name: str, options: argparse.Namespace, trained: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.run_main(main))

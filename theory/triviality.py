@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from theory.divergences import grid_distances
-from theory.problem import Problem
 from theory.grid_laws import TAIL_STDS, mixture_on_grid
+from theory.problem import Problem
 from theory.wrappers import Exponential, TruncatedExponential
 
 LEAST_SHIFT = 0.3
