@@ -17,6 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from theory import signals
+
+if __name__ == "__main__":
+    signals.catch()
+
 import matplotlib as mpl
 import torch
 from rich.console import Console
