@@ -2,7 +2,7 @@
 
     agreement  closed forms against quadrature over random problems, with coverage
     push       log-density of N(0, I) pushed through exact fields, d = 1 and 2
-    law        CPU-seconds of NFT's exact law in 1-D with all distances
+    law        CPU-seconds of NFT's exact law in 1-D with all distances, and with modes far apart
     digits     every closed form against mpmath, scales up to 1e6 apart (forty CPU-minutes)
     recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
     audit      coverage, false alarms and power of the audit (theory.audit.bench; ten CPU-minutes)
@@ -37,15 +37,17 @@ from theory.checks import check_choice
 from theory.fields import MixtureField
 from theory.gaussians import GaussianSum
 from theory.oracle import QuadratureError
-from theory.problem import load_problem
+from theory.problem import Problem, load_problem
 from theory.random_problems import KINDS, SPREADS, Shape, most_components, random_case, random_point
 from theory.recursion import Mode, Recursion, carry
 from theory.report import choose_field, law_report
+from theory.rewards import bump_reward
 from theory.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.transport import FlowLaw
 from theory.wrappers import Exponential
 
 LAW_SECONDS = 2.0
+FAR_SECONDS, FAR_FLOOR = 10.0, 1e-6
 RECURSION_EPOCHS, RECURSION_SECONDS = 200, 10.0
 SPEED_CASES = {(1, 2): 3.0, (2, 8): 5.0, (64, 8): 40.0, (64, 50): 150.0}
 # As many as MixtureSameFamily has memory for; a million where it does.
@@ -157,6 +159,13 @@ def law() -> list[Row]:
         choice = choose_field(problem, "nft", nft_beta=2 / problem.scale)
         seconds = [_cpu(lambda: law_report(problem, choice)) for _ in range(3)]  # noqa: B023
         rows.append(Row(f"NFT's exact law, {name}, CPU-s", statistics.median(seconds), LAW_SECONDS))
+    base = GaussianSum.mixture([0.7, 0.3], [[-60.0], [60.0]], stds=[0.6, 0.6])
+    far = Problem("far", base, bump_reward(1.0, [60.0], width=1.0))
+    found = []
+    taken = _cpu(lambda: found.append(law_report(far, choose_field(far, "nft"))))
+    floor = max(row["TV"].floor for row in found[0].distances.values())
+    rows.append(Row("NFT's exact law, modes at +-60, CPU-s", taken, FAR_SECONDS))
+    rows.append(Row("NFT's exact law, modes at +-60, floor of TV", floor, FAR_FLOOR))
     return rows
 
 

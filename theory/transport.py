@@ -48,6 +48,10 @@ class _TooSlowError(Exception):
     """Steps for all rows at once take too many evaluations."""
 
 
+def _shown(point: Tensor) -> str:
+    return f"({', '.join(f'{v:g}' for v in point[:5].tolist())}{', ...' * (len(point) > 5)})"
+
+
 def _largest(error: Tensor) -> Tensor:
     return error.abs().max()
 
@@ -205,10 +209,14 @@ class FlowLaw:
         return x1, self._log_start(x0) + log_jacobian
 
     def _with_jacobian(self, x: Tensor, start: float, stop: float) -> tuple[Tensor, Tensor]:
-        """Where x gets, and log|det dx_0/dx_1| on the way, which is as right as `_settled` says."""
+        """Where x gets, and log|det dx_0/dx_1| on the way, which is as right as `_settled` says.
+
+        For d > 1 the factor by which errors grow is taken to be the d-th root of the determinant:
+        the largest is no smaller. Where one direction alone is thin, a round trip shows it.
+        """
         end, change = self._integrate(x, start, stop, density=True)
         log_jacobian = change if stop < start else -change
-        magnified = log_jacobian > math.log(MAGNIFIED)
+        magnified = log_jacobian / self.dim > math.log(MAGNIFIED)
         if bool(magnified.any()):
             columns = magnified.reshape(-1, magnified.shape[-1]).any(0)
             found = end[..., columns, :], log_jacobian[..., columns]
@@ -224,24 +232,25 @@ class FlowLaw:
         An error of size e there is one of e |dx_0/dx_1| in x_0, whichever way a path is followed.
         """
         back = stop < start
-        std, factor = float(self._start_std(x)), float(log_jacobian.max().exp())
+        std, factor = float(self._start_std(x)), float((log_jacobian.max() / self.dim).exp())
         allowed, coarse = MAGNIFIED * (self.rtol + self.atol), self.rtol + self.atol
         fine = allowed / factor
         finer = replace(self, rtol=fine / 2, atol=fine / 2)
         if fine >= FINEST:
             again, change = finer._integrate(x, start, stop, density=True)
             log_again = change if back else -change
-            unit = again.abs().clamp_min(std) if back else std * (-log_again).exp()[..., None]
+            growth = (log_again / self.dim).exp()
+            unit = again.abs().clamp_min(std) if back else (std / growth)[..., None]
             off = ((again - end).abs() / unit).amax(-1)
             off = torch.maximum(off, (log_again - log_jacobian).abs()) * fine / coarse
             rounding = torch.finfo(x.dtype).eps * (x if back else again).abs().amax(-1)
-            off = torch.maximum(off, rounding * log_again.exp() / std)
+            off = torch.maximum(off, rounding * growth / std)
             if bool((off <= allowed).all()):
                 return again, log_again
         worst = int(log_jacobian.flatten().argmax())
         y = (x if back else end).reshape(-1, self.dim)[worst]
         raise ValueError(
-            f"the flow contracts by e^{math.log(factor):.1f} towards y = {y.tolist()}: so thin a "
+            f"the flow contracts by e^{math.log(factor):.1f} towards y = {_shown(y)}: so thin a "
             f"law has no log-density to {allowed:.0e} in 64-bit numbers; allowed are contractions "
             f"by up to about e^{math.log(allowed / FINEST):.0f} (weaker tilts, wider components)"
         )
