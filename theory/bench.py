@@ -160,9 +160,9 @@ def law() -> list[Row]:
     base = GaussianSum.mixture([0.7, 0.3], [[-60.0], [60.0]], stds=[0.6, 0.6])
     far = Problem("far", base, bump_reward(1.0, [60.0], width=1.0))
     found = []
-    seconds = _cpu(lambda: found.append(law_report(far, choose_field(far, "nft"))))
+    spent = _cpu(lambda: found.append(law_report(far, choose_field(far, "nft"))))
     floor = max(row["TV"].floor for row in found[0].distances.values())
-    rows.append(Row("NFT's exact law, modes at +-60, CPU-s", seconds, FAR_SECONDS))
+    rows.append(Row("NFT's exact law, modes at +-60, CPU-s", spent, FAR_SECONDS))
     rows.append(Row("NFT's exact law, modes at +-60, floor of TV", floor, FAR_FLOOR))
     return rows
 
