@@ -173,10 +173,14 @@ def flow_and_back(
     """(the ODE's law on a grid, what the round trip is off by), in one solve."""
     points = grid_points(axes)
     law = FlowLaw(field, *TOLERANCES[field.dim], massless=MASSLESS, watch=watch)
-    x0, log_density = law.pull_back(points if trip is None else torch.cat([points, trip.end]))
-    n = len(points)
-    error = 0.0 if trip is None else trip.error(x0[n:], log_density[n:])
-    x0, log_density = x0[:n], log_density[:n]
+    n, error = len(points), 0.0
+    if trip is None:
+        x0, log_density = law.pull_back(points)
+    else:  # most of where starting points end is on the line's grid
+        once, place = torch.cat([points, trip.end]).unique(dim=0, return_inverse=True)
+        x0, log_density = (found[place] for found in law.pull_back(once))
+        error = trip.error(x0[n:], log_density[n:])
+        x0, log_density = x0[:n], log_density[:n]
     cdf = None
     if len(axes) == 1:
         cdf = torch.special.ndtr(x0[:, 0] / _start_std(field)).numpy()

@@ -11,6 +11,7 @@ def clock(monkeypatch):
     """A clock that a test moves; every update is a line."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     return now
@@ -26,11 +27,11 @@ def test_e10_a_step_says_nothing_of_a_picture(clock, capsys):
             clock[0] += 1.0
             said.update("comparing", done, "pictures")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "run:   5 %; step 1"  # one step tells no pace
+    assert lines[0] == "run:   5 %, time left unknown; step 1"  # one step tells no pace
     assert lines[1] == "run:  10 %, 36 s left of training; step 2"
     assert lines[19] == "run: 100 %, 0 s left of training; step 20"
     assert lines[20:] == [
-        "run:  25 %; pictures",
+        "run:  25 %, time left unknown; pictures",
         "run:  50 %, 2 s left; pictures",
         "run: 100 %, 0 s left; pictures",
     ]
@@ -47,9 +48,10 @@ def test_a_resumed_part_counts_what_it_does_itself(clock, capsys):
 
 
 def test_parts_side_by_side_share_one_pace(clock, capsys):
+    """From the first report on: two more of twenty in three seconds."""
     with Progress(20, "networks") as said:
         for done in (1, 2):
             for part in "ab":
                 clock[0] += 1.0
                 said.update(part, done, part)
-    assert capsys.readouterr().err.splitlines()[-1] == "networks:  20 %, 32 s left; b"
+    assert capsys.readouterr().err.splitlines()[-1] == "networks:  20 %, 24 s left; b"
