@@ -19,7 +19,7 @@ CONDITION = 1e6
 REFUSED = 0.02
 # Beyond CONDITION errors are in units of the noise, or of r's deviation under the base, where the
 # value is smaller than that.
-FIELDS, MEAN = ("velocity", "divergence"), "E[r|x]"
+FIELDS, MEAN = ("velocity", "divergence"), "E(r|x)"
 
 
 @dataclass

@@ -344,7 +344,7 @@ def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
     spread = sum(p.mass * (p.trace() + _square(p.mean, mean)) for p in plain) / mass
     div0 = (t / sigma**2 * spread - d) / sigma
     found = {
-        "E[r|x]": [m],
+        "E(r|x)": [m],
         "grad m": [t * s for s in slope],
         "velocity, base": v0,
         "divergence, base": [div0],
@@ -352,7 +352,7 @@ def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
         "divergence, NFT": [div0 + sigma * a * t / sigma**4 * third],
     }
     if drawn.kind == "bumps":
-        found["log E[r|x]"] = [mpmath.log(abs(m))]
+        found["log E(r|x)"] = [mpmath.log(abs(m))]
     # exp(a r) and 1 + a r + (a r)^2 / 2: with noise at x, and without (the normaliser).
     own_mass = sum(term.mass for term in terms([none]))
     for name, factors in _tilts(drawn, v, read):
@@ -496,8 +496,8 @@ def computed(drawn: Drawn) -> dict[str, list[float] | str]:
     exp, second = Exponential(a), TruncatedExponential(a, 2)
     nft = problem.nft_field
     asked: dict[str, Callable[[], torch.Tensor]] = {
-        "E[r|x]": lambda: problem.conditional_reward.mean(x, t),
-        "log E[r|x]": lambda: problem.conditional_reward.log_mean(x, t)[0],
+        "E(r|x)": lambda: problem.conditional_reward.mean(x, t),
+        "log E(r|x)": lambda: problem.conditional_reward.log_mean(x, t)[0],
         "grad m": lambda: problem.conditional_reward.gradient(x, t),
         "velocity, base": lambda: problem.base_field(x, t),
         "divergence, base": lambda: problem.base_field.divergence(x, t),
