@@ -136,7 +136,8 @@ def test_a_method_file_trains_in_two_processes(tmp_path, monkeypatch):
 
 
 def test_lines_in_a_log(capsys, monkeypatch):
-    monkeypatch.setattr("theory.progress.LINE_SECONDS", 0.0)
+    for name in ("FIRST_SECONDS", "LINE_SECONDS"):
+        monkeypatch.setattr(f"theory.progress.{name}", 0.0)
     with Progress(40, "training") as progress:
         progress.update("a", 10, "a: step 10")
         progress.update("b", 20, "b: step 20")
