@@ -135,15 +135,22 @@ def times_bumps(law: GaussianSum, bumps: Bumps) -> GaussianSum:
 class BumpsGiven:
     """Every bump of `Bumps` under every component of X_1 given x.
 
-    log_value: log E_k[b_t] without its sign, (*b, K, T, n); push: (mean under b_t - m_k) / sigma^2,
+    log_factor: log of b_t's own factor, (*b, 1, T, 1); log_mean: log E_k[b_t] less that, tiny where
+    b_t is flat and so kept apart, (*b, K, T, n); push: (mean under b_t - m_k) / sigma^2,
     (*b, K, T, d, n); narrowing: tr(S_k - covariance under b_t) / sigma^4, (*b, K, T, n|1).
     """
 
     post: Posterior
-    log_value: Tensor
+    log_factor: Tensor
+    log_mean: Tensor
     push: Tensor
     narrowing: Tensor
     root: tuple[Tensor | None, Tensor]
+
+    @property
+    def log_value(self) -> Tensor:
+        """log E_k[b_t] without its sign, (*b, K, T, n)."""
+        return self.log_factor + self.log_mean
 
     def half_covariance(self) -> Tensor:
         """A root of the covariance under b_t over sigma, (*b, K, T, n|1, d, d)."""
@@ -156,7 +163,7 @@ class BumpsGiven:
         gain = spectrum.variances[..., None] / post.variance  # S_k / sigma^2: (*b, K, d|1, n|1)
         e = bumps.centre[..., None, :, :, None] - post.component_means[..., :, None, :, :]
         square = (sigma**2)[..., None, None, :] if sigma.ndim else sigma**2
-        log_abs = bumps.log_abs[..., None, :, None]
+        log_factor = bumps.log_abs[..., None, :, None]
         axes, shared = bumps.shared_axes(spectrum)
         if shared:
             precision, gain = bumps.values[..., None, :, :, None], gain[..., :, None, :, :]
@@ -164,14 +171,14 @@ class BumpsGiven:
             along = e if axes is None else axes.mT @ e
             log_det = torch.log1p(square * gain * precision)
             size = (*log_det.shape[:-2], e.shape[-2], log_det.shape[-1])
-            log_value = -0.5 * ((slope * along**2).sum(-2) + log_det.expand(size).sum(-2))
+            log_mean = -0.5 * ((slope * along**2).sum(-2) + log_det.expand(size).sum(-2))
             narrowing = (gain**2 * slope).expand(size).sum(-2)
             push = gain * slope * along
             push = push if axes is None else axes @ push
             left = (gain / (1 + square * gain * precision)).sqrt().mT
             left = left.expand(*left.shape[:-1], spectrum.dim)
             turn = None if axes is None else axes[..., None, :, :]
-            return cls(post, log_abs + log_value, push, narrowing, (turn, left))
+            return cls(post, log_factor, log_mean, push, narrowing, (turn, left))
         scale = gain.sqrt().expand(*gain.shape[:-2], spectrum.dim, gain.shape[-1]).mT
         own = torch.eye(spectrum.dim, dtype=gain.dtype, device=gain.device)
         own = own if spectrum.axes is None else spectrum.axes[..., None, :, :]
@@ -191,8 +198,8 @@ class BumpsGiven:
             along = (seen @ e.mT[..., None])[..., 0]  # (*b, K, T, n, d)
             square = (along**2 / (1 + excess)).sum(-1)
             push = (back @ (g / (1 + excess) * along)[..., None])[..., 0].mT
-        log_value = log_abs - 0.5 * (square + log_det)
-        return cls(post, log_value, push, narrowing, (back, (1 + excess).rsqrt()))
+        log_mean, root = -0.5 * (square + log_det), (back, (1 + excess).rsqrt())
+        return cls(post, log_factor, log_mean, push, narrowing, root)
 
     def moments(self, sign: Tensor, log_coef: Tensor, slope: bool) -> tuple[Tensor, ...]:
         """(F, N) of sum_t sign_t exp(log_coef_t) b_t: its mean given x (*b, n), its covariance with
@@ -207,7 +214,7 @@ class BumpsGiven:
         weights, D = post.weights, post.component_displacements
         pushed = (value[..., None, :] * self.push).sum(-3)  # (*b, K, d, n)
         alone = post.law.n_components == 1
-        apart = None if alone else self._apart(log_value, value)  # (*b, K, n)
+        apart = None if alone else self._apart(value)  # (*b, K, n)
         moved = pushed if apart is None else apart[..., None, :] * D + pushed
         F = (weights * value.sum(-2)).sum(-2)
         N = (weights[..., None, :] * moved).sum(-3).mT
@@ -219,13 +226,13 @@ class BumpsGiven:
             change = change + 2 * (pushed * D).sum(-2)
         return F, N, (weights * change).sum(-2)
 
-    def _apart(self, log_value: Tensor, value: Tensor) -> Tensor:
+    def _apart(self, value: Tensor) -> Tensor:
         """E_k less the average over the components, summed over the bumps."""
         weights = self.post.weights
         heaviest = weights.detach().argmax(-2, keepdim=True)[..., None, :]
         index = heaviest.expand(*value.shape[:-3], 1, *value.shape[-2:])
         first = value.gather(-3, index)
-        ratio = log_value - log_value.gather(-3, index)
+        ratio = self.log_mean - self.log_mean.gather(-3, index)
         near = first * torch.expm1(ratio.nan_to_num(0.0).clamp(-1, 1))  # nan: both are exp(-inf)
         apart = torch.where(ratio.abs() < 1, near, value - first).sum(-2)
         return apart - (weights * apart).sum(-2, keepdim=True)

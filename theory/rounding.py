@@ -144,7 +144,7 @@ class BumpRounding:
         e = bumps.centre[..., None, :, :, None] - post.component_means[..., :, None, :, :]
         y = (V / variances)[..., :, None, :, :] * self._unrotated(given.push)
         square = (self._unrotated(e) * y).sum(-2).abs()
-        log_det = (-2 * (given.log_value - bumps.log_abs[..., None, :, None]) - square).clamp_min(0)
+        log_det = (-2 * given.log_mean - square).clamp_min(0)
         slope = y.norm(dim=-2)
         gain = alpha * variances / V
         size = (post.component_means.abs() + gain * post.points.abs()[..., None, :, :])[

@@ -319,6 +319,33 @@ def test_e8_paths_and_what_is_no_name(tmp_path):
             load_problem(wrong)
 
 
+def test_d1_a_flat_bump_keeps_its_slope():
+    """Components that see a bump alike up to 1e-9: their difference is half of the slope."""
+    means, stds = [[0.018752860443029665], [-0.022458813522796536]], [0.3152048877128871, 0.0039487]
+    base = GaussianSum.mixture([0.45, 0.55], means, stds=stds)
+    reward = bump_reward(-1.8222730261923756, [-0.025272240482520993], width=391.67764517887855)
+    t, x = 0.9870969342780063, -0.023195162885677512
+    found = Problem("flat", base, reward).conditional_reward.gradient(x_at([x]), t)
+    with mpmath.workdps(50):
+
+        def mean(at):
+            total = weighted = mpmath.mpf(0)
+            for w, mu, s in zip((0.45, 0.55), means, stds, strict=True):
+                mu, s, one = mpmath.mpf(mu[0]), mpmath.mpf(s), 1 - mpmath.mpf(t)
+                variance = (t * s) ** 2 + one**2
+                own = w * mpmath.npdf(at, t * mu, mpmath.sqrt(variance))
+                m, square = mu + t * s**2 / variance * (at - t * mu), (s * one) ** 2 / variance
+                b, c = (mpmath.mpf(float(v)) for v in (reward.precisions, reward.centres))
+                grown = 1 + square * b
+                bump = mpmath.exp(-((c - m) ** 2) * b / grown / 2) / mpmath.sqrt(grown)
+                total, weighted = total + own, weighted + own * bump
+            return float(reward.heights) * weighted / total
+
+        step = mpmath.mpf(10) ** -15
+        true = (mean(x + step) - mean(x - step)) / (2 * step)
+    assert QUADRATURE_TIGHT.holds(found, [[float(true)]])
+
+
 def test_values_under_the_floor_of_float64_have_a_logarithm():
     base = GaussianSum.mixture([1.0], [[0.0]], stds=[1.0])
     reward: Reward = bump_reward(-0.5, [60.0], width=0.1)

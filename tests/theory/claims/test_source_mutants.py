@@ -198,7 +198,7 @@ def _patch_bumps(monkeypatch):
 
     def wrong(post, bumps):
         found = whole(post, bumps)
-        return replace(found, log_value=2 * found.log_value)
+        return replace(found, log_mean=2 * found.log_mean)
 
     monkeypatch.setattr(BumpsGiven, "of", wrong)
 
