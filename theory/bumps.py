@@ -198,8 +198,8 @@ class BumpsGiven:
             along = (seen @ e.mT[..., None])[..., 0]  # (*b, K, T, n, d)
             square = (along**2 / (1 + excess)).sum(-1)
             push = (back @ (g / (1 + excess) * along)[..., None])[..., 0].mT
-        log_mean = -0.5 * (square + log_det)
-        return cls(post, log_factor, log_mean, push, narrowing, (back, (1 + excess).rsqrt()))
+        log_mean, half = -0.5 * (square + log_det), (back, (1 + excess).rsqrt())
+        return cls(post, log_factor, log_mean, push, narrowing, half)
 
     def moments(self, sign: Tensor, log_coef: Tensor, slope: bool) -> tuple[Tensor, ...]:
         """(F, N) of sum_t sign_t exp(log_coef_t) b_t: its mean given x (*b, n), its covariance with
