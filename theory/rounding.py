@@ -28,6 +28,13 @@ UNIT = torch.finfo(torch.float64).eps
 STEPS = 1.0
 
 
+def _beneath(x: Tensor) -> Tensor:
+    """The values beneath torch.func's transforms, of all rows that vmap goes through."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
+
+
 @dataclass(frozen=True)
 class Extent:
     """The largest |mean|, and the smallest and largest variance of a law."""
@@ -39,6 +46,7 @@ class Extent:
 
     def may_lose(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> bool:
         """Whether a value at points x may have lost digits beyond the quadrature_tight tier."""
+        x, alpha, sigma = map(_beneath, (x, alpha, sigma))
         size = float(x.detach().abs().max()) + self.reach
         least = float((alpha.min() ** 2 * self.least + sigma.min() ** 2).clamp_min(1e-300))
         ratio = size**2 / least
