@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from theory.audit import as_json, audit, audit_data, validity, verdict
 from theory.audit.families import FAMILIES
 
-EXAMPLES = {"": 40, "ci": 120, "thorough": 3000}
+EXAMPLES = {"": 40, "ci": 40, "thorough": 3000}
 PROFILE = os.environ.get("PLUMBLINE_PROFILE", "")
 MOST = 4000 if PROFILE == "thorough" else 400  # rows of a side
 REWARDS = (
