@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,9 +39,13 @@ class VelocityModel(Protocol):
 
 
 class ExactField(ABC):
-    """A velocity field known in closed form (or by quadrature)."""
+    """A velocity field known in closed form (or by quadrature).
+
+    time_by_row: whether t may differ between points.
+    """
 
     path: Path
+    time_by_row: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -61,7 +61,7 @@ class FlowLaw:
     """The law at t = 1 of dX = v(X, t) dt, X_0 ~ N(0, sigma_0^2 I).
 
     rtol, atol: the integrator's tolerances on positions and log-densities.
-    most_evaluations: of the velocity, d > 1.
+    most_evaluations: of the velocity, where rows are not followed one by one (d > 1).
     massless: log-density that counts as none, d = 1: where trajectories are followed row by row,
         those that contract by more than that, on their way back, end there.
     watch: told the share of a solve that is done, now and then.
@@ -83,16 +83,21 @@ class FlowLaw:
     def dim(self) -> int:
         return self.field.dim
 
+    @property
+    def _by_row(self) -> bool:
+        """Whether rows can be followed one by one: on the line, where t may differ."""
+        return self.dim == 1 and self.field.time_by_row
+
     def _integrate(self, x: Tensor, start: float, stop: float, density: bool) -> tuple:
         check_points(x, self.field.dim, self.field.dtype)
         state = torch.cat([x, torch.zeros_like(x[..., :1])], -1) if density else x
         with torch.no_grad():
             try:
-                if self.dim == 1 and self.rtol < ROWS_RTOL:
+                if self._by_row and self.rtol < ROWS_RTOL:
                     raise _TooSlowError
                 end = self._together(state, start, stop)
             except _TooSlowError as error:
-                if self.dim > 1:
+                if not self._by_row:
                     raise ValueError(str(error)) from error
                 end = self._row_by_row(state, start, stop)
         if not bool(torch.isfinite(end).all()):
@@ -111,7 +116,7 @@ class FlowLaw:
 
     def _together(self, state: Tensor, start: float, stop: float) -> Tensor:
         """One step for all rows."""
-        most = MOST_TOGETHER if self.dim == 1 else self.most_evaluations
+        most = MOST_TOGETHER if self._by_row else self.most_evaluations
         evaluations = 0
 
         def rate(t: Tensor, state: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ v_finetuned sampled by its own SDE gives the optimum's law, by others something 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class SteeredField(ExactField):
     share: of the control that is taken; 1 all of it.
     """
 
+    time_by_row: ClassVar[bool] = False
     optimum: GridOptimum
     share: float = 1.0
 
