@@ -1,7 +1,16 @@
 """One torch thread a process, and the verification's dtype nowhere by default."""
 
 import matplotlib as mpl
+import pytest
 import torch
 
 mpl.use("Agg")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float32_precision():
+    """The process's float32 precision is put back: training chooses its own."""
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)

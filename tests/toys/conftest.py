@@ -1,7 +1,6 @@
-"""Base networks that train in a moment; the process's float32 precision is put back."""
+"""Base networks that train in a moment."""
 
 import pytest
-import torch
 
 from theory.methods.contract import Budget
 from theory.methods.flow_matching import FlowMatching
@@ -9,9 +8,7 @@ from theory.methods.flow_matching import FlowMatching
 
 @pytest.fixture(autouse=True, scope="module")
 def cheap_bases():
-    precision = torch.get_float32_matmul_precision()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FlowMatching, "budget", Budget(30, 64, 2e-3))
         patch.setattr("toys.config.BASE_STEPS", 30)
         yield
-    torch.set_float32_matmul_precision(precision)
