@@ -41,7 +41,7 @@ def test_mean_tilt_of_prompts_like_these():
     cell = Cell("equal", 10, 1.0, 0.3)
     law = 1.0 + 0.3 * stats.norm.ppf((np.arange(400) + 0.5) / 400)
     many = own_mean(Cell("equal", 400, 1.0, 0.3), law)
-    assert mean_tilt(cell) == pytest.approx(many, abs=0.02)
+    assert abs(mean_tilt(cell) - many) < (1 - many) / 2  # and so told from the plain mean
     assert 0.01 < 1 - mean_tilt(cell) < 0.05
     assert mean_tilt(Cell("equal", 10, 1.0)) == 1.0
 
