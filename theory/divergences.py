@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline, PchipInterpolator
+from scipy.interpolate import CubicHermiteSpline, CubicSpline
+from scipy.optimize.elementwise import find_root
 from torch import Tensor
 
 Array = NDArray[np.float64]
@@ -76,14 +77,21 @@ class GridLaw:
         return mean, np.array([[self.integrate(a * b) for b in gaps] for a in gaps]) / mass
 
     def quantile(self, u: Array) -> Array:
-        """The quantiles at levels u in (0, 1), d = 1, by monotone interpolation of the cdf."""
+        """The quantiles at levels u in (0, 1), d = 1, by a cubic spline of the cdf whose slopes are
+        the density; levels that the grid does not reach get the last point with mass.
+        """
         if self.cdf is None:
             raise ValueError("quantile of a law without a cdf: allowed is d = 1")
         if not np.all((np.asarray(u) > 0) & (np.asarray(u) < 1)):
             raise ValueError(f"u = {u!r}: allowed are numbers in (0, 1)")
         # Rises too small to divide by carry no mass worth a quantile.
         rise = np.concatenate([[True], np.diff(np.maximum.accumulate(self.cdf)) > 1e-30])
-        return np.asarray(PchipInterpolator(self.cdf[rise], self.axes[0][rise])(u))
+        y, cdf = self.axes[0][rise], self.cdf[rise]
+        spline = CubicHermiteSpline(y, cdf, self.density[rise])
+        seen = np.clip(u, cdf[0], cdf[-1])
+        cell = np.clip(np.searchsorted(cdf, seen) - 1, 0, len(y) - 2)
+        ends = (y[cell], y[cell + 1])
+        return np.asarray(find_root(lambda x, u: spline(x) - u, ends, args=(seen,)).x)
 
 
 def grid_distances(p: GridLaw, q: GridLaw) -> dict[str, Distance]:

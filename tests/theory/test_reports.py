@@ -136,6 +136,18 @@ def test_gradient_of_the_conditional_reward():
         assert ALGEBRA.holds(ask.covariance(point, t), (1 - t) / t * gradient, scale=1.0)
 
 
+def test_quantiles_on_a_grid_are_those_of_the_mixture():
+    """Monotone interpolation of the inverse is off by some 1e-5 here."""
+    problem = load_problem("note_1d")
+    law = mixture_on_grid(problem.base, grid_laws.make_grid(problem, problem.base_field, {}))
+    u = np.linspace(0.001, 0.999, 999)
+    assert QUADRATURE.holds(problem.base.cdf(torch.as_tensor(law.quantile(u))), u, scale=1.0)
+    beyond = GridLaw(law.axes, law.log_density, 0.1 + 0.8 * law.cdf)
+    low, high = beyond.quantile(np.array([0.05, 0.95]))
+    assert low == law.axes[0][0]
+    assert law.quantile(np.array([1 - 1e-12])) < high <= law.axes[0][-1]
+
+
 def test_multiples_of_the_memoryless_schedule():
     """g^2 is that multiple of 2 eta; every multiple keeps an exact field's law."""
     base = load_problem("note_1d").base
