@@ -21,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 export MPLBACKEND ?= Agg
 
-.PHONY: help env figures test lint format bench clean toys verify ledger questions control train audit
+.PHONY: help env figures test mutants lint format bench clean toys verify ledger questions control train audit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -71,7 +71,10 @@ toys: $(STAMP) ## train every method on the named problems, compare with the tru
 	$(PY) -m toys compare --preset toys --out $(RUNS) --check
 
 test: $(STAMP) ## pass the tests (fast profile, two processes)
-	$(PY) -m pytest -n 2 --dist worksteal
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow and not mutants"
+
+mutants: $(STAMP) ## reject every planted mistake in the code (a minute)
+	$(PY) -m pytest -n 2 --dist worksteal -m mutants
 
 lint: $(STAMP) ## linter, formatter's check and type checker
 	$(VENV)/bin/ruff check .
@@ -88,8 +91,9 @@ bench: $(STAMP) ## measure the floors: accuracy, speed ratios, killed runs, CPU-
 		$(PY) -m figures make --force --exact --out results/bench-figures || status=$$?; \
 		exit $$status
 
-verify: $(STAMP) ## measure the ledger of claims (PROFILE=fast, default or thorough)
+verify: $(STAMP) ## measure the ledger (PROFILE=fast, default or thorough), pass the slow tests
 	$(PY) -m theory verify --profile $(PROFILE) $(if $(filter default,$(PROFILE)),--check-docs)
+	$(PY) -m pytest -n 2 --dist worksteal -m slow
 	$(if $(filter thorough,$(PROFILE)),PLUMBLINE_PROFILE=thorough $(PY) -m pytest \
 		tests/theory/claims/test_properties.py -n 2)
 

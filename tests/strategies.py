@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,8 +19,12 @@ from theory.random_problems import (
     random_point,
 )
 
-MANY = settings(derandomize=True, deadline=None, max_examples=60)
-SOME = settings(derandomize=True, deadline=None, max_examples=14)
+# Examples of a test: quick here, more with PLUMBLINE_PROFILE=ci (in CI) or thorough.
+EXAMPLES = {"": (24, 8), "ci": (60, 14), "thorough": (600, 140)}
+MANY, SOME = (
+    settings(derandomize=True, deadline=None, max_examples=count)
+    for count in EXAMPLES[os.environ.get("PLUMBLINE_PROFILE", "")]
+)
 
 seeds = st.integers(0, 2**32 - 1)
 times = st.one_of(st.floats(0.0, 0.99), st.sampled_from([0.0, 1e-6, 0.5, 0.99]))

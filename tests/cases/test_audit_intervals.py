@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 
 from theory.audit.families import FAMILIES
+from theory.audit.report import audit
 from theory.audit.samples import audit_data
 from theory.audit.tilt import ONE_TILT, PROMPTS_LIKE, THESE_PROMPTS, effective_tilt
+from theory.audit.verdict import verdict
 from theory.tolerances import FALSE_FAILURE_RATE
 
 
@@ -67,3 +69,32 @@ def test_a1_by_hand():
     stated = effective_tilt(fitted, pooled, one_tilt=True)
     assert stated.scope == ONE_TILT
     assert stated.low < 0 < stated.high
+
+
+def test_a1_one_tilt_stated_is_concluded_from_few_rows():
+    """15 rows a side: nothing else is said of them."""
+    rng = np.random.default_rng(5)
+    names = np.repeat([f"p{i}" for i in range(10)], [1, 2] * 5)
+    sides = rng.normal(size=15), rng.normal(size=15)
+    data = audit_data(*sides, names, names)
+    found = audit(data, one_tilt=True)
+    assert not found.conclusive
+    assert found.tilt_holds
+    first, *more = verdict(found)
+    assert first.startswith(f"effective tilt {found.tilt} per unit of reward")
+    assert "if all prompts have one tilt, as was said" in first
+    assert more[0] == "more cannot be concluded, because base has 15 samples, 20 are needed"
+    unsaid = audit(data)
+    assert unsaid.tilt is None
+    assert not unsaid.tilt_holds
+    assert verdict(unsaid)[0].startswith("cannot conclude, because base has 15 samples")
+
+
+def test_a1_one_row_decides_a_stated_tilt():
+    """Which is then no conclusion."""
+    rng = np.random.default_rng(1)
+    data = audit_data(rng.normal(size=15), np.append(rng.normal(size=14), 30.0), None, None)
+    found = audit(data, one_tilt=True)
+    assert found.influence.row.changes
+    assert not found.tilt_holds
+    assert verdict(found)[0].startswith("cannot conclude")

@@ -95,6 +95,7 @@ def test_c3_row_by_row_is_right_to_the_tolerance():
     assert bool(x0[~seen].isnan())
 
 
+@pytest.mark.slow
 def test_c3_what_takes_too_long_is_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"only at t = .* changes too fast there"):
         push_starts(NOTE.nft_field(1e-7), lambda share: None)
@@ -136,6 +137,7 @@ SPIKY = Problem(
 )
 
 
+@pytest.mark.slow
 def test_d3_there_and_back():
     law, z = FlowLaw(SPIKY.nft_field(0.02)), tensor([[0.0]])
     y, log_q = law.push_with_log_density(z)
@@ -144,6 +146,7 @@ def test_d3_there_and_back():
     assert QUADRATURE.holds(again, log_q, scale=1.0)
 
 
+@pytest.mark.slow
 def test_d3_what_cannot_be_inverted_is_refused(monkeypatch):
     law, z = FlowLaw(SPIKY.nft_field(0.015)), tensor([[0.0]])
     with pytest.raises(ValueError, match=r"contracts by e\^.* 64-bit numbers"):

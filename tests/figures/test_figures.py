@@ -111,6 +111,7 @@ def test_networks_that_are_not_trained_are_asked_for_by_command(tmp_path, capsys
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.slow
 def test_a_figure_is_made_again_only_where_something_changed(made, capsys):
     status, folder = made
     picture = folder / "figure1.png"

@@ -122,6 +122,7 @@ def options(tmp_path_factory):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_run_killed_inside_a_checkpoints_write_ends_the_same(options, tmp_path):
     when = [resume.AtWrite("step-", 3)]

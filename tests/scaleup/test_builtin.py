@@ -368,6 +368,7 @@ def test_shipped_weights_are_small_and_plain():
     assert sum(path.stat().st_size for path in files) < 8e6
 
 
+@pytest.mark.slow
 def test_shipped_weights_show_what_is_asked(shipped):
     prompts = list(PROMPTS) * 4
     images = sample(shipped, prompts, seeded(7))

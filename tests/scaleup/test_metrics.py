@@ -209,6 +209,7 @@ def test_two_pictures_of_a_prompt_are_one_piece_of_evidence():
 # --- the Frechet distance's bias
 
 
+@pytest.mark.slow
 def test_bias_of_the_frechet_distance():
     """Between samples of one law the plain value is positive, `corrected` much less so; the floor
     lies above the plain value, and a law that is another one lies above the floor."""

@@ -122,6 +122,7 @@ def test_linear_reward_shifts_by_hand():
         assert QUADRATURE.holds(best.value(x + 1, t) - best.value(x, t), slope, scale=1.0)
 
 
+@pytest.mark.slow
 def test_finer_grids_and_more_nodes_change_nothing(monkeypatch):
     """d = 2: the accuracy that rollouts' default grid has."""
     problem, chain = load_problem("bump_2d"), Chain(3, 0.25)

@@ -153,6 +153,7 @@ def test_one_stage_is_one_law_for_both_first_order_losses():
     assert tv == pytest.approx(both[0].tv.value, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_error_falls_as_one_over_stages():
     """In K stages of a/K the bias is of first order in 1/K; both losses, and the unbiased ones."""
     for kind in ("nft", "explicit"):

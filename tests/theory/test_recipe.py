@@ -76,6 +76,7 @@ def test_gaussian_rewards_are_a_straight_line(beta, epochs, decay, group):
     assert found.last.rewards.kl == pytest.approx((found.last.tilt * std) ** 2 / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_exact_recursion_is_the_forecast_where_it_should_be():
     """Gaussian data, linear reward: the law is the tilt, with a penalty to first order in time."""
     problem = gaussian()

@@ -76,6 +76,7 @@ def test_first_epoch_is_nfts_law(name):
     assert QUADRATURE.holds(law.cdf[here], exact.cdf(y), scale=1.0)
 
 
+@pytest.mark.slow
 def test_first_epoch_is_nfts_law_in_the_plane():
     law = carry(SMOOTH_2D, Recursion(2.0), 1, grid=56).laws[1]
     points = np.argwhere(central(law))[::40]
@@ -342,6 +343,7 @@ def test_small_steps_tend_to_the_tilt(mode):
     assert gaps[2] > QUADRATURE.rtol
 
 
+@pytest.mark.slow
 def test_mass_over_200_epochs():
     run = carry(load_problem("note_1d"), Recursion(20.0), 200)
     assert run.mass_error < QUADRATURE_TIGHT.rtol

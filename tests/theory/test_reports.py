@@ -54,6 +54,7 @@ def test_distances_by_draws_are_the_textbook_ones(shift):
     assert abs(found["SW2"].value - shift / math.sqrt(3)) < 0.1 * shift + found["SW2"].floor
 
 
+@pytest.mark.slow
 def test_a_law_too_thin_for_the_grid_is_refused_not_reported():
     problem = load_problem("note_1d")
     with pytest.raises(ValueError, match=r"misses .* of the law's mass"):

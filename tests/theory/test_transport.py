@@ -108,6 +108,7 @@ def test_nft_law_is_not_the_claimed_one():
         assert approximate[name].value > 0.01
 
 
+@pytest.mark.slow
 def test_samples_follow_the_law():
     """Draws of the NFT law against its cdf: Dvoretzky-Kiefer-Wolfowitz, and a wrong law."""
     problem = load_problem("note_1d")
@@ -151,6 +152,7 @@ def test_sde_of_an_exact_field_keeps_its_law(diffusion):
     assert QUADRATURE.holds(found.cdf, expected.cdf, scale=1.0)
 
 
+@pytest.mark.slow
 def test_sde_of_nft_depends_on_the_noise():
     """Its implied score is not the score of its own law: every g has a law of its own."""
     field = load_problem("note_1d").nft_field(1.0)
@@ -160,6 +162,7 @@ def test_sde_of_nft_depends_on_the_noise():
     assert grid_distances(strong, ode)["TV"].value > 0.02
 
 
+@pytest.mark.slow
 def test_sde_law_by_simulation():
     """Euler-Maruyama of the same SDE: means within a concentration bound plus the step's bias."""
     problem = load_problem("note_1d")
@@ -235,6 +238,7 @@ def test_plane_distances():
     assert abs(found["TV"].value - tv) <= 2 * found["TV"].floor
 
 
+@pytest.mark.slow
 def test_laws_in_many_dimensions_tell_tilts_apart():
     """d = 5, by draws: the exact tilt's field has KL zero within its floor, the base's has not."""
     problem = load_problem("plane_5d")

@@ -116,6 +116,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         assert all(torch.equal(first[k], second[k]) for k in ("step", "exp_avg", "exp_avg_sq"))
 
 
+@pytest.mark.slow
 def test_adjoint_matching_learns_an_ornstein_uhlenbeck_problem(tmp_path):
     config = CaseConfig("ou_linear", "adjoint_matching", 3 * 16 * 128 * 200, steps=16)
     (row,) = train_cases(tmp_path, [config], processes=1)

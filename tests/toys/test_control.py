@@ -210,6 +210,7 @@ def test_floors(rows):
     assert control_runs.failures([{**good, "name": "ddpo", "control_error": 1.0}]) == []
 
 
+@pytest.mark.slow
 def test_schedules_are_exact_and_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(control_schedules, "CONSTANTS", (1.0,))
     monkeypatch.setattr(control_schedules, "AXIS", COARSE)

@@ -112,6 +112,7 @@ def test_first_epoch_is_nft_at_the_mapped_scale(line):
     assert not QUADRATURE.holds(ours[heavy], wrong[heavy], 1.0)
 
 
+@pytest.mark.slow
 def test_later_epochs_start_from_the_optimum_before(line, monkeypatch):
     """With one mapping for all epochs it is theory's recursion in mode "student", and the second
     route's."""

@@ -27,7 +27,7 @@ from theory.audit.influence import LEAST_EFFECTIVE, Influence, agree, influence,
 from theory.audit.likelihood import NoFitError
 from theory.audit.reweighting import Reweighted, kl_at_most, kl_bound, reweighted
 from theory.audit.samples import SIDES, AuditData, Pooled, Whole
-from theory.audit.tilt import Interval, PromptTilts, Tilt, effective_tilt, prompt_tilts
+from theory.audit.tilt import ONE_TILT, Interval, PromptTilts, Tilt, effective_tilt, prompt_tilts
 from theory.audit.validity import (
     Check,
     Place,
@@ -77,8 +77,16 @@ class AuditReport:
 
     @property
     def conclusive(self) -> bool:
-        """Whether anything is concluded."""
+        """Whether all that was asked can be concluded."""
         return not self.doubts
+
+    @property
+    def tilt_holds(self) -> bool:
+        """Whether the tilt's interval is a conclusion: always where all is, and where all prompts
+        are said to have one tilt, however few samples there are, unless one row decides it."""
+        stated = self.tilt is not None and self.tilt.scope == ONE_TILT
+        by_a_row = self.influence is not None and self.influence.row.changes
+        return self.conclusive or (stated and not by_a_row)
 
     @cached_property
     def deviation(self) -> tuple[float, str]:
@@ -121,11 +129,12 @@ def audit(
     good, alike = _vary(everything)
     varies = bool(good.any())
     pooled = everything.take(good[everything.prompt]) if varies and not good.all() else everything
-    doubts = [
+    few = [
         f"{side} has {len(rows)} samples{_after(copies.left_out[i])}, {LEAST_ROWS} are needed"
         for i, (side, rows) in enumerate(zip(SIDES, (data.base, data.tuned), strict=True))
         if len(rows) < LEAST_ROWS
     ]
+    doubts = []
     if not varies:
         doubts.append("rewards are constant in every prompt, base and tuned together")
     elif base_is_alike(everything, alike):
@@ -138,15 +147,15 @@ def audit(
         same_sampling(sampling), base_varies(data, alike), sane_features(data),
     ]  # fmt: skip
     prompts = np.flatnonzero(good) if varies else np.arange(everything.count)
-    found = AuditReport(data, pooled, prompts, copies, tuple(checks), tuple(doubts))
-    if doubts:
+    found = AuditReport(data, pooled, prompts, copies, tuple(checks), (*few, *doubts))
+    if doubts or (few and not one_tilt):
         return found
     say("effective tilt")
     try:
         exponential = FAMILIES["exponential"].fit(pooled)
         tilt = effective_tilt(exponential, pooled, one_tilt)
     except NoFitError:
-        return replace(found, doubts=(_separated(pooled),))
+        return replace(found, doubts=(*few, _separated(pooled)))
     weights = reweighted(exponential.fit.log_ratio, pooled)
     place = Place(data, pooled, prompts)
     influences = influence(exponential, tilt, weights.total, pooled)
@@ -154,7 +163,7 @@ def audit(
         found, exponential=exponential, tilt=tilt, reweighted=weights, influence=influences,
         validity=(*checks, enough(data, weights), *stays(influences, tilt, place)),
     )  # fmt: skip
-    doubts = []
+    doubts = few
     if influences.row.changes:
         doubts.append(_one_row(influences, tilt, weights, place))
     if weights.total < LEAST_EFFECTIVE and influences.row.effective < LEAST_EFFECTIVE:

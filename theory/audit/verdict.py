@@ -38,8 +38,11 @@ def p_words(p: float, permutations: int | None = None) -> str:
 def verdict(report: AuditReport) -> list[str]:
     """Sentences, the most important first."""
     if not report.conclusive:
-        lines = [f"cannot conclude, because {doubt}" for doubt in report.doubts]
-        if report.tilt is not None:
+        what = "more cannot be concluded" if report.tilt_holds else "cannot conclude"
+        lines = [f"{what}, because {doubt}" for doubt in report.doubts]
+        if report.tilt_holds:
+            lines.insert(0, _tilt_words(report))
+        elif report.tilt is not None:
             lines.append(f"for what it is worth, the likeliest tilt is {report.tilt}")
         return lines
     assert report.tilt is not None
@@ -220,6 +223,7 @@ def as_json(report: AuditReport) -> dict[str, Any]:
         "left_out": list(data.left_out),
         "features": data.dim,
         "tilt": _interval(report.tilt),
+        "tilt_concluded": report.tilt_holds,
         "tilt_of": None if report.tilt is None else report.tilt.scope,
         "kl_at_least": _interval(report.kl),
         "kl_at_most": report.kl_at_most,

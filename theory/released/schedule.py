@@ -74,7 +74,7 @@ class Schedule:
             return float(epochs)
         # Epochs on the ramp: flat <= steps e <= flat + most/rate.
         first = min(math.ceil(self.flat / steps), epochs + 1)
-        last = min(math.floor((self.flat + self.most / self.rate) / steps), epochs)
+        last = math.floor(min((self.flat + self.most / self.rate) / steps, epochs))
         first = max(first, 1)
         ramp = 0.0
         if last >= first:

@@ -17,6 +17,7 @@ from theory.schedules import Diffusion
 from theory.tolerances import QUADRATURE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", select([], "domingo"), ids=lambda claim: claim.id)
 def test_row_has_its_verdict(claim):
     result = measure(claim, PROFILES["fast"])
@@ -97,6 +98,7 @@ def test_the_optimum_is_a_zero_and_found_from_near(family):
     assert found.wrong
 
 
+@pytest.mark.slow
 def test_a_start_that_stalls_is_told_from_a_zero(family):
     """D11's own starts: far ones settle where the full gradient's norm is least and not zero."""
     found = family.search(6, zlib.crc32(b"D11/3") % 2**20)

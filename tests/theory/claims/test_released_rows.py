@@ -48,6 +48,7 @@ def test_verdict_of_the_fast_profile(claim):
     assert result.agrees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
 def test_verdict_with_extras(claim):
     """Everything that the default profile measures, on fewer settings and draws."""

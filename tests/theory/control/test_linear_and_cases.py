@@ -107,6 +107,7 @@ def test_double_well_against_composed_kernels():
     assert not QUADRATURE.holds(well.value(x[:, None], 0.01), -np.log(found), 1.0)
 
 
+@pytest.mark.slow
 def test_double_well_is_the_sum_of_its_coordinates():
     case = control_case("double_well_20d")
     rng = np.random.default_rng(0)
@@ -125,6 +126,7 @@ def test_double_well_is_the_sum_of_its_coordinates():
     assert QUADRATURE.holds(case.gradient(x, 0.3)[:, 7], slope, 1.0)
 
 
+@pytest.mark.slow
 def test_chain_of_a_double_well_tends_to_the_diffusion():
     case = control_case("double_well_10d")
     gaps = [

@@ -47,12 +47,14 @@ def errors(problem, order=8, points=201, scale=1.0):
     return max(value), max(slope)
 
 
+@pytest.mark.slow
 def test_closed_value_function_solves_the_equation_on_a_grid():
     problem = load_problem("note_1d")
     assert max(errors(problem)) < QUADRATURE.rtol
     assert min(errors(problem, points=61, scale=1.01)) > QUADRATURE.rtol
 
 
+@pytest.mark.slow
 def test_order_of_the_grid():
     """Halving the step divides the error by about 2^4 with stencils of order 4."""
     problem = load_problem("note_1d")
@@ -138,6 +140,7 @@ def test_control_between_the_kept_times():
         )
 
 
+@pytest.mark.slow
 def test_law_of_the_optimum_by_two_equations():
     """The factor of memory against Fokker-Planck with the control; the tilt is another law."""
     problem = load_problem("note_1d")

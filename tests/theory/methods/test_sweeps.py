@@ -97,6 +97,7 @@ def test_sweep(text, problem):
     assert skipped == any(word in text for word in WITHOUT_OPTIMUM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods())
 def test_every_method_there_is(name):
     """No list to forget: what discovery finds is swept, on every problem that it allows."""
