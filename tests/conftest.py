@@ -14,3 +14,10 @@ def float32_precision():
     precision = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(precision)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests and files named after mutants are those of `make mutants`."""
+    for item in items:
+        if "mutant" in item.nodeid:
+            item.add_marker(pytest.mark.mutants)

@@ -77,6 +77,7 @@ def plain():
     return of_unit(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_e8_c4_the_rewards_unit_changes_nothing_else(size, plain):
     """Before: "separated in every prompt" at 1e153, ZeroDivisionError at 1e-200."""

@@ -58,6 +58,7 @@ def apart():
     return problem, found, told
 
 
+@pytest.mark.slow
 def test_c3_modes_at_60_work(apart):
     _, found, _ = apart
     floors = [row["TV"].floor for row in found.distances.values()]

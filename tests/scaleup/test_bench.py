@@ -86,6 +86,7 @@ for number in range(1, 4):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "draft"), [("half", 50), ("whole", 100), ("placed", None)])
 def test_a_process_kills_itself_inside_the_write(tmp_path, stage, draft):
     done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), stage])
@@ -228,6 +229,7 @@ def test_without_a_gpu_there_is_nothing_to_measure(monkeypatch):
     assert [row.met for row in gpu.measure()] == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny_sd15", "tiny_sd3"])
 def test_the_gpu_benchs_path_and_its_table(monkeypatch, tmp_path, size):
     monkeypatch.setattr(gpu, "ROUNDS", 1)

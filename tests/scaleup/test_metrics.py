@@ -179,6 +179,7 @@ METRICS = {
 TRIALS = 240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_intervals_cover(name):
     measure, truth, least = METRICS[name]

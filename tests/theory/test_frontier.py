@@ -144,6 +144,7 @@ def test_nft_stages_are_the_online_recursion():
     assert gap > 10 * QUADRATURE_2D.rtol * laws[-1].density.max()
 
 
+@pytest.mark.slow
 def test_one_stage_is_one_law_for_both_first_order_losses():
     both = [reached(NOTE, kind, 3.0) for kind in ("nft", "explicit")]
     assert both[0] == both[1]
@@ -164,6 +165,7 @@ def test_error_falls_as_one_over_stages():
         assert exact.tv.value <= max(exact.tv.floor, QUADRATURE_TIGHT.rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["note_1d", "bump_2d"])
 def test_draws_against_the_grid(name):
     problem, total = load_problem(name), 3.0

@@ -93,6 +93,7 @@ def test_exact_recursion_is_the_forecast_where_it_should_be():
     assert abs(wrong.last.rewards.mean - law.mean) / 0.4 > 5e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["note_1d", "quadratic_1d"])
 def test_error_against_the_exact_recursion(name):
     """The released values, as many epochs as a tilt of about one std takes: a twentieth of a std,

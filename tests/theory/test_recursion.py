@@ -328,6 +328,7 @@ def test_a_reference_that_is_no_base():
 # --- small steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["refit", "student"])
 def test_small_steps_tend_to_the_tilt(mode):
     """At a fixed sum K lam = 2 the distance to the tilt falls like lam."""

@@ -31,6 +31,7 @@ def central_points(law: GaussianSum, n: int, seed: int = 0) -> torch.Tensor:
     return x[order[: int(CENTRAL * n)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["note_1d", "bumps_1d", "linear_2d", "bump_2d"])
 def test_exact_field_returns_its_density(name):
     """Floor: 1e-6 in log-density, d = 1 and 2; for the base and for its tilt."""
@@ -51,6 +52,7 @@ def test_mutant_without_divergence_is_seen():
     assert not QUADRATURE.holds(naive, law.log_density(y), scale=1.0)
 
 
+@pytest.mark.slow
 def test_nft_law_by_quantiles_and_by_density():
     """Two routes to one law: the cdf by monotone transport, and the density integrated."""
     problem = load_problem("note_1d")

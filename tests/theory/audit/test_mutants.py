@@ -25,7 +25,6 @@ from theory.audit import conditional, curve, families, inclusion, likelihood, ti
 from theory.audit.samples import Pooled
 from theory.tolerances import ALGEBRA, FLOAT32, QUADRATURE, QUADRATURE_2D
 
-pytestmark = pytest.mark.mutants
 PACKAGE = "theory.audit."
 Checks = dict[str, bool]
 ZERO = np.zeros(1)

@@ -238,6 +238,7 @@ def test_parts(few, part):
     assert "d = 2 and 5" in dims or "5d" in dims
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part"),
     [("Z4", zhu_planes.formula_at_points), ("Z10", zhu_guided_planes.guided_formula_at_points)],

@@ -48,6 +48,7 @@ def apart(theirs, name: str) -> float:
     return densities_apart(carry(PROBLEM, RULES[name], EPOCHS), theirs[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_two_routes(name, theirs):
     assert apart(theirs, name) <= QUADRATURE.rtol
@@ -109,6 +110,7 @@ def test_mutants_of_the_recursion(patch, name, theirs, monkeypatch):
     assert error > QUADRATURE.rtol
 
 
+@pytest.mark.slow
 def test_laws_in_a_rotated_plane():
     """Frozen and refitted epochs of a linear reward along a Gaussian direction of R^5 are tilts; of
     a base that is no Gaussian there they are not."""

@@ -136,6 +136,7 @@ def test_too_few_draws_would_be_seen():
     assert finding.numbers["batches"] == 20
 
 
+@pytest.mark.slow
 def test_penalty_of_velocities_alone_is_told_from_the_recipe():
     assert released_penalty.recipe_gap(1, 0.3) < 1e-7
     assert released_penalty.recipe_gap(1, 0.3, 0.31) > 1e-4

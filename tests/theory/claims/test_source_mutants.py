@@ -26,8 +26,6 @@ from theory.problem import Problem
 from theory.recursion import TwoKL
 from theory.tolerances import QUADRATURE
 
-pytestmark = pytest.mark.mutants
-
 
 def whole_slope(edit: Callable[[dict[str, Any]], None]) -> Callable[..., torch.Tensor]:
     """CouplingFamily.velocity_slope, piece by piece; `edit` changes the pieces."""

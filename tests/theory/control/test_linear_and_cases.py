@@ -58,6 +58,7 @@ def test_distance_of_the_two_optima_shrinks_with_the_step():
         assert ((ratios > 3) & (ratios < 5)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"double_well_20d"}))
 def test_named_cases_are_their_least_cost(name):
     """J(u*) by simulation is V within its standard error, J(0) and J(u*/2) are not."""

@@ -20,8 +20,6 @@ from tests.theory.control.mutants import (
 from tests.theory.control.mutants.shared import failures
 from tests.theory.methods.mutants import mutant_module
 
-pytestmark = pytest.mark.mutants
-
 ROOMS = (values_and_equations, grids, schedules, linear, wells_and_chains, processes, adjoints,
          critical)  # fmt: skip
 CHECKS = {name: check for room in ROOMS for name, check in room.CHECKS.items()}

@@ -100,6 +100,7 @@ def test_the_optimum_has_the_least_cost(chain):
         assert steered(chain, share) > bound()
 
 
+@pytest.mark.slow
 def test_paths_are_those_of_the_optimum(case, chain, paths):
     noise = numbers(0, COUNT, STEPS + 1, case.dim)
     x = case_starts(case, noise[:, 0])

@@ -94,6 +94,7 @@ def test_gaussian_optimum_by_riccati_and_by_grid(g):
     assert not QUADRATURE.holds(own_mean, tilt.mean[0], 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.0, 0.3])
 def test_law_with_a_running_cost(start):
     """f > 0 and a start after t = 0: grid against Riccati; without f the law is another."""

@@ -23,8 +23,6 @@ from theory.methods.contract.probe import (
 from theory.methods.contract.registry import parse_method
 from theory.problem import load_problem
 
-pytestmark = pytest.mark.mutants
-
 LINE, PLANE, LINEAR = "note_1d", "bump_2d", "linear_1d"
 FM, EXACT = "flow_matching", "flow_matching:target_velocity=exact"
 NFT = "nft:nft_beta=0.5"
