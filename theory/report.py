@@ -249,8 +249,8 @@ def _grid_report(
         axes = make_grid(problem, choice.field, targets, pushed.end)
         base = mixture_on_grid(problem.base, axes)
         _check_mass(base, "base's", "wider components")
+        _check_cells(pushed, axes, choice.gentler)
         if problem.dim == 2:
-            _check_cells(pushed, axes, choice.gentler)
             few = tuple(axis[:: max(1, len(axis) // LOOK_POINTS)] for axis in axes)
             _look(choice.field, grid_points(few))
         law, trip = flow_and_back(choice.field, axes, pushed, back)
@@ -303,14 +303,19 @@ def _check_mass(law: GridLaw, whose: str, remedy: str) -> None:
 
 
 def _check_cells(pushed: RoundTrip, axes: tuple[Array, ...], remedy: str) -> None:
-    """Seen before the work is done, d = 2: mass that is denser than one a cell.
+    """Seen before the work is done: mass that is denser than one a cell.
 
-    Sums over a grid see a peak of half a cell's width, density 0.64 a cell, to 1e-2, a thinner one
-    worse.
+    Sums over a grid of the plane see a peak of half a cell's width, density 0.64 a cell, to 1e-2,
+    a thinner one worse.
     """
-    assert pushed.log_density is not None
-    cell = float(np.prod([a[1] - a[0] for a in axes]))
-    thin = float(pushed.shares[pushed.log_density + math.log(cell) > 0].sum())
+    if pushed.log_density is None:  # on the line: by how near to one another points end
+        (axis,), end, shares = axes, pushed.end[:, 0].numpy(), pushed.shares.numpy()
+        shares, middle = (shares[1:] + shares[:-1]) / 2, (end[1:] + end[:-1]) / 2
+        cells = np.interp(middle, (axis[1:] + axis[:-1]) / 2, np.diff(axis))
+        thin = float(shares[shares * cells > np.diff(end)].sum())
+    else:
+        cell = float(np.prod([a[1] - a[0] for a in axes]))
+        thin = float(pushed.shares[pushed.log_density + math.log(cell) > 0].sum())
     if thin > MOST_THIN:
         raise ValueError(
             f"the grid of {'x'.join(str(len(a)) for a in axes)} points is too wide for the law: "

@@ -54,11 +54,15 @@ def test_distances_by_draws_are_the_textbook_ones(shift):
     assert abs(found["SW2"].value - shift / math.sqrt(3)) < 0.1 * shift + found["SW2"].floor
 
 
-@pytest.mark.slow
-def test_a_law_too_thin_for_the_grid_is_refused_not_reported():
+def test_a_law_too_thin_for_the_grid_is_refused_before_it_is_measured():
     problem = load_problem("note_1d")
-    with pytest.raises(ValueError, match=r"misses .* of the law's mass"):
-        law_report(problem, choose_field(problem, "nft", nft_beta=0.05))
+    parts = []
+    with pytest.raises(ValueError, match="% of its mass is denser than one a cell"):
+        law_report(
+            problem, choose_field(problem, "nft", nft_beta=0.05),
+            watch=lambda part, share: parts.append(part),
+        )  # fmt: skip
+    assert set(parts) == {"there"}
 
 
 def test_a_thin_peak_is_seen():
