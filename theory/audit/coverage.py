@@ -38,7 +38,7 @@ from theory.audit.tilt import CONFIDENCE, ONE_TILT, PROMPTS_LIKE, effective_tilt
 SPREADS = ("equal", "one large", "power", "few", "unequal")
 EXPONENTIAL = FAMILIES["exponential"]
 ESTIMAND_SEED = 10**9
-SIMULATED = 400_000  # rows, for an estimand
+SIMULATED = 2_000_000  # rows, for an estimand
 NODES = 60  # of Gauss and Hermite
 
 
@@ -80,11 +80,12 @@ class Cell:
         enough = min(side.sum() for side in self.sizes) >= LEAST_EFFECTIVE
         return bool(rows.max() <= rows.sum() / 2 and effective >= 10 and enough)
 
-    def draw(self, seed: int) -> tuple[Pooled, Array]:
-        """(both sides' rewards, the prompts' tilts)."""
+    def draw(self, seed: int, *, mirrored: bool = False) -> tuple[Pooled, Array]:
+        """(both sides' rewards, the prompts' tilts); mirrored: with these about their mean."""
         rng = np.random.default_rng((seed, self.prompts))
         n0, n1 = self.sizes
-        tilts = self.tilt + self.differ * rng.normal(size=self.prompts)
+        apart = self.differ * rng.normal(size=self.prompts)
+        tilts = self.tilt + (-apart if mirrored else apart)
         prompt = np.repeat(np.arange(self.prompts), n0 + n1)
         label = np.concatenate([np.repeat([0.0, 1.0], pair) for pair in zip(n0, n1, strict=True)])
         reward = rng.normal(size=self.prompts)[prompt] + rng.normal(size=len(label))
@@ -96,12 +97,15 @@ def mean_tilt(cell: Cell) -> float:
     """The estimand for prompts like these."""
     if cell.differ == 0 or cell.tilt == 0:  # 0 by the symmetry r -> -r
         return cell.tilt
-    rows = int(sum(map(np.sum, cell.sizes)))
-    if cell.spread in ("power", "one large"):
-        drawn = [cell.draw(ESTIMAND_SEED + i)[0] for i in range(max(SIMULATED // rows, 1))]
-    else:  # more prompts are more of the same
-        many = cell.prompts * max(SIMULATED // rows, 1)
-        drawn = [replace(cell, prompts=many).draw(ESTIMAND_SEED)[0]]
+    times = max(SIMULATED // int(sum(map(np.sum, cell.sizes))) // 2, 1)
+    if cell.spread not in ("power", "one large"):  # more prompts are more of the same
+        cell, times = replace(cell, prompts=cell.prompts * times), 1
+    # Every draw with its mirror image: few large prompts' own tilts would decide it.
+    drawn = [
+        cell.draw(ESTIMAND_SEED + i, mirrored=mirrored)[0]
+        for i in range(times)
+        for mirrored in (False, True)
+    ]
 
     def total(a: float) -> float:
         return sum(_score(a, pooled) for pooled in drawn)
