@@ -28,9 +28,9 @@ from theory.methods.contract import (
     endpoint_batch,
     square,
 )
-from theory.problem import Problem
-from theory.tilt import Tilt
-from theory.wrappers import Power, TruncatedExponential
+from theory.problems.problem import Problem
+from theory.tilts.tilt import Tilt
+from theory.tilts.wrappers import Power, TruncatedExponential
 
 
 @dataclass(frozen=True)

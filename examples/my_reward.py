@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scaleup.rewards.contract import Reward, check_images
-from theory.checks import check_positive
+from theory.common.checks import check_positive
 
 
 # Fields are options; what is said of the reward are class attributes, without annotations.

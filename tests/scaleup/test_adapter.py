@@ -25,13 +25,13 @@ from tests.scaleup.planted import (
     time_of,
 )
 from tests.theory.methods.mutants import mutant_module
-from theory.fields import MixtureField, VelocityModel
+from theory.common.tolerances import ALGEBRA, FLOAT32, FLOAT32_PARITY, QUADRATURE, SLOPE
+from theory.fields.mixture import MixtureField, VelocityModel
+from theory.fields.paths import RECTIFIED_FLOW
 from theory.methods.contract import Draws, Policy, Task
-from theory.methods.contract.registry import parse_method
-from theory.paths import RECTIFIED_FLOW
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, FLOAT32, FLOAT32_PARITY, QUADRATURE, SLOPE
-from toys.networks import StackedMLP
+from theory.methods.registry import parse_method
+from theory.problems.problem import load_problem
+from toys.networks.mlp import StackedMLP
 
 METHODS = (
     "flow_matching",

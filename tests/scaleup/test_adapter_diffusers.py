@@ -14,7 +14,7 @@ from tests.helpers import size
 from tests.scaleup import tiny
 from tests.scaleup.planted import DOUBLE, NO_PROMPTS, knots
 from tests.theory.methods.mutants import mutant_module
-from theory.tolerances import ALGEBRA, FLOAT32
+from theory.common.tolerances import ALGEBRA, FLOAT32
 
 KINDS = {"epsilon": "eps", "v_prediction": "v"}
 TEXTS = ("a red square", "two blue circles")

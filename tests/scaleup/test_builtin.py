@@ -40,8 +40,8 @@ from scaleup.builtin.shapes import (
     wilson,
 )
 from scaleup.builtin.train import Recipe, save_pipeline, train_builtin, v_loss
-from theory.paths import Path as FlowPath
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
+from theory.fields.paths import Path as FlowPath
 
 # Shares that hold, measured on more samples than the tests take.
 MISREAD_TRUE = 0.001  # 0 of 24,000 true pictures
@@ -265,7 +265,7 @@ class Fixed(FlowPath):
 
 @pytest.mark.parametrize("k", [0, 310, 999])
 def test_velocity_is_theorys_conversion(random_pipe, k):
-    """Whatever the network says: theory/paths.py turns its v into the same RF velocity."""
+    """Whatever the network says: theory/fields/paths.py turns its v into the same RF velocity."""
     u = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=seeded(k))
     y = torch.randn(u.shape, dtype=torch.float64, generator=seeded(k + 1))
     seen = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from scaleup.checkpoints import (
+from scaleup.training.checkpoints import (
     State,
     checkpoint_path,
     load_optimiser,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scaleup.__main__ import parser
-from scaleup.config import (
+from scaleup.training.config import (
     RECIPES,
     TrainConfig,
     config_fields,
@@ -315,7 +315,7 @@ def test_the_users_own_files_are_in_the_digest(tmp_path):
     ],
 )
 def test_a_digest_without_a_users_file_is_seen(edit, tmp_path):
-    mutant = mutant_module("scaleup.config", edit).TrainConfig
+    mutant = mutant_module("scaleup.training.config", edit).TrainConfig
     assert len(set(own_files(tmp_path, mutant))) == 3
 
 

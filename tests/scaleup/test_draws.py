@@ -4,9 +4,9 @@ import pytest
 import torch
 from scipy import stats
 
-from scaleup.draws import ShardedDraws, generator_of, noise_of_seed
+from scaleup.training.draws import ShardedDraws, generator_of, noise_of_seed
 from tests.theory.methods.mutants import mutant_module
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.common.tolerances import FALSE_FAILURE_RATE
 
 SHARDS, ROWS = 3, 4
 
@@ -40,7 +40,7 @@ def test_the_rows_of_all_processes_are_the_batch_of_one():
     ],
 )
 def test_a_wrong_share_is_seen(edit):
-    assert not shards_make_the_batch(mutant_module("scaleup.draws", edit).ShardedDraws)
+    assert not shards_make_the_batch(mutant_module("scaleup.training.draws", edit).ShardedDraws)
 
 
 def test_draws_are_what_they_say():

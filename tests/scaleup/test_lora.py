@@ -8,14 +8,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from scaleup import lora
-from scaleup.adapter import Guided, ImageModel
-from scaleup.lora import OLD, STUDENT, TARGETS, LoraOptions, lora_student, parse_targets, save_lora
+from scaleup.adapter import Guided, ImageModel, lora
+from scaleup.adapter.lora import (
+    OLD,
+    STUDENT,
+    TARGETS,
+    LoraOptions,
+    lora_student,
+    parse_targets,
+    save_lora,
+)
 from tests.scaleup import tiny
 from tests.scaleup.work import perturb, same
 from tests.theory.methods.mutants import mutant_module
-from theory.methods.nft import follow
-from theory.tolerances import FLOAT32
+from theory.common.tolerances import FLOAT32
+from theory.methods.matching.nft import follow
 
 FAMILIES = {"sd15": tiny.sd15, "sd3": tiny.sd3}
 TEXTS = ("a red square", "blue")
@@ -96,7 +103,7 @@ def test_reference_and_old_are_what_they_say():
     ],
 )
 def test_mixed_up_roles_are_seen(edit):
-    assert not all(roles_are_kept(mutant_module("scaleup.lora", edit)))
+    assert not all(roles_are_kept(mutant_module("scaleup.adapter.lora", edit)))
 
 
 def test_an_old_copy_is_taken_of_a_student_that_has_moved():
@@ -297,7 +304,7 @@ def test_diffusers_loads_the_same_student(family, options, tmp_path):
 def test_a_file_without_alpha_is_seen(family, tmp_path):
     edit = ('{"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(options, sort_keys=True)}',
             '{"format": "pt"}')  # fmt: skip
-    mutant = mutant_module("scaleup.lora", edit)
+    mutant = mutant_module("scaleup.adapter.lora", edit)
     run = moved(family, mutant.LoraOptions(4, 16.0), mutant)
     mutant.save_lora(run.model, tmp_path)
     with warnings.catch_warnings():

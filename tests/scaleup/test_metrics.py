@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from scaleup.metrics import (
+from scaleup.comparison.metrics import (
     CONFIDENCE,
     Estimate,
     accuracy,
@@ -18,7 +18,7 @@ from scaleup.metrics import (
     mean_reward,
     reward_gain,
 )
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
 MEANS = np.array([[0.3, -1.0, 0.5], [0.9, -0.7, 0.1]])
 COVS = np.array(

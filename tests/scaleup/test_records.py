@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from scaleup import records
-from scaleup.files import read_json, write_json, write_picture
-from scaleup.records import SampleWriter, paired, read_samples
+from scaleup.samples import records
+from scaleup.samples.images import read_json, write_json, write_picture
+from scaleup.samples.records import SampleWriter, paired, read_samples
 
 PROMPTS = ["a red square", "a cyan cross", "a green circle"]
 

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 
-from scaleup.features import ClipFeatures
+from scaleup.comparison.features import ClipFeatures
 from scaleup.rewards.contract import (
     Reward,
     Weighted,
@@ -20,7 +20,7 @@ from scaleup.rewards.contract import (
 )
 from scaleup.rewards.contract.registry import reward_from_file
 from tests.scaleup.test_rewards import PROMPTS, pictures
-from theory.tolerances import ALGEBRA
+from theory.common.tolerances import ALGEBRA
 
 # --- sums, options, files of one's own
 

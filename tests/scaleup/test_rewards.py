@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 
 from scaleup.builtin.shapes import draw_pictures
-from scaleup.features import Statistics, parse_features
+from scaleup.comparison.features import Statistics, parse_features
 from scaleup.rewards.clip_score import MEAN, STD, load_clip, prepare
 from scaleup.rewards.contract import (
     checked,
@@ -21,7 +21,7 @@ from scaleup.rewards.contract import (
     to_uint8,
 )
 from tests.scaleup import tiny
-from theory.tolerances import ALGEBRA, FLOAT32, QUADRATURE
+from theory.common.tolerances import ALGEBRA, FLOAT32, QUADRATURE
 
 PROMPTS = ["a red square", "a cyan cross", "a red square"]
 # 8-bit steps: what Pillow's answers are rounded to.

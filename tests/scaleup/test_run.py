@@ -14,20 +14,20 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from scaleup import run as module
-from scaleup import sheet
 from scaleup.adapter import ImageModel, sample
-from scaleup.draws import noise_of_seed
-from scaleup.records import read_samples
+from scaleup.comparison import sheet
 from scaleup.rewards.redness import Redness
-from scaleup.run import run
-from scaleup.runfolder import RunFolder
-from scaleup.trainer import Trainer
+from scaleup.samples.records import read_samples
+from scaleup.training import run as module
+from scaleup.training.draws import noise_of_seed
+from scaleup.training.run import run
+from scaleup.training.runfolder import RunFolder
+from scaleup.training.trainer import Trainer
 from tests.scaleup import tiny
 from tests.scaleup.work import same, session, settings
-from theory.files import write_atomically
-from theory.methods.ddpo import DDPO
-from theory.tolerances import FLOAT32
+from theory.common.files import write_atomically
+from theory.common.tolerances import FLOAT32
+from theory.methods.policy_gradient.ddpo import DDPO
 
 DDPO_SHORT = "ddpo:steps=2"
 
@@ -359,7 +359,7 @@ def test_out_of_memory_while_sampling(copied, monkeypatch):
 
 
 def test_errors_of_our_own_keep_their_trace(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("theory.methods.tilt_matching.square", torch.cat)
+    monkeypatch.setattr("theory.methods.matching.tilt_matching.square", torch.cat)
     with pytest.raises(TypeError, match="must be tuple of Tensors"):
         ran(config_of(folders), tmp_path)
 

@@ -21,11 +21,11 @@ from torch.distributed.tensor import DTensor
 from transformers.integrations.fsdp import is_fsdp_enabled
 
 from scaleup.adapter import ImageModel
-from scaleup.config import RECIPES
-from scaleup.lora import LoraOptions, lora_student
-from scaleup.sharding import release, shard_base, sharding_plugin
+from scaleup.adapter.lora import LoraOptions, lora_student
+from scaleup.adapter.sharding import release, shard_base, sharding_plugin
+from scaleup.training.config import RECIPES
 from tests.scaleup import tiny
-from theory.tolerances import FLOAT32
+from theory.common.tolerances import FLOAT32
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scaleup.comparison import Row, compare, summary
-from scaleup.metrics import (
+from scaleup.comparison.comparison import Row, compare, summary
+from scaleup.comparison.metrics import (
     Estimate,
     Frechet,
     accuracy,
@@ -23,8 +23,8 @@ from scaleup.metrics import (
     mean_reward,
     reward_gain,
 )
-from scaleup.samples import SampleSet
-from scaleup.sheet import DPI, SIDE, _choose, comparison_sheet, sample_grid
+from scaleup.comparison.sheet import DPI, SIDE, _choose, comparison_sheet, sample_grid
+from scaleup.samples.samples import SampleSet
 
 PROMPTS = ("a red square", "a very long prompt, " * 6, "costs $5 and $6_x^")
 SUM = "0.7*redness+0.3*brightness"

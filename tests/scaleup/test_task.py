@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from scaleup import task as module
 from scaleup.adapter import ImageModel
-from scaleup.draws import ShardedDraws
 from scaleup.rewards.contract import Reward, parse_reward
-from scaleup.task import NEW, Bank, PromptedTask, Sampling
+from scaleup.training import task as module
+from scaleup.training.draws import ShardedDraws
+from scaleup.training.task import NEW, Bank, PromptedTask, Sampling
 from tests.scaleup import tiny
 from tests.theory.methods.mutants import mutant_module
+from theory.common.tolerances import ALGEBRA, FLOAT32
 from theory.methods.contract import Policy
-from theory.methods.nft import released_mapping
-from theory.tolerances import ALGEBRA, FLOAT32
+from theory.methods.matching.nft import released_mapping
 
 TEXTS = ("a", "bb", "cccc")
 RAW = [0.1, 0.9, 0.4, -0.3, 0.8, 0.25]
@@ -192,14 +192,14 @@ def test_statistics_are_a_prompts_mean_and_the_deviation_of_all(make, image_mode
 )
 def test_wrong_statistics_are_seen(make, edit):
     try:
-        assert not shard_statistics(make, mutant_module("scaleup.task", edit))
+        assert not shard_statistics(make, mutant_module("scaleup.training.task", edit))
     except ValueError:  # shapes that do not fit are seen as well
         assert "everyone" in edit[1]
 
 
 def test_a_bank_row_without_its_own_statistics_is_seen(make, image_model):
     edit = ("return mean[cond[:, 1]].to(raw), std", "return mean[: len(raw)].to(raw), std")
-    assert not bank_statistics(make, image_model, mutant_module("scaleup.task", edit))
+    assert not bank_statistics(make, image_model, mutant_module("scaleup.training.task", edit))
 
 
 def test_the_released_mapping_is_over_the_prompts_rows(make):
@@ -243,7 +243,7 @@ def test_endpoints_are_the_models_under_their_own_prompts(make):
     ],
 )
 def test_samples_under_other_prompts_or_of_another_model_are_seen(make, edit):
-    assert not endpoints_follow_their_prompts(make(mutant_module("scaleup.task", edit)))
+    assert not endpoints_follow_their_prompts(make(mutant_module("scaleup.training.task", edit)))
 
 
 def test_times_are_those_that_the_schedule_covers(make, image_model):
@@ -302,7 +302,7 @@ def test_rewards_are_decoded_in_chunks_with_their_gradient(make):
     ],
 )  # fmt: skip
 def test_rewards_of_other_rows_are_seen(make, edit):
-    assert not rewards_are_of_their_rows(make, mutant_module("scaleup.task", edit))
+    assert not rewards_are_of_their_rows(make, mutant_module("scaleup.training.task", edit))
 
 
 def test_decoding_again_changes_no_gradient(make):

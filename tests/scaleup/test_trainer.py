@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from scaleup.adapter import Guided
-from scaleup.checkpoints import checkpoint_path, newest_state
-from scaleup.config import TrainConfig
 from scaleup.rewards.redness import Redness
-from scaleup.task import PromptedTask
-from scaleup.trainer import Trainer
+from scaleup.training.checkpoints import checkpoint_path, newest_state
+from scaleup.training.config import TrainConfig
+from scaleup.training.task import PromptedTask
+from scaleup.training.trainer import Trainer
 from tests.scaleup.work import NFT_ONLINE, killed, same, session, settings, trained
 from tests.theory.methods.mutants import mutant_module
-from theory.methods.contract.finite import NonFiniteAdjointError
-from theory.methods.ddpo import DDPO
-from theory.methods.tilt_matching import TiltMatching
-from theory.tolerances import FLOAT32
+from theory.common.tolerances import FLOAT32
+from theory.methods.chain.finite import NonFiniteAdjointError
+from theory.methods.matching.tilt_matching import TiltMatching
+from theory.methods.policy_gradient.ddpo import DDPO
 
 STOP = 4  # one step after the checkpoint, within an epoch of the online method
 METHODS = {
@@ -130,7 +130,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_what_a_checkpoint_lacks_is_seen(name, folders, tmp_path):
     method, edits = MUTANTS[name]
-    kind = mutant_module("scaleup.trainer", *edits).Trainer
+    kind = mutant_module("scaleup.training.trainer", *edits).Trainer
     assert not goes_on(settings(folders, method=METHODS[method]), tmp_path, kind)
 
 
@@ -221,7 +221,7 @@ def test_micro_batches_have_the_gradient_of_the_batch(name, folders, tmp_path, a
     ],
 )  # fmt: skip
 def test_a_wrong_accumulation_is_seen(edit, folders, tmp_path, at_once):
-    kind = mutant_module("scaleup.trainer", edit).Trainer
+    kind = mutant_module("scaleup.training.trainer", edit).Trainer
     assert not parts_make_the_whole(folders, tmp_path, at_once, kind=kind)
 
 
@@ -451,7 +451,7 @@ def test_what_is_not_finite_stops_before_the_step(what, folders, tmp_path, monke
 
 def test_a_gradient_that_is_not_looked_at_spoils_the_checkpoint(folders, tmp_path, monkeypatch):
     edit = ('self._check_finite("gradient", norm)', "pass")
-    kind = mutant_module("scaleup.trainer", edit).Trainer
+    kind = mutant_module("scaleup.training.trainer", edit).Trainer
     config = settings(folders, method=METHODS["tilt matching"], checkpoint_every=1, steps=5)
     monkeypatch.setattr(TiltMatching, "loss", explode("gradient", 3))
     with pytest.raises(ValueError, match=r"the loss is nan at step 5"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from theory.chains import Chain, state_axes
-from theory.problem import load_problem
-from theory.wrappers import Exponential
+from theory.problems.problem import load_problem
+from theory.samplers.chain import Chain, state_axes
+from theory.tilts.wrappers import Exponential
 
 NOTE = load_problem("note_1d")
 WEIGHTS, MEANS, STDS = np.array([0.65, 0.35]), np.array([-1.2, 1.1]), np.array([0.6, 0.9])

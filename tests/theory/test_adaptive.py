@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
-from theory.adaptive import SignedLaw, _companions_kernel, line_posterior
-from theory.claims.unit_settings import UnitRewards
-from theory.methods.nft import NFT
-from theory.oracle import adaptive as oracle
-from theory.oracle.conditional import Instant
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.liu.stationary import SignedLaw, _companions_kernel, line_posterior
+from theory.ledger.oracle import adaptive as oracle
+from theory.ledger.oracle.conditional import Instant
+from theory.ledger.settings.unit import UnitRewards
+from theory.methods.matching.nft import NFT
+from theory.problems.problem import load_problem
 
 
 def drawn(seed, dim=1):
@@ -124,8 +124,8 @@ def test_floors_by_the_second_route(floor):
 
 
 def test_gradient_of_the_method_vanishes():
-    """theory.methods.nft by autograd on a fine grid of X_1: zero mean at the closed optimum, not
-    at v*."""
+    """theory.methods.matching.nft by autograd on a fine grid of X_1: zero mean at the closed
+    optimum, not at v*."""
     problem, nft_beta, t = load_problem("note_1d"), 0.7, 0.4
     point = torch.tensor([[0.3]], dtype=torch.float64)
     p = line_posterior(problem, point, t)

@@ -9,15 +9,17 @@ import torch
 from hypothesis import assume, given
 
 from tests.strategies import MANY, SOME, cases
-from theory import cumulants, fields, paths, rewards
-from theory.agreement import disagreement
-from theory.checks import check_time
-from theory.conditional import Series
-from theory.gaussians import GaussianSum
-from theory.oracle import QuadratureError
-from theory.problem import Problem
-from theory.random_problems import Shape, random_case, random_point
-from theory.tolerances import QUADRATURE_TIGHT
+from theory.common.checks import check_time
+from theory.common.tolerances import QUADRATURE_TIGHT
+from theory.fields import cumulants, paths
+from theory.fields import mixture as fields
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.oracle import QuadratureError
+from theory.ledger.settings.plane import disagreement
+from theory.ledger.settings.random import Shape, random_case, random_point
+from theory.problems.problem import Problem
+from theory.tilts import rewards
+from theory.tilts.conditional import Series
 
 
 def check(drawn) -> None:

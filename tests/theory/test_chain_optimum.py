@@ -20,16 +20,17 @@ from tests.theory.chain_routes import (
     note_axes,
 )
 from tests.theory.methods.mutants import mutant_module
-from theory import chain_optimum, chains
-from theory.chain_optimum import regularised_optimum
-from theory.chains import Chain, chain_law, state_axes
-from theory.divergences import GridLaw, grid_distances
-from theory.gaussians import GaussianSum
-from theory.methods.contract.rollouts import GRID_SPACING
-from theory.problem import Problem, load_problem
-from theory.rewards import linear_reward, quadratic_reward
-from theory.tolerances import QUADRATURE, QUADRATURE_2D, SLOPE
-from theory.wrappers import Exponential
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, SLOPE
+from theory.control import chain_optimum
+from theory.control.chain_optimum import regularised_optimum
+from theory.laws.distances import GridLaw, grid_distances
+from theory.laws.gaussians import GaussianSum
+from theory.methods.chain.rollouts import GRID_SPACING
+from theory.problems.problem import Problem, load_problem
+from theory.samplers import chain as chains
+from theory.samplers.chain import Chain, chain_law, state_axes
+from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.wrappers import Exponential
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ REFUSED = {"gain s for s squared"}
 
 @pytest.mark.parametrize("name", OPTIMUM_MUTANTS)
 def test_mutant_of_the_optimum_is_rejected(name):
-    module = mutant_module("theory.chain_optimum", OPTIMUM_MUTANTS[name])
+    module = mutant_module("theory.control.chain_optimum", OPTIMUM_MUTANTS[name])
     case = (module.Chain(5, 0.12), NOTE.base_field, NOTE.reward, SCALE, note_axes(SHORT))
     if name in REFUSED:
         with pytest.raises(ValueError, match="kernel"):
@@ -225,7 +226,7 @@ def test_mutant_of_the_plane_is_rejected(name):
     """One smoothed bump in the plane: W and its derivatives against the Gaussian's closed form."""
     assert max(smoothing_errors(chain_optimum)) <= QUADRATURE_2D.rtol
     assert (
-        max(smoothing_errors(mutant_module("theory.chain_optimum", PLANE_MUTANTS[name])))
+        max(smoothing_errors(mutant_module("theory.control.chain_optimum", PLANE_MUTANTS[name])))
         > SLOPE / 10
     )
 

@@ -19,13 +19,13 @@ from tests.theory.chain_routes import (
     note_axes,
 )
 from tests.theory.methods.mutants import mutant_module
-from theory.chain_optimum import regularised_optimum
-from theory.chains import Chain, chain_law, state_axes
-from theory.gaussians import GaussianSum
-from theory.paths import PATHS
-from theory.problem import Problem
-from theory.rewards import bump_reward, bumps_reward, linear_reward
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
+from theory.control.chain_optimum import regularised_optimum
+from theory.fields.paths import PATHS
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem
+from theory.samplers.chain import Chain, chain_law, state_axes
+from theory.tilts.rewards import bump_reward, bumps_reward, linear_reward
 
 
 @pytest.mark.parametrize("chain", [SHORT, Chain(16, 0.04), Chain(2, 0.3)])
@@ -212,7 +212,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_of_the_chain_is_rejected(name):
-    module, axes = mutant_module("theory.chains", MUTANTS[name]), note_axes(SHORT)
+    module, axes = mutant_module("theory.samplers.chain", MUTANTS[name]), note_axes(SHORT)
     chain = module.Chain(5, 0.12)
     law = module.chain_law(chain, NOTE.base_field, axes).density
     assert not QUADRATURE.holds(law, matrix_law(SHORT, axes[0]), scale=1.0)

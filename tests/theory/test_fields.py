@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from theory.fields import DisplacedField, ExactField, MixtureField, VelocityModel
-from theory.gaussians import GaussianSum
-from theory.paths import PATHS, RectifiedFlow
-from theory.problem import Problem, load_problem, problem_names
-from theory.rewards import CallableReward, bump_reward, bumps_reward, linear_reward
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
-from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.fields.mixture import DisplacedField, ExactField, MixtureField, VelocityModel
+from theory.fields.paths import PATHS, RectifiedFlow
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem, load_problem, problem_names
+from theory.tilts.rewards import CallableReward, bump_reward, bumps_reward, linear_reward
+from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 
 ENDS = [0.0, 1e-9, 0.3, 0.5, 0.7, 1 - 1e-9, 1.0]
 
@@ -79,7 +79,7 @@ def test_chunks_change_nothing(monkeypatch):
     x, t = points(2, 5000), torch.rand(5000, dtype=torch.float64)
     for field in fields_of(problem).values():
         whole = field(x, t), *field.with_divergence(x, t)
-        monkeypatch.setattr("theory.fields.CHUNK_NUMBERS", 1)
+        monkeypatch.setattr("theory.fields.mixture.CHUNK_NUMBERS", 1)
         for a, b in zip(whole, (field(x, t), *field.with_divergence(x, t)), strict=True):
             assert ALGEBRA.holds(a, b, scale=1.0)
         monkeypatch.undo()
@@ -146,7 +146,7 @@ def test_start_of_time_is_the_plain_covariance():
 
 @pytest.mark.parametrize("path", PATHS)
 def test_velocity_score_and_mean_agree_on_every_path(path):
-    """One linear relation ties the three together: theory.paths holds it."""
+    """One linear relation ties the three together: theory.fields.paths holds it."""
     problem = replace(load_problem("bumps_1d"), path=PATHS[path]())
     x = points(1)
     for field in fields_of(problem).values():
@@ -262,7 +262,7 @@ def test_cumulants_are_the_derivatives_of_the_tilted_velocity(name):
 
 
 def test_field_is_a_displaced_base():
-    """posterior mean, velocity and score of a tilt move together (theory.conditional)."""
+    """posterior mean, velocity and score of a tilt move together (theory.tilts.conditional)."""
     problem = load_problem("quadratic_2d")
     field = problem.nft_field(1.0)
     assert isinstance(field, DisplacedField)

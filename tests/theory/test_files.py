@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from theory.files import read_tensors, write_tensors
+from theory.common.files import read_tensors, write_tensors
 
 TENSORS = {"b": torch.arange(3), "a": torch.ones(2, 2)}
 WORDS = {"state": '{"step": 1}', "format": "é", "alpha": "2"}

@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 
-import theory.frontier as frontier
-from theory.frontier import (
+import theory.recursion.stages as frontier
+from theory.common.tolerances import ALGEBRA, QUADRATURE_2D, QUADRATURE_TIGHT
+from theory.evaluation.report import tilt_on_grid
+from theory.problems.problem import load_problem
+from theory.recursion import Recursion, carry
+from theory.recursion.flow import Velocity
+from theory.recursion.moments import Fields
+from theory.recursion.stages import (
     reached,
     reached_by_draws,
     staged_laws,
@@ -21,13 +27,7 @@ from theory.frontier import (
     total_variation,
     weight_share,
 )
-from theory.problem import load_problem
-from theory.recursion import Recursion, carry
-from theory.recursion.flow import Velocity
-from theory.recursion.moments import Fields
-from theory.report import tilt_on_grid
-from theory.tolerances import ALGEBRA, QUADRATURE_2D, QUADRATURE_TIGHT
-from theory.wrappers import Exponential
+from theory.tilts.wrappers import Exponential
 
 NOTE = load_problem("note_1d")
 

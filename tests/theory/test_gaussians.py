@@ -30,8 +30,8 @@ from tests.helpers import (
     stack,
     tensor,
 )
-from theory.gaussians import GaussianSum
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.laws.gaussians import GaussianSum
 
 PLUS, MINUS = 1.7, 1.1
 DRAWS = 20_000

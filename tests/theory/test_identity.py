@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 
 from tests.test_architecture import imports
-from theory import identity
-from theory.identity import ROOT, code_digest, content_digest, option_files, sources
+from theory.common import identity
+from theory.common.identity import ROOT, code_digest, content_digest, option_files, sources
 
 NAMES = ("a.txt", "sub/b.bin", "sub/deep/c")
 
@@ -120,8 +120,8 @@ def test_files_that_options_name(folder, tmp_path, monkeypatch):
 
 def test_imports_are_followed_to_their_end():
     """By another walk (tests/test_architecture.py): whatever a source imports is a source."""
-    found = sources("toys.trainer")
-    assert "theory/conditional.py" in found
+    found = sources("toys.training.trainer")
+    assert "theory/tilts/conditional.py" in found
     for name, file in found.items():
         assert file == ROOT / name
         for module in imports(file.read_text(), depth=9):
@@ -141,8 +141,8 @@ def test_files_of_ones_own(tmp_path):
     texts = {
         "mine.py": "import numpy, json\nfrom plumbline_own import a\n",
         "plumbline_own/__init__.py": "",
-        "plumbline_own/a.py": "from . import b\nfrom .inner.c import x\nimport theory.checks\n",
-        "plumbline_own/b.py": "import plumbline_own.a\n",
+        "plumbline_own/a.py": "from . import b\nfrom .inner.c import x\n",
+        "plumbline_own/b.py": "import plumbline_own.a\nimport theory.common.checks\n",
         "plumbline_own/inner/__init__.py": "from ..d import y\n",
         "plumbline_own/inner/c.py": "x = 1\n",
         "plumbline_own/d.py": "y = 1\n",
@@ -154,8 +154,8 @@ def test_files_of_ones_own(tmp_path):
     found = sources(tmp_path / "mine.py")
     own = {str(tmp_path / n) for n in texts if n not in ("plumbline_own/unused.py", "json.pyx")}
     assert {n for n in found if not identity.is_plumblines(n)} == own
-    assert {n for n in found if identity.is_plumblines(n)} == {"theory/__init__.py",
-                                                               "theory/checks.py"}  # fmt: skip
+    ours = {"theory/__init__.py", "theory/common/__init__.py", "theory/common/checks.py"}
+    assert {n for n in found if identity.is_plumblines(n)} == ours
     before = code_digest(tmp_path / "mine.py")
     (package / "d.py").write_text("y = 2\n")
     assert code_digest(tmp_path / "mine.py") != before

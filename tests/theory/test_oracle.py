@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theory import oracle
-from theory.oracle import Density, QuadratureError, Region
-from theory.oracle.integrate import rule
+from theory.ledger import oracle
+from theory.ledger.oracle import Density, QuadratureError, Region
+from theory.ledger.oracle.integrals.integrate import rule
 
 QUADRATURE_TIGHT = 1e-11  # smooth integrands
 RTOL = 1e-9  # a reference that is itself not better

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import FEW, PLANE, derivative, points, tensor
-from theory.fields import MixtureField
-from theory.paths import (
+from theory.common.tolerances import ALGEBRA
+from theory.fields.mixture import MixtureField
+from theory.fields.paths import (
     PATHS,
     RECTIFIED_FLOW,
     Prediction,
@@ -21,7 +22,6 @@ from theory.paths import (
     VarianceExploding,
     VariancePreserving,
 )
-from theory.tolerances import ALGEBRA
 
 CASES = {
     "rf": RectifiedFlow(),

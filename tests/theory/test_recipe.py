@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME
 from theory.__main__ import main
-from theory.gaussians import GaussianSum
-from theory.problem import Problem, load_problem, parse_problem
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem, load_problem, parse_problem
 from theory.released.forecast import Recipe, exact, forecast, sampling_error
 from theory.released.reward_files import read_rewards
 from theory.released.schedule import SCHEDULES, Schedule, schedule
@@ -24,8 +25,7 @@ from theory.released.sources import (
     rewards_of,
     tail_index,
 )
-from theory.rewards import quadratic_reward
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.tilts.rewards import quadratic_reward
 
 GAUSSIAN = """\
 [base]

@@ -9,12 +9,12 @@ import pytest
 from scipy.special import erf
 
 from theory.__main__ import main
-from theory.problem import load_problem
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.problems.problem import load_problem
 from theory.released import names
 from theory.released.forecast import Recipe, exact, forecast
 from theory.released.schedule import SCHEDULES, schedule
 from theory.released.sources import LineRewards, SampledRewards
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
 
 OURS = ["--problem", "linear_1d", "--epochs", "4", "--no-exact"]
 

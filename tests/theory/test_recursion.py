@@ -12,11 +12,7 @@ from scipy.integrate import solve_ivp
 
 import theory.recursion.moments as moments
 import theory.recursion.online as online
-from theory.fields import MixtureField
-from theory.gaussians import GaussianSum
-from theory.problem import Problem, load_problem
-from theory.recursion import Recursion, TwoKL, carry
-from theory.recursion.closed_form import (
+from tests.theory.recursion.gaussian_reference import (
     affine_flow,
     blend,
     gaussian_covariance,
@@ -24,16 +20,20 @@ from theory.recursion.closed_form import (
     gaussian_tilt,
     gaussian_velocity,
 )
-from theory.rewards import bumps_reward, linear_reward, quadratic_reward
-from theory.tolerances import (
+from theory.common.tolerances import (
     ALGEBRA,
     QUADRATURE,
     QUADRATURE_2D,
     QUADRATURE_TIGHT,
     SLOPE,
 )
-from theory.transport import FlowLaw
-from theory.wrappers import Exponential
+from theory.fields.mixture import MixtureField
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem, load_problem
+from theory.recursion import Recursion, TwoKL, carry
+from theory.samplers.flow import FlowLaw
+from theory.tilts.rewards import bumps_reward, linear_reward, quadratic_reward
+from theory.tilts.wrappers import Exponential
 
 # Log-density below the peak that holds 99.9 % of a Gaussian's mass and more.
 CENTRAL = 6.0

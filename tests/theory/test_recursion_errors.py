@@ -13,10 +13,10 @@ import theory.recursion.grid as grid_numbers
 import theory.recursion.moments as moments
 import theory.recursion.online as online
 from tests.theory import test_recursion as checks
-from theory.paths import Trigonometric
-from theory.problem import load_problem
+from tests.theory.recursion.gaussian_reference import gaussian_epoch, gaussian_tilt
+from theory.fields.paths import Trigonometric
+from theory.problems.problem import load_problem
 from theory.recursion import DivergedError, GridError, Recursion, TwoKL, carry
-from theory.recursion.closed_form import gaussian_epoch, gaussian_tilt
 
 # --- mutants: each wrong program fails a check above
 

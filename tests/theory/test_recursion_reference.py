@@ -12,18 +12,18 @@ import torch
 import theory.recursion.axes as axes_module
 import theory.recursion.online as online
 from tests.theory.test_recursion import central
-from theory.claims.zhu_guidance import MIXED
-from theory.fields import MixtureField
-from theory.gaussians import GaussianSum
-from theory.guidance import GuidedField
-from theory.paths import Trigonometric
-from theory.problem import load_problem
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D
+from theory.fields.guidance import GuidedField
+from theory.fields.mixture import MixtureField
+from theory.fields.paths import Trigonometric
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.zhu.guidance import MIXED
+from theory.problems.problem import load_problem
 from theory.recursion import GridError, TwoKL, carry
 from theory.recursion.checks import EDGE
 from theory.recursion.reference import closed_law, log_density
-from theory.rewards import linear_reward
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D
-from theory.transport import FlowLaw
+from theory.samplers.flow import FlowLaw
+from theory.tilts.rewards import linear_reward
 
 CLASS = replace(load_problem("note_1d"), base=MIXED.law(True))
 GUIDED = MIXED.field(0.8)

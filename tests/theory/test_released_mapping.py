@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import MANY, seeds
-from theory.methods.nft import CLIP, SPREAD, STD_FLOOR
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
 from theory.released.mapping import (
     MappedRewards,
     Rewards,
@@ -21,7 +22,6 @@ from theory.released.mapping import (
     ideal_tilt,
 )
 from theory.released.modes import MODES
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
 
 
 def random_rewards(seed: int, parts: int = 2) -> Rewards:

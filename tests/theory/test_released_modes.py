@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy.special import erfc
 
 from tests.strategies import SOME
-from theory.claims.released_modes import smooth
-from theory.methods.nft import CLIP, SPREAD
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.ledger.released.modes import smooth
+from theory.methods.matching.nft import CLIP, SPREAD
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.modes import MODES, mode
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
 
 A = np.array([-7.0, -5.0, -1.0, 0.0, 0.5, 5.0, 9.0])
 names = pytest.mark.parametrize("name", MODES)
@@ -36,7 +36,7 @@ def test_rewards_by_hand():
 
 
 def test_all_is_the_mapping_of_the_method():
-    """theory.methods.nft's own clamp, given advantages."""
+    """theory.methods.matching.nft's own clamp, given advantages."""
     theirs = (0.5 + torch.as_tensor(A).clamp(-CLIP, CLIP) / SPREAD).clamp(0, 1)
     assert np.array_equal(mode("all").mapped(A, CLIP), theirs.numpy())
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import MANY
-from theory.problem import load_problem
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.problems.problem import load_problem
 from theory.recursion import Recursion, carry
 from theory.recursion.checks import GridError
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.penalty import Penalty, law_tilt, law_weights, matching_weight
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
 
 positive = st.floats(1e-3, 1e2)
 
@@ -120,7 +120,7 @@ def test_rewards_may_be_shifted():
     """The mapping subtracts the mean: a constant in r changes no law."""
     from dataclasses import replace
 
-    from theory.rewards import linear_reward
+    from theory.tilts.rewards import linear_reward
 
     problem = load_problem("linear_1d")
     moved = replace(problem, reward=linear_reward([0.45], 7.0))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.strategies import MANY, seeds
-from theory.methods.nft import follow
+from theory.common.tolerances import ALGEBRA
+from theory.methods.matching.nft import follow
 from theory.released.schedule import (
     SCHEDULES,
     Schedule,
@@ -19,7 +20,6 @@ from theory.released.schedule import (
     partial_gain,
     schedule,
 )
-from theory.tolerances import ALGEBRA
 
 
 @MANY

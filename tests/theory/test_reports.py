@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from theory import grid_laws
-from theory.divergences import GridLaw, grid_distances, sample_distances
-from theory.draw import draw_report, save
-from theory.fields import MixtureField
-from theory.fokker_planck import sde_law
-from theory.gaussians import GaussianSum
-from theory.paths import VarianceExploding, VariancePreserving
-from theory.problem import Problem, load_problem
-from theory.report import choose_field, law_report, mixture_on_grid
-from theory.rewards import bump_reward
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
-from theory.transport import FlowLaw
-from theory.wrappers import ClippedExponential, TruncatedExponential
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
+from theory.evaluation import grids as grid_laws
+from theory.evaluation.draw import draw_report, save
+from theory.evaluation.report import choose_field, law_report, mixture_on_grid
+from theory.fields.diffusion import Diffusion
+from theory.fields.mixture import MixtureField
+from theory.fields.paths import VarianceExploding, VariancePreserving
+from theory.laws.distances import GridLaw, grid_distances, sample_distances
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem, load_problem
+from theory.samplers.flow import FlowLaw
+from theory.samplers.sde import sde_law
+from theory.tilts.rewards import bump_reward
+from theory.tilts.wrappers import ClippedExponential, TruncatedExponential
 
 
 @pytest.mark.parametrize("name", ["bump_2d", "plane_5d"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from theory.signals import Stopped
+from theory.common.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = {signal.SIGINT: ("SIGINT", 130), signal.SIGTERM: ("SIGTERM", 143)}

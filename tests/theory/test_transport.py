@@ -9,16 +9,16 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from theory.divergences import GridLaw, grid_distances, sample_distances
-from theory.fields import MixtureField
-from theory.fokker_planck import sde_law
-from theory.gaussians import GaussianSum
-from theory.problem import load_problem
-from theory.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
-from theory.schedules import Diffusion
-from theory.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
-from theory.transport import FlowLaw
-from theory.wrappers import Exponential, TruncatedExponential
+from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.evaluation.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
+from theory.fields.diffusion import Diffusion
+from theory.fields.mixture import MixtureField
+from theory.laws.distances import GridLaw, grid_distances, sample_distances
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import load_problem
+from theory.samplers.flow import FlowLaw
+from theory.samplers.sde import sde_law
+from theory.tilts.wrappers import Exponential, TruncatedExponential
 
 # The region that holds 99.9 % of the mass, by random draws of the law itself.
 CENTRAL = 0.999

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import SOME, cases, seeds
-from theory.claims.settings import Problems, full_rank_setting
-from theory.methods.nft import NFT
-from theory.problem import Problem, load_problem
-from theory.rewards import CallableReward
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
-from theory.variance import MarginalNoise, noise_moments, path_nodes, velocity_gain
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
+from theory.ledger.liu.noise import MarginalNoise, noise_moments, path_nodes, velocity_gain
+from theory.ledger.settings.problems import Problems, full_rank_setting
+from theory.methods.matching.nft import NFT
+from theory.problems.problem import Problem, load_problem
+from theory.tilts.rewards import CallableReward
 
 ROUNDING = 1e3 * ALGEBRA.rtol  # moments of r up to the second cancel against one another
 
@@ -93,7 +93,8 @@ def test_by_draws_in_five_dimensions(kind):
 
 
 def test_it_is_the_noise_of_the_loss_of_the_method():
-    """The step of theory.methods.nft by autograd, over its curvature, at two values of mu."""
+    """The step of theory.methods.matching.nft by autograd, over its curvature, at two values of
+    mu."""
     problem, nft_beta, t = load_problem("note_1d"), 0.7, 0.4
     point = torch.tensor([[0.3]], dtype=torch.float64)
     m = noise_moments(problem, point, t)

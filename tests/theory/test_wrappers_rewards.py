@@ -20,17 +20,17 @@ from tests.helpers import (
     stack,
     tensor,
 )
-from theory import rewards, wrappers
-from theory.rewards import (
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.tilts import rewards, wrappers
+from theory.tilts.rewards import (
     CallableReward,
     bump_reward,
     bumps_reward,
     linear_reward,
     quadratic_reward,
 )
-from theory.tilt import tilt
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
-from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
+from theory.tilts.tilt import tilt
+from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 
 R = torch.linspace(-3.0, 2.5, 57, dtype=torch.float64)
 

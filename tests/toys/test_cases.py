@@ -9,15 +9,15 @@ import torch
 from scipy.special import ndtri
 
 from tests.theory.methods.mutants import mutant_module
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.control.processes import case_starts
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
-from toys import case_trainer, cases
 from toys.__main__ import main
-from toys.case_config import EVALUATIONS, METHODS, CaseConfig
-from toys.case_trainer import Trainer, generator
-from toys.cases import kept, train_cases
-from toys.control_runs import CONTROL_FLOOR
-from toys.files import write_tensors
+from toys.experiments import case_trainer, cases
+from toys.experiments.case_config import EVALUATIONS, METHODS, CaseConfig
+from toys.experiments.case_trainer import Trainer, generator
+from toys.experiments.cases import kept, train_cases
+from toys.experiments.control import CONTROL_FLOOR
+from toys.training.files import write_tensors
 
 SMALL = CaseConfig("ou_quadratic", "discrete_adjoint", budget=5 * 4 * 8 * 6, batch=8, steps=4)
 
@@ -68,7 +68,7 @@ STEP_MUTANTS = {
 
 @pytest.mark.parametrize("name", STEP_MUTANTS)
 def test_mutant_of_the_step_is_rejected(name, tmp_path):
-    module = mutant_module("toys.case_trainer", STEP_MUTANTS[name])
+    module = mutant_module("toys.experiments.case_trainer", STEP_MUTANTS[name])
     assert not has_the_costs_gradient(module.Trainer(SMALL, tmp_path))
 
 
@@ -282,7 +282,7 @@ def well(tmp_path_factory):
 
 
 def test_measured_numbers_are_those_of_loops(well):
-    assert wrong_numbers(mutant_module("toys.cases"), well) == set()
+    assert wrong_numbers(mutant_module("toys.experiments.cases"), well) == set()
 
 
 MEASURE_MUTANTS = {
@@ -304,7 +304,9 @@ MEASURE_MUTANTS = {
 
 @pytest.mark.parametrize("name", MEASURE_MUTANTS)
 def test_mutant_of_measure_is_rejected(name, well):
-    assert name in wrong_numbers(mutant_module("toys.cases", MEASURE_MUTANTS[name]), well)
+    assert name in wrong_numbers(
+        mutant_module("toys.experiments.cases", MEASURE_MUTANTS[name]), well
+    )
 
 
 def test_no_run_exceeds_its_budget():

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.toys.small import TINY, call, configs, trained
-from theory.identity import PACKAGES, sources
-from toys import config as module
-from toys.config import TRAINER, RunConfig, check_device, slug
-from toys.presets import LINE, PLANE, PRESETS, methods_at
-from toys.runs import Run
+from theory.common.identity import PACKAGES, sources
+from toys.experiments.presets import LINE, PLANE, PRESETS, methods_at
+from toys.training import config as module
+from toys.training.config import TRAINER, RunConfig, check_device, slug
+from toys.training.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "my_method.py"
@@ -252,7 +252,7 @@ def test_two_spellings_of_a_method_are_one_run():
 
 def test_every_source_that_a_loss_uses_is_part_of_a_run():
     """What Python loads for it, and nothing that only shows it: an edit makes another run."""
-    modules = (TRAINER, "theory.methods.discrete_adjoint")
+    modules = (TRAINER, "theory.methods.adjoint.discrete_adjoint")
     code = f"import sys, {', '.join(modules)}; print(*(m for m in sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -261,4 +261,4 @@ def test_every_source_that_a_loss_uses_is_part_of_a_run():
     used = {name.removesuffix("/__init__.py").removesuffix(".py") for name in sources(*modules)}
     assert len(loaded) > 20
     assert loaded <= used
-    assert not {"toys/__main__", "toys/evaluate", "theory/progress"} & used
+    assert not {"toys/__main__", "toys/evaluation/evaluate", "theory/common/progress"} & used

@@ -10,17 +10,25 @@ import pytest
 import torch
 
 from tests.toys.small import call
-from theory.methods.contract.registry import parse_method
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, TRAINED_SHARE
-from toys import control_runs, control_schedules, evaluations
-from toys.config import RunConfig
-from toys.control import ControlError, ControlTruth, check_problem, measure, mode_masses
-from toys.control_runs import METHODS, ControlPlan
-from toys.control_runs import control_runs as run_all
-from toys.control_schedules import SchedulesPlan
-from toys.presets import PRESETS
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, TRAINED_SHARE
+from theory.fields.diffusion import Diffusion
+from theory.methods.registry import parse_method
+from theory.problems.problem import load_problem
+from toys.evaluation import cost as evaluations
+from toys.evaluation.control_error import (
+    ControlError,
+    ControlTruth,
+    check_problem,
+    measure,
+    mode_masses,
+)
+from toys.experiments import control as control_runs
+from toys.experiments import schedules as control_schedules
+from toys.experiments.control import METHODS, ControlPlan
+from toys.experiments.control import control_runs as run_all
+from toys.experiments.presets import PRESETS
+from toys.experiments.schedules import SchedulesPlan
+from toys.training.config import RunConfig
 
 NOTE = load_problem("note_1d")
 PLAN = ControlPlan(budget=1e5, batch=64, width=8)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from toys import draw
+from toys.evaluation import draw
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,7 @@ import torch
 from scipy import stats
 
 from tests.toys.small import DDPO_KL, NFT_OLD, configs, copied, trained
-from theory.divergences import GridLaw
-from theory.gaussians import GaussianSum
-from theory.problem import load_problem
-from theory.report import mixture_on_grid
-from theory.tolerances import (
+from theory.common.tolerances import (
     ALGEBRA,
     FALSE_FAILURE_RATE,
     FLOAT32,
@@ -21,14 +17,18 @@ from theory.tolerances import (
     QUADRATURE_2D,
     TRAINED_SHARE,
 )
-from theory.transport import FlowLaw
-from toys import compare as compare_module
-from toys import evaluate as evaluate_module
-from toys.compare import compare, finished
-from toys.evaluate import Sampling, Truth, curves, draw, evaluate, is_good, kept
-from toys.laws import BIN, Bench, Law, levels, sample_distance, sampling_floor
-from toys.networks import StackedMLP, single
-from toys.runs import Run
+from theory.evaluation.report import mixture_on_grid
+from theory.evaluation.sampler_laws import BIN, Bench, Law, levels, sample_distance, sampling_floor
+from theory.laws.distances import GridLaw
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import load_problem
+from theory.samplers.flow import FlowLaw
+from toys.evaluation import compare as compare_module
+from toys.evaluation import evaluate as evaluate_module
+from toys.evaluation.compare import compare, finished
+from toys.evaluation.evaluate import Sampling, Truth, curves, draw, evaluate, is_good, kept
+from toys.networks.mlp import StackedMLP, single
+from toys.training.runs import Run
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "my_method.py"
 # What the exact side may get wrong, as a share of the way: a thousandth of what learning may.

@@ -10,15 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toys.frontier as frontier
-from theory.frontier import reached, total_variation
+import toys.experiments.frontier as frontier
+from theory.common.tolerances import ALGEBRA
 from theory.methods.contract import Draws
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA
-from theory.wrappers import Exponential
+from theory.problems.problem import load_problem
+from theory.recursion.stages import reached, total_variation
+from theory.tilts.wrappers import Exponential
 from toys.__main__ import main
-from toys.corrected import Corrected, network_with_divergence, push, starts
-from toys.frontier import (
+from toys.experiments.frontier import (
     SUMMARY,
     PooledTask,
     Trial,
@@ -30,7 +29,8 @@ from toys.frontier import (
     trials,
     truth_of,
 )
-from toys.networks import StackedMLP
+from toys.networks.corrected import Corrected, network_with_divergence, push, starts
+from toys.networks.mlp import StackedMLP
 
 ROOT_SUMMARY = SUMMARY.absolute()
 TINY = Trial("note_1d", "implicit", 2.0, 2, 8, 64, seeds=2, width=8, batch=32)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from tests.helpers import size
+from theory.common.tolerances import ALGEBRA
 from theory.methods.contract import Draws
-from theory.tolerances import ALGEBRA
-from toys.networks import StackedMLP, single
+from toys.networks.mlp import StackedMLP, single
 
 DIM, OUTPUTS, WIDTH, DEPTH, ROWS = 2, 3, 7, 2, 5
 

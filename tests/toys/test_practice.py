@@ -13,23 +13,21 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME
 from tests.toys.small import call, flip
-from theory.claims.liu_laws import plain_numbers
-from theory.fields import ModelField
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, TRAINED_SHARE
+from theory.fields.mixture import ModelField
+from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle import online
 from theory.methods.contract import Draws, ProblemTask
-from theory.methods.nft import released_mapping
-from theory.oracle import online
-from theory.problem import load_problem
+from theory.methods.matching.nft import released_mapping
+from theory.problems.problem import load_problem
+from theory.recursion import mapped as mapped_epochs
+from theory.recursion.mapped import Line, Mapped
 from theory.recursion.online import carry
 from theory.recursion.spec import Recursion
-from theory.released_times import uniform_times
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, TRAINED_SHARE
-from theory.transport import FlowLaw
-from toys import mapped_epochs
-from toys import practice as module
-from toys.config import RunConfig
-from toys.mapped_epochs import Line, Mapped
-from toys.networks import StackedMLP
-from toys.practice import (
+from theory.released.times import uniform_times
+from theory.samplers.flow import FlowLaw
+from toys.experiments import practice as module
+from toys.experiments.practice import (
     TiltPlan,
     TimesPlan,
     failures,
@@ -38,9 +36,11 @@ from toys.practice import (
     practice,
     tables,
 )
-from toys.runs import Run, unfinished_groups
-from toys.schedule import plan as schedule_plan
-from toys.schedule import train
+from toys.networks.mlp import StackedMLP
+from toys.training.config import RunConfig
+from toys.training.runs import Run, unfinished_groups
+from toys.training.schedule import plan as schedule_plan
+from toys.training.schedule import train
 
 NOTE = load_problem("note_1d")
 TILT = TiltPlan(
@@ -65,7 +65,7 @@ def done(tmp_path_factory):
 
 
 def test_mapping_is_the_losses():
-    """With the batch's own statistics it is theory.methods.nft's, clipping included."""
+    """With the batch's own statistics it is theory.methods.matching.nft's, clipping included."""
     rows = torch.linspace(-30, 3, 200, dtype=torch.float64)[:, None]
     problem = load_problem("linear_1d")
     raw = problem.reward(rows)

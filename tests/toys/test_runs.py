@@ -22,10 +22,10 @@ from tests.toys.small import (
     trained,
     tree,
 )
-from toys import files
-from toys.files import read_json, read_tensors, write_atomically
-from toys.runs import Group, Run, unfinished_groups
-from toys.trainer import Trainer
+from toys.training import files
+from toys.training.files import read_json, read_tensors, write_atomically
+from toys.training.runs import Group, Run, unfinished_groups
+from toys.training.trainer import Trainer
 
 STOP = 17
 

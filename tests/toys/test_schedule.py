@@ -5,11 +5,11 @@ import torch
 
 from tests.toys import work
 from tests.toys.small import DDPO_KL, configs, stop_at, trained
-from theory.progress import Progress
-from toys import schedule
-from toys.processes import side_by_side
-from toys.runs import Run
-from toys.schedule import GROUP_ROWS, MOST_MEMBERS, group_size, plan
+from theory.common.processes import side_by_side
+from theory.common.progress import Progress
+from toys.training import schedule
+from toys.training.runs import Run
+from toys.training.schedule import GROUP_ROWS, MOST_MEMBERS, group_size, plan
 
 
 def names(stage):
@@ -137,7 +137,7 @@ def test_a_method_file_trains_in_two_processes(tmp_path, monkeypatch):
 
 def test_lines_in_a_log(capsys, monkeypatch):
     for name in ("FIRST_SECONDS", "LINE_SECONDS"):
-        monkeypatch.setattr(f"theory.progress.{name}", 0.0)
+        monkeypatch.setattr(f"theory.common.progress.{name}", 0.0)
     with Progress(40, "training") as progress:
         progress.update("a", 10, "a: step 10")
         progress.update("b", 20, "b: step 20")

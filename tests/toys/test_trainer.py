@@ -17,13 +17,19 @@ from tests.toys.small import (
     stop_at,
     trained,
 )
+from theory.common.tolerances import FLOAT32
 from theory.methods.contract import ProblemTask
-from theory.methods.flow_matching import FlowMatching
-from theory.tolerances import FLOAT32
-from toys import trainer as module
-from toys.runs import Group, Run
-from toys.schedule import plan
-from toys.trainer import CHECKPOINT_SECONDS, Trainer, checkpoint_seconds, rate, use_fast_kernels
+from theory.methods.matching.flow_matching import FlowMatching
+from toys.training import trainer as module
+from toys.training.runs import Group, Run
+from toys.training.schedule import plan
+from toys.training.trainer import (
+    CHECKPOINT_SECONDS,
+    Trainer,
+    checkpoint_seconds,
+    rate,
+    use_fast_kernels,
+)
 
 STOP = 13
 

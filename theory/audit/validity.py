@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.copies import Copies
-from theory.audit.features import deviations
-from theory.audit.influence import LEAST_EFFECTIVE, Influence, Without
-from theory.audit.reweighting import Reweighted
-from theory.audit.samples import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole, some
-from theory.audit.tilt import Interval
+from theory.audit.data.copies import Copies
+from theory.audit.data.features import deviations
+from theory.audit.data.inputs import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole, some
+from theory.audit.estimators.influence import LEAST_EFFECTIVE, Influence, Without
+from theory.audit.estimators.reweighting import Reweighted
+from theory.audit.estimators.tilt import Interval
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
 # Values of each setting on (base, tuned) side.

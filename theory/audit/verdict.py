@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from theory.audit.compare import LEVEL, Candidate
-from theory.audit.conditional import Conditional
-from theory.audit.excess import Excess
+from theory.audit.estimators.compare import LEVEL, Candidate
+from theory.audit.estimators.conditional import Conditional
+from theory.audit.estimators.excess import Excess
+from theory.audit.estimators.tilt import ONE_TILT, PROMPTS_LIKE, Interval, Tilt
 from theory.audit.report import AuditReport
-from theory.audit.tilt import ONE_TILT, PROMPTS_LIKE, Interval, Tilt
 
 MOST_NAMED = 3  # prompts in a sentence
 NEARLY = 0.99  # of what a free curve explains

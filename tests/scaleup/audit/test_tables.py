@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaleup.audit import tables
-from scaleup.audit.tables import read_table
+from theory.audit.data import tables
+from theory.audit.data.tables import read_table
 
 KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson")
 PROMPTS = [

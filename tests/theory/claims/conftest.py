@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.theory.claims.made_up import CLAIMS, MAPPED
-from theory.claims.docs import BEGIN, END, write_docs
-from theory.claims.ledger import Result
-from theory.claims.render import as_json
-from theory.claims.run import measure
+from theory.ledger.core.claim import Result
+from theory.ledger.report.docs import BEGIN, END, write_docs
+from theory.ledger.report.render import as_json
+from theory.ledger.run import measure
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.strategies import SOME, seeds
 from tests.theory.claims.identities import spots
 from tests.theory.claims.test_second_routes import offences, strangers
-from theory.claims.identity import Identity
-from theory.claims.ledger import PROFILES, Claim
-from theory.claims.search import search
+from theory.ledger.core.claim import PROFILES, Claim
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.search import search
 
 FAST = PROFILES["fast"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from theory.claims.identity import Identity
-from theory.claims.run import all_claims
+from theory.ledger.core.identity import Identity
+from theory.ledger.run import all_claims
 
 ROWS = {claim.id: claim for claim in all_claims()}
 

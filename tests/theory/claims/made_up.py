@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from theory.claims.ledger import PROFILES, Claim, Context, Finding
-from theory.claims.region import Region
+from theory.ledger.core.claim import PROFILES, Claim, Context, Finding
+from theory.ledger.core.region import Region
 
 FAST = PROFILES["fast"]
 MAPPED = replace(FAST, cells=4)

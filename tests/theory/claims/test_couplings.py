@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.helpers import points, tensor
-from theory.couplings import CouplingFamily
-from theory.fields import MixtureField
-from theory.gaussians import GaussianSum
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.fields.mixture import MixtureField
+from theory.laws.couplings import CouplingFamily
+from theory.laws.gaussians import GaussianSum
 
 TIMES = (0.0, 0.2, 0.5, 0.9)
 SCALES = (0.0, 0.4, -0.3)

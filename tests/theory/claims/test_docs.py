@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tests.theory.claims.made_up import CLAIMS, EXACT
-from theory.claims import docs
-from theory.claims.docs import BEGIN, CLOSE, END, stale, with_table, write_docs
+from theory.ledger.report import docs
+from theory.ledger.report.docs import BEGIN, CLOSE, END, stale, with_table, write_docs
 
 
 def edit(root, change) -> None:

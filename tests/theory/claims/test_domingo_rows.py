@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from tests.theory.methods.mutants import mutant_module
-from theory.chains import Chain
-from theory.claims import domingo_search
-from theory.claims.ledger import PROFILES
-from theory.claims.run import measure, select
-from theory.control.critical import LineChain
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import QUADRATURE
+from theory.common.tolerances import QUADRATURE
+from theory.fields.diffusion import Diffusion
+from theory.ledger.core.claim import PROFILES
+from theory.ledger.domingo import search as domingo_search
+from theory.ledger.domingo.line_chain import LineChain
+from theory.ledger.run import measure, select
+from theory.problems.problem import load_problem
+from theory.samplers.chain import Chain
 
 
 @pytest.mark.slow
@@ -76,14 +76,14 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_of_the_family_is_rejected(name):
-    module = mutant_module("theory.claims.domingo_search", MUTANTS[name])
+    module = mutant_module("theory.ledger.domingo.search", MUTANTS[name])
     assert not has_the_costs_gradient(family_of(module, "full"))
 
 
 def test_stalled_starts_called_zeros_are_seen():
     """A search that takes every end for a zero finds others where there are none."""
     edit = ("SETTLED = 1e-9", "SETTLED = 1e9")
-    module = mutant_module("theory.claims.domingo_search", edit)
+    module = mutant_module("theory.ledger.domingo.search", edit)
     found = family_of(module, "full").search(6, zlib.crc32(b"D11/3") % 2**20)
     assert found.others > 0
 

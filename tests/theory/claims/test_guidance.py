@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests.helpers import LINE, LINE_B, PLANE, PLANE_B, points, tensor
-from theory.claims.zhu_guidance import ALIKE, MIXED, Classes
-from theory.fields import MixtureField
-from theory.gaussians import GaussianSum
-from theory.guidance import GuidedField
-from theory.paths import PATHS, RectifiedFlow
-from theory.tolerances import ALGEBRA, QUADRATURE
-from theory.transport import FlowLaw
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.fields.guidance import GuidedField
+from theory.fields.mixture import MixtureField
+from theory.fields.paths import PATHS, RectifiedFlow
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.zhu.guidance import ALIKE, MIXED, Classes
+from theory.samplers.flow import FlowLaw
 
 PAIRS = {1: (LINE, LINE_B), 2: (PLANE, PLANE_B)}
 TIMES = (0.0, 0.3, 0.8)

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from theory.claims.identity import Identity
-from theory.claims.ledger import (
+from theory.ledger.core.claim import (
     BROKEN,
     PAPERS,
     PROFILES,
@@ -23,7 +22,8 @@ from theory.claims.ledger import (
     number,
     verdict,
 )
-from theory.claims.run import SOURCES, all_claims, measure
+from theory.ledger.core.identity import Identity
+from theory.ledger.run import SOURCES, all_claims, measure
 
 CLAIMS = {claim.id: claim for claim in all_claims()}
 VERDICTS = {"exact", "order 1", "order 2", "order 3", "statistical", "conditional", "false"}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.theory.claims.test_second_routes import strangers
-from theory.claims import zhu_limits
-from theory.claims.ledger import PROFILES, Context
-from theory.claims.zhu_limits import CASES, peak_limit, peak_masses, restricted, shares
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.core.claim import PROFILES, Context
+from theory.ledger.zhu import limits as zhu_limits
+from theory.ledger.zhu.limits import CASES, peak_limit, peak_masses, restricted, shares
 
 PEAKS = ("d = 1", "d = 2")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME
 from tests.theory.claims.examined import CHECKS, FAST, identities_of
-from theory.claims.ledger import Context
-from theory.claims.liu_adaptive import (
+from theory.ledger.core.claim import Context
+from theory.ledger.liu.adaptive import (
     L13,
     axes_matter,
     constant_reward,
@@ -20,7 +20,7 @@ from theory.claims.liu_adaptive import (
     returns,
     small_spread,
 )
-from theory.claims.run import measure
+from theory.ledger.run import measure
 
 
 def test_verdict():

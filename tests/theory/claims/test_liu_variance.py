@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
 from tests.theory.claims.examined import CHECKS, FAST, identities_of
-from theory.claims.ledger import Context
-from theory.claims.liu_variance import (
+from theory.common.tolerances import QUADRATURE
+from theory.ledger.core.claim import Context
+from theory.ledger.liu.variance import (
     L12,
     against_beta,
     network,
@@ -20,11 +21,10 @@ from theory.claims.liu_variance import (
     released_rewards,
     toy,
 )
-from theory.claims.run import measure
-from theory.claims.unit_settings import UnitRewards
-from theory.oracle import variance
-from theory.problem import load_problem
-from theory.tolerances import QUADRATURE
+from theory.ledger.oracle import variance
+from theory.ledger.run import measure
+from theory.ledger.settings.unit import UnitRewards
+from theory.problems.problem import load_problem
 
 
 def test_verdict():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from theory.claims.order import ABOVE_FLOOR, CONFIDENCE, LEAST_POINTS, Slope, fit_slope
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, SLOPE
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, SLOPE
+from theory.ledger.core.order import ABOVE_FLOOR, CONFIDENCE, LEAST_POINTS, Slope, fit_slope
 
 EPS = np.geomspace(1e-3, 1e-1, 14)
 FLOOR = 1e-16

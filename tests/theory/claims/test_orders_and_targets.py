@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from theory.claims import liu_laws, liu_nearest
-from theory.claims.laws import LOG_FLOOR, exponential_tilts
-from theory.claims.ledger import PROFILES, Context, Extra
-from theory.claims.liu_laws import law_gaps, order_part, perturbation_gaps, spread_gaps
-from theory.problem import load_problem
-from theory.tolerances import QUADRATURE
+from theory.common.tolerances import QUADRATURE
+from theory.ledger.core.claim import PROFILES, Context, Extra
+from theory.ledger.core.laws import LOG_FLOOR, exponential_tilts
+from theory.ledger.liu import laws as liu_laws
+from theory.ledger.liu import nearest as liu_nearest
+from theory.ledger.liu.laws import law_gaps, order_part, perturbation_gaps, spread_gaps
+from theory.problems.problem import load_problem
 
 FAST = Context(PROFILES["fast"])
 

@@ -10,24 +10,25 @@ import pytest
 import torch
 from scipy.special import ndtri
 
-from theory.claims import zhu_guided_planes, zhu_planes
-from theory.claims.laws import Distances, Estimate, draw
-from theory.claims.ledger import Context, Profile
-from theory.claims.liu_laws import plain_numbers
-from theory.claims.zhu_planes import SHARE, Plane, gaussian_along_reward
-from theory.gaussians import GaussianSum
-from theory.oracle import flow
-from theory.problem import Problem, load_problem
-from theory.rewards import linear_reward, quadratic_reward
-from theory.tolerances import (
+from theory.common.tolerances import (
     ALGEBRA,
     FALSE_FAILURE_RATE,
     QUADRATURE,
     QUADRATURE_2D,
     QUADRATURE_TIGHT,
 )
-from theory.transport import FlowLaw
-from theory.wrappers import Exponential
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.core.claim import Context, Profile
+from theory.ledger.core.laws import Distances, Estimate, draw
+from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle import flow
+from theory.ledger.zhu import guided_planes as zhu_guided_planes
+from theory.ledger.zhu import planes as zhu_planes
+from theory.ledger.zhu.planes import SHARE, Plane, gaussian_along_reward
+from theory.problems.problem import Problem, load_problem
+from theory.samplers.flow import FlowLaw
+from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.wrappers import Exponential
 
 SMALL = Context(Profile("small", {1: 1}, draws=600 * SHARE, cells=0), seed=1)
 PLANES = ("bump_2d", "quadratic_2d", "linear_2d", "plane_5d")

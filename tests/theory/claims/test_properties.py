@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tests.strategies import seeds
 from tests.theory.claims.identities import ROWS, parts_of, spots
-from theory.claims.identity import Identity
-from theory.oracle import couplings
+from theory.ledger.core.identity import Identity
+from theory.ledger.oracle import couplings
 
 EXAMPLES = {"": (20, 2), "ci": (46, 4), "thorough": (940, 60)}
 PROFILE = os.environ.get("PLUMBLINE_PROFILE", "")

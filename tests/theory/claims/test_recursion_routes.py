@@ -1,5 +1,5 @@
-"""theory.recursion against `theory.oracle.online`, and mistakes in either that the ledger would
-see."""
+"""theory.recursion against `theory.ledger.oracle.online`, and mistakes in either that the ledger
+would see."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from theory.claims.ledger import PROFILES, Context
-from theory.claims.zhu_ema import DECAY, averaged_parameters, parameter_gaps
-from theory.claims.zhu_online import (
+from theory.common.tolerances import QUADRATURE, SLOPE
+from theory.ledger.core.claim import PROFILES, Context
+from theory.ledger.zhu.ema import DECAY, averaged_parameters, parameter_gaps
+from theory.ledger.zhu.online import (
     densities_apart,
     epochs_of_tilts,
     frozen_laws,
@@ -22,13 +23,12 @@ from theory.claims.zhu_online import (
     second_route,
     turned,
 )
-from theory.problem import load_problem
+from theory.problems.problem import load_problem
 from theory.recursion import Recursion, carry, online
 from theory.recursion.checks import GridError
 from theory.recursion.flow import Velocity
 from theory.recursion.grid import Clock
 from theory.recursion.online import STEPS
-from theory.tolerances import QUADRATURE, SLOPE
 
 PROBLEM = load_problem("note_1d")
 BETA, EPOCHS = 3.0, 2

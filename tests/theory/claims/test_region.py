@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from theory.claims.region import GOOD, Region
+from theory.ledger.core.region import GOOD, Region
 
 X, Y = np.linspace(0.5, 2.0, 4), np.linspace(0.1, 1.0, 5)
 RAMP = Region("a ramp", "size of x", X, "size of y", Y, 0.08 * X[:, None] * Y[None, :], "TV")

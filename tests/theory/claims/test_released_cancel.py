@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
 from tests.theory.claims.test_second_routes import offences, quick, strangers
-from theory.claims import released_cancel
-from theory.claims.identity import Identity
-from theory.claims.ledger import PROFILES, Context
-from theory.claims.lemma_settings import Lemmas, LemmaSetting
-from theory.claims.released_cancel import N2, NORMALISERS, Sizes, gradient, sizes, value
-from theory.claims.run import measure
-from theory.claims.search import search
-from theory.claims.settings import full_rank_setting
-from theory.oracle import released_loss
-from theory.oracle.released_loss import Sample
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.ledger.core.claim import PROFILES, Context
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.search import search
+from theory.ledger.oracle.released import loss as released_loss
+from theory.ledger.oracle.released.loss import Sample
+from theory.ledger.released import cancel as released_cancel
+from theory.ledger.released.cancel import N2, NORMALISERS, Sizes, gradient, sizes, value
+from theory.ledger.run import measure
+from theory.ledger.settings.lemma import Lemmas, LemmaSetting
+from theory.ledger.settings.problems import full_rank_setting
+from theory.problems.problem import load_problem
 
 IDENTITIES = [p for p in N2.parts if isinstance(p, Identity)]
 named = pytest.mark.parametrize("part", IDENTITIES, ids=lambda p: p.name)

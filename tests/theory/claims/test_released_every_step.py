@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from tests.theory.claims.examined import CHECKS, identities_of
-from theory.claims import released_every_step as row
-from theory.claims.ledger import PROFILES
-from theory.claims.run import measure
-from theory.claims.step_settings import Steps, StepSetting
-from theory.claims.worst import summary
-from theory.methods.nft import NFT
-from theory.oracle import released_steps
-from theory.tolerances import ALGEBRA
+from theory.common.tolerances import ALGEBRA
+from theory.ledger.core.claim import PROFILES
+from theory.ledger.core.worst import summary
+from theory.ledger.oracle.released import steps as released_steps
+from theory.ledger.released import every_step as row
+from theory.ledger.run import measure
+from theory.ledger.settings.steps import Steps, StepSetting
+from theory.methods.matching.nft import NFT
 
 
 def test_the_row():

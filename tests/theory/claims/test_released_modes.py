@@ -9,11 +9,11 @@ import pytest
 from scipy.special import erfc
 
 from tests.theory.claims.examined import CHECKS, identities_of
-from theory.claims import released_modes as row
-from theory.claims.ledger import PROFILES
-from theory.claims.run import measure
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.core.claim import PROFILES
+from theory.ledger.released import modes as row
+from theory.ledger.run import measure
 from theory.released.modes import MODES, Mode
-from theory.tolerances import ALGEBRA, QUADRATURE
 
 
 def test_the_row():

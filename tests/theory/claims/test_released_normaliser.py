@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
 from tests.theory.claims.examined import CHECKS, FAST, identities_of
-from theory.claims.ledger import Context
-from theory.claims.liu_adaptive import posterior
-from theory.claims.released_normaliser import (
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.core.claim import Context
+from theory.ledger.liu.adaptive import posterior
+from theory.ledger.released.normaliser import (
     N5,
     VARIANTS,
     against_others,
@@ -22,9 +23,8 @@ from theory.claims.released_normaliser import (
     weighted_step,
     weights_over_time,
 )
-from theory.claims.run import measure
-from theory.claims.unit_settings import UnitRewards
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.run import measure
+from theory.ledger.settings.unit import UnitRewards
 
 
 def test_verdict():

@@ -10,17 +10,18 @@ from hypothesis import given, settings
 
 from tests.strategies import seeds
 from tests.theory.claims import test_second_routes as walk
-from theory.claims import released_penalty, released_schedule
-from theory.claims.identity import Identity
-from theory.claims.ledger import PROFILES, Context, is_extra
-from theory.claims.penalty_settings import LineSetting, PenalisedSetting, TimedAtoms
-from theory.claims.released_mapping import N1, code_path, code_path_covariances
-from theory.claims.released_penalty import N3
-from theory.claims.released_schedule import N4
-from theory.claims.released_settings import AtomBatch, BatchSetting, PromptSetting
-from theory.claims.run import measure
-from theory.claims.schedule_settings import FactorSetting, ScheduleSetting
-from theory.claims.search import search
+from theory.ledger.core.claim import PROFILES, Context, is_extra
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.search import search
+from theory.ledger.released import penalty as released_penalty
+from theory.ledger.released import schedule as released_schedule
+from theory.ledger.released.mapping import N1, code_path, code_path_covariances
+from theory.ledger.released.penalty import N3
+from theory.ledger.released.schedule import N4
+from theory.ledger.run import measure
+from theory.ledger.settings.penalty import LineSetting, PenalisedSetting, TimedAtoms
+from theory.ledger.settings.released import AtomBatch, BatchSetting, PromptSetting
+from theory.ledger.settings.schedule import FactorSetting, ScheduleSetting
 from theory.released.mapping import gaussian_batch_share
 from theory.released.penalty import Penalty
 

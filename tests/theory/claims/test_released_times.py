@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
 from tests.theory.claims.test_second_routes import offences, quick, strangers
-from theory.chains import Chain
-from theory.claims import released_times as row
-from theory.claims.identity import Identity
-from theory.claims.ledger import PROFILES, Context
-from theory.claims.liu_laws import plain_numbers
-from theory.claims.released_moves import EVALUATION, GRID, TRAINING, move, times_region
-from theory.claims.run import measure
-from theory.claims.search import search
-from theory.gaussians import GaussianSum
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.core.claim import PROFILES, Context
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.search import search
+from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle.released import times as oracle
+from theory.ledger.released import times as row
+from theory.ledger.released.moves import EVALUATION, GRID, TRAINING, move, times_region
+from theory.ledger.run import measure
 from theory.methods.contract.task import heun
-from theory.oracle import released_times as oracle
-from theory.problem import load_problem
-from theory.released_times import (
+from theory.problems.problem import load_problem
+from theory.released.times import (
     MODELS,
     KnownAtTimes,
     Sampler,
@@ -35,8 +35,8 @@ from theory.released_times import (
     total_variation,
     uniform_times,
 )
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
-from theory.transport import FlowLaw
+from theory.samplers.chain import Chain
+from theory.samplers.flow import FlowLaw
 
 IDENTITIES = [p for p in row.N6.parts if isinstance(p, Identity)]
 named = pytest.mark.parametrize("part", IDENTITIES, ids=lambda p: p.name)

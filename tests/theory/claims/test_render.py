@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from tests.theory.claims.made_up import CLAIMS, EXACT
-from theory.claims.render import as_json, headline, markdown, mutants, page, plain, short_markdown
+from theory.ledger.report.render import (
+    as_json,
+    headline,
+    markdown,
+    mutants,
+    page,
+    plain,
+    short_markdown,
+)
 
 
 def test_json(ledger):

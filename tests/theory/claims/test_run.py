@@ -10,9 +10,9 @@ import pytest
 
 from tests.theory.claims.made_up import CLAIMS, EXACT, FAST, WRONG, raising
 from theory.__main__ import main
-from theory.claims import command, run
-from theory.claims.ledger import Claim, Result
-from theory.claims.run import all_claims, measure, measure_all, select
+from theory.ledger import command, run
+from theory.ledger.core.claim import Claim, Result
+from theory.ledger.run import all_claims, measure, measure_all, select
 
 # --- select and measure
 

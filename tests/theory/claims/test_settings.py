@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 from tests.theory.methods.mutants import mutant_module
-from theory.claims import settings
-from theory.claims.atom_settings import Atoms
-from theory.claims.coupling_settings import Couplings
-from theory.claims.identity import Identity
-from theory.claims.ledger import Context, Profile
-from theory.claims.lemma_settings import Lemmas
-from theory.claims.search import KEPT, search
-from theory.claims.settings import REACH, TIMES, Problems, full_rank_setting
-from theory.claims.worst import recorded, summary, write
-from theory.oracle import QuadratureError, conditional
-from theory.oracle.plane import PlaneNumbers
-from theory.paths import PATHS
-from theory.random_problems import SPREADS
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE_TIGHT
-from theory.wrappers import Exponential
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE_TIGHT
+from theory.fields.paths import PATHS
+from theory.ledger.core.claim import Context, Profile
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.search import KEPT, search
+from theory.ledger.core.worst import recorded, summary, write
+from theory.ledger.oracle import QuadratureError, conditional
+from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.settings import problems as settings
+from theory.ledger.settings.atoms import Atoms
+from theory.ledger.settings.couplings import Couplings
+from theory.ledger.settings.lemma import Lemmas
+from theory.ledger.settings.problems import REACH, TIMES, Problems, full_rank_setting
+from theory.ledger.settings.random import SPREADS
+from theory.tilts.wrappers import Exponential
 
 DOMAINS: dict[str, Any] = {
     "problems": Problems(),
@@ -119,7 +119,7 @@ def kept_tilts(module):
 def test_nudged_quadratics_keep_their_tilt():
     assert kept_tilts(settings)
     old = ("bent = setting.a * np.atleast_2d", "bent = abs(setting.a) * np.atleast_2d")
-    assert not kept_tilts(mutant_module("theory.claims.settings", old))
+    assert not kept_tilts(mutant_module("theory.ledger.settings.problems", old))
 
 
 def inside(domain: Any, s: Any) -> None:

@@ -12,19 +12,23 @@ import pytest
 import torch
 
 from tests.theory.claims.identities import ROWS, spots
-from theory import paths, rewards
-from theory.bumps import BumpsGiven
-from theory.claims import liu, zhu, zhu_guidance, zhu_two_kl
-from theory.claims.ledger import PROFILES, Context
-from theory.conditional import Series
-from theory.couplings import CouplingFamily
-from theory.fields import MixtureField
-from theory.gaussians import GaussianSum
-from theory.guidance import GuidedField
-from theory.oracle import flow
-from theory.problem import Problem
+from theory.common.tolerances import QUADRATURE
+from theory.fields import paths
+from theory.fields.guidance import GuidedField
+from theory.fields.mixture import MixtureField
+from theory.laws.couplings import CouplingFamily
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.core.claim import PROFILES, Context
+from theory.ledger.liu import rows as liu
+from theory.ledger.oracle import flow
+from theory.ledger.zhu import guidance as zhu_guidance
+from theory.ledger.zhu import rows as zhu
+from theory.ledger.zhu import two_kl as zhu_two_kl
+from theory.problems.problem import Problem
 from theory.recursion import TwoKL
-from theory.tolerances import QUADRATURE
+from theory.tilts import rewards
+from theory.tilts.bumps import BumpsGiven
+from theory.tilts.conditional import Series
 
 
 def whole_slope(edit: Callable[[dict[str, Any]], None]) -> Callable[..., torch.Tensor]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from theory.claims import zhu_noise
-from theory.claims.ledger import PROFILES, Context, verdict
-from theory.claims.zhu_noise import bowl_distance, bowl_multiple, density_gap, tends_to_the_tilt
-from theory.oracle import noise
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.core.claim import PROFILES, Context, verdict
+from theory.ledger.oracle import noise
+from theory.ledger.zhu import noise as zhu_noise
+from theory.ledger.zhu.noise import bowl_distance, bowl_multiple, density_gap, tends_to_the_tilt
 
 FAST = Context(PROFILES["fast"])
 

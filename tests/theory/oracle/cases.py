@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from theory.oracle.conditional import Instant
-from theory.oracle.plane import PlaneNumbers
+from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.integrals.plane import PlaneNumbers
 
 INSTANTS = {
     "middle": Instant.rectified_flow(0.4),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.theory.oracle.cases import INSTANTS, OneGaussian, mixture
-from theory.oracle import conditional
-from theory.oracle.conditional import Instant
-from theory.oracle.stencils import slope, steps
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.ledger.oracle import conditional
+from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.integrals.stencils import slope, steps
 
 PLACES = [(1, dim, name) for dim in (1, 3) for name in INSTANTS]
 PLACES += [(2, 2, "middle"), (2, 4, "late"), (2, 3, "exploding")]

@@ -7,14 +7,17 @@ import pytest
 from scipy import stats
 
 from tests.theory.oracle.cases import OneGaussian, mixture
-from theory.oracle import control, control_chain, control_line, control_linear
-from theory.oracle.conditional import Instant
-from theory.oracle.control_chain import Chain
-from theory.oracle.control_line import extrapolated, log_clock, uniform_clock
-from theory.oracle.control_linear import LinearNumbers
-from theory.oracle.instants import instant
-from theory.oracle.stencils import slope, steps
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.control import chain as control_chain
+from theory.ledger.oracle.control import line as control_line
+from theory.ledger.oracle.control import linear as control_linear
+from theory.ledger.oracle.control import values as control
+from theory.ledger.oracle.control.chain import Chain
+from theory.ledger.oracle.control.line import extrapolated, log_clock, uniform_clock
+from theory.ledger.oracle.control.linear import LinearNumbers
+from theory.ledger.oracle.instants import instant
+from theory.ledger.oracle.integrals.stencils import slope, steps
 
 SCALE = 1.3
 PATHS = ["rectified_flow", "trigonometric", "variance_preserving", "variance_exploding"]

@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from theory.oracle import Region, couplings, lemma
-from theory.tolerances import QUADRATURE_TIGHT
+from theory.common.tolerances import QUADRATURE_TIGHT
+from theory.ledger.oracle import Region, couplings, lemma
 
 RATE = 0.6
 

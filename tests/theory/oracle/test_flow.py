@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from tests.theory.oracle.cases import OneGaussian, mixture
-from theory.oracle import conditional, flow
-from theory.oracle.conditional import Instant
-from theory.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.ledger.oracle import conditional, flow
+from theory.ledger.oracle.conditional import Instant
 
 Y = np.array([-1.5, 0.1, 1.2])
 HAND = OneGaussian(1, 1)

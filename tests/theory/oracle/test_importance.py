@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from tests.theory.oracle.cases import INSTANTS, OneGaussian, mixture
-from theory.oracle import conditional, importance
-from theory.oracle.importance import Draw
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.common.tolerances import FALSE_FAILURE_RATE
+from theory.ledger.oracle import conditional, importance
+from theory.ledger.oracle.importance import Draw
 
 N = 40_000
 AT = INSTANTS["middle"]

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from tests.theory.oracle.cases import OneGaussian, mixture
-from theory.oracle import conditional, flow, online
-from theory.oracle.conditional import Instant
-from theory.oracle.plane import PlaneNumbers
-from theory.tolerances import QUADRATURE, QUADRATURE_TIGHT
+from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
+from theory.ledger.oracle import conditional, flow, online
+from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.integrals.plane import PlaneNumbers
 
 HAND = OneGaussian(1, 1)
 BUMPS = mixture(1, "bumps")

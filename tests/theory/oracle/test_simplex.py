@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theory.oracle import Region, simplex
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.ledger.oracle import Region, simplex
 
 LINE = Region(np.array([-12.0]), np.array([12.0]), np.zeros((1, 1)))
 PLANE = Region(np.full(2, -12.0), np.full(2, 12.0), np.zeros((1, 2)))

@@ -1,0 +1,1 @@
+"""The released code of DiffusionNFT: rows R1 and on."""
