@@ -12,7 +12,7 @@ from theory.common.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = {signal.SIGINT: ("SIGINT", 130), signal.SIGTERM: ("SIGTERM", 143)}
-HEAD = "import sys, time, os, signal as s\nfrom theory import signals\n"
+HEAD = "import sys, time, os, signal as s\nfrom theory.common import signals\n"
 TAIL = "\nsys.exit(signals.run_main(main))\n"
 
 
