@@ -17,7 +17,7 @@ from scaleup.samples.records import read_samples
 from scaleup.samples.samples import SampleSet
 from theory.audit.data.inputs import AuditData, audit_data
 from theory.audit.data.tables import Table
-from theory.audit.validity import Sampling
+from theory.audit.estimators.validity import Sampling
 
 if TYPE_CHECKING:  # features bring CLIP's library along, which files do without
     from scaleup.comparison.features import Features

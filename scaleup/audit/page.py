@@ -16,8 +16,8 @@ from torch import Tensor
 
 from scaleup.audit.gather import Gathered
 from theory.audit.page import figures
+from theory.audit.page.verdict import NAMES, by_prompt, p_words, verdict
 from theory.audit.report import AuditReport
-from theory.audit.verdict import NAMES, by_prompt, p_words, verdict
 from theory.common.files import write_atomically
 
 SHOWN = 12  # pictures of a side

@@ -17,10 +17,9 @@
         conditional   given the reward, is the rest as it was?
         excess        diversity and Frechet distance beyond what the tilt implies
         influence     what the tilt rests on: without a row, a prompt, 1 % of the rows
-    validity      what is asked of the samples before anything is concluded
+        validity      what is asked of the samples before anything is concluded
     report        all of it
-    verdict       in words, and as plain data
-    page/         its pictures
+    page/         in words and plain data (verdict), as pictures
     known_truth   the estimators on problems with known truth
     coverage      what the intervals cover, whatever the spread of rows over prompts
 
@@ -28,7 +27,7 @@ Pure statistics on arrays; scaleup/audit reads run folders and draws the page.
 """
 
 from theory.audit.data.inputs import AuditData, audit_data
+from theory.audit.page.verdict import as_json, validity, verdict
 from theory.audit.report import AuditReport, audit
-from theory.audit.verdict import as_json, validity, verdict
 
 __all__ = ["AuditData", "AuditReport", "as_json", "audit", "audit_data", "validity", "verdict"]

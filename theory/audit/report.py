@@ -39,9 +39,7 @@ from theory.audit.estimators.tilt import (
     effective_tilt,
     prompt_tilts,
 )
-from theory.audit.families.family import FAMILIES, Fitted, some_rows
-from theory.audit.fit.likelihood import NoFitError
-from theory.audit.validity import (
+from theory.audit.estimators.validity import (
     Check,
     Place,
     Sampling,
@@ -54,6 +52,8 @@ from theory.audit.validity import (
     sane_features,
     stays,
 )
+from theory.audit.families.family import FAMILIES, Fitted, some_rows
+from theory.audit.fit.likelihood import NoFitError
 from theory.common.checks import check_order
 
 LEAST_ROWS = 20  # a side

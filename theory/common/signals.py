@@ -3,7 +3,7 @@ says where one stands, and the exit status is 130 or 143.
 
 At the head of a `__main__.py`, before imports that take seconds:
 
-    from theory import signals
+    from theory.common import signals
 
     if __name__ == "__main__":
         signals.catch()         # until run_main, a signal ends the process at once, with its line

@@ -19,7 +19,7 @@ from scaleup.audit.gather import Gathered
 from tests.theory.audit.synthetic import SIGMAS
 from theory.audit import audit, audit_data
 from theory.audit.page import figures
-from theory.audit.verdict import verdict
+from theory.audit.page.verdict import verdict
 from theory.common.tolerances import ALGEBRA
 
 NASTY = (

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import data_of, gaussians, planted
-from theory.audit import as_json, audit, audit_data, verdict
-from theory.audit.verdict import p_words
+from theory.audit import as_json, audit, audit_data
+from theory.audit.page import verdict
+from theory.audit.page.verdict import p_words
 from theory.common.tolerances import ALGEBRA
 
 FEW = {"wrappers": ("linear",), "permutations": 99, "second": False}

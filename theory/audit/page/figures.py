@@ -17,8 +17,8 @@ from theory.audit.data.inputs import Pooled
 from theory.audit.estimators.compare import Candidate
 from theory.audit.estimators.reweighting import reweighted
 from theory.audit.estimators.tilt import CONFIDENCE
+from theory.audit.page.verdict import by_prompt, p_words
 from theory.audit.report import AuditReport
-from theory.audit.verdict import by_prompt, p_words
 from theory.evaluation.draw import BLUE, LINES, PURPLE, SKY, VERMILION, use_style
 
 DPI = 110
