@@ -11,7 +11,7 @@ and auxiliary ones (DDPO's value), which are as large. T kernels, a row of a bat
     continuous_adjoint        4 T       5 T - 2      Heun: two slopes an interval but the last
     ddpo (kl_weight > 0)      5 T       2 T          no adjoint; the value network T and T
 
-(Euler kernels; `tests/toys/test_control.py` holds the table to the count.)
+(Euler kernels; `tests/toys/experiments/test_control.py` holds the table to the count.)
 """
 
 from __future__ import annotations
