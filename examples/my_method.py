@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from theory.methods.contract import (
+from theory import Power, Problem, Tilt, TruncatedExponential
+from theory.methods import (
     UNIT_INTERVAL,
     Batch,
     Draws,
@@ -28,9 +29,6 @@ from theory.methods.contract import (
     endpoint_batch,
     square,
 )
-from theory.problems.problem import Problem
-from theory.tilts.tilt import Tilt
-from theory.tilts.wrappers import Power, TruncatedExponential
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,7 @@ def run(options: argparse.Namespace) -> int:
         ValueError, FileNotFoundError: options that do not go together; bad input.
     """
     from scaleup.audit.page import write_page
-    from theory.audit import as_json, audit
-    from theory.audit.estimators import validity
-    from theory.audit.page import verdict
+    from theory.audit import as_json, audit, validity, verdict
     from theory.common.checks import check_order
     from theory.common.files import check_folder, write_json
 

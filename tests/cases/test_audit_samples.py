@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from theory.audit import audit, audit_data
+from theory.audit import audit, audit_data, validity, verdict
 from theory.audit.data.copies import distinct
-from theory.audit.estimators import validity
 from theory.audit.estimators.validity import Check
 from theory.audit.families.family import FAMILIES
-from theory.audit.page import verdict
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 
 QUICK = {"wrappers": ["linear"], "permutations": 39, "second": False}

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import planted
-from theory.audit import audit, audit_data
+from theory.audit import audit, audit_data, verdict
 from theory.audit.estimators.conditional import permute
 from theory.audit.estimators.excess import excess
 from theory.audit.estimators.tilt import Interval
 from theory.audit.families.family import FAMILIES, best_start
 from theory.audit.fit.likelihood import NoFitError
-from theory.audit.page import verdict
 from theory.common.tolerances import QUADRATURE
 
 # --- E1

@@ -26,8 +26,13 @@
 Pure statistics on arrays; scaleup/audit reads run folders and draws the page.
 """
 
-from theory.audit.data.inputs import AuditData, audit_data
-from theory.audit.page.verdict import as_json, validity, verdict
-from theory.audit.report import AuditReport, audit
+from typing import TYPE_CHECKING
 
-__all__ = ["AuditData", "AuditReport", "as_json", "audit", "audit_data", "validity", "verdict"]
+from theory.common.face import face
+
+if TYPE_CHECKING:
+    from theory.audit.data.inputs import AuditData, audit_data
+    from theory.audit.page.verdict import as_json, validity, verdict
+    from theory.audit.report import AuditReport, audit
+else:
+    __getattr__, __dir__, __all__ = face(__name__, __file__)

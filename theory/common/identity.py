@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from theory.common.face import for_type_checkers, homes
 from theory.common.files import sha256
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,19 +182,38 @@ def _own_path() -> tuple[Path, ...]:
 
 @cache
 def _imports(file: Path, package: str, digest: str) -> tuple[str, ...]:
-    """Names of the modules that a text imports, of packages that hold these (Python runs them,
-    too), and of attributes that may be modules. digest: of the text."""
+    """Names of the modules that a text imports, through faces; of packages that hold these (Python
+    runs them, too), and of attributes that may be modules. digest: of the text."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{file}: no Python: {error}") from error
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _run(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            for alias in node.names:
+                found |= {alias.name, *_homes(alias.name).values()}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
             base = ".".join(filter(None, (*above, node.module or "")))
             found |= {".".join(filter(None, (base, alias.name))) for alias in node.names}
+            home = _homes(base)
+            found |= {home[alias.name] for alias in node.names if alias.name in home}
     parts = [name.split(".") for name in found]
     return tuple({".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)})
+
+
+def _run(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node but what only type checkers read."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += node.orelse if for_type_checkers(node) else ast.iter_child_nodes(node)
+
+
+def _homes(package: str) -> dict[str, str]:
+    """{name: the module that has it} of a face of Plumbline; {} where it is none."""
+    file = ROOT.joinpath(*package.split("."), "__init__.py")
+    ours = package.split(".")[0] in PACKAGES and file.is_file()
+    return homes(ast.parse(file.read_bytes())) if ours else {}

@@ -75,7 +75,7 @@ def method_from_file(path: Path) -> type[Method]:
         names = [kind.__name__ for kind in found]
         raise ValueError(
             f"{path}: defines {names or 'no'} subclasses of Method: allowed is exactly one "
-            "(from theory.methods.contract import Method)"
+            "(from theory.methods import Method)"
         )
     (kind,) = found
     lacking = [part for part in PARTS if getattr(kind, part) is getattr(Method, part)]

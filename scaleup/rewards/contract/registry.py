@@ -117,7 +117,7 @@ def reward_from_file(path: Path) -> type[Reward]:
         names = [kind.__name__ for kind in found]
         raise ValueError(
             f"{path}: defines {names or 'no'} subclasses of Reward: allowed is exactly one "
-            "(from scaleup.rewards.contract import Reward)"
+            "(from scaleup import Reward)"
         )
     (kind,) = found
     lacking = sorted(getattr(kind, "__abstractmethods__", ()))

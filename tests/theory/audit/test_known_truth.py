@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import integrate, optimize, stats
 
-from theory.audit import audit
+from theory.audit import audit, verdict
 from theory.audit.data.inputs import audit_data
 from theory.audit.known_truth import (
     Planted,
@@ -17,7 +17,6 @@ from theory.audit.known_truth import (
     tilt_interval,
     tilted_rewards,
 )
-from theory.audit.page import verdict
 from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.problems.problem import load_problem
 

@@ -13,10 +13,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from theory.audit import as_json, audit, audit_data
-from theory.audit.estimators import validity
+from theory.audit import as_json, audit, audit_data, validity, verdict
 from theory.audit.families.family import FAMILIES
-from theory.audit.page import verdict
 
 EXAMPLES = {"": 40, "ci": 40, "thorough": 3000}
 PROFILE = os.environ.get("PLUMBLINE_PROFILE", "")

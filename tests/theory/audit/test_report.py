@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import data_of, gaussians, planted
-from theory.audit import as_json, audit, audit_data
-from theory.audit.page import verdict
+from theory.audit import as_json, audit, audit_data, verdict
 from theory.audit.page.verdict import p_words
 from theory.common.tolerances import ALGEBRA
 

@@ -154,11 +154,32 @@ def test_files_of_ones_own(tmp_path):
     found = sources(tmp_path / "mine.py")
     own = {str(tmp_path / n) for n in texts if n not in ("plumbline_own/unused.py", "json.pyx")}
     assert {n for n in found if not identity.is_plumblines(n)} == own
-    ours = {"theory/__init__.py", "theory/common/__init__.py", "theory/common/checks.py"}
-    assert {n for n in found if identity.is_plumblines(n)} == ours
+    ours = {"__init__", "common/__init__", "common/face", "common/checks"}
+    assert {n for n in found if identity.is_plumblines(n)} == {f"theory/{n}.py" for n in ours}
     before = code_digest(tmp_path / "mine.py")
     (package / "d.py").write_text("y = 2\n")
     assert code_digest(tmp_path / "mine.py") != before
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("from theory import Tilt", "tilts/tilt", "recursion/online"),
+        ("from theory.methods import Method", "methods/contract/method", "methods/matching/nft"),
+        ("import theory", "recursion/online", "methods/matching/nft"),
+    ],
+)
+def test_faces_are_looked_through(tmp_path, text, inside, outside):
+    """What a name that a face gives late leads to, and not what its other names do."""
+    (tmp_path / "mine.py").write_text(f"{text}\n")
+    found = sources(tmp_path / "mine.py")
+    assert f"theory/{inside}.py" in found
+    assert f"theory/{outside}.py" not in found
+
+
+def test_what_only_type_checkers_read_is_no_source(tmp_path):
+    (tmp_path / "mine.py").write_text("if TYPE_CHECKING:\n    import theory.common.checks\n")
+    assert len(sources(tmp_path / "mine.py")) == 1
 
 
 def test_files_on_pythons_path(tmp_path, monkeypatch):
