@@ -1,1 +1,1 @@
-"""The released code of DiffusionNFT: rows R1 and on."""
+"""The released code of DiffusionNFT: rows N1 and on."""
