@@ -95,7 +95,7 @@ verify: $(STAMP) ## measure the ledger (PROFILE=fast, default or thorough), pass
 	$(PY) -m theory verify --profile $(PROFILE) $(if $(filter default,$(PROFILE)),--check-docs)
 	$(PY) -m pytest -n 2 --dist worksteal -m slow
 	$(if $(filter thorough,$(PROFILE)),PLUMBLINE_PROFILE=thorough $(PY) -m pytest \
-		tests/theory/claims/test_properties.py -n 2)
+		tests/theory/ledger/test_properties.py -n 2)
 
 ledger: $(STAMP) ## measure the ledger and write docs/LEDGER.md and the README's table anew
 	$(PY) -m theory verify --write-docs

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from theory.methods.contract import (
+from theory import Power, Problem, Tilt, TruncatedExponential
+from theory.methods import (
     UNIT_INTERVAL,
     Batch,
     Draws,
@@ -28,9 +29,6 @@ from theory.methods.contract import (
     endpoint_batch,
     square,
 )
-from theory.problem import Problem
-from theory.tilt import Tilt
-from theory.wrappers import Power, TruncatedExponential
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scaleup.rewards.contract import Reward, check_images
-from theory.checks import check_positive
+from scaleup import Reward, check_images
+from theory import check_positive
 
 
 # Fields are options; what is said of the reward are class attributes, without annotations.

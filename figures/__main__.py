@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from theory import signals
+from theory.common import signals
 
 if __name__ == "__main__":
     signals.catch()  # the imports below take seconds
@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from theory import signals
+from theory.common import signals
 
 if __name__ == "__main__":
     signals.catch()
@@ -28,14 +28,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from figures import reference
 from figures.control import command as control
-from figures.fresh import ENDINGS, stamp, up_to_date, write_stamp
 from figures.questions import command as questions
-from figures.result import SETTINGS, Result
-from figures.trained import load, load_online
-from theory.checks import check_choice
-from theory.draw import save
+from figures.shared import reference
+from figures.shared.fresh import ENDINGS, stamp, up_to_date, write_stamp
+from figures.shared.result import SETTINGS, Result
+from figures.shared.trained import load, load_online
+from theory.common.checks import check_choice
+from theory.evaluation.draw import save
 
 FIGURES = {
     "figure1": "Figure 1 a-c of the note (liu): base, reward, what NFT samples and three targets",
@@ -198,7 +198,7 @@ def _make(names: Sequence[str], options: argparse.Namespace) -> int:
 
 
 def _result(name: str, options: argparse.Namespace, trained: Any) -> Result:
-    module = import_module(f"figures.{name}")
+    module = import_module(f"figures.note.{name}")
     if name in TRAINED_ONLY | TRAINED_TOO | ONLINE:
         return module.make(options.setting, trained)
     return module.make(options.setting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from theory import signals
+from theory.common import signals
 
 if __name__ == "__main__":
     signals.catch()  # the imports below take seconds
@@ -77,7 +77,7 @@ def parser(command: str = "train") -> argparse.ArgumentParser:
 
 
 def _config_options(command: argparse.ArgumentParser) -> None:
-    from scaleup.config import TrainConfig, config_fields
+    from scaleup.training.config import TrainConfig, config_fields
 
     command.add_argument("--config", help="a .toml file, or a recipe's name (list recipes)")
     hints = get_type_hints(TrainConfig)
@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from scaleup.config import config_fields, load_config
-    from scaleup.run import run
+    from scaleup.training.config import config_fields, load_config
+    from scaleup.training.run import run
 
     given = {f.name: getattr(options, f.name) for f in config_fields()}
     config = load_config(options.config, {k: v for k, v in given.items() if v is not None})
@@ -169,7 +169,7 @@ def _reward_rows() -> list[dict[str, Any]]:
 
 
 def _method_rows() -> list[dict[str, Any]]:
-    from theory.methods.contract.registry import methods
+    from theory.methods.registry import methods
 
     return [
         {
@@ -195,7 +195,7 @@ def _options_of(kind: Any) -> str:
 
 
 def _recipe_rows() -> list[dict[str, Any]]:
-    from scaleup.config import RECIPES, recipe_names
+    from scaleup.training.config import RECIPES, recipe_names
 
     heads = {name: (RECIPES / f"{name}.toml").read_text("utf-8") for name in recipe_names()}
     return [{"recipe": name, "what": _comment(text)} for name, text in heads.items()]
@@ -214,7 +214,7 @@ def _builtin(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from scaleup.bench import run as run_bench
+    from benchmarks.scaleup import run as run_bench
 
     return run_bench(options.only, options.json)
 
@@ -233,7 +233,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _loop(options: argparse.Namespace) -> int:
     from scaleup.audit import loop
-    from theory.checks import check_choice
+    from theory.common.checks import check_choice
 
     names = options.only or list(loop.CASES)
     for name in names:

@@ -14,8 +14,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor, distributions
 
-from theory.gaussians import GaussianSum
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.common.tolerances import FALSE_FAILURE_RATE
+from theory.laws.gaussians import GaussianSum
 
 FEW = settings(derandomize=True, deadline=None, max_examples=20)
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: valid random problems by construction (theory.random_problems)."""
+"""Hypothesis strategies: valid random problems by construction (theory.ledger.settings.random)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from theory.agreement import Array, PlaneProblem
-from theory.random_problems import (
+from theory.ledger.settings.plane import Array, PlaneProblem
+from theory.ledger.settings.random import (
     KINDS,
     MAX_CONDITION,
     SPREADS,

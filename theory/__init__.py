@@ -1,1 +1,55 @@
-"""Plumbline's theory: closed-form targets, exact fields and the exact laws that they sample."""
+"""The exact theory: what a reward-fine-tuned diffusion model samples, on problems in closed form.
+
+    laws, tilts, fields      Gaussian sums; rewards, and the laws they tilt; velocity fields
+    samplers, evaluation     what a field samples, measured against what it is said to sample
+    problems                 named problems, and problems of one's own
+    control, recursion       optima under any diffusion schedule; online training over epochs
+
+Methods are in `theory.methods`, the audit of samples is in `theory.audit`.
+"""
+
+from typing import TYPE_CHECKING
+
+from theory.common.face import face
+
+if TYPE_CHECKING:
+    from theory.common.checks import check_finite, check_positive
+    from theory.control.grid import GridOptimum
+    from theory.control.value import MemorylessOptimum
+    from theory.evaluation.report import choose_field, law_report
+    from theory.fields.diffusion import Diffusion
+    from theory.fields.guidance import GuidedField
+    from theory.fields.mixture import ExactField, MixtureField, ModelField
+    from theory.fields.paths import (
+        RECTIFIED_FLOW,
+        Trigonometric,
+        VarianceExploding,
+        VariancePreserving,
+    )
+    from theory.laws.distances import GridLaw, grid_distances, sample_distances
+    from theory.laws.gaussians import GaussianSum
+    from theory.problems.problem import Problem, load_problem, parse_problem, problem_names
+    from theory.recursion import Mode, Recursion, TwoKL, carry
+    from theory.samplers.chain import Chain, chain_law
+    from theory.samplers.flow import FlowLaw
+    from theory.samplers.sde import sde_law
+    from theory.tilts.rewards import (
+        BumpReward,
+        CallableReward,
+        QuadraticReward,
+        Reward,
+        bump_reward,
+        bumps_reward,
+        linear_reward,
+        quadratic_reward,
+    )
+    from theory.tilts.tilt import Tilt, tilt
+    from theory.tilts.wrappers import (
+        ClippedExponential,
+        Exponential,
+        Power,
+        TruncatedExponential,
+        Wrapper,
+    )
+else:
+    __getattr__, __dir__, __all__ = face(__name__, __file__)

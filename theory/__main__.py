@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from theory import signals
+from theory.common import signals
 
 if __name__ == "__main__":
     signals.catch()
@@ -20,16 +20,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from theory.checks import check_order
-from theory.claims.options import add_parser
+from theory.common.checks import check_order
+from theory.common.files import check_folder
+from theory.common.progress import Progress
 from theory.control.command import add_parser as add_control
-from theory.files import check_folder
-from theory.problem import Problem, load_problem, problem_names
-from theory.progress import Progress
-from theory.recipe import add_parser as add_recipe
-from theory.report import FIELDS, PARTS, FieldChoice, LawReport, choose_field, law_report
-from theory.schedules import Diffusion
-from theory.wrappers import (
+from theory.evaluation.report import FIELDS, PARTS, FieldChoice, LawReport, choose_field, law_report
+from theory.fields.diffusion import Diffusion
+from theory.ledger.options import add_parser
+from theory.problems.problem import Problem, load_problem, problem_names
+from theory.released.command import add_parser as add_recipe
+from theory.tilts.wrappers import (
     ClippedExponential,
     Exponential,
     Power,
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "problems":
             return _problems(options)
         if options.command == "verify":
-            from theory.claims.command import run as verify
+            from theory.ledger.command import run as verify
 
             return verify(options)
         if options.command == "control":
@@ -100,10 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return steer(options)
         if options.command == "recipe":
-            from theory.recipe import run as foretell
+            from theory.released.command import run as foretell
 
             return foretell(options)
-        from theory.bench import run
+        from benchmarks.theory import run
 
         return run(options.only, options.json)
     except (ValueError, OSError) as error:
@@ -188,7 +188,7 @@ def _law(options: argparse.Namespace) -> int:
     else:
         _print_report(report)
     if pictures:
-        from theory.draw import draw_report, save
+        from theory.evaluation.draw import draw_report, save
 
         try:
             save(draw_report(report), options.out, name)
@@ -293,7 +293,7 @@ def _text(name: str) -> str:
 
 
 def _summary(problem: Problem) -> dict[str, object]:
-    from theory.triviality import nontriviality
+    from theory.evaluation.triviality import nontriviality
 
     measured = nontriviality(problem)
     return {

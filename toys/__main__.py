@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from theory import signals
+from theory.common import signals
 
 if __name__ == "__main__":
     signals.catch()  # the imports below take seconds
@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from theory.checks import check_choice, check_count, check_order
-from theory.methods.contract.registry import methods, parse_method
-from toys import cases_command
-from toys.config import DEPTH, WIDTH, RunConfig, check_device
+from theory.common.checks import check_choice, check_count, check_order
+from theory.methods.registry import methods, parse_method
+from toys.commands import cases as cases_command
+from toys.training.config import DEPTH, WIDTH, RunConfig, check_device
 
 OUT = Path("results/toys")
 # Every seed is planned before the first trains: minutes for the most that are allowed.
@@ -162,15 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
            "practice": _practice, "cases": cases_command.run}  # fmt: skip
     try:
         if options.command == "frontier":
-            from toys.frontier import command
+            from toys.experiments.frontier import command
 
             return command(options.out, options.processes, options.write, options.json)
         if options.command == "control":
-            from toys.control_command import command as control_command
+            from toys.commands.control import command as control_command
 
             return control_command(options)
         if options.command == "bench":
-            from toys.bench import run as run_bench
+            from benchmarks.toys import run as run_bench
 
             return run_bench(options.only, options.json)
         return run[options.command](options)
@@ -201,7 +201,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _configs(options: argparse.Namespace) -> list[RunConfig]:
-    from toys.presets import PRESETS
+    from toys.experiments.presets import PRESETS
 
     check_count("--seeds", options.seeds, 1, MOST_SEEDS)
     check_order("--processes", options.processes, 1)
@@ -272,8 +272,8 @@ def _refuse_beside_preset(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from toys.runs import Run
-    from toys.schedule import train
+    from toys.training.runs import Run
+    from toys.training.schedule import train
 
     check_device(options.device)
     configs = _configs(options)
@@ -286,8 +286,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from toys.compare import compare, finished, pictures, table, worst
-    from toys.evaluate import Sampling, is_good
+    from toys.evaluation.compare import compare, finished, pictures, table, worst
+    from toys.evaluation.evaluate import Sampling, is_good
 
     sampling = Sampling(options.sampling_steps, options.samples)
     stale: list[str] = []
@@ -347,7 +347,7 @@ def _methods(options: argparse.Namespace) -> int:
 
 
 def _practice(options: argparse.Namespace) -> int:
-    from toys.practice import failures, practice, tables
+    from toys.experiments.practice import failures, practice, tables
 
     check_order("--processes", options.processes, 1)
     check_folder(options.out)
@@ -367,7 +367,7 @@ def _practice(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from theory.methods.contract.probe import sweep
-    from theory.problem import load_problem
+    from theory.problems.problem import load_problem
 
     method, problem = parse_method(options.method), load_problem(options.problem)
     check_count("--rows", options.rows, 2, MOST_ROWS)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from theory.control.cases import DoubleWell, control_case
-from theory.draw import BLUE, GREEN, VERMILION, use_style
-from toys.cases_command import percent
+from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
+from toys.commands.cases import percent
 
 TITLE = "Learning curves of the adjoint family on five control problems with known optima"
 STYLES = {

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.draw import use_style
+from theory.evaluation.draw import use_style
 
 TITLE = "Total variation to the tilt by the schedules of training and of sampling"
 PANELS = {"exact": "exact optimum", "trained": "trained network"}

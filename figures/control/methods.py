@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from theory.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, use_style
-from toys.control_runs import CONTROL_FLOOR
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, use_style
+from toys.experiments.control import CONTROL_FLOOR
 
 TITLE = "Control error, distance to the tilt, reward and diversity of every method"
 STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (VERMILION, "v"), (PURPLE, "D"),
@@ -118,7 +118,7 @@ def text(numbers: Mapping[str, Any]) -> str:
 Every run has {budget / 1e6:g} million evaluations of a network (forward passes and vector-Jacobian
 products at one state, of student, reference and DDPO's value network together) on
 {rows[0]["batch"]} rows a step; what a step costs is counted on the method's own code
-(`toys/evaluations.py`). Kernels: {listed}.
+(`toys/evaluation/cost.py`). Kernels: {listed}.
 
 Control error, sum_k E|u_k - u*_k|^2 as a share of sum_k E|u*_k|^2, per cent, along trajectories of
 the exact optimal chain; u is the student's kernels against its own frozen base network. Against

@@ -13,12 +13,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from figures.control import PICTURES
+from theory.common.files import read_json, write_atomically
 from theory.control.cases import CASES as CONTROL_CASES
 from theory.control.cases import DoubleWell, control_case
-from theory.files import read_json, write_atomically
-from toys.case_config import METHODS, STARTS, CaseConfig
-from toys.cases import kept
-from toys.cases_command import percent
+from toys.commands.cases import percent
+from toys.experiments.case_config import METHODS, STARTS, CaseConfig
+from toys.experiments.cases import kept
 
 DOCS = Path("docs")
 PAGE, FOLDER, NUMBERS = "control.md", "control", "numbers.json"

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.draw import BLACK, BLUE, ORANGE, SKY, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, ORANGE, SKY, VERMILION, use_style
 
 TITLE = "Laws of fine-tuning under three schedules, exact and trained"
 DOT_EVERY = 7

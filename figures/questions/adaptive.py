@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.claims.liu_adaptive import DIMS, drift, drift_table
-from theory.claims.released_normaliser import time_weights
-from theory.draw import BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.ledger.liu.adaptive import DIMS, drift, drift_table
+from theory.ledger.released.normaliser import time_weights
 
 QUESTION = "What does the adaptive weight change at my dimension?"
 GIVEN = frozenset({"dims", "times"})

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.conditional import reward_moments
-from theory.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.methods.nft import SPREAD
-from theory.problem import load_problem
+from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.methods.matching.nft import SPREAD
+from theory.problems.problem import load_problem
+from theory.tilts.conditional import reward_moments
 
 QUESTION = "Advantage or reward?"
 GIVEN = frozenset({"tilt"})

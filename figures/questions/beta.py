@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.conditional import reward_moments
-from theory.divergences import grid_distances
-from theory.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.problem import load_problem
-from theory.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
-from theory.wrappers import Exponential
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
+from theory.laws.distances import grid_distances
+from theory.problems.problem import load_problem
+from theory.tilts.conditional import reward_moments
+from theory.tilts.wrappers import Exponential
 
 QUESTION = "What does beta do?"
 GIVEN = frozenset({"nft_beta", "scale"})

@@ -9,11 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.claims.liu_laws import PROBLEMS
-from theory.claims.released_cancel import sizes
-from theory.draw import BLUE, VERMILION, use_style
-from theory.methods.nft import SPREAD
-from theory.problem import load_problem
+from theory.evaluation.draw import BLUE, VERMILION, use_style
+from theory.ledger.liu.laws import PROBLEMS
+from theory.ledger.released.cancel import sizes
+from theory.methods.matching.nft import SPREAD
+from theory.problems.problem import load_problem
 
 QUESTION = "Why do v+ and v- look the same?"
 GIVEN = frozenset({"spread"})

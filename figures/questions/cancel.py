@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.claims.lemma_settings import LemmaSetting
-from theory.claims.released_cancel import gradient, value
-from theory.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.ledger.released.cancel import gradient, value
+from theory.ledger.settings.lemma import LemmaSetting
 
 QUESTION = "Does the reward cancel when old = new?"
 GIVEN = frozenset({"reward", "student"})
@@ -61,8 +61,8 @@ the student and the other against it: the gradient is `10 (2r - 1)(x1_old - x1)`
 (the released loss's factor 5/beta cancels beta), and its mean given X_t is the covariance of r
 with the velocity (ledger N2, L1). The adaptive normaliser divides both by the same number there.
 
-One sample in d = 1, old prediction 0, data 1, nft_beta = 1, by the loss of `theory/methods/nft.py`
-and its autograd:
+One sample in d = 1, old prediction 0, data 1, nft_beta = 1, by the loss of
+`theory/methods/matching/nft.py` and its autograd:
 
 | r | value | gradient | gradient, adaptive normaliser |
 |---|---|---|---|

@@ -17,7 +17,7 @@ from figures.questions.pages import (
     stale,
     write_pages,
 )
-from theory.progress import Progress
+from theory.common.progress import Progress
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.claims.released_schedule import trained_gap
-from theory.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.ledger.released.schedule import trained_gap
 from theory.released.mapping import ideal_tilt
 from theory.released.schedule import SCHEDULES, Schedule, partial_gain, schedule
 

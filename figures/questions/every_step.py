@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.claims.lemma_settings import LemmaSetting
-from theory.claims.liu_laws import PROBLEMS
-from theory.claims.released_cancel import PREFACTOR, gradient
-from theory.claims.released_every_step import directions, upside_down
-from theory.conditional import reward_moments
-from theory.draw import BLACK, BLUE, VERMILION, use_style
-from theory.methods.nft import SPREAD
-from theory.problem import load_problem
+from theory.evaluation.draw import BLACK, BLUE, VERMILION, use_style
+from theory.ledger.liu.laws import PROBLEMS
+from theory.ledger.released.cancel import PREFACTOR, gradient
+from theory.ledger.released.every_step import directions, upside_down
+from theory.ledger.settings.lemma import LemmaSetting
+from theory.methods.matching.nft import SPREAD
+from theory.problems.problem import load_problem
+from theory.tilts.conditional import reward_moments
 
 QUESTION = "What if the old copy is replaced after every step?"
 GIVEN = frozenset({"advantage", "nft_beta", "steps", "rate", "x", "t"})

@@ -37,10 +37,10 @@ from figures.questions.exact_tilt_tables import (
     trained_table,
     zero,
 )
-from theory.conditional import reward_moments
-from theory.draw import BLUE, ORANGE, PURPLE, VERMILION, use_style
-from theory.files import read_json
-from theory.frontier import (
+from theory.common.files import read_json
+from theory.evaluation.draw import BLUE, ORANGE, PURPLE, VERMILION, use_style
+from theory.problems.problem import load_problem
+from theory.recursion.stages import (
     FIRST_ORDER,
     Kind,
     Reached,
@@ -49,7 +49,7 @@ from theory.frontier import (
     stages_for,
     weight_share,
 )
-from theory.problem import load_problem
+from theory.tilts.conditional import reward_moments
 
 QUESTION = (
     "How do I reach exp(a r) exactly (tilt matching, weighting, many small steps), and at what "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.divergences import Array
+from theory.laws.distances import Array
 
 TITLES = {
     "note_1d": "1-D", "bump_2d": "2-D", "wide_64d": "64-D", "linear_2d": "2-D, far tail",

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.draw import BLUE, VERMILION, use_style
-from theory.files import read_json
+from theory.common.files import read_json
+from theory.evaluation.draw import BLUE, VERMILION, use_style
 
 QUESTION = "Does a trained model sample the tilt it was trained towards?"
 GIVEN = frozenset({"predicted"})

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.claims.released_mapping import GROUP
-from theory.claims.released_modes import MEANS, carried, skewed, variation
-from theory.conditional import reward_moments
-from theory.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.methods.nft import CLIP, SPREAD
-from theory.problem import load_problem
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.ledger.released.mapping import GROUP
+from theory.ledger.released.modes import MEANS, carried, skewed, variation
+from theory.methods.matching.nft import CLIP, SPREAD
+from theory.problems.problem import load_problem
 from theory.released.mapping import MappedRewards
 from theory.released.modes import MODES
+from theory.tilts.conditional import reward_moments
 
 QUESTION = "What do the advantage modes do?"
 GIVEN = frozenset({"advantage", "clip", "online_beta", "epochs"})

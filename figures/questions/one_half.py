@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from theory.conditional import reward_moments
-from theory.draw import BLUE, ORANGE, VERMILION, use_style
-from theory.problem import load_problem
+from theory.evaluation.draw import BLUE, ORANGE, VERMILION, use_style
+from theory.problems.problem import load_problem
+from theory.tilts.conditional import reward_moments
 
 QUESTION = "Is r stuck near one half a problem?"
 GIVEN = frozenset({"means", "spread"})

@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from figures.questions import PAGES
-from theory.checks import check_choice
-from theory.files import write_atomically
-from theory.tolerances import Tier
+from theory.common.checks import check_choice
+from theory.common.files import write_atomically
+from theory.common.tolerances import Tier
 
 FOLDER = Path("docs/questions")
 NUMBERS, PICTURES, INDEX = "numbers.json", "pictures", "README.md"

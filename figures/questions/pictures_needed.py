@@ -9,13 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.audit.compare import LEVEL
-from theory.audit.curve import basis, goodness
-from theory.audit.families import FAMILIES
-from theory.audit.samples import audit_data
-from theory.audit.validate import Planted, alarm_rate, tilt_interval, tilted_rewards
-from theory.draw import BLUE, GREEN, VERMILION, use_style
-from theory.problem import load_problem
+from theory.audit.data.inputs import audit_data
+from theory.audit.estimators.compare import LEVEL
+from theory.audit.estimators.curve import basis, goodness
+from theory.audit.families.family import FAMILIES
+from theory.audit.known_truth import Planted, alarm_rate, tilt_interval, tilted_rewards
+from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
+from theory.problems.problem import load_problem
 
 QUESTION = "How many pictures must I draw for an audit?"
 GIVEN = frozenset({"sizes", "mode", "away", "dim", "repetitions", "scale", "stds", "halves"})

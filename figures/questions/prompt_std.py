@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.draw import BLUE, GREEN, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
 from theory.released.mapping import MappedRewards, Rewards, batch_std, ideal_tilt
 
 QUESTION = "Global or per-prompt std?"

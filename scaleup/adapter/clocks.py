@@ -19,8 +19,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from theory.checks import check_choice, check_positive
-from theory.paths import RECTIFIED_FLOW
+from theory.common.checks import check_choice, check_positive
+from theory.fields.paths import RECTIFIED_FLOW
 
 # Times this many units of rounding apart are one time: at a knot, and at the ends of the span.
 ROUNDING_UNITS = 8

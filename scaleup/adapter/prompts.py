@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from theory.checks import check_text
+from theory.common.checks import check_text
 
 # What the embeddings that are held may take; those of Stable Diffusion 1.5 in float32 are 236 kB a
 # prompt, of Stable Diffusion 3 in bfloat16 2.7 MB.

@@ -8,8 +8,8 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from theory.checks import check_choice, check_order
-from theory.fields import VelocityModel
+from theory.common.checks import check_choice, check_order
+from theory.fields.mixture import VelocityModel
 
 Solver = Literal["euler", "heun"]
 

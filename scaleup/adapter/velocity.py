@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from scaleup.adapter.clocks import Clock
 from scaleup.adapter.prompts import Prompts
-from theory.checks import check_finite
-from theory.fields import VelocityModel
+from theory.common.checks import check_finite
+from theory.fields.mixture import VelocityModel
 
 
 class NetworkVelocity(nn.Module):

@@ -9,8 +9,8 @@ from itertools import count
 from pathlib import Path
 
 from scaleup.audit.gather import Gathered
-from theory.audit.conditional import PERMUTATIONS
-from theory.audit.families import FAMILIES
+from theory.audit.estimators.conditional import PERMUTATIONS
+from theory.audit.families.family import FAMILIES
 
 OUT = Path("results/audit")
 INCONCLUSIVE = 1
@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from scaleup.audit.page import write_page
     from theory.audit import as_json, audit, validity, verdict
-    from theory.checks import check_order
-    from theory.files import check_folder, write_json
+    from theory.common.checks import check_order
+    from theory.common.files import check_folder, write_json
 
     _refuse_unused(options)
     check_order("--seed", options.seed, 0)
@@ -125,8 +125,8 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 
 def _gathered(options: argparse.Namespace) -> Gathered:
     from scaleup.audit.gather import from_run, from_tables
-    from scaleup.audit.tables import read_table
-    from scaleup.features import parse_features
+    from scaleup.comparison.features import parse_features
+    from theory.audit.data.tables import read_table
 
     if options.run is not None:
         features = parse_features(options.features or "statistics")
@@ -158,8 +158,8 @@ FILES = ("base", "tuned", "base_features", "tuned_features")
 
 def _made_of(options: argparse.Namespace) -> str:
     """Names the audit: a run, or the content of the files; and what is asked of them."""
-    from scaleup.features import parse_features
-    from theory.identity import content_digest, digest_of, option_files
+    from scaleup.comparison.features import parse_features
+    from theory.common.identity import content_digest, digest_of, option_files
 
     asked = {name: getattr(options, name) for name in ASKED}
     if options.run is not None:
@@ -180,7 +180,7 @@ def _free(folder: Path, made_of: str) -> Path:
 
 def _audit_in(folder: Path) -> str | None:
     """What the audit in a folder is made of; None where it does not say."""
-    from theory.files import read_json
+    from theory.common.files import read_json
 
     try:
         found = read_json(folder / "audit.json")

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaleup.config import TrainConfig
-from scaleup.drawing import AUDIT_SEEDS, draw_samples, drawer
-from scaleup.identity import IDENTITY, differences
-from scaleup.records import made_by
-from scaleup.runfolder import RunFolder, read_content
-from scaleup.session import Session
-from scaleup.trainer import Trainer
-from theory.progress import Progress
+from scaleup.samples.records import made_by
+from scaleup.training.config import TrainConfig
+from scaleup.training.drawing import AUDIT_SEEDS, draw_samples, drawer
+from scaleup.training.identity import IDENTITY, differences
+from scaleup.training.runfolder import RunFolder, read_content
+from scaleup.training.session import Session
+from scaleup.training.trainer import Trainer
+from theory.common.progress import Progress
 
 MOST = 2**29  # seeds of a side
 

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scaleup.audit.tables import Table
-from scaleup.records import read_samples
-from scaleup.samples import SampleSet
-from theory.audit.samples import AuditData, audit_data
-from theory.audit.validity import Sampling
+from scaleup.samples.records import read_samples
+from scaleup.samples.samples import SampleSet
+from theory.audit.data.inputs import AuditData, audit_data
+from theory.audit.data.tables import Table
+from theory.audit.estimators.validity import Sampling
 
 if TYPE_CHECKING:  # features bring CLIP's library along, which files do without
-    from scaleup.features import Features
+    from scaleup.comparison.features import Features
 
 CHUNK = 256
 # What PIL raises for a file that is no picture, or half of one.
@@ -54,7 +54,9 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
         ValueError: no run's folder, or without samples, or with another run's; one of another
             version of Plumbline; a label that was not recorded.
     """
-    from scaleup.runfolder import check_makers  # it brings diffusers along, which files do without
+    from scaleup.training.runfolder import (
+        check_makers,  # it brings diffusers along, which files do without
+    )
 
     if not (folder / "samples").is_dir():
         raise ValueError(
@@ -83,7 +85,7 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
 
 def _settings(folder: Path) -> Sampling | None:
     """Of a run: all of its samples are drawn alike."""
-    from theory.files import read_json
+    from theory.common.files import read_json
 
     names = {"scheduler": "solver", "steps": "sampling_steps", "guidance": "guidance"}
     content = read_json(folder / "config.json")
@@ -124,7 +126,7 @@ def from_samples(
 
 
 def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:
-    from theory.files import read_json
+    from theory.common.files import read_json
 
     known, own = list(samples.rewards), None
     if reward is None:

@@ -27,13 +27,13 @@ import torch
 
 from scaleup.audit.draw import draw
 from scaleup.audit.gather import Gathered, from_run, from_samples
-from scaleup.config import TrainConfig
-from scaleup.features import Statistics
-from scaleup.records import read_samples
-from scaleup.run import run
-from scaleup.runfolder import RunFolder
+from scaleup.comparison.features import Statistics
+from scaleup.samples.records import read_samples
+from scaleup.training.config import TrainConfig
+from scaleup.training.run import run
+from scaleup.training.runfolder import RunFolder
 from theory.audit import as_json, audit
-from theory.files import read_json, write_json
+from theory.common.files import read_json, write_json
 from theory.released.forecast import Recipe, forecast
 from theory.released.schedule import schedule
 from theory.released.sources import SampledRewards

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from scaleup.audit import figures
 from scaleup.audit.gather import Gathered
+from theory.audit.page import figures
+from theory.audit.page.verdict import NAMES, by_prompt, p_words, verdict
 from theory.audit.report import AuditReport
-from theory.audit.verdict import NAMES, by_prompt, p_words, verdict
-from theory.files import write_atomically
+from theory.common.files import write_atomically
 
 SHOWN = 12  # pictures of a side
 SIDE = 96  # pixels, at which a picture is shown

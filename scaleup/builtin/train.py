@@ -1,8 +1,8 @@
 """Trains the built-in model from nothing: fresh pictures, text encoder and UNet together.
 
-The VP model is seen as the rectified flow that it is (theory/paths.py): a time t is drawn with
-logit(t) ~ N(-0.7, 1), where colour and shape are decided, and moved to the nearest integer step k
-of the schedule. With x = alpha X_1 + sigma X_0 the loss is the mean square of
+The VP model is seen as the rectified flow that it is (theory/fields/paths.py): a time t is drawn
+with logit(t) ~ N(-0.7, 1), where colour and shape are decided, and moved to the nearest integer
+step k of the schedule. With x = alpha X_1 + sigma X_0 the loss is the mean square of
 
     u(x, k, caption) - (alpha X_0 - sigma X_1),
 
@@ -41,7 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 from scaleup.builtin.model import build_pipeline, embed_prompts, nearest_steps, rf_times, sample
 from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verify, wilson
-from theory.checks import check_order, check_positive
+from theory.common.checks import check_order, check_positive
 
 LOG_SECONDS = 10.0
 LOGIT_MEAN, LOGIT_STD = -0.7, 1.0

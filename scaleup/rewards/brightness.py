@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scaleup.rewards.contract import Reward, check_images
-from theory.checks import check_finite
+from theory.common.checks import check_finite
 
 # ITU-R BT.601, as JPEG and Pillow's "L" use it, on the stored (gamma-encoded) values.
 LUMA = (0.299, 0.587, 0.114)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from scaleup.rewards.contract import Reward, check_images
-from theory.checks import check_order
+from theory.common.checks import check_order
 
 # The statistics of CLIP's training pictures, by channel; every CLIP checkpoint has these.
 MEAN = (0.48145466, 0.4578275, 0.40821073)

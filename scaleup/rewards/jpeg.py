@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from scaleup.rewards.contract import Reward, check_images, enlarge, to_uint8
-from theory.checks import check_order
+from theory.common.checks import check_order
 
 GREY = 128  # the level that JPEG codes as zero: no constant picture takes fewer bytes
 

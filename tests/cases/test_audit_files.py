@@ -11,9 +11,9 @@ import pytest
 from scaleup.__main__ import main
 from scaleup.audit import page
 from scaleup.audit.gather import Gathered
-from scaleup.audit.tables import read_table
 from theory.audit import audit, audit_data
-from theory.files import check_folder
+from theory.audit.data.tables import read_table
+from theory.common.files import check_folder
 
 QUICK = ("--wrappers", "linear", "--permutations", "19")
 
@@ -68,7 +68,7 @@ def test_e4_an_out_that_cannot_be_written_is_said_before_the_work(tmp_path, caps
     def never(*_, **__):
         raise AssertionError("samples were read before --out was tried")
 
-    monkeypatch.setattr("scaleup.audit.tables.read_table", never)
+    monkeypatch.setattr("theory.audit.data.tables.read_table", never)
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "out"
     status, said, err = call(capsys, *pair(tmp_path), "--out", out)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theory.audit.families import FAMILIES
+from theory.audit.data.inputs import audit_data
+from theory.audit.estimators.tilt import ONE_TILT, PROMPTS_LIKE, THESE_PROMPTS, effective_tilt
+from theory.audit.families.family import FAMILIES
+from theory.audit.page.verdict import verdict
 from theory.audit.report import audit
-from theory.audit.samples import audit_data
-from theory.audit.tilt import ONE_TILT, PROMPTS_LIKE, THESE_PROMPTS, effective_tilt
-from theory.audit.verdict import verdict
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.common.tolerances import FALSE_FAILURE_RATE
 
 
 def drawn(rng, large, small, others=9):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from theory.audit import audit, audit_data, validity, verdict
-from theory.audit.copies import distinct
-from theory.audit.families import FAMILIES
-from theory.audit.validity import Check
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.audit.data.copies import distinct
+from theory.audit.estimators.validity import Check
+from theory.audit.families.family import FAMILIES
+from theory.common.tolerances import ALGEBRA, QUADRATURE
 
 QUICK = {"wrappers": ["linear"], "permutations": 39, "second": False}
 TIMES = 4

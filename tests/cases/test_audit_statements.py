@@ -7,12 +7,12 @@ import pytest
 
 from tests.theory.audit.synthetic import planted
 from theory.audit import audit, audit_data, verdict
-from theory.audit.conditional import permute
-from theory.audit.excess import excess
-from theory.audit.families import FAMILIES, best_start
-from theory.audit.likelihood import NoFitError
-from theory.audit.tilt import Interval
-from theory.tolerances import QUADRATURE
+from theory.audit.estimators.conditional import permute
+from theory.audit.estimators.excess import excess
+from theory.audit.estimators.tilt import Interval
+from theory.audit.families.family import FAMILIES, best_start
+from theory.audit.fit.likelihood import NoFitError
+from theory.common.tolerances import QUADRATURE
 
 # --- E1
 

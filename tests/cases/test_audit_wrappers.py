@@ -3,8 +3,8 @@
 import numpy as np
 
 from theory.audit import audit_data
-from theory.audit.compare import _folds, compare_wrappers
-from theory.audit.families import FAMILIES
+from theory.audit.estimators.compare import _folds, compare_wrappers
+from theory.audit.families.family import FAMILIES
 
 
 def ragged(seed):

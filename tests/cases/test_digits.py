@@ -1,6 +1,6 @@
 """Digits of the closed forms and of quadrature (cases D1, D2, D4, B8; E6 and E8's numbers).
 
-True values come from mpmath, written out in theory.digits and here, or from the algebra of one
+True values come from mpmath, written out in benchmarks.digits and here, or from the algebra of one
 Gaussian.
 """
 
@@ -13,12 +13,14 @@ import mpmath
 import pytest
 import torch
 
-from theory.bench_digits import REFUSED, measure
-from theory.bumps import Bumps, BumpsGiven
-from theory.gaussians import GaussianSum
-from theory.posterior import Posterior
-from theory.problem import Problem, load_problem, parse_problem
-from theory.rewards import (
+from benchmarks.theory_digits import REFUSED, measure
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
+from theory.laws.gaussians import GaussianSum
+from theory.laws.posterior import Posterior
+from theory.problems.problem import Problem, load_problem, parse_problem
+from theory.samplers.flow import FlowLaw
+from theory.tilts.bumps import Bumps, BumpsGiven
+from theory.tilts.rewards import (
     BumpReward,
     CallableReward,
     Reward,
@@ -27,10 +29,8 @@ from theory.rewards import (
     linear_reward,
     quadratic_reward,
 )
-from theory.tilt import tilt
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
-from theory.transport import FlowLaw
-from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
+from theory.tilts.tilt import tilt
+from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 
 SLICE, FIRST = 40, 20_000
 

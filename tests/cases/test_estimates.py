@@ -2,8 +2,8 @@
 
 import pytest
 
-from theory import progress
-from theory.progress import Progress
+from theory.common import progress
+from theory.common.progress import Progress
 
 
 @pytest.fixture

@@ -12,29 +12,29 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from figures.fresh import stamp
-from scaleup import sheet
+from figures.shared.fresh import stamp
 from scaleup.__main__ import main
 from scaleup.audit import page
 from scaleup.audit.draw import draw
 from scaleup.audit.gather import from_run
-from scaleup.comparison import compare
-from scaleup.config import TrainConfig
-from scaleup.features import Statistics
-from scaleup.records import read_samples
-from scaleup.run import run
-from scaleup.samples import SampleSet
+from scaleup.comparison import sheet
+from scaleup.comparison.comparison import compare
+from scaleup.comparison.features import Statistics
+from scaleup.samples.records import read_samples
+from scaleup.samples.samples import SampleSet
+from scaleup.training.config import TrainConfig
+from scaleup.training.run import run
 from tests.scaleup import tiny
 from tests.scaleup.work import settings
-from theory import identity
-from theory.files import write_atomically
-from toys.case_config import CaseConfig
-from toys.case_trainer import Trainer as CaseTrainer
-from toys.config import RunConfig
-from toys.control_runs import _key as measured_key
-from toys.evaluate import code_key as evaluated_key
-from toys.frontier import Trial
-from toys.runs import Group
+from theory.common import identity
+from theory.common.files import write_atomically
+from toys.evaluation.evaluate import code_key as evaluated_key
+from toys.experiments.case_config import CaseConfig
+from toys.experiments.case_trainer import Trainer as CaseTrainer
+from toys.experiments.control import _key as measured_key
+from toys.experiments.frontier import Trial
+from toys.training.config import RunConfig
+from toys.training.runs import Group
 
 ROOT = Path(__file__).resolve().parents[2]
 REWARD = (ROOT / "examples" / "my_reward.py").read_text()
@@ -188,11 +188,11 @@ IDENTITIES = {
     "scaleup run": lambda: TrainConfig().digest,
 }
 # What the hand-kept lists left out, and more of its kind; and what only shows a result.
-INSIDE = [f"theory/{name}.py" for name in ("conditional", "tilt", "cumulants", "quadrature",
-                                           "checks", "gaussians", "methods/contract/draws",
-                                           "__init__")]  # fmt: skip
-OUTSIDE = ["toys/__main__.py", "scaleup/__main__.py", "theory/audit/tilt.py", "figures/figure1.py",
-           "theory/claims/zhu.py"]  # fmt: skip
+INSIDE = [f"theory/{name}.py" for name in ("tilts/conditional", "tilts/tilt", "fields/cumulants",
+                                           "tilts/quadrature", "common/checks", "laws/gaussians",
+                                           "methods/contract/draws", "__init__")]  # fmt: skip
+OUTSIDE = ["toys/__main__.py", "scaleup/__main__.py", "theory/audit/estimators/tilt.py",
+           "figures/note/figure1.py", "theory/ledger/zhu/rows.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("what", IDENTITIES)
@@ -215,7 +215,7 @@ def test_a6_a_methods_own_imports(tree):
         for m in ("nft", "adjoint_matching")
     )
     before = nft(), adjoint()
-    tree("theory/methods/contract/adjoints.py")
+    tree("theory/methods/adjoint/family.py")
     assert (nft(), adjoint() != before[1]) == (before[0], True)
 
 
@@ -305,10 +305,10 @@ def test_a5_draws_of_other_code_are_not_mixed(again, monkeypatch):
 
     def other(files):
         found = digests(files)
-        return found | {k: "0" for k in found if k == "theory/paths.py"}
+        return found | {k: "0" for k in found if k == "theory/fields/paths.py"}
 
     with monkeypatch.context() as patch:
-        patch.setattr("scaleup.config.digests", other)
+        patch.setattr("scaleup.training.config.digests", other)
         with pytest.raises(ValueError, match=r"audit_base was drawn by .* other code of Plumbline"):
             drawn(folder, 16)
         assert len(read_samples(folder, "audit_tuned")) == len(first) == 8

@@ -20,19 +20,21 @@ from scipy.integrate import solve_ivp
 from scipy.special import ndtr
 
 from tests.helpers import tensor
-from theory import draw, progress, report, transport
 from theory.__main__ import main
-from theory.claims import command
-from theory.files import check_folder
-from theory.fokker_planck import sde_law
-from theory.gaussians import GaussianSum
-from theory.grid_laws import GridLaw, push_starts
-from theory.problem import Problem, load_problem
-from theory.report import PARTS, choose_field, law_report
-from theory.rewards import bump_reward
-from theory.schedules import Diffusion
-from theory.tolerances import QUADRATURE
-from theory.transport import FlowLaw
+from theory.common import progress
+from theory.common.files import check_folder
+from theory.common.tolerances import QUADRATURE
+from theory.evaluation import draw, report
+from theory.evaluation.grids import GridLaw, push_starts
+from theory.evaluation.report import PARTS, choose_field, law_report
+from theory.fields.diffusion import Diffusion
+from theory.laws.gaussians import GaussianSum
+from theory.ledger import command
+from theory.problems.problem import Problem, load_problem
+from theory.samplers import flow as transport
+from theory.samplers.flow import FlowLaw
+from theory.samplers.sde import sde_law
+from theory.tilts.rewards import bump_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = load_problem("note_1d")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from theory.methods.contract.registry import parse_method
-from theory.problem import load_problem
-from theory.progress import Progress
+from theory.common.progress import Progress
+from theory.methods.registry import parse_method
+from theory.problems.problem import load_problem
 from toys.__main__ import main
-from toys.config import RunConfig
-from toys.evaluate import claimed
-from toys.runs import Group
-from toys.schedule import _step_rows
+from toys.evaluation.evaluate import claimed
+from toys.training.config import RunConfig
+from toys.training.runs import Group
+from toys.training.schedule import _step_rows
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_method.py"
 LOSS = 'return batch["accepted"] * square(error), {"accepted": batch["accepted"]}'
@@ -114,7 +114,7 @@ EDITS = {
 
 @pytest.fixture(autouse=True)
 def cheap_bases(monkeypatch):
-    monkeypatch.setattr("toys.config.BASE_STEPS", 3)
+    monkeypatch.setattr("toys.training.config.BASE_STEPS", 3)
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -211,7 +211,7 @@ def test_e6_e8_numbers_without_end_are_refused_at_once(name, tmp_path, capsys):
 def test_e10_an_estimate_leaves_the_start_up_out(capsys, monkeypatch):
     """Ten seconds of imports, then a run of a minute: the first line says a minute."""
     clock = [0.0]
-    monkeypatch.setattr("theory.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("theory.common.progress.time.monotonic", lambda: clock[0])
     with Progress(600, "training") as progress:
         clock[0] = 11.0
         progress.update("ddpo", 0, "ddpo: step 0/600")

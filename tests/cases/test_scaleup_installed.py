@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scaleup import __main__ as command
-from scaleup.config import RECIPES, recipe_names
+from scaleup.training.config import RECIPES, recipe_names
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scaleup.audit.gather import _from_files
-from scaleup.config import TrainConfig
+from scaleup.training.config import TrainConfig
 from toys.__main__ import main as toys
 
 HUGE = 1_000_000_000_000

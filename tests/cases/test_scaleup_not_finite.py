@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from scaleup.adapter import open_model
 from scaleup.adapter.sampling import NonFiniteError, NonFiniteStateError, sample
-from scaleup.run import run
-from scaleup.task import NEW
+from scaleup.training.run import run
+from scaleup.training.task import NEW
 from tests.scaleup.conftest import folders, fresh_accelerate  # noqa: F401
 from tests.scaleup.work import session, settings
 

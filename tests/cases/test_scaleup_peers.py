@@ -8,9 +8,9 @@ import time
 import pytest
 
 from scaleup.__main__ import parser
-from scaleup.config import TrainConfig
-from scaleup.peers import MEETING, PEER_TIMEOUT, SIZES, check_environment, meet
-from scaleup.session import start_processes
+from scaleup.training.config import TrainConfig
+from scaleup.training.peers import MEETING, PEER_TIMEOUT, SIZES, check_environment, meet
+from scaleup.training.session import start_processes
 from tests.scaleup.conftest import fresh_accelerate  # noqa: F401
 
 

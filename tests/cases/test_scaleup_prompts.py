@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from scaleup.adapter import ImageModel, open_model
+from scaleup.adapter.lora import LoraOptions, lora_student
 from scaleup.adapter.prompts import Prompts
 from scaleup.builtin import builtin_folder
-from scaleup.config import read_prompts
-from scaleup.legible import seen_by, unseen_words
-from scaleup.lora import LoraOptions, lora_student
+from scaleup.training.config import read_prompts
+from scaleup.training.legible import seen_by, unseen_words
 from tests.scaleup import tiny
 from tests.scaleup.conftest import folders  # noqa: F401
 from tests.scaleup.work import session, settings

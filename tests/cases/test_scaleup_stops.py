@@ -8,18 +8,19 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from scaleup import run, session, sheet
 from scaleup.__main__ import main
-from scaleup.checkpoints import newest_state
+from scaleup.comparison import sheet
 from scaleup.rewards.redness import Redness
-from scaleup.runfolder import RunFolder
+from scaleup.training import run, session
+from scaleup.training.checkpoints import newest_state
+from scaleup.training.runfolder import RunFolder
 from tests.scaleup.conftest import folders  # noqa: F401
 from tests.scaleup.work import NFT_ONLINE, same, settings, trained, words
 from tests.theory.methods.mutants import mutant_module
-from theory import signals
-from theory.files import write_atomically
-from theory.methods import nft
-from theory.methods.nft import NFT
+from theory.common import signals
+from theory.common.files import write_atomically
+from theory.methods.matching import nft
+from theory.methods.matching.nft import NFT
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -103,7 +104,7 @@ def test_e3_a_stopped_run_is_saved_and_goes_on(
 
 def test_a_pool_that_is_not_put_back_is_seen(folders, alone, tmp_path, monkeypatch, capsys):
     edit = ("self.policy.state[name].copy_(value)", "pass")
-    monkeypatch.setattr(run, "Trainer", mutant_module("scaleup.trainer", edit).Trainer)
+    monkeypatch.setattr(run, "Trainer", mutant_module("scaleup.training.trainer", edit).Trainer)
     place = "a pool that is filled"
     *_, end = stopped_and_resumed(place, folders, tmp_path, monkeypatch, capsys)
     assert not same(end.tensors, alone.tensors)

@@ -8,11 +8,11 @@ import pytest
 
 from scaleup.__main__ import main
 from scaleup.adapter.opening import _read_json
-from scaleup.config import load_config
+from scaleup.training.config import load_config
 from tests.scaleup.conftest import folders, fresh_accelerate  # noqa: F401
 from tests.scaleup.work import settings, words
-from theory.files import read_json
-from theory.problem import load_problem
+from theory.common.files import read_json
+from theory.problems.problem import load_problem
 
 MARK = b"\xef\xbb\xbf"
 

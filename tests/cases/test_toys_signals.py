@@ -14,10 +14,10 @@ import pytest
 
 from tests.toys import work
 from tests.toys.small import configs, same_result, trained
-from theory import signals
+from theory.common import signals
+from theory.common.processes import side_by_side
 from toys.__main__ import main
-from toys.processes import side_by_side
-from toys.trainer import Trainer
+from toys.training.trainer import Trainer
 
 WORDS = [
     "train", "--method", "nft:refresh_every=5,old_decay=0.5", "--problem", "note_1d", "--seeds",
@@ -27,7 +27,7 @@ WORDS = [
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    monkeypatch.setattr("toys.config.BASE_STEPS", 3)
+    monkeypatch.setattr("toys.training.config.BASE_STEPS", 3)
     monkeypatch.setattr(signals, "_since", -float("inf"))
     handlers = {number: signal.getsignal(number) for number in signals.CAUGHT}
     yield

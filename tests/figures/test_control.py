@@ -25,14 +25,14 @@ from figures.control.page import (
     stale,
     write,
 )
-from figures.reference import LEAST_COLOUR, is_blank
+from figures.shared.reference import LEAST_COLOUR, is_blank
+from theory.common.files import write_json
+from theory.common.tolerances import TRAINED_SHARE
 from theory.control.cases import control_case
-from theory.files import write_json
-from theory.tolerances import TRAINED_SHARE
-from toys import cases as measured
-from toys.case_config import CaseConfig
-from toys.cases_command import percent
-from toys.control_runs import METHODS, failures
+from toys.commands.cases import percent
+from toys.experiments import cases as measured
+from toys.experiments.case_config import CaseConfig
+from toys.experiments.control import METHODS, failures
 
 ROOT = DOCS.absolute()
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from figures import reference
 from figures.__main__ import FIGURES, main
-from figures.fresh import stamp
-from figures.order_of_error import fitted_slope
-from figures.result import SETTINGS
-from theory.tolerances import QUADRATURE, SLOPE, TRAINED_SHARE
+from figures.note.order_of_error import fitted_slope
+from figures.shared import reference
+from figures.shared.fresh import stamp
+from figures.shared.result import SETTINGS
+from theory.common.tolerances import QUADRATURE, SLOPE, TRAINED_SHARE
 
 NOTE = ["make", "--setting", "small", "--exact", "--only", "figure1", "figure2"]
 

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scaleup.__main__ import main
-from scaleup.bench import (
+from benchmarks.scaleup import (
     PARTS,
     audit,
     ddpo,
@@ -24,11 +23,12 @@ from scaleup.bench import (
     signals,
     small,
 )
-from scaleup.bench.rows import Row, table
+from benchmarks.scaleup.rows import Row, table
+from scaleup.__main__ import main
 from tests.scaleup.tiny import save
 from tests.scaleup.tiny import sd15 as tiny_pipeline
-from theory.files import write_json
-from theory.tolerances import FLOAT32
+from theory.common.files import write_json
+from theory.common.tolerances import FLOAT32
 
 MET, MISSED = Row("a", "1", "2", True, {"x": 2.0}), Row("b", "3", "2", False)
 ABSENT = Row("c", "4", "no GPU here", None)
@@ -77,8 +77,8 @@ def test_an_unknown_bench_is_refused(capsys):
 CHILD = """
 import sys
 from pathlib import Path
-from scaleup.bench.resume import AtWrite, kill_at
-from theory.files import write_atomically
+from benchmarks.scaleup.resume import AtWrite, kill_at
+from theory.common.files import write_atomically
 kill_at(AtWrite("step-", 2, sys.argv[2]))
 for number in range(1, 4):
     write_atomically(Path(sys.argv[1]) / "metrics.csv", b"m" * 100)

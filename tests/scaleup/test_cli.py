@@ -13,17 +13,17 @@ import torch
 from accelerate.state import AcceleratorState
 
 from examples.my_reward import Greenness
-from scaleup import sheet
 from scaleup.__main__ import main
 from scaleup.adapter import open_model, opening
-from scaleup.config import recipe_names
+from scaleup.comparison import sheet
 from scaleup.rewards.brightness import Brightness
 from scaleup.rewards.contract import parse_reward, rewards
-from scaleup.runfolder import RunFolder
+from scaleup.training.config import recipe_names
+from scaleup.training.runfolder import RunFolder
 from tests.scaleup.work import NFT_ONLINE, settings, words
-from theory.files import write_atomically
-from theory.methods.contract.registry import methods
-from theory.tolerances import FLOAT32
+from theory.common.files import write_atomically
+from theory.common.tolerances import FLOAT32
+from theory.methods.registry import methods
 
 ROOT = Path(__file__).resolve().parents[2]
 MY_METHOD = ROOT / "examples" / "my_method.py"

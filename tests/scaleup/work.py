@@ -12,10 +12,10 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from scaleup.adapter import ImageModel, open_model
-from scaleup.config import TrainConfig
-from scaleup.runfolder import RunFolder
-from scaleup.session import BASE_DTYPES, Session
-from scaleup.trainer import Trainer
+from scaleup.training.config import TrainConfig
+from scaleup.training.runfolder import RunFolder
+from scaleup.training.session import BASE_DTYPES, Session
+from scaleup.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "reward": "redness",

@@ -10,23 +10,23 @@ import pytest
 import torch
 
 from tests.helpers import LINE, PLANE
-from theory.divergences import GridLaw, grid_distances, sliced_w2
-from theory.fokker_planck import sde_law
-from theory.gaussians import GaussianSum
-from theory.paths import RECTIFIED_FLOW, VarianceExploding, VariancePreserving
-from theory.problem import Problem, load_problem, parse_problem
-from theory.report import choose_field
-from theory.rewards import (
+from theory.evaluation.report import choose_field
+from theory.fields.diffusion import Diffusion
+from theory.fields.paths import RECTIFIED_FLOW, VarianceExploding, VariancePreserving
+from theory.laws.distances import GridLaw, grid_distances, sliced_w2
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem, load_problem, parse_problem
+from theory.samplers.flow import FlowLaw
+from theory.samplers.sde import sde_law
+from theory.tilts.rewards import (
     CallableReward,
     bump_reward,
     bumps_reward,
     linear_reward,
     quadratic_reward,
 )
-from theory.schedules import Diffusion
-from theory.tilt import tilt
-from theory.transport import FlowLaw
-from theory.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
+from theory.tilts.tilt import tilt
+from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 
 NAN, INF = math.nan, math.inf
 

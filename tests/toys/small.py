@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from toys.__main__ import main
-from toys.config import RunConfig
-from toys.runs import Group, Run
-from toys.schedule import train
-from toys.trainer import Trainer
+from toys.training.config import RunConfig
+from toys.training.runs import Group, Run
+from toys.training.schedule import train
+from toys.training.trainer import Trainer
 
 TINY = {"steps": 30, "batch": 64, "width": 8}
 NFT_OLD = "nft:refresh_every=5,old_decay=0.5"

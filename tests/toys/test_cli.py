@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.toys.small import call, configs, copied
-from theory.methods.contract.registry import methods
-from theory.tolerances import TRAINED_SHARE
-from toys import compare as compare_module
+from theory.common.tolerances import TRAINED_SHARE
+from theory.methods.registry import methods
 from toys.__main__ import main
-from toys.runs import Run
+from toys.evaluation import compare as compare_module
+from toys.training.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "my_method.py"
@@ -235,7 +235,7 @@ def test_help(capsys, command):
 
 
 def test_check_does_not_pass_what_could_not_be_compared(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("toys.evaluate.is_good", lambda result: True)
+    monkeypatch.setattr("toys.evaluation.evaluate.is_good", lambda result: True)
     bare, good = ["--method", "ddpo"], ["--method", "flow_matching"]
     options = ["--problem", "note_1d", "--steps", "3", "--batch", "16", "--processes", "1",
                "--out", str(tmp_path)]  # fmt: skip

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.toys.small import TINY, same_result, trained
-from toys.config import RunConfig
-from toys.files import read_tensors
-from toys.runs import Run
+from toys.training.config import RunConfig
+from toys.training.files import read_tensors
+from toys.training.runs import Run
 
 STEPS = 600
 ROOT = Path(__file__).resolve().parents[2]

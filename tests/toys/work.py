@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from theory import signals
+from theory.common import signals
 
 
 def slow_first(item, update):

@@ -27,13 +27,13 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
-from theory.audit.families import FAMILIES, Fitted
-from theory.audit.influence import LEAST_EFFECTIVE
-from theory.audit.likelihood import NoFitError, state
+from theory.audit.data.inputs import Array, Pooled, Whole
+from theory.audit.estimators.influence import LEAST_EFFECTIVE
+from theory.audit.estimators.reweighting import kl_at_most, kl_bound, reweighted
+from theory.audit.estimators.tilt import CONFIDENCE, ONE_TILT, PROMPTS_LIKE, effective_tilt
+from theory.audit.families.family import FAMILIES, Fitted
+from theory.audit.fit.likelihood import NoFitError, state
 from theory.audit.report import LEAST_ROWS
-from theory.audit.reweighting import kl_at_most, kl_bound, reweighted
-from theory.audit.samples import Array, Pooled, Whole
-from theory.audit.tilt import CONFIDENCE, ONE_TILT, PROMPTS_LIKE, effective_tilt
 
 SPREADS = ("equal", "one large", "power", "few", "unequal")
 EXPONENTIAL = FAMILIES["exponential"]

@@ -10,8 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.compare import Wrappers, compare_wrappers
-from theory.audit.conditional import (
+from theory.audit.data.copies import Copies, distinct
+from theory.audit.data.features import spread
+from theory.audit.data.inputs import SIDES, AuditData, Pooled, Whole
+from theory.audit.estimators.compare import Wrappers, compare_wrappers
+from theory.audit.estimators.conditional import (
     PERMUTATIONS,
     Conditional,
     Permuted,
@@ -19,16 +22,24 @@ from theory.audit.conditional import (
     conditional_test,
     permute,
 )
-from theory.audit.copies import Copies, distinct
-from theory.audit.excess import Excess, OneRowError, excess
-from theory.audit.families import FAMILIES, Fitted, some_rows
-from theory.audit.features import spread
-from theory.audit.influence import LEAST_EFFECTIVE, Influence, agree, influence, kl_without
-from theory.audit.likelihood import NoFitError
-from theory.audit.reweighting import Reweighted, kl_at_most, kl_bound, reweighted
-from theory.audit.samples import SIDES, AuditData, Pooled, Whole
-from theory.audit.tilt import ONE_TILT, Interval, PromptTilts, Tilt, effective_tilt, prompt_tilts
-from theory.audit.validity import (
+from theory.audit.estimators.excess import Excess, OneRowError, excess
+from theory.audit.estimators.influence import (
+    LEAST_EFFECTIVE,
+    Influence,
+    agree,
+    influence,
+    kl_without,
+)
+from theory.audit.estimators.reweighting import Reweighted, kl_at_most, kl_bound, reweighted
+from theory.audit.estimators.tilt import (
+    ONE_TILT,
+    Interval,
+    PromptTilts,
+    Tilt,
+    effective_tilt,
+    prompt_tilts,
+)
+from theory.audit.estimators.validity import (
     Check,
     Place,
     Sampling,
@@ -41,7 +52,9 @@ from theory.audit.validity import (
     sane_features,
     stays,
 )
-from theory.checks import check_order
+from theory.audit.families.family import FAMILIES, Fitted, some_rows
+from theory.audit.fit.likelihood import NoFitError
+from theory.common.checks import check_order
 
 LEAST_ROWS = 20  # a side
 MOST_COMPARED = 200_000  # rows on which wrappers are compared; the tilt is of all

@@ -29,9 +29,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.chains import Chain
-from theory.checks import check_choice
-from theory.fields import VelocityModel
+from theory.common.checks import check_choice
+from theory.fields.mixture import VelocityModel
+from theory.samplers.chain import Chain
 
 Field = Callable[[Tensor, float], Tensor]  # x (n, d), t -> (n, d)
 Rate = Callable[[Tensor, float], Tensor]  # x (n, d), t -> (n,)

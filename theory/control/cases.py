@@ -26,11 +26,11 @@ import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
 from torch import Tensor
 
-from theory.chain_optimum import Surface, best_kernel
-from theory.checks import check_choice, check_positive
+from theory.common.checks import check_choice, check_positive
+from theory.control.chain_optimum import Surface, best_kernel
 from theory.control.equation import Equation, solve
 from theory.control.linear import LinearQuadratic
-from theory.divergences import Array
+from theory.laws.distances import Array
 
 # Of a well's grid: its drift pushes inwards from |x| = REACH like a cube.
 REACH, POINTS, TIMES = 3.0, 401, 81

@@ -12,15 +12,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from theory.checks import check_order, is_finite_number
+from theory.common.checks import check_order, is_finite_number
 from theory.control.cases import CASES, Case, DoubleWell, control_case
 from theory.control.grid import GridOptimum
 from theory.control.value import MemorylessOptimum, value_at_noise
-from theory.divergences import Array, GridLaw, grid_distances
-from theory.problem import Problem, load_problem
-from theory.report import mixture_on_grid, tilt_on_grid
-from theory.schedules import Diffusion
-from theory.wrappers import Exponential
+from theory.evaluation.report import mixture_on_grid, tilt_on_grid
+from theory.fields.diffusion import Diffusion
+from theory.laws.distances import Array, GridLaw, grid_distances
+from theory.problems.problem import Problem, load_problem
+from theory.tilts.wrappers import Exponential
 
 SCHEDULES = ("0.2", "1", "memoryless")
 STEPS = (16, 64, 256)

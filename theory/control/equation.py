@@ -21,8 +21,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 
-from theory.checks import check_order, check_positive
-from theory.divergences import Array
+from theory.common.checks import check_order, check_positive
+from theory.laws.distances import Array
 
 ORDERS = {1: 8, 2: 4}
 METHODS = {1: "Radau", 2: "BDF"}

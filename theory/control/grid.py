@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline, RectBivariateSpline, make_interp_spline
 
-from theory.checks import check_order, check_positive
+from theory.common.checks import check_order, check_positive
 from theory.control.equation import Equation, Frame, Scalar, Solution, solve
-from theory.divergences import Array, GridLaw
-from theory.problem import Problem
-from theory.schedules import Diffusion
+from theory.fields.diffusion import Diffusion
+from theory.laws.distances import Array, GridLaw
+from theory.problems.problem import Problem
 
 POINTS = {1: 301, 2: 81}
 REACH = {1: 7.0, 2: 5.0}  # standard deviations of X_t's outermost Gaussians

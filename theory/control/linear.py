@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from scipy.integrate import OdeSolution, solve_ivp
 
-from theory.checks import check_finite
-from theory.divergences import Array
-from theory.problem import Problem
-from theory.rewards import QuadraticReward
-from theory.schedules import Diffusion
+from theory.common.checks import check_finite
+from theory.fields.diffusion import Diffusion
+from theory.laws.distances import Array
+from theory.problems.problem import Problem
+from theory.tilts.rewards import QuadraticReward
 
 RTOL, ATOL = 1e-11, 1e-13
 Matrix = Callable[[float], Array]

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.checks import check_order
+from theory.common.checks import check_order
 from theory.control.adjoints import Field, Process, path_steps
 from theory.control.cases import Case, DiscreteWell, DoubleWell, well_cost, well_drift
 from theory.control.linear import DiscreteOptimum
-from theory.divergences import Array
+from theory.laws.distances import Array
 
 
 def case_process(case: Case, control: Field) -> Process:

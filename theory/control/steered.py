@@ -16,10 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from theory.checks import check_time
+from theory.common.checks import check_time
 from theory.control.grid import GridOptimum
-from theory.fields import ExactField
-from theory.paths import Path
+from theory.fields.mixture import ExactField
+from theory.fields.paths import Path
 
 
 @dataclass(frozen=True, eq=False)

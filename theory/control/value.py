@@ -6,7 +6,7 @@ cost c = -scale r
     V(x, t) = -log E[exp(scale r(X_1)) | X_t = x],    u* = -g grad V = g alpha e,
     v*      = v + (g/2) u* = v + gain e,
 
-with e the displacement of the tilt exp(scale r) (`theory.conditional`): v* is the velocity of
+with e the displacement of the tilt exp(scale r) (`theory.tilts.conditional`): v* is the velocity of
 base exp(scale r)/Z (Domingo-Enrich et al. 2024; slides, "Value function", "Fine-tuning recipe").
 """
 
@@ -18,13 +18,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from theory.checks import check_finite, check_time
-from theory.fields import ExactField, tilted_field
-from theory.posterior import Posterior
-from theory.problem import Problem
-from theory.schedules import Diffusion
-from theory.tilt import Tilt
-from theory.wrappers import Exponential
+from theory.common.checks import check_finite, check_time
+from theory.fields.diffusion import Diffusion
+from theory.fields.mixture import ExactField, tilted_field
+from theory.laws.posterior import Posterior
+from theory.problems.problem import Problem
+from theory.tilts.tilt import Tilt
+from theory.tilts.wrappers import Exponential
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class MemorylessOptimum:
 
     Raises:
         ValueError: scale is not finite, or the tilt exp(scale r) has no closed form (the message of
-            `theory.tilt.tilt`).
+            `theory.tilts.tilt.tilt`).
     """
 
     problem: Problem

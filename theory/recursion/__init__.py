@@ -1,8 +1,8 @@
 """Online DiffusionNFT over epochs, exact: laws carried on a grid, closed forms beside them.
 
-`spec`: what an epoch does and the closed forms of its tilt; `online`: run it; `closed_form`:
-Gaussian laws; `grid`, `moments`, `flow`: the numbers; `reference`: the law that an anchor pulls to;
-`checks`: what a grid can hold.
+`spec`: what an epoch does and the closed forms of its tilt; `online`: run it; `grid`, `moments`,
+`flow`: the numbers; `reference`: the law that an anchor pulls to; `checks`: what a grid can hold;
+`mapped`: epochs whose rewards the released code maps; `stages`: exp(a r) in stages, what it costs.
 """
 
 from theory.recursion.checks import DivergedError, GridError

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from theory.checks import check_order
-from theory.problem import Problem
+from theory.common.checks import check_order
+from theory.problems.problem import Problem
 from theory.recursion.grid import Array
 from theory.recursion.reference import closed_law, log_density
 from theory.recursion.spec import Recursion, TwoKL

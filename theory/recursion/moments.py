@@ -28,7 +28,7 @@ from theory.recursion.grid import (
     Clock,
     extend,
 )
-from theory.rewards import Reward
+from theory.tilts.rewards import Reward
 
 # exp() of less than this is no normal number; deeper tails are flattened in the early sums.
 FLOOR = -600.0

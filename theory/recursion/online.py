@@ -29,11 +29,11 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt
 from scipy.special import ndtr
 
-from theory.checks import check_instance, check_order
-from theory.divergences import GridLaw
-from theory.fields import ExactField
-from theory.paths import RectifiedFlow
-from theory.problem import Problem
+from theory.common.checks import check_instance, check_order
+from theory.fields.mixture import ExactField
+from theory.fields.paths import RectifiedFlow
+from theory.laws.distances import GridLaw
+from theory.problems.problem import Problem
 from theory.recursion.axes import check_axes, default_axes
 from theory.recursion.checks import DivergedError, check_law, mass_of
 from theory.recursion.flow import Velocity, optimum, transport

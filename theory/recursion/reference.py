@@ -1,17 +1,17 @@
 """The law that an anchored recursion on densities is pulled to, on points.
 
 A Gaussian sum has its density in closed form; a field (a guided one, say) stands for the law that
-it samples by its ODE, found by paths that run back from the points (`theory.transport`).
+it samples by its ODE, found by paths that run back from the points (`theory.samplers.flow`).
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from theory.fields import ExactField, MixtureField
-from theory.gaussians import GaussianSum
+from theory.fields.mixture import ExactField, MixtureField
+from theory.laws.gaussians import GaussianSum
 from theory.recursion.grid import Array
-from theory.transport import FlowLaw
+from theory.samplers.flow import FlowLaw
 
 Reference = GaussianSum | ExactField
 # Relative errors of paths: d = 1 is carried to 1e-9, d = 2 to 1e-4. To find the ends of axes three

@@ -32,15 +32,15 @@ from typing import Literal, get_args
 
 import torch
 
-from theory.checks import (
+from theory.common.checks import (
     check_choice,
     check_instance,
     check_order,
     check_positive,
     is_finite_number,
 )
-from theory.fields import ExactField
-from theory.gaussians import GaussianSum
+from theory.fields.mixture import ExactField
+from theory.laws.gaussians import GaussianSum
 
 Mode = Literal["frozen", "refit", "student"]
 

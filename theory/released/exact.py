@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from theory.checks import check_choice, check_order, check_positive
-from theory.divergences import GridLaw
-from theory.problem import Problem
+from theory.common.checks import check_choice, check_order, check_positive
+from theory.laws.distances import GridLaw
+from theory.problems.problem import Problem
 from theory.recursion.axes import default_axes
 from theory.recursion.checks import DivergedError, GridError, check_law, mass_of
 from theory.recursion.flow import Velocity

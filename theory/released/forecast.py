@@ -26,9 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from theory.checks import check_order, check_positive, is_finite_number
-from theory.methods.nft import CLIP, STD_FLOOR
-from theory.problem import Problem
+from theory.common.checks import check_order, check_positive, is_finite_number
+from theory.methods.matching.nft import CLIP, STD_FLOOR
+from theory.problems.problem import Problem
 from theory.recursion import Trajectory
 from theory.released.exact import Epoch, carry_so_far
 from theory.released.penalty import Penalty, law_weights

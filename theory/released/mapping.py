@@ -40,8 +40,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from theory.checks import check_finite, check_order, check_positive
-from theory.methods.nft import CLIP, SPREAD, STD_FLOOR
+from theory.common.checks import check_finite, check_order, check_positive
+from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
 from theory.released.modes import mode
 
 Array = NDArray[np.float64]

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from theory.checks import check_choice, check_positive
+from theory.common.checks import check_choice, check_positive
 
 Array = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from theory.checks import check_choice
+from theory.common.checks import check_choice
 from theory.released.schedule import NAMES as SCHEDULE_NAMES
 
 NFT_BETA, KL_WEIGHT, ADV_CLIP_MAX, EMA = "nft_beta", "kl_weight", "adv_clip_max", "ema"

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.checks import check_choice, check_order, check_positive, is_finite_number
+from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
 
 Array = NDArray[np.float64]
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from theory.conditional import moments_of, reward_moments
-from theory.methods.nft import CLIP, STD_FLOOR
-from theory.problem import Problem
-from theory.wrappers import Exponential
+from theory.methods.matching.nft import CLIP, STD_FLOOR
+from theory.problems.problem import Problem
+from theory.tilts.conditional import moments_of, reward_moments
+from theory.tilts.wrappers import Exponential
 
 Array = NDArray[np.float64]
 LEAST_ESS = 200.0  # of all samples

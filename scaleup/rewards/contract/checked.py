@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scaleup.rewards.contract.images import check_images
 from scaleup.rewards.contract.reward import Reward
-from theory.user_code import named
+from theory.common.user_code import named
 
 # Values are float64; a float32 model inside a reward may overshoot its bound by rounding.
 BOUND_TOLERANCE = 1e-5

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import scaleup.rewards
 from scaleup.rewards.contract.reward import Reward
 from scaleup.rewards.contract.weighted import Weighted
-from theory.checks import check_choice
+from theory.common.checks import check_choice
 
 # A plus sign, unless it is the sign of an exponent: 1e+3*redness.
 PLUS = re.compile(r"(?<![\d.][eE])\+")
@@ -117,7 +117,7 @@ def reward_from_file(path: Path) -> type[Reward]:
         names = [kind.__name__ for kind in found]
         raise ValueError(
             f"{path}: defines {names or 'no'} subclasses of Reward: allowed is exactly one "
-            "(from scaleup.rewards.contract import Reward)"
+            "(from scaleup import Reward)"
         )
     (kind,) = found
     lacking = sorted(getattr(kind, "__abstractmethods__", ()))

@@ -9,7 +9,7 @@ from functools import reduce
 from torch import Tensor
 
 from scaleup.rewards.contract.reward import Reward
-from theory.checks import check_finite
+from theory.common.checks import check_finite
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from scaleup import sheet
 from scaleup.audit import draw as module
 from scaleup.audit.draw import MOST, draw, read_run
-from scaleup.draws import noise_of_seed
-from scaleup.records import read_samples
-from scaleup.run import run
+from scaleup.comparison import sheet
+from scaleup.samples.records import read_samples
+from scaleup.training.draws import noise_of_seed
+from scaleup.training.run import run
 from tests.scaleup import tiny
 from tests.scaleup.work import settings
-from theory.files import write_atomically
-from theory.tolerances import FLOAT32
+from theory.common.files import write_atomically
+from theory.common.tolerances import FLOAT32
 
 SIDES = ("audit_base", "audit_tuned")
 SEED = 3

@@ -12,12 +12,12 @@ from PIL import Image
 
 from scaleup.audit import gather
 from scaleup.audit.gather import from_run, from_tables
-from scaleup.audit.tables import Table
-from scaleup.config import TrainConfig
-from scaleup.features import Features, Statistics
-from scaleup.identity import IDENTITY, run_digest
-from scaleup.records import SampleWriter
+from scaleup.comparison.features import Features, Statistics
 from scaleup.rewards.contract import parse_reward
+from scaleup.samples.records import SampleWriter
+from scaleup.training.config import TrainConfig
+from scaleup.training.identity import IDENTITY, run_digest
+from theory.audit.data.tables import Table
 
 PROMPTS = ["", "a red square", "a cyan cross"]
 LABELS = ("redness", "0.5*a+b")

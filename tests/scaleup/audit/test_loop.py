@@ -10,8 +10,8 @@ import torch
 
 from scaleup.audit import loop
 from scaleup.audit.loop import CASES, CONTROL, REWARD, Budget, Case, predicted, write
-from scaleup.records import SampleWriter
-from theory.tolerances import QUADRATURE
+from scaleup.samples.records import SampleWriter
+from theory.common.tolerances import QUADRATURE
 
 SMALL = Budget(steps=50, batch=8, bank=64, rank=2, pictures=16, chunk=8)
 PROMPTS = ["", "x", "y"]

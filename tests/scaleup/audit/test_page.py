@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from scaleup.audit import figures, page
+from scaleup.audit import page
 from scaleup.audit.gather import Gathered
 from tests.theory.audit.synthetic import SIGMAS
 from theory.audit import audit, audit_data
-from theory.audit.verdict import verdict
-from theory.tolerances import ALGEBRA
+from theory.audit.page import figures
+from theory.audit.page.verdict import verdict
+from theory.common.tolerances import ALGEBRA
 
 NASTY = (
     "<script>alert('x')</script>",

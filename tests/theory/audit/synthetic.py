@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special, stats
 
 from theory.audit import AuditData, audit_data
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.common.tolerances import FALSE_FAILURE_RATE
 
 # How many standard errors a normal estimate may be off, two-sided, at FALSE_FAILURE_RATE.
 SIGMAS = float(stats.norm.isf(FALSE_FAILURE_RATE / 2))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import data_of, gaussians
-from theory.audit.compare import _folds, compare_wrappers
-from theory.audit.families import FAMILIES
-from theory.audit.likelihood import NoFitError, row_values
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
+from theory.audit.estimators.compare import _folds, compare_wrappers
+from theory.audit.families.family import FAMILIES
+from theory.audit.fit.likelihood import NoFitError, row_values
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
 LARGE = 5000
 

@@ -9,7 +9,8 @@ from scipy import stats
 
 from tests.helpers import ks_bound, ks_distance
 from tests.theory.audit.synthetic import data_of, planted
-from theory.audit.conditional import (
+from theory.audit.data.features import deviations
+from theory.audit.estimators.conditional import (
     LEAST_INFORMED,
     TooFewError,
     at_most,
@@ -22,8 +23,7 @@ from theory.audit.conditional import (
     standardised,
     stratify,
 )
-from theory.audit.features import deviations
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 
 DRAWS = 99
 

@@ -8,8 +8,8 @@ from scipy import stats
 
 from tests.theory.audit.synthetic import SIGMAS, gaussians
 from theory.audit.coverage import SPREADS, Cell, count, mean_tilt, own_mean
-from theory.audit.families import FAMILIES
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.audit.families.family import FAMILIES
+from theory.common.tolerances import FALSE_FAILURE_RATE
 
 
 @pytest.mark.parametrize("spread", SPREADS)

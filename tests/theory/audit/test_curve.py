@@ -11,10 +11,10 @@ from scipy import special, stats
 
 from tests.helpers import ks_bound, ks_distance
 from tests.theory.audit.synthetic import data_of, gaussians
-from theory.audit.curve import DEGREE, RIDGE, basis, fit_curve, goodness
-from theory.audit.families import FAMILIES
-from theory.audit.likelihood import maximise, value_at
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
+from theory.audit.estimators.curve import DEGREE, RIDGE, basis, fit_curve, goodness
+from theory.audit.families.family import FAMILIES
+from theory.audit.fit.likelihood import maximise, value_at
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
 EXP = FAMILIES["exponential"]
 
@@ -221,7 +221,7 @@ def test_blocks_do_not_matter(monkeypatch):
     pooled = gaussians(np.random.default_rng(4), 5, 30, 30, 0.5).pooled
     fit, H = EXP.fit(pooled).fit, basis(pooled)
     before = goodness(fit, pooled, H)
-    monkeypatch.setattr("theory.audit.curve.BLOCK", 7)
+    monkeypatch.setattr("theory.audit.estimators.curve.BLOCK", 7)
     after = goodness(fit, pooled, H)
     assert QUADRATURE.holds(after.statistic, before.statistic)
     assert after.freedom == before.freedom

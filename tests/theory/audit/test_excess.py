@@ -7,11 +7,11 @@ import pytest
 from scipy import linalg, special, stats
 
 from tests.theory.audit.synthetic import data_of, planted
-from theory.audit.conditional import TooFewError, permute
-from theory.audit.curve import fit_curve
-from theory.audit.excess import Spread, excess, frechet, moments
-from theory.audit.features import deviations
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
+from theory.audit.data.features import deviations
+from theory.audit.estimators.conditional import TooFewError, permute
+from theory.audit.estimators.curve import fit_curve
+from theory.audit.estimators.excess import Spread, excess, frechet, moments
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
 DRAWS = 99
 
@@ -176,7 +176,7 @@ def test_constant_features_of_a_prompt_have_no_loss():
 
 
 def test_an_even_choice_may_lose_a_prompt(monkeypatch):
-    monkeypatch.setattr("theory.audit.excess.MOST_ROWS", 60)
+    monkeypatch.setattr("theory.audit.estimators.excess.MOST_ROWS", 60)
     rng = np.random.default_rng(9)
     sizes = [60, 2, 60]
     rows = [[rng.normal(size=n) for n in sizes] for _ in range(2)]

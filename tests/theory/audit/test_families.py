@@ -14,7 +14,7 @@ import pytest
 from scipy import optimize, special
 
 from tests.theory.audit.synthetic import data_of, gaussians, quantiles, tilted_quantiles
-from theory.audit.families import (
+from theory.audit.families.family import (
     FAMILIES,
     LEAST_FOR_RANKS,
     Range,
@@ -23,8 +23,8 @@ from theory.audit.families import (
     best_start,
     some_rows,
 )
-from theory.audit.likelihood import NoFitError, value_at
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
+from theory.audit.fit.likelihood import NoFitError, value_at
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 
 NAMES = list(FAMILIES)
 CURVED = ["linear", "truncated_2", "truncated_3"]

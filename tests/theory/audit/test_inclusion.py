@@ -9,9 +9,9 @@ import pytest
 from scipy import optimize, special, stats
 
 from tests.theory.audit.synthetic import label_law
-from theory.audit.inclusion import SMALL, _of_block, draw_labels, inclusion
-from theory.audit.samples import Pooled
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
+from theory.audit.data.inputs import Pooled
+from theory.audit.fit.inclusion import SMALL, _of_block, draw_labels, inclusion
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
 
 def setting(sizes, seed=0, spread=1.5):

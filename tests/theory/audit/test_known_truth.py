@@ -7,8 +7,8 @@ import torch
 from scipy import integrate, optimize, stats
 
 from theory.audit import audit, verdict
-from theory.audit.samples import audit_data
-from theory.audit.validate import (
+from theory.audit.data.inputs import audit_data
+from theory.audit.known_truth import (
     Planted,
     alarm_rate,
     best_of_rewards,
@@ -17,8 +17,8 @@ from theory.audit.validate import (
     tilt_interval,
     tilted_rewards,
 )
-from theory.problem import load_problem
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.common.tolerances import FALSE_FAILURE_RATE
+from theory.problems.problem import load_problem
 
 
 def within(rate, times, chance):

@@ -15,7 +15,7 @@ from tests.theory.audit.synthetic import (
     gaussians,
     quantiles,
 )
-from theory.audit.likelihood import (
+from theory.audit.fit.likelihood import (
     NoFitError,
     chance_of,
     intercepts,
@@ -25,7 +25,7 @@ from theory.audit.likelihood import (
     state,
     value_at,
 )
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
 
 ZERO = np.zeros(1)
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.theory.audit.synthetic import data_of, gaussians, planted
 from theory.audit import as_json, audit, audit_data, verdict
-from theory.audit.verdict import p_words
-from theory.tolerances import ALGEBRA
+from theory.audit.page.verdict import p_words
+from theory.common.tolerances import ALGEBRA
 
 FEW = {"wrappers": ("linear",), "permutations": 99, "second": False}
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import special
 
 from tests.theory.audit.synthetic import SIGMAS, data_of, gaussians
-from theory.audit.families import FAMILIES
-from theory.audit.reweighting import kl_bound, reweighted
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.audit.estimators.reweighting import kl_bound, reweighted
+from theory.audit.families.family import FAMILIES
+from theory.common.tolerances import ALGEBRA, QUADRATURE
 
 
 @pytest.mark.parametrize("shift", [0.0, 5000.0])

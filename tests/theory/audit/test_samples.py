@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import data_of
-from theory.audit.samples import Pooled, audit_data
-from theory.tolerances import ALGEBRA
+from theory.audit.data.inputs import Pooled, audit_data
+from theory.common.tolerances import ALGEBRA
 
 R3, R4 = np.arange(3.0), np.arange(4.0)
 F3, F4 = np.ones((3, 2)), np.ones((4, 2))

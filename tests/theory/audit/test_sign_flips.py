@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from tests.theory.audit.synthetic import SIGMAS
-from theory.audit.sign_flips import DRAWS, ENUMERATED, LARGEST, interval, p_value
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE
+from theory.audit.estimators.sign_flips import DRAWS, ENUMERATED, LARGEST, interval, p_value
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE
 
 LEVEL = 0.05
 

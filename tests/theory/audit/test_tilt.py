@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from tests.theory.audit.synthetic import data_of, gaussians
-from theory.audit.families import FAMILIES
-from theory.audit.tilt import CONFIDENCE, Interval, effective_tilt, prompt_tilts
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
+from theory.audit.estimators.tilt import CONFIDENCE, Interval, effective_tilt, prompt_tilts
+from theory.audit.families.family import FAMILIES
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
 
 EXP = FAMILIES["exponential"]
 

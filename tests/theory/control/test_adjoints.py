@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import integrate
 
-from theory.chains import Chain
+from theory.common.tolerances import ALGEBRA, QUADRATURE, SLOPE
 from theory.control.adjoints import (
     Process,
     chain_process,
@@ -18,10 +18,10 @@ from theory.control.adjoints import (
     matching_gradient,
     rollout,
 )
-from theory.control.critical import LineChain, Spline
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE, SLOPE
+from theory.fields.diffusion import Diffusion
+from theory.ledger.domingo.line_chain import LineChain, Spline
+from theory.problems.problem import load_problem
+from theory.samplers.chain import Chain
 
 KERNELS = {
     "g = 1": Diffusion.of_constant(1.0),

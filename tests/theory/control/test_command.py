@@ -5,13 +5,13 @@ import json
 import pytest
 
 from theory.__main__ import main
+from theory.common.tolerances import QUADRATURE
 from theory.control.cases import control_case
 from theory.control.command import parse_schedule
 from theory.control.linear import of_gaussian
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import QUADRATURE
-from theory.wrappers import Exponential
+from theory.fields.diffusion import Diffusion
+from theory.problems.problem import load_problem
+from theory.tilts.wrappers import Exponential
 
 ONE = """\
 scale = 1.5

@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from theory.claims.linear_settings import LinearProblems
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
 from theory.control.cases import CASES, DoubleWell, control_case
 from theory.control.linear import LinearQuadratic, of_gaussian
-from theory.oracle.control_line import line_expectation, uniform_clock
-from theory.oracle.control_linear import discrete_optimum
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
+from theory.fields.diffusion import Diffusion
+from theory.ledger.oracle.control.line import line_expectation, uniform_clock
+from theory.ledger.oracle.control.linear import discrete_optimum
+from theory.ledger.settings.linear import LinearProblems
+from theory.problems.problem import load_problem
 
 
 def scalar(k=0.0, g=1.0, q=0.8, lin=0.0):

@@ -1,4 +1,5 @@
-"""Mistakes in theory.control, theory.schedules and theory.chains are rejected by quick checks."""
+"""Mistakes in theory.control, theory.fields.diffusion and theory.samplers.chain are rejected by
+quick checks."""
 
 from __future__ import annotations
 

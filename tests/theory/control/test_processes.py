@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.special import ndtri
 
+from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE
 from theory.control.adjoints import rollout
 from theory.control.cases import CASES, control_case
 from theory.control.processes import OptimalChain, case_process, case_starts, path_costs
-from theory.tolerances import ALGEBRA, FALSE_FAILURE_RATE
 
 
 def bound(comparisons=1):

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 from theory.control.equation import Equation, Frame, differences, solve
 from theory.control.grid import GridOptimum, law_frame
 from theory.control.linear import of_gaussian
 from theory.control.steered import SteeredField
 from theory.control.value import MemorylessOptimum, value_at_noise
-from theory.fokker_planck import sde_law
-from theory.gaussians import GaussianSum
-from theory.problem import Problem, load_problem
-from theory.rewards import quadratic_reward
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
-from theory.wrappers import Exponential
+from theory.fields.diffusion import Diffusion
+from theory.laws.gaussians import GaussianSum
+from theory.problems.problem import Problem, load_problem
+from theory.samplers.sde import sde_law
+from theory.tilts.rewards import quadratic_reward
+from theory.tilts.wrappers import Exponential
 
 TIMES = (0.7, 0.1, 0.02)
 MEMORYLESS = Diffusion.of_memoryless(1.0, 0.02)

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from theory.methods.contract.method import Method, Optimum
-from theory.methods.contract.registry import parse_method
-from theory.problem import Problem, load_problem
+from theory.methods.registry import parse_method
+from theory.problems.problem import Problem, load_problem
 
 _NUMBER = count()
 

@@ -11,13 +11,14 @@ from torch import nn
 
 from tests.helpers import ks_bound, points, size, tensor
 from tests.theory.methods.mutants import mutant_module
-from theory.methods.contract import Draws, Policy, ProblemTask, adjoints
-from theory.methods.contract.finite import NonFiniteAdjointError
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.methods.adjoint import family as adjoints
+from theory.methods.chain.finite import NonFiniteAdjointError
+from theory.methods.chain.transforms import clipped, draw_subset, over_states
+from theory.methods.contract import Draws, Policy, ProblemTask
 from theory.methods.contract.probe import Perturbed, expected_gradient
-from theory.methods.contract.registry import methods, parse_method
-from theory.methods.contract.transforms import clipped, draw_subset, over_states
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.methods.registry import methods, parse_method
+from theory.problems.problem import load_problem
 
 NOTE, PLANE = load_problem("note_1d"), load_problem("bump_2d")
 DOUBLE = torch.float64
@@ -257,7 +258,7 @@ CONTINUOUS = [
 
 @pytest.mark.parametrize("edit", CONTINUOUS)
 def test_mutants_of_the_continuous_adjoint(edit):
-    module = mutant_module("theory.methods.continuous_adjoint", edit)
+    module = mutant_module("theory.methods.adjoint.continuous_adjoint", edit)
     assert continuous_errors("ancestral", module) > 1e-3
 
 

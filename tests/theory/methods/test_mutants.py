@@ -11,7 +11,7 @@ from importlib import import_module
 import pytest
 
 from tests.theory.methods.mutants import Mutant, mutant_module, true_optimum
-from theory.methods.contract import adjoints
+from theory.methods.adjoint import family as adjoints
 from theory.methods.contract.method import Optimum
 from theory.methods.contract.probe import (
     GradientTest,
@@ -20,8 +20,8 @@ from theory.methods.contract.probe import (
     gradient_test,
     prepare,
 )
-from theory.methods.contract.registry import parse_method
-from theory.problem import load_problem
+from theory.methods.registry import parse_method
+from theory.problems.problem import load_problem
 
 LINE, PLANE, LINEAR = "note_1d", "bump_2d", "linear_1d"
 FM, EXACT = "flow_matching", "flow_matching:target_velocity=exact"
@@ -290,7 +290,7 @@ def test_mutant_of_the_base_samples_is_rejected(name, monkeypatch):
 def test_mutant_of_the_rollouts_is_rejected(name, text, monkeypatch):
     whole = Mutant(text, LINE)
     best, method = true_optimum(text, LINE), whole.original
-    broken = mutant_module("theory.methods.contract.rollouts", *ROLLOUTS[name])
+    broken = mutant_module("theory.methods.chain.rollouts", *ROLLOUTS[name])
     file = import_module(type(parse_method(text)).__module__)
     for part in ("kernel_means", "trajectories"):
         place = file if hasattr(file, part) else adjoints

@@ -8,10 +8,10 @@ import torch
 import theory.methods
 from theory.methods.contract import Draws, ProblemTask, RewardDomain
 from theory.methods.contract.probe import Perturbed, sweep
-from theory.methods.contract.registry import build, methods, parse_method
-from theory.methods.nft import NFT
-from theory.problem import load_problem
-from theory.rewards import bump_reward
+from theory.methods.matching.nft import NFT
+from theory.methods.registry import build, methods, parse_method
+from theory.problems.problem import load_problem
+from theory.tilts.rewards import bump_reward
 
 GOOD = '''
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Tempered(Method):
         return (1 + self.strength * batch["r"]) * square(error), {}
 
     def optimum(self, problem):
-        from theory.wrappers import TruncatedExponential
+        from theory.tilts.wrappers import TruncatedExponential
 
         return Optimum(problem.tilted_field(TruncatedExponential(self.strength, 1)))
 '''
@@ -191,7 +191,7 @@ FILES = {
     "no dataclass": (HEAD + BODY.replace("@dataclass(frozen=True)\n", ""), ["no frozen dataclass"]),
     "not frozen": (HEAD + BODY.replace("(frozen=True)", ""), [r"@dataclass\(frozen=True\)"]),
     "a subclass without its own": (
-        "from theory.methods.nft import NFT\nclass Mine(NFT):\n    strength: float = 2.0\n",
+        "import theory.methods.matching.nft as m\nclass Mine(m.NFT):\n    strength: float = 2.0\n",
         ["Mine is no frozen dataclass: allowed is"],
     ),
 }  # fmt: skip

@@ -12,9 +12,10 @@ from torch import nn
 
 from tests.helpers import ks_bound, ks_distance, points, size, tensor
 from tests.theory.methods.mutants import mutant_module
-from theory import oracle
-from theory.chains import Chain, chain_law, state_axes
-from theory.methods.adjoint_matching import AdjointMatching
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT, SLOPE
+from theory.fields.paths import PATHS
+from theory.ledger import oracle
+from theory.methods.adjoint.adjoint_matching import AdjointMatching
 from theory.methods.contract import Draws, Policy, ProblemTask, endpoint_batch, square
 from theory.methods.contract.probe import (
     Perturbed,
@@ -24,16 +25,15 @@ from theory.methods.contract.probe import (
     prepare,
 )
 from theory.methods.contract.task import heun
-from theory.methods.ddpo import DDPO
-from theory.methods.flow_matching import FlowMatching
-from theory.methods.nft import LEAST_WEIGHT, NFT, released_mapping
-from theory.methods.tilt_matching import TiltMatching
-from theory.methods.weighted_flow_matching import WeightedFlowMatching
-from theory.paths import PATHS
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT, SLOPE
-from theory.transport import FlowLaw
-from theory.wrappers import Exponential, Power, TruncatedExponential
+from theory.methods.matching.flow_matching import FlowMatching
+from theory.methods.matching.nft import LEAST_WEIGHT, NFT, released_mapping
+from theory.methods.matching.tilt_matching import TiltMatching
+from theory.methods.matching.weighted_flow_matching import WeightedFlowMatching
+from theory.methods.policy_gradient.ddpo import DDPO
+from theory.problems.problem import load_problem
+from theory.samplers.chain import Chain, chain_law, state_axes
+from theory.samplers.flow import FlowLaw
+from theory.tilts.wrappers import Exponential, Power, TruncatedExponential
 
 NOTE, PLANE, BUMPS = (load_problem(name) for name in ("note_1d", "bump_2d", "bumps_1d"))
 DOUBLE = torch.float64
@@ -288,7 +288,7 @@ def test_ddpo_without_kl_follows_the_exact_gradient():
     ],
 )
 def test_mutants_of_ddpo_without_kl(edit):
-    module = mutant_module("theory.methods.ddpo", edit)
+    module = mutant_module("theory.methods.policy_gradient.ddpo", edit)
     assert not ddpo_gap(module.DDPO(0.0, steps=5, sigma_end=0.12))[0].vanishes
 
 
@@ -341,7 +341,7 @@ def test_lean_adjoint_is_the_product_of_transposed_jacobians():
 )
 def test_mutants_of_the_lean_adjoint(instead):
     edit = ("(g,) = torch.autograd.grad(mean, state, g)", instead)
-    module = mutant_module("theory.methods.adjoint_matching", edit)
+    module = mutant_module("theory.methods.adjoint.adjoint_matching", edit)
     assert adjoint_errors(module.AdjointMatching) > ALGEBRA.rtol
 
 
@@ -423,7 +423,7 @@ def test_adaptive_normaliser_is_that_of_its_docstring(path):
     expected = r * square(plus) / sizes[0] + (1 - r) * square(minus) / sizes[1]
     found = NFT(0.8, "velocity").loss(policy, task, batch)[0]
     assert ALGEBRA.holds(found, expected)
-    # x_1 - error of the x_1-prediction: theory.paths converts both velocities.
+    # x_1 - error of the x_1-prediction: theory.fields.paths converts both velocities.
     x1 = NFT(0.8, "x1").loss(policy, task, batch)[0]
     total = torch.zeros_like(x1)
     for weight, error in ((r, plus), (1 - r, minus)):
@@ -453,7 +453,7 @@ def test_adaptive_weight_is_held_fixed(kind):
         - (1 - r) * minus / minus.abs().mean(1, keepdim=True)
     )  # fmt: skip
     assert ALGEBRA.holds(ours, expected, scale=1.0)
-    module = mutant_module("theory.methods.nft", ("error.detach().abs()", "error.abs()"))
+    module = mutant_module("theory.methods.matching.nft", ("error.detach().abs()", "error.abs()"))
     mutant = slopes(module.NFT(0.8, kind), batch, student, PLANE)
     assert not ALGEBRA.holds(mutant, expected, scale=1.0)
     assert method.optimum(PLANE) is None

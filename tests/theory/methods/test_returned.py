@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from theory.common.user_code import named
 from theory.methods.contract import Draws, ProblemTask, returned
 from theory.methods.contract.perturbed import Perturbed
 from theory.methods.contract.places import _zero
-from theory.methods.contract.registry import methods, parse_method
-from theory.problem import load_problem
-from theory.user_code import named
+from theory.methods.registry import methods, parse_method
+from theory.problems.problem import load_problem
 
 FILE = """\
 from dataclasses import dataclass

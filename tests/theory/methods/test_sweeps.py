@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from tests.theory.methods.mutants import at_optimum_of, mutant_module
+from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.methods.contract import Method, Optimum
 from theory.methods.contract.probe import Check, expected_gradient, sweep
-from theory.methods.contract.registry import build, methods, parse_method
 from theory.methods.contract.restoring import return_test
-from theory.methods.ddpo import DDPO
-from theory.methods.flow_matching import FlowMatching
-from theory.methods.nft import NFT
-from theory.problem import Problem, load_problem
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.methods.matching.flow_matching import FlowMatching
+from theory.methods.matching.nft import NFT
+from theory.methods.policy_gradient.ddpo import DDPO
+from theory.methods.registry import build, methods, parse_method
+from theory.problems.problem import Problem, load_problem
 
 # A chain short enough for d = 2.
 SHORT = {"steps": 4, "sigma_end": 0.1}
@@ -187,7 +187,7 @@ def test_each_player_is_asked_for_its_own_loss(player):
     method, problem = with_optimum("ddpo"), load_problem("note_1d")
     edit = {"student": ("return policy_loss +", "return -policy_loss +"),
             "value": ("+ value_loss, info", "- value_loss, info")}[player]  # fmt: skip
-    wrong = mutant_module("theory.methods.ddpo", edit).DDPO(**method.options)
+    wrong = mutant_module("theory.methods.policy_gradient.ddpo", edit).DDPO(**method.options)
     test = return_test(wrong, problem, method.optimum(problem))
     assert test.statistic < -test.bound
     assert test.where.startswith(player)

@@ -3,10 +3,6 @@
 method    Method: setup, collect, loss, after_step, optimum, target, allowed rewards
 task      Task: path, reward, base samples; ProblemTask: one where exact answers exist
 draws     Draws: explicit random numbers, one generator a network
-registry  discovery of methods, by name or from a file, with options
-adjoints  what the adjoint methods share: options, optimum, how they are collected
-finite    adjoints that are not finite, named
-transforms  named changes to an estimator: clip, subset, reward_scale
 returned  a method's parts, called and held to the contract: a user's file is named
 probe     the sweeps that every method passes: shapes, determinism, expected gradients
 restoring whether the expected gradient leads back to the optimum; `places` has the policies

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from theory.checks import check_order
+from theory.common.checks import check_order
 
 
 class Draws:

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from theory.chains import Chain
-from theory.fields import VelocityModel
+from theory.fields.mixture import VelocityModel
 from theory.methods.contract.draws import Draws
-from theory.problem import Problem
-from theory.tilt import Tilt
+from theory.problems.problem import Problem
+from theory.samplers.chain import Chain
+from theory.tilts.tilt import Tilt
 
 if TYPE_CHECKING:
     from theory.methods.contract.task import Task

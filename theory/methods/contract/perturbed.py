@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from theory.fields import VelocityModel
+from theory.fields.mixture import VelocityModel
 from theory.methods.contract.method import Role
-from theory.problem import Problem
+from theory.problems.problem import Problem
 
 FEATURES = 6
 

@@ -14,7 +14,7 @@ from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import Batch, Method, Optimum, Policy
 from theory.methods.contract.perturbed import Displaced, Perturbed
 from theory.methods.contract.task import ProblemTask
-from theory.problem import Problem
+from theory.problems.problem import Problem
 
 Place = Literal["optimum", "reference"]
 STUDENT = "student"

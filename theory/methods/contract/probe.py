@@ -16,13 +16,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.methods.contract import returned
 from theory.methods.contract.method import Method, Optimum
 from theory.methods.contract.perturbed import Perturbed as Perturbed  # a student, for tests
 from theory.methods.contract.places import Place, Setting, gradient_samples, prepare
 from theory.methods.contract.restoring import return_test
-from theory.problem import Problem
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.problems.problem import Problem
 
 
 @dataclass(frozen=True)

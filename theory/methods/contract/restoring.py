@@ -12,12 +12,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.methods.contract import returned
 from theory.methods.contract.method import Method, Optimum
 from theory.methods.contract.perturbed import Displaced, directions
 from theory.methods.contract.places import STUDENT, Made, Setting, gradient_samples, move, policy_on
-from theory.problem import Problem
-from theory.tolerances import FALSE_FAILURE_RATE
+from theory.problems.problem import Problem
 
 # Displacements in their directions' own size, the blocks of rows that see each, and the numbers of
 # rounds after which it is asked whether these tell.

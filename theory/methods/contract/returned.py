@@ -24,7 +24,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from theory.fields import VelocityModel
+from theory.common.user_code import named
+from theory.fields.mixture import VelocityModel
 from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import (
     Batch,
@@ -36,9 +37,8 @@ from theory.methods.contract.method import (
     RewardDomain,
 )
 from theory.methods.contract.task import Task
-from theory.problem import Problem
-from theory.tilt import Tilt
-from theory.user_code import named
+from theory.problems.problem import Problem
+from theory.tilts.tilt import Tilt
 
 ATTRIBUTES: dict[str, type] = {
     "rewards": RewardDomain,

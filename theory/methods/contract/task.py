@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from theory.checks import check_order
-from theory.fields import VelocityModel
-from theory.gaussians import GaussianSum
+from theory.common.checks import check_order
+from theory.fields.mixture import VelocityModel
+from theory.fields.paths import Path
+from theory.laws.gaussians import GaussianSum
 from theory.methods.contract.draws import Draws
-from theory.paths import Path
-from theory.problem import Problem
+from theory.problems.problem import Problem
 
 # Builds a network with `outputs` numbers a row, (rows, outputs), from (x, t).
 AuxiliaryMaker = Callable[[int, Draws], nn.Module]

@@ -16,10 +16,10 @@ from tests.theory.control.mutants.shared import (
     STEP,
     Checks,
 )
-from theory.chains import Chain
-from theory.oracle import control_chain
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, QUADRATURE, SLOPE
+from theory.common.tolerances import ALGEBRA, QUADRATURE, SLOPE
+from theory.ledger.oracle.control import chain as control_chain
+from theory.problems.problem import load_problem
+from theory.samplers.chain import Chain
 
 TIMES = np.array([0.0, 0.15, 0.3, 0.6, 0.7, 1.0])
 RNG = np.random.default_rng(4)

@@ -15,9 +15,9 @@ from tests.theory.control.mutants.shared import (
     STEP,
     Checks,
 )
-from theory.chains import Chain
-from theory.problem import load_problem
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.problems.problem import load_problem
+from theory.samplers.chain import Chain
 
 AXIS = np.linspace(-9, 9, 241)
 STD = np.array([0.7, 0.5, 0.6])
@@ -132,30 +132,31 @@ def check_critical(module: ModuleType) -> Checks:
     }  # fmt: skip
 
 
-CHECKS = {"control.critical": check_critical}
+HOME = "ledger.domingo.line_chain"
+CHECKS = {HOME: check_critical}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
-    "energy's slope by s": ("control.critical", "(means[k] - self.base[k]) / self.std[k] ** 2",
+    "energy's slope by s": (HOME, "(means[k] - self.base[k]) / self.std[k] ** 2",
                             "(means[k] - self.base[k]) / self.std[k]", "full"),
-    "full by the base": ("control.critical", "a = slope * h +", "a = self.base_slopes[k] * h +",
+    "full by the base": (HOME, "a = slope * h +", "a = self.base_slopes[k] * h +",
                          "full"),
-    "lean by the policy": ("control.critical", "a = self.base_slopes[k] * h\n", "a = slope * h\n",
+    "lean by the policy": (HOME, "a = self.base_slopes[k] * h\n", "a = slope * h\n",
                            "lean"),
-    "cost to go without KL": ("control.critical", "[0] + 0.5 * u[k] ** 2)", "[0])", "cost to go"),
-    "gradient without s": ("control.critical", "self.std[:, None] * H\n", "H\n", "gradient"),
-    "dropped's sign": ("control.critical", "return slope * (H + move)",
+    "cost to go without KL": (HOME, "[0] + 0.5 * u[k] ** 2)", "[0])", "cost to go"),
+    "gradient without s": (HOME, "self.std[:, None] * H\n", "H\n", "gradient"),
+    "dropped's sign": (HOME, "return slope * (H + move)",
                        "return slope * (H - move)", "dropped"),
-    "kernel turned": ("control.critical", "kernel @ found[-1]", "kernel.T @ found[-1]",
+    "kernel turned": (HOME, "kernel @ found[-1]", "kernel.T @ found[-1]",
                       "holds a mass"),
-    "Stein without centre": ("control.critical", "w * (z**2 - 1)", "w * z**2", "curvature"),
-    "slope not by s": ("control.critical", "found[:, 1] / s,", "found[:, 1],", "least"),
-    "flat beyond": ("control.critical", "found[beyond] += ", "found[beyond] += 0 * ", "beyond"),
-    "roots of falling phi": ("control.critical", "(rest < 0) == rising", "rest < 0", "branches"),
-    "later kernel's own slope": ("control.critical", "a = self.base_slopes[k] * self.smoothed",
+    "Stein without centre": (HOME, "w * (z**2 - 1)", "w * z**2", "curvature"),
+    "slope not by s": (HOME, "found[:, 1] / s,", "found[:, 1],", "least"),
+    "flat beyond": (HOME, "found[beyond] += ", "found[beyond] += 0 * ", "beyond"),
+    "roots of falling phi": (HOME, "(rest < 0) == rising", "rest < 0", "branches"),
+    "later kernel's own slope": (HOME, "a = self.base_slopes[k] * self.smoothed",
                                  "a = self._derivative(means[k]) * self.smoothed", "critical"),
-    "std of the next kernel": ("control.critical", "dtype=torch.float64))[2].numpy()",
+    "std of the next kernel": (HOME, "dtype=torch.float64))[2].numpy()",
                                "dtype=torch.float64))[2].roll(-1).numpy()", "made"),
-    "cost's own slope's sign": ("control.critical", "-scale * found.numpy()",
+    "cost's own slope's sign": (HOME, "-scale * found.numpy()",
                                 "scale * found.numpy()", "cost's slope"),
 }  # fmt: skip

@@ -19,14 +19,14 @@ from tests.theory.control.mutants.shared import (
     later,
     value_of,
 )
+from theory.common.tolerances import QUADRATURE
 from theory.control.equation import solve
-from theory.gaussians import GaussianSum
-from theory.oracle.control_limits import tilted_moments
-from theory.oracle.control_linear import LinearNumbers
-from theory.problem import Problem, load_problem
-from theory.rewards import quadratic_reward
-from theory.schedules import Diffusion
-from theory.tolerances import QUADRATURE
+from theory.fields.diffusion import Diffusion
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.oracle.control.limits import tilted_moments
+from theory.ledger.oracle.control.linear import LinearNumbers
+from theory.problems.problem import Problem, load_problem
+from theory.tilts.rewards import quadratic_reward
 
 ONE = Problem(
     "one", GaussianSum.mixture([1.0], [[0.4]], stds=[0.8]),

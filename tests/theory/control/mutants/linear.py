@@ -17,16 +17,16 @@ from tests.theory.control.mutants.shared import (
     later,
     value_of,
 )
-from theory.claims.linear_settings import LinearProblems
-from theory.gaussians import GaussianSum
-from theory.oracle.control_limits import kl_to_tilted, path_kl, tilted_moments
-from theory.oracle.control_linear import discrete_optimum
-from theory.oracle.instants import instant
-from theory.paths import PATHS
-from theory.problem import Problem
-from theory.rewards import quadratic_reward
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.fields.diffusion import Diffusion
+from theory.fields.paths import PATHS
+from theory.laws.gaussians import GaussianSum
+from theory.ledger.oracle.control.limits import kl_to_tilted, path_kl, tilted_moments
+from theory.ledger.oracle.control.linear import discrete_optimum
+from theory.ledger.oracle.instants import instant
+from theory.ledger.settings.linear import LinearProblems
+from theory.problems.problem import Problem
+from theory.tilts.rewards import quadratic_reward
 
 SETTING, SCALAR = LinearProblems().draw(2, 4), LinearProblems().draw(1, 4)
 CONSTANT, LATE = 0.3, 0.4

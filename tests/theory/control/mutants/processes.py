@@ -10,8 +10,8 @@ import numpy as np
 
 from tests.helpers import tensor
 from tests.theory.control.mutants.shared import Checks, refused
+from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
 from theory.control.cases import Case, DoubleWell, control_case
-from theory.tolerances import ALGEBRA, QUADRATURE_TIGHT
 
 STEPS = 8
 

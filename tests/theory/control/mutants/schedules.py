@@ -14,11 +14,11 @@ from tests.theory.control.mutants.shared import (
     Checks,
     refused,
 )
-from theory.oracle.instants import instant
-from theory.paths import PATHS
-from theory.problem import Problem, load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.fields.diffusion import Diffusion
+from theory.fields.paths import PATHS
+from theory.ledger.oracle.instants import instant
+from theory.problems.problem import Problem, load_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,8 @@ def check_schedules(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"control.steered": check_steered, "schedules": check_schedules}
+HOME = "fields.diffusion"
+CHECKS = {"control.steered": check_steered, HOME: check_schedules}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
@@ -119,19 +120,19 @@ MUTANTS = {
                           "divergence"),
     "divergence without share": ("control.steered", "gain * own * lap", "gain * lap",
                                  "divergence"),
-    "g for g squared": ("schedules", "self.constant**2", "self.constant", "constant"),
-    "one eta": ("schedules", "2 * self.memoryless * path.eta", "self.memoryless * path.eta",
+    "g for g squared": (HOME, "self.constant**2", "self.constant", "constant"),
+    "one eta": (HOME, "2 * self.memoryless * path.eta", "self.memoryless * path.eta",
                 "memoryless"),
-    "offset on one side": ("schedules", "(1 + 2 * self.offset))", "(1 + self.offset))", "offset"),
-    "ratio to eta": ("schedules", "path.alpha(t) / (2 * self.memoryless)",
+    "offset on one side": (HOME, "(1 + 2 * self.offset))", "(1 + self.offset))", "offset"),
+    "ratio to eta": (HOME, "path.alpha(t) / (2 * self.memoryless)",
                      "path.alpha(t) / self.memoryless", "eta's ratio"),
-    "ratio as without offset": ("schedules", "self.memoryless is not None and not self.offset:",
+    "ratio as without offset": (HOME, "self.memoryless is not None and not self.offset:",
                                 "self.memoryless is not None:", "offset's ratio"),
-    "eta for the gain": ("schedules", "path.gain(t) / self", "path.eta(t) / self", "ratio"),
-    "negative squares": ("schedules", "torch.isfinite(value) & (value >= 0)",
+    "eta for the gain": (HOME, "path.gain(t) / self", "path.eta(t) / self", "ratio"),
+    "negative squares": (HOME, "torch.isfinite(value) & (value >= 0)",
                          "torch.isfinite(value)", "negative"),
-    "guard of the other kind": ("schedules", "self.offset and self.memoryless is None",
+    "guard of the other kind": (HOME, "self.offset and self.memoryless is None",
                                 "self.offset and self.constant is None", "allowed is an offset"),
-    "start forgotten": ("schedules", "memoryless=multiple, start=start", "memoryless=multiple",
+    "start forgotten": (HOME, "memoryless=multiple, start=start", "memoryless=multiple",
                         "start"),
 }  # fmt: skip

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import numpy as np
 
-from theory.oracle.control_line import extrapolated
-from theory.oracle.control_linear import LinearNumbers, dense_value
-from theory.schedules import Diffusion
+from theory.fields.diffusion import Diffusion
+from theory.ledger.oracle.control.line import extrapolated
+from theory.ledger.oracle.control.linear import LinearNumbers, dense_value
 
 Checks = dict[str, bool]
 SCALE = 1.3

@@ -20,12 +20,12 @@ from tests.theory.control.mutants.shared import (
     refused,
     value_of,
 )
-from theory.oracle.control_linear import LinearNumbers
-from theory.oracle.instants import instant
-from theory.paths import PATHS
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
+from theory.fields.diffusion import Diffusion
+from theory.fields.paths import PATHS
+from theory.ledger.oracle.control.linear import LinearNumbers
+from theory.ledger.oracle.instants import instant
+from theory.problems.problem import load_problem
 
 
 def check_value(module: ModuleType) -> Checks:

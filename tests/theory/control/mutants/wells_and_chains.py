@@ -19,13 +19,13 @@ from tests.theory.control.mutants.shared import (
     Checks,
     refused,
 )
+from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.control.equation import solve
-from theory.oracle.control_line import line_expectation, uniform_clock
-from theory.oracle.instants import instant
-from theory.paths import PATHS
-from theory.problem import load_problem
-from theory.schedules import Diffusion
-from theory.tolerances import ALGEBRA, QUADRATURE
+from theory.fields.diffusion import Diffusion
+from theory.fields.paths import PATHS
+from theory.ledger.oracle.control.line import line_expectation, uniform_clock
+from theory.ledger.oracle.instants import instant
+from theory.problems.problem import load_problem
 
 KAPPA, NU, G = (2.0, 0.6), (1.5, 0.5), 0.9
 WELLS = np.array([[-1.1, 0.4], [0.5, -0.7]])
@@ -141,7 +141,8 @@ def check_chains(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"control.cases": check_cases, "chains": check_chains}
+CHAIN = "samplers.chain"
+CHECKS = {"control.cases": check_cases, CHAIN: check_chains}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
@@ -161,13 +162,13 @@ MUTANTS = {
     "kappa and nu exchanged": ("control.cases", "for i in (0, 1))", "for i in (1, 0))", "named"),
     "no rotation": ("control.cases", "0.6 * (turn - turn.T)", "0.6 * (turn + turn.T)",
                     "rotation"),
-    "P's sign": ("chains", "1 - dt * 0.5 * g2", "1 + dt * 0.5 * g2", "mean"),
-    "score's half in Q": ("chains", "(1 + 0.5 * g2 *", "(1 + g2 *", "mean"),
-    "eta for the gain in Q": ("chains", "g2 * path.alpha(t) / gain", "g2 / gain", "mean"),
-    "noise of dt squared": ("chains", "P, Q, g2 * dt]", "P, Q, g2 * dt**2]", "std"),
-    "noise at the step's end": ("chains", "squared(path, t)", "squared(path, t + 1 / self.steps)",
+    "P's sign": (CHAIN, "1 - dt * 0.5 * g2", "1 + dt * 0.5 * g2", "mean"),
+    "score's half in Q": (CHAIN, "(1 + 0.5 * g2 *", "(1 + g2 *", "mean"),
+    "eta for the gain in Q": (CHAIN, "g2 * path.alpha(t) / gain", "g2 / gain", "mean"),
+    "noise of dt squared": (CHAIN, "P, Q, g2 * dt]", "P, Q, g2 * dt**2]", "std"),
+    "noise at the step's end": (CHAIN, "squared(path, t)", "squared(path, t + 1 / self.steps)",
                                 "std"),
-    "steps from time zero": ("chains", "dt, gain = (1 - self.first_time) / self.steps,",
+    "steps from time zero": (CHAIN, "dt, gain = (1 - self.first_time) / self.steps,",
                              "dt, gain = 1 / self.steps,", "rectified_flow: mean"),
-    "silent kernels": ("chains", "(self._rows[2] > 0)", "(self._rows[2] >= 0)", "silent"),
+    "silent kernels": (CHAIN, "(self._rows[2] > 0)", "(self._rows[2] >= 0)", "silent"),
 }  # fmt: skip

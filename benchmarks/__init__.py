@@ -1,0 +1,1 @@
+"""The floors, measured: python -m theory bench, toys bench, scaleup bench, in a checkout."""

@@ -1,0 +1,174 @@
+"""The audit's floors: `python -m theory bench --only audit` (alarms, power, exact tilts of named
+problems) and `--only coverage` (intervals, whatever the spread of rows over prompts)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
+
+from theory.audit.coverage import SPREADS, Cell, count
+from theory.audit.known_truth import Planted, alarm_rate, coverage
+from theory.common.progress import Progress
+
+# (problem, scale, n, repetitions): tilts of 0.3 to 1.6 standard deviations of the reward.
+COVERAGE = (
+    ("note_1d", 2.0, 1000, 1000),
+    ("linear_1d", 1.0, 1000, 1000),
+    ("bumps_1d", 3.0, 1000, 1000),
+    ("linear_2d", 1.0, 1000, 1000),
+    ("note_1d", 2.0, 100_000, 200),
+    ("linear_1d", 1.0, 100_000, 200),
+)
+ALARMS = (Planted(1000), Planted(1000, prompts=20))
+TWICE = Planted(300)
+FALSE_ALARMS, FALSE_ALARMS_TWICE, COLLAPSES = 500, 2000, 200
+COLLAPSE = Planted(10_000, lost=1.0)
+NOMINAL, LEVEL, ROOM, FOUND = 0.95, 0.05, 0.02, 0.9
+PARTS = 20  # of a rate's repetitions, for two processes
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A measured rate: how far from what it should be (None: the more the better), and the room."""
+
+    what: str
+    rate: float
+    nominal: float | None
+    room: float
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.nominal is None
+
+    @property
+    def distance(self) -> float:
+        return self.rate if self.nominal is None else abs(self.rate - self.nominal)
+
+    @property
+    def note(self) -> str:
+        return f"{100 * self.rate:.1f} %"
+
+
+def measure() -> list[Rate]:
+    """Every floor, on two processes."""
+    # Spawned: a fork of a process whose torch has threads may hang.
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        covers = [pool.submit(coverage, *case) for case in COVERAGE]
+        alarms = [_parts(pool, case, FALSE_ALARMS) for case in ALARMS]
+        twice = _parts(pool, TWICE, FALSE_ALARMS_TWICE, written=2)
+        found = _parts(pool, COLLAPSE, COLLAPSES)
+        rows = [
+            Rate(f"|coverage - 95 %|: {name}, a = {a:g}, n = {n}, {k} repetitions",
+                 share.result(), NOMINAL, ROOM)
+            for (name, a, n, k), share in zip(COVERAGE, covers, strict=True)
+        ]  # fmt: skip
+        rows += [
+            Rate(f"|false alarms - 5 %|: n = {case.n}, {case.prompts} prompts, "
+                 f"{FALSE_ALARMS} repetitions", _mean(parts), LEVEL, ROOM)
+            for case, parts in zip(ALARMS, alarms, strict=True)
+        ]  # fmt: skip
+        rows.append(
+            Rate(f"|false alarms - 5 %|: every row written twice, n = {TWICE.n}, "
+                 f"{FALSE_ALARMS_TWICE} repetitions", _mean(twice), LEVEL, ROOM)
+        )  # fmt: skip
+        what = f"planted collapse found: n = {COLLAPSE.n}, {COLLAPSES} repetitions"
+        rows.append(Rate(what, _mean(found), None, FOUND))
+    return rows
+
+
+def _parts(pool: ProcessPoolExecutor, case: Planted, repetitions: int, written: int = 1) -> list:
+    size = repetitions // PARTS
+    return [
+        pool.submit(alarm_rate, case, size, first=i * size, written=written) for i in range(PARTS)
+    ]
+
+
+def _mean(parts: list) -> float:
+    return sum(part.result() for part in parts) / len(parts)
+
+
+# --- coverage, whatever the spread
+
+PROMPTS = {10: 1000, 50: 1000, 2000: 300}  # of a cell: its repetitions
+CELLS = (
+    *(
+        Cell(spread, prompts, tilt, differ)
+        for prompts, spread, differ, tilt in product(PROMPTS, SPREADS, (0.0, 0.3), (0.0, 1.0))
+    ),
+    Cell("alone", 1, 0.0),
+    Cell("alone", 1, 1.0),
+)
+# Where 1,000 (300) repetitions of an exact interval lie.
+RANGE, WIDE_RANGE, ALL = (0.927, 0.973), (0.91, 0.985), (0.94, 0.96)
+CONCLUDES, WIDTH, SMALL_KL = 0.99, 1.1, 0.95
+LEAST_JUDGED = 0.5  # of the repetitions, to speak of a rate
+
+
+def measure_coverage() -> list[Rate]:
+    """Of every cell: how often the intervals hold the truth, and how often there is one."""
+    counts: dict[Cell, Counter[str]] = {cell: Counter() for cell in CELLS}
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        parts = {
+            pool.submit(count, cell, i * (n // PARTS), n // PARTS): cell
+            for cell in CELLS
+            for n in (PROMPTS.get(cell.prompts, 1000),)
+            for i in range(PARTS)
+        }
+        with Progress(len(parts), "coverage") as progress:
+            for done, part in enumerate(as_completed(parts), 1):
+                counts[parts[part]] += part.result()
+                progress.update("all", done, str(parts[part]))
+    rows, every = [], Counter[str]()
+    for cell, found in counts.items():
+        every += found
+        rows += _rates(cell, found)
+    rows.append(_within("tilt, all cells together", every, "holds", "concludes", ALL))
+    rows.append(_within("one tilt, stated, all cells together", every, "one holds", "one", ALL))
+    rows += _widths(counts)
+    return rows
+
+
+def _rates(cell: Cell, found: Counter[str]) -> list[Rate]:
+    bounds = WIDE_RANGE if cell.prompts == 2000 else RANGE
+    rows = []
+    for what, held, there in (
+        ("tilt", "holds", "concludes"),
+        ("one tilt, stated", "one holds", "one"),
+        ("KL", "kl holds", "kl"),
+    ):
+        if found[there] >= LEAST_JUDGED * found["drawn"]:
+            rows.append(_within(f"{what}: {cell}", found, held, there, bounds))
+    if found["small"] >= LEAST_JUDGED * found["drawn"]:
+        share = found["small holds"] / found["small"]
+        rows.append(Rate(f"KL is at most: {cell}", share, None, SMALL_KL))
+    if cell.ordinary:
+        share = found["concludes"] / found["drawn"]
+        rows.append(Rate(f"concludes: {cell}", share, None, CONCLUDES))
+    return rows
+
+
+def _within(
+    what: str, found: Counter[str], held: str, there: str, bounds: tuple[float, float]
+) -> Rate:
+    middle, room = sum(bounds) / 2, (bounds[1] - bounds[0]) / 2
+    what = f"{what}: in {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %, of {found[there]}"
+    return Rate(what, found[held] / found[there], middle, room)
+
+
+def _widths(counts: dict[Cell, Counter[str]]) -> list[Rate]:
+    """Of intervals for prompts like these, equal spreads, over the efficient one that is told
+    every variance: by the number of prompts, and all together."""
+    rows = []
+    for prompts in (*PROMPTS, None):
+        ratios = [
+            found["width"] / found["efficient"]
+            for cell, found in counts.items()
+            if cell.spread == "equal" and prompts in (None, cell.prompts)
+        ]
+        who = "all" if prompts is None else f"{prompts} prompts"
+        mean = sum(ratios) / len(ratios)
+        rows.append(Rate(f"width over the efficient one's, equal spread, {who}", mean, 0.0, WIDTH))
+    return rows

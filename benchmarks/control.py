@@ -1,0 +1,80 @@
+"""Control's floors, for `python -m theory bench --only control`.
+
+The closed value function and control against the Hamilton-Jacobi-Bellman equation on a grid, over
+times in [0.02, 1], where X_t's law has 99.9 % of its mass (d = 1: all within e^-12 of its peak);
+in d = 2 with the order that three grids show. Ten CPU-minutes, most of them the plane's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
+from theory.control.grid import GridOptimum
+from theory.control.value import MemorylessOptimum
+from theory.fields.diffusion import Diffusion
+from theory.problems.problem import load_problem
+
+TIMES = (0.98, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.1, 0.05, 0.02)
+START = 0.02
+LINE = ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d")
+LINE_POINTS, LINE_DEPTH = 401, 12.0
+# Deviations that the grid reaches: too near, and the one-sided stencils at its edges are unstable.
+PLANE = {"bump_2d": 4.5, "quadratic_2d": 5.5}
+PLANE_POINTS, PLANE_DEPTH = (61, 81, 111), 6.9
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Largest errors of V and of u* = -g grad V over the times, relative to V's range and to the
+    largest |u*| there."""
+
+    value: float
+    control: float
+
+
+def errors(name: str, points: int, depth: float, reach: float = 0.0) -> Errors:
+    """One problem on one grid."""
+    problem = load_problem(name)
+    optimum = MemorylessOptimum(problem, problem.scale)
+    schedule = Diffusion.of_memoryless(1.0, START)
+    run = GridOptimum(problem, problem.scale, schedule, points=points, reach=reach).solve_at(TIMES)
+    gaps, sizes = np.zeros((len(TIMES), 2)), np.zeros((len(TIMES), 2))
+    for i, t in enumerate(TIMES):
+        x = torch.as_tensor(run.points(t))
+        time = torch.tensor(t, dtype=torch.float64)
+        path = problem.path
+        log_p = problem.base.noised(x, path.alpha(time), path.sigma(time)).log_abs
+        inside = (log_p > log_p.max() - depth).numpy()
+        g = float(schedule.squared(path, time).sqrt())
+        value, slope = optimum.value(x[inside], t).numpy(), optimum.gradient(x[inside], t).numpy()
+        gaps[i] = (
+            np.abs(run.at(t)[inside] - value).max(),
+            g * np.abs(run.gradient_at(t)[inside] - slope).max(),
+        )
+        sizes[i] = np.ptp(value), g * np.abs(slope).max()
+    return Errors(*(gaps.max(0) / sizes.max(0)).tolist())
+
+
+Report = Callable[[str, float, float, str], None]
+
+
+def measure(report: Report) -> None:
+    """Every floor: report(what, measured, floor, note)."""
+    for name in LINE:
+        found = errors(name, LINE_POINTS, LINE_DEPTH)
+        report(f"{name}: V against HJB", found.value, QUADRATURE.rtol, f"{LINE_POINTS} points")
+        report(f"{name}: u* against HJB", found.control, QUADRATURE.rtol, f"{LINE_POINTS} points")
+    for name, reach in PLANE.items():
+        rows = [errors(name, n, PLANE_DEPTH, reach) for n in PLANE_POINTS]
+        ratio = np.log(PLANE_POINTS[-1] / PLANE_POINTS[0])
+        for what in ("value", "control"):
+            sizes = [getattr(row, what) for row in rows]
+            order = float(np.log(sizes[0] / sizes[-1]) / ratio)
+            note = f"{', '.join(f'{s:.1e}' for s in sizes)} at {PLANE_POINTS}: order {order:.1f}"
+            label = "V" if what == "value" else "u*"
+            report(f"{name}: {label} against HJB", sizes[-1], QUADRATURE_2D.rtol, note)

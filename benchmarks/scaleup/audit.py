@@ -1,0 +1,61 @@
+"""The audit of a million base and a million tuned rewards, from CSV files to verdict and page.
+
+CPU-seconds and peak memory of the command in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.scaleup.rows import Row
+
+ROWS, PROMPTS, TILT = 1_000_000, 50, 0.8
+SECONDS, MEMORY = 30.0, 2e9
+
+
+def measure() -> list[Row]:
+    """One row."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for side, shift, seed in (("base", 0.0, 0), ("tuned", TILT, 1)):
+            _write(folder / f"{side}.csv", shift, seed)
+        command = [
+            sys.executable, "-m", "scaleup", "audit", "--base", str(folder / "base.csv"),
+            "--tuned", str(folder / "tuned.csv"), "--out", str(folder / "out"),
+        ]  # fmt: skip
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    peak = 1024.0 * after.ru_maxrss  # the largest child so far: this one, where it runs alone
+    tilt = found["tilt"]
+    return [
+        Row(
+            f"audit of {ROWS:,} base and {ROWS:,} tuned rewards, {PROMPTS} prompts, CSV",
+            f"{SECONDS:g} CPU-s, {MEMORY / 1e9:g} GB",
+            f"{seconds:.1f} CPU-s, {peak / 1e9:.2f} GB; tilt {tilt['value']:.4f} "
+            f"[{tilt['low']:.4f}, {tilt['high']:.4f}] of {TILT:g}",
+            seconds <= SECONDS and peak <= MEMORY,
+            {"cpu_seconds": seconds, "peak_bytes": peak, "tilt": tilt},
+        )
+    ]
+
+
+def _write(path: Path, shift: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rewards, prompts = rng.normal(size=ROWS) + shift, rng.integers(PROMPTS, size=ROWS)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("prompt,reward\n")
+        file.writelines(
+            f"a photo of thing {p},{r:.7f}\n" for p, r in zip(prompts, rewards, strict=True)
+        )

@@ -1,0 +1,88 @@
+"""The digits of every closed form on random problems, for `python -m theory bench --only digits`.
+
+10,000 problems of benchmarks.digits: d = 1, 2 and 5, scales of bump, component and distance up to
+1e6 apart. Where a value's condition number in its inputs is below CONDITION it must be right to the
+quadrature_tight tier and may be refused in at most REFUSED of the cases; beyond, what is returned
+must be right to that tier all the same, or refused. About forty CPU-minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from benchmarks.digits import Drawn, computed, draw, gap, reference
+from theory.common.progress import Progress
+from theory.tilts.conditional import reward_moments
+
+PROBLEMS = 10_000
+CONDITION = 1e6
+REFUSED = 0.02
+# Beyond CONDITION errors are in units of the noise, or of r's deviation under the base, where the
+# value is smaller than that.
+FIELDS, MEAN = ("velocity", "divergence"), "E(r|x)"
+
+
+@dataclass
+class Tally:
+    """One quantity in one dimension."""
+
+    errors: list[float] = field(default_factory=list)
+    refused: int = 0
+    hard_errors: list[float] = field(default_factory=list)
+    hard_refused: int = 0
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors, default=0.0)
+
+    @property
+    def worst_hard(self) -> float:
+        return max(self.hard_errors, default=0.0)
+
+    @property
+    def share_refused(self) -> float:
+        asked = len(self.errors) + self.refused
+        return self.refused / asked if asked else 0.0
+
+    def add(self, error: float | None, condition: float) -> None:
+        """error: None where the value was refused."""
+        if condition < CONDITION:
+            if error is None:
+                self.refused += 1
+            else:
+                self.errors.append(error)
+        elif error is None:
+            self.hard_refused += 1
+        else:
+            self.hard_errors.append(error)
+
+    def __str__(self) -> str:
+        beyond = len(self.hard_errors) + self.hard_refused
+        return (
+            f"{len(self.errors)} values, {self.refused} refused; beyond condition {CONDITION:g}: "
+            f"{beyond}, {self.hard_refused} refused, worst of the rest {self.worst_hard:.1e}"
+        )
+
+
+def _floor(drawn: Drawn, name: str) -> float:
+    if name == MEAN:
+        problem = drawn.problem()
+        return reward_moments(problem.base, problem.moments)[1]
+    return float(name.startswith(FIELDS))
+
+
+def measure(problems: int, first: int = 0) -> dict[tuple[int, str], Tally]:
+    """{(d, quantity): what became of it} over the problems of these seeds."""
+    found: dict[tuple[int, str], Tally] = {}
+    with Progress(problems, "digits") as progress:
+        for done in range(problems):
+            drawn = draw(first + done)
+            truth, condition = reference(drawn)
+            answers = computed(drawn)
+            for name, true in truth.items():
+                answer = answers[name]
+                floor = _floor(drawn, name) if condition[name] >= CONDITION else 0.0
+                error = None if isinstance(answer, str) else gap(answer, true, name, floor)
+                found.setdefault((drawn.dim, name), Tally()).add(error, condition[name])
+            progress.update("digits", done + 1, f"d = {drawn.dim}, {drawn.kind}")
+    return dict(sorted(found.items()))

@@ -1,0 +1,329 @@
+"""`python -m toys bench`: the trainer's speed, and that killed and stopped runs go on to the same
+bits.
+
+throughput  model-steps/s of this trainer over those of a plain eager loop (a network at a time,
+            torch.nn layers, default Adam, default precision), CPU-seconds, medians, alternating.
+resume      runs killed (SIGKILL) at random moments and resumed, against one left alone, bit by bit.
+signals     runs stopped at random moments, by SIGINT to their process group (Ctrl-C) and by SIGTERM
+            to their first process: exit status, seconds until all processes have ended, the one
+            line, the step that it says is saved, no checkpoint but that one; and resumed, as above.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from theory.common.checks import check_choice
+from toys.training.config import RunConfig
+from toys.training.files import read_tensors
+from toys.training.runs import Group
+from toys.training.schedule import group_size
+from toys.training.trainer import Trainer, use_fast_kernels
+
+PARTS = ("throughput", "resume", "signals")
+NETWORKS = 60
+FLOORS = {64: 2.0, 128: 1.8}
+BATCH = 1024
+ROUNDS = 5
+STEPS_A_ROUND = 4
+KILLS = 10
+RESUME_STEPS, STOP_STEPS = 1200, 600
+STOP_SECONDS = 10.0
+
+
+def run(only: str | None, as_json: bool) -> int:
+    """Measure; exit status 1 where a floor is missed."""
+    if only is not None:
+        check_choice("--only", only, PARTS)
+    rows: list[dict[str, Any]] = []
+    if only in (None, "throughput"):
+        rows += [throughput(width, fast) for fast in (False, True) for width in FLOORS]
+    if only in (None, "resume"):
+        rows.append(resume())
+    if only in (None, "signals"):
+        rows.append(stop())
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        table = Table("what", "measured", "floor", "", highlight=False)
+        for row in rows:
+            table.add_row(row["what"], row["shown"], row["asked"], "ok" if row["ok"] else "MISSED")
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+# --- throughput
+
+
+def throughput(width: int, fast_products: bool) -> dict[str, Any]:
+    """60 networks of 3 x width on a 2-D problem, flow matching, batch 1024."""
+    config = RunConfig.checked(method="flow_matching", problem="bump_2d", width=width, batch=BATCH)
+    config = RunConfig(
+        **{**_values(config), "low_discrepancy": False, "fast_products": fast_products}
+    )
+    size = group_size(config)
+    with tempfile.TemporaryDirectory() as folder:
+        configs = [RunConfig(**{**_values(config), "seed": i}) for i in range(NETWORKS)]
+        groups = [
+            Trainer(Group(Path(folder), tuple(configs[i : i + size])))
+            for i in range(0, NETWORKS, size)
+        ]
+    plain = [_PlainNetwork(config, seed) for seed in range(NETWORKS)]
+
+    def ours() -> None:
+        for trainer in groups:
+            for _ in range(STEPS_A_ROUND):
+                trainer._one_step()
+
+    def theirs() -> None:
+        for network in plain:
+            for _ in range(STEPS_A_ROUND):
+                network.step()
+
+    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    for i in range(ROUNDS + 1):  # the first round warms up
+        torch.set_float32_matmul_precision("highest")
+        plain_seconds = _cpu_seconds(theirs)
+        error = use_fast_kernels(fast_products)
+        our_seconds = _cpu_seconds(ours)
+        if i:
+            times["plain"].append(plain_seconds)
+            times["ours"].append(our_seconds)
+    steps = NETWORKS * STEPS_A_ROUND
+    rates = {k: steps / statistics.median(v) for k, v in times.items()}
+    ratios = sorted(p / o for p, o in zip(times["plain"], times["ours"], strict=True))
+    ratio = statistics.median(ratios)
+    return {
+        "what": f"{NETWORKS} nets 3 x {width}, batch {BATCH}, eager, "
+        f"{'fast products' if fast_products else 'float32'}: error {error:.0e} a product",
+        "product_error": error,
+        "ratio": ratio,
+        "ratios": ratios,
+        "model_steps_per_second": rates,
+        "shown": f"{ratio:.2f}x ({rates['ours']:.0f} against {rates['plain']:.0f} model-steps/s)",
+        "asked": f"{FLOORS[width]}x",
+        "ok": ratio >= FLOORS[width],
+    }
+
+
+class _PlainNetwork:
+    """What one would write: nn.Sequential, torch.optim.Adam, fresh draws every step."""
+
+    def __init__(self, config: RunConfig, seed: int) -> None:
+        self.problem = config.parsed_problem.to(torch.float32)
+        d = self.problem.dim
+        sizes = [d + 1, *[config.width] * config.depth]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        self.network = nn.Sequential(*layers, nn.Linear(config.width, d))
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.batch = config.batch
+
+    def step(self) -> None:
+        """One optimiser step of flow matching."""
+        x1 = self.problem.base.sample(self.batch, self.generator)
+        x0 = torch.randn(x1.shape, generator=self.generator)
+        t = torch.rand(self.batch, 1, generator=self.generator)
+        velocity = self.network(torch.cat([t * x1 + (1 - t) * x0, t], -1))
+        loss = (velocity - (x1 - x0)).square().sum(-1).mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+
+
+def _values(config: RunConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
+
+
+def _cpu_seconds(work: Callable[[], None]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+# --- resume
+
+
+def resume(kills: int = KILLS, seed: int = 0) -> dict[str, Any]:
+    """A method with an old copy and rollouts, killed at random moments, against one left alone."""
+    rng = random.Random(seed)
+    options = [
+        "train", "--method", "nft:refresh_every=25,old_decay=0.5", "--problem", "note_1d",
+        "--seeds", "2", "--steps", str(RESUME_STEPS), "--batch", "256", "--processes", "1",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        bases, expected, seconds = _left_alone(options, root)
+        equal, moments = 0, []
+        for i in range(kills):
+            out = root / f"killed{i}"
+            shutil.copytree(bases, out)
+            steps = _kill_within(options, out, rng.uniform(0.15, 0.85) * seconds)
+            moments.append(steps)
+            _toys([*options, "--out", str(out)])
+            equal += _same(_weights(out), expected)
+            shutil.rmtree(out)
+    return {
+        "what": "runs killed (SIGKILL) at random moments and resumed, bit-equal",
+        "equal": equal,
+        "kills": kills,
+        "checkpoint_steps_at_kill": moments,
+        "shown": f"{equal} of {kills} (checkpoints at steps {', '.join(map(str, moments))})",
+        "asked": f"{kills} of {kills}",
+        "ok": equal == kills,
+    }
+
+
+# --- signals
+
+
+def stop(stops: int = KILLS, seed: int = 0) -> dict[str, Any]:
+    """Two groups in two processes, stopped by signals at random moments, against one left alone."""
+    rng = random.Random(seed)
+    options = [
+        "train", "--method", "nft:refresh_every=25,old_decay=0.5", "--method", "nft", "--problem",
+        "note_1d", "--seeds", "2", "--steps", str(STOP_STEPS), "--batch", "256",
+    ]  # fmt: skip
+    good, moments, slowest, faults = 0, [], 0.0, []
+    with tempfile.TemporaryDirectory() as folder:
+        bases, expected, seconds = _left_alone(options, Path(folder))
+        for i in range(stops):
+            out, number = Path(folder) / f"stopped{i}", (signal.SIGINT, signal.SIGTERM)[i % 2]
+            found = None
+            while found is None:  # a run that was done before its signal tells nothing
+                shutil.rmtree(out, ignore_errors=True)
+                shutil.copytree(bases, out)
+                moment = rng.uniform(0.05, 0.85) * seconds
+                found = _stop_within(options, out, moment, number)
+            said, taken, wrong = found
+            moments.append(" and ".join(said) or "none")
+            slowest = max(slowest, taken)
+            _toys([*options, "--out", str(out)])
+            if not _same(_weights(out), expected):
+                wrong.append("resumed to other bits")
+            good += not wrong
+            faults += [f"{number.name} after {moment:.1f} s: {line}" for line in wrong]
+            shutil.rmtree(out)
+    return {
+        "what": "runs stopped by SIGINT and SIGTERM at random moments and resumed, bit-equal",
+        "good": good,
+        "stops": stops,
+        "steps_saved": moments,
+        "slowest_end_seconds": slowest,
+        "faults": faults,
+        "shown": f"{good} of {stops}, ended within {slowest:.1f} s (steps {', '.join(moments)})"
+        + "".join(f"; {line}" for line in faults),
+        "asked": f"{stops} of {stops} within {STOP_SECONDS:g} s",
+        "ok": good == stops,
+    }
+
+
+def _stop_within(
+    options: list[str], out: Path, seconds: float, number: signal.Signals
+) -> tuple[list[str], float, list[str]] | None:
+    """Start the run, stop it after so many seconds: (steps said to be saved, seconds until every
+    process had ended, what was not as promised); None where it was done before."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toys", *options, "--out", str(out)], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    start = time.monotonic()
+    if process.poll() is not None:
+        process.communicate()
+        return None
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    # Workers hold the pipe too: it ends with the last of them.
+    lines = [line for line in process.communicate()[1].splitlines() if "training: " not in line]
+    taken = time.monotonic() - start
+    if process.returncode == 0:  # its last files were being written
+        return None
+    wrong = [] if taken <= STOP_SECONDS else [f"ended after {taken:.1f} s"]
+    if process.returncode != 128 + number:
+        wrong.append(f"exit status {process.returncode}")
+    if len(lines) != 1 or not lines[0].startswith(f"stopped by {number.name}"):
+        wrong.append(f"said {lines}")
+    said = re.findall(r"step (\d+) of \d+ is saved in (\S+?)(?:;|$)", "\n".join(lines))
+    kept = {str(p.parent): read_tensors(p)[1]["step"] for p in out.glob("groups/*/checkpoint.*")}
+    if {group: step for step, group in said} != kept:
+        wrong.append(f"said {said} of the checkpoints {kept}")
+    return [step for step, _ in said], taken, wrong
+
+
+# --- what both do
+
+
+def _left_alone(options: list[str], root: Path) -> tuple[Path, dict[str, torch.Tensor], float]:
+    """(a folder of the bases alone, the other runs' weights, the seconds that these took)."""
+    bases, whole = root / "bases", root / "whole"
+    _toys([*options, "--steps", "1", "--out", str(bases)])
+    for path in (bases / "runs").glob("*-nft*"):
+        shutil.rmtree(path)  # only what is tested is killed
+    shutil.copytree(bases, whole)
+    start = time.monotonic()
+    _toys([*options, "--out", str(whole)])
+    return bases, _weights(whole), time.monotonic() - start
+
+
+def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[k], expected[k]) for k in expected
+    )
+
+
+def _toys(options: list[str], **more: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "toys", *options], capture_output=True, text=True, env=_environment()
+    )
+    if done.returncode:
+        raise ValueError(f"python -m toys {' '.join(options)}: {done.stderr}")
+
+
+def _environment() -> dict[str, str]:
+    # Many checkpoints in a short run, so that kills fall between and into them.
+    return {**os.environ, "PLUMBLINE_CHECKPOINT_SECONDS": "0.3"}
+
+
+def _kill_within(options: list[str], out: Path, seconds: float) -> int:
+    """Start the run, kill it after so many seconds; the step of its last checkpoint (0: none)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toys", *options, "--out", str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(),
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    checkpoints = list((out / "groups").glob("*/checkpoint.safetensors"))
+    return int(read_tensors(checkpoints[0])[1]["step"]) if checkpoints else 0
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted((out / "runs").glob("*-nft*/weights.safetensors")):
+        tensors, _ = read_tensors(path)
+        found |= {f"{path.parent.name}/{k}": v for k, v in tensors.items()}
+    return found

@@ -1,0 +1,1 @@
+"""The note's figures, one file each."""

@@ -1,0 +1,64 @@
+"""Figure 2 of the note (liu): what each Phi-weighted loss samples, trained and exactly.
+
+The optimum of E[Phi(r) |v - (X_1 - X_0)|^2] is the velocity of pi_1 Phi(r)/Z (claim L11): its law
+lies on the target to the integrator's accuracy. NFT's law, dashed, does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+
+from figures.shared.laws import PLACES, compare, note_wrappers, overlay, sampled, window
+from figures.shared.result import Result
+from figures.shared.trained import Shown
+from theory.evaluation.draw import ORANGE, VERMILION, use_style
+from theory.evaluation.report import flow_on_grid
+from theory.laws.distances import grid_distances
+from theory.problems.problem import load_problem
+
+SCALE = 2.0
+LABELS = {
+    "exp": "weighted_flow_matching:wrapper=exp",
+    "order 1": "weighted_flow_matching:wrapper=truncated",
+    "order 2": "weighted_flow_matching:wrapper=truncated,order=2",
+}
+
+
+def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
+    """Panels a-c, the same in both settings; trained None: the exact laws alone."""
+    del setting
+    problem = load_problem("note_1d")
+    nft = compare(problem, problem.nft_field(2 / SCALE), SCALE)
+    use_style()
+    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.1), layout="constrained", sharey=True)
+    laws: dict[str, list[float]] = {}
+    tv_to_target: dict[str, float] = {}
+    shown_networks: dict[str, dict[str, object]] = {}
+    shown = [nft.law.density, *(t.density for t in nft.targets.values())]
+    for axes, letter, (name, wrapper) in zip(
+        panels, "abc", note_wrappers(SCALE).items(), strict=True
+    ):
+        law = flow_on_grid(problem.tilted_field(wrapper), (nft.axis,))
+        target = nft.targets[name]
+        tv = grid_distances(law, target)["TV"].value
+        network = None if trained is None else trained[LABELS[name]]
+        overlay(axes, nft.axis, law.density, network, "Φ-weighted")
+        if network is not None:
+            shown_networks[LABELS[name]] = network.numbers
+        axes.plot(
+            nft.axis, target.density, color=ORANGE, ls=":", lw=2.2,
+            label=f"target (TV to the law {tv:.0e})",
+        )  # fmt: skip
+        gap = nft.distances[name]["TV"]
+        axes.plot(
+            nft.axis, nft.law.density, color=VERMILION, ls="--", lw=1.2, label=f"NFT (TV {gap:.3f})"
+        )
+        axes.set(title=f"({letter}) Φ = {wrapper.label}", xlabel="x")
+        axes.set(xlim=window(nft.axis, shown), ylim=(0, 1.75 * max(s.max() for s in shown)))
+        axes.legend(fontsize=8, loc="upper left")
+        laws[name], tv_to_target[name] = sampled(nft.axis, law.density), tv
+    panels[0].set_ylabel("density")
+    numbers = {"x": PLACES.tolist(), "laws": laws, "tv_to_target": tv_to_target}
+    return Result(figure, numbers, shown_networks)

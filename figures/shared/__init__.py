@@ -1,0 +1,1 @@
+"""What figures share: laws, trained networks, references, results."""

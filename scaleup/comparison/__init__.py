@@ -1,0 +1,1 @@
+"""Pictures compared: features, metrics, the sheet."""

@@ -1,0 +1,1 @@
+"""Pictures that were drawn, as files and records."""

@@ -1,0 +1,330 @@
+"""What a training run is: one dataclass, read from TOML and the command line.
+
+The digest covers every field, the content of the user's own files (prompts, method, reward, what
+these import, and what their options name) and of the model, and Plumbline's code as far as it
+trains (theory/common/identity.py): the same digest is the same run, gone on with in its folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from scaleup.adapter.lora import LoraOptions, parse_targets
+from scaleup.adapter.opening import HUB_NAME, model_folder
+from scaleup.adapter.sampling import Solver
+from scaleup.builtin import builtin_folder
+from scaleup.rewards.contract import Reward, parse_reward, reward_sources
+from scaleup.training.identity import IDENTITY, run_digest
+from theory.common.checks import check_choice, check_finite, check_order, check_positive, check_text
+from theory.common.identity import (
+    content_digest,
+    digest_of,
+    digests,
+    is_plumblines,
+    option_files,
+    sources,
+)
+from theory.methods.contract import Method
+from theory.methods.registry import parse_method
+
+BUILTIN = "builtin"
+# What trains and what is recorded of samples; methods and rewards have files of their own.
+TRAINERS = ("scaleup.training.trainer", "scaleup.comparison.features", "scaleup.rewards.shapes")
+MOST_PICTURES = 10**6  # of a bank or a comparison, which are held in memory whole
+Precision = Literal["no", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with the text that `--help` shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a run depends on; the defaults train the built-in model."""
+
+    model: str = option(BUILTIN, "a pipeline's folder, a hub name, or 'builtin'")
+    prompts: str = option("", '.txt (one a line) or .jsonl ({"prompt": ...}); the built-in\'s own')
+    method: str = option(
+        "nft:nft_beta=0.1,reward_mapping=released", "NAME[:OPTION=VALUE,...] or path/to/method.py"
+    )
+    reward: str = option(
+        "brightness", "NAME[:OPTION=VALUE,...], a weighted sum, or path/to/reward.py"
+    )
+    seed: int = option(0, "of everything that is drawn")
+    steps: int = option(300, "of the optimiser")
+    batch: int = option(32, "rows a step, of all processes together")
+    micro_batch: int = option(0, "rows a process sees at once; 0: its whole share of the batch")
+    learning_rate: float = option(2e-3, "of AdamW, after the warm-up")
+    weight_decay: float = option(0.0, "of AdamW")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    lora_rank: int = option(16, "rank of B A")
+    lora_alpha: float = option(0.0, "B A counts alpha / rank times; 0: alpha = rank")
+    lora_targets: str = option("", "linear layers, with commas; empty: those of the attention")
+    guidance: float = option(1.0, "classifier-free guidance of base and student alike; 1: none")
+    anchor_guidance: float = option(
+        1.0, "guidance of the base that nft:anchor=guided anchors to; 1: of no method"
+    )
+    sampling_steps: int = option(20, "of the ODE")
+    solver: Solver = option("euler", "euler (DDIM) or heun")
+    chunk: int = option(64, "pictures sampled, decoded and scored at once")
+    group: int = option(1, "rows of one prompt drawn together, where a method samples")
+    bank: int = option(768, "base samples to train on, for methods that do")
+    evaluate: int = option(192, "pictures compared at the end, base and tuned, same seeds")
+    grid_every: int = option(100, "steps between sample grids; 0: none")
+    checkpoint_every: int = option(50, "steps between checkpoints")
+    precision: Precision = option("no", "no (float32), bf16 or fp16")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
+    processes: int = option(1, "that train together, started by torchrun")
+    device: Device = option("auto", "auto takes a GPU where there is one")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "chunk", "group", "checkpoint_every", "processes"):
+            check_order(name, getattr(self, name), 1)
+        check_order("bank", self.bank, 1, MOST_PICTURES)
+        for name in ("micro_batch", "grid_every"):
+            check_order(name, getattr(self, name), 0)
+        check_order("sampling_steps", self.sampling_steps, 2)
+        check_order("evaluate", self.evaluate, 8, MOST_PICTURES)
+        check_order("seed", self.seed, 0, 2**30)
+        for name in ("learning_rate", "max_grad_norm"):
+            check_positive(name, getattr(self, name))
+        check_finite("guidance", self.guidance)
+        check_finite("anchor_guidance", self.anchor_guidance)
+        check_finite("weight_decay", self.weight_decay)
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay = {self.weight_decay!r}: allowed are numbers >= 0")
+        for name, kinds in (("precision", Precision), ("device", Device), ("solver", Solver)):
+            check_choice(name, getattr(self, name), get_args(kinds))
+        self._check_batch()
+        _ = self.lora
+        if not self.prompts and self.model != BUILTIN:
+            raise ValueError(
+                f"prompts = '' with model = {self.model!r}: allowed is a .txt or .jsonl file (the "
+                "built-in model alone has prompts of its own)"
+            )
+
+    def _check_batch(self) -> None:
+        own, rest = divmod(self.batch, self.processes)
+        if rest:
+            raise ValueError(
+                f"batch = {self.batch} on processes = {self.processes}: allowed are multiples"
+            )
+        if self.micro_batch and own % self.micro_batch:
+            raise ValueError(
+                f"micro_batch = {self.micro_batch}: allowed are divisors of {own}, a process's "
+                "share of the batch"
+            )
+        if self.rows % self.group:
+            raise ValueError(
+                f"group = {self.group}: allowed are divisors of {self.rows}, the rows that a "
+                "process sees at once"
+            )
+
+    # --- parts
+
+    @property
+    def rows(self) -> int:
+        """Rows that a process sees at once."""
+        return self.micro_batch or self.batch // self.processes
+
+    @property
+    def accumulate(self) -> int:
+        """Forward and backward passes a step."""
+        return self.batch // (self.processes * self.rows)
+
+    @cached_property
+    def lora(self) -> LoraOptions:
+        return LoraOptions(self.lora_rank, self.lora_alpha, parse_targets(self.lora_targets))
+
+    @cached_property
+    def parsed_method(self) -> Method:
+        return parse_method(self.method)
+
+    @cached_property
+    def parsed_reward(self) -> Reward:
+        return parse_reward(self.reward)
+
+    def check_together(self) -> None:
+        """Prompts, method and reward exist and fit together, before a model is loaded.
+
+        Raises:
+            ValueError, FileNotFoundError: they do not.
+        """
+        if self.prompts:
+            read_prompts(self.prompts)
+        method, reward = self.parsed_method, self.parsed_reward
+        if method.starts_from == "scratch":
+            raise ValueError(
+                f"method = {self.method!r} trains from nothing: allowed here are methods that "
+                "fine-tune a pretrained model"
+            )
+        if (method.options.get("anchor") == "guided") != (self.anchor_guidance != 1):
+            raise ValueError(
+                f"anchor_guidance = {self.anchor_guidance:g} with method = {self.method!r}: "
+                "allowed is a weight other than 1 where the method anchors to the guided base "
+                "(nft:anchor=guided,kl_weight=...), 1 for others"
+            )
+        domain = method.rewards
+        try:
+            domain.check_bounds(*reward.bounds, self.method, reward.label)
+        except ValueError as error:
+            hint = "" if method.name != "nft" else "; reward_mapping=released maps any reward"
+            raise ValueError(
+                f"reward = {self.reward!r} takes values in {list(reward.bounds)}: allowed for "
+                f"method = {self.method!r} are {domain}{hint}"
+            ) from error
+        if domain.differentiable and not reward.differentiable:
+            raise ValueError(
+                f"reward = {self.reward!r} has no gradient: allowed for method = {self.method!r} "
+                f"are {domain}"
+            )
+
+    # --- identity
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, and digests of what they name: the user's files, the model, and the code."""
+        return dict(self._content)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        # Once: a file that is edited while its run trains belongs to the next run.
+        named = [_method_source(self.method), *reward_sources(self.reward)]
+        code = digests(sources(*TRAINERS, *(source for source, _ in named)))
+        files = {self.prompts: content_digest(self.prompts)} if self.prompts else {}
+        files |= {name: digest for name, digest in code.items() if not is_plumblines(name)}
+        for _, options in named:
+            files |= option_files(options)
+        own = {name: digest for name, digest in code.items() if name not in files}
+        version = metadata.version("plumbline")
+        parts = (files, _model_digest(self.model), digest_of(own), version)
+        return asdict(self) | dict(zip(IDENTITY, parts, strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """Ten hexadecimal digits that name the run; the device is no part of it."""
+        return run_digest(self.as_json())
+
+    @property
+    def folder_name(self) -> str:
+        """MODEL-METHOD-REWARD-DIGEST."""
+        parts = (Path(self.model).name, self.parsed_method.name, self.parsed_reward.name)
+        words = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", p).strip("_")[:40] for p in parts)
+        return f"{words}-{self.digest}"
+
+
+def _model_digest(model: str) -> str:
+    """Of its folder, fetched where it is on the hub; "" where it can be neither."""
+    if model == BUILTIN:
+        return content_digest(builtin_folder())
+    some = Path(model).expanduser().is_dir() or HUB_NAME.fullmatch(model)
+    return content_digest(model_folder(model)) if some else ""
+
+
+def _method_source(method: str) -> tuple[str, Method]:
+    name, found = method.partition(":")[0], parse_method(method)
+    return name if name.endswith(".py") else type(found).__module__, found
+
+
+def read_prompts(path: str) -> list[str]:
+    """Prompts of a .txt file (a line each; empty lines do not count) or .jsonl ({"prompt": ...}).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, a line that is no prompt, none at all.
+    """
+    file = Path(path)
+    if file.suffix not in (".txt", ".jsonl"):
+        raise ValueError(f"prompts = {path!r}: allowed are .txt and .jsonl files")
+    if not file.is_file():
+        raise FileNotFoundError(f"prompts = {path!r}: no such file")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts = {path!r}: not UTF-8 ({error}): allowed are texts") from error
+    # Not splitlines(), which also splits at signs that a prompt may hold.
+    lines = [line.strip() for line in text.split("\n")]
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if line:
+            found.append(line if file.suffix == ".txt" else _prompt_of(line, path, number))
+    if not found:
+        raise ValueError(f"prompts = {path!r} holds none: allowed is at least one")
+    return found
+
+
+def _prompt_of(line: str, path: str, number: int) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}, line {number}: {line[:60]!r}: allowed is {{"prompt": "..."}}'
+        ) from error
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"{path}, line {number}: prompt = {prompt!r}: allowed are texts")
+    check_text(f"{path}, line {number}: prompt", prompt)
+    return prompt
+
+
+# --- TOML and the command line
+
+
+def load_config(path: str | None, given: dict[str, Any]) -> TrainConfig:
+    """A recipe's fields, overridden by what was given on the command line.
+
+    path: a .toml file, or the name of a recipe that comes with Plumbline.
+
+    Raises:
+        ValueError, FileNotFoundError: no such recipe, an unknown field, a value of another type or
+            out of range.
+    """
+    values = _read_toml(path) if path else {}
+    hints = get_type_hints(TrainConfig)
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"{path}: unknown field {key!r}: allowed are {', '.join(hints)}")
+        values[key] = _typed(f"{path}: {key}", value, hints[key])
+    return TrainConfig(**{**values, **given})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    kind = str if hint not in (int, float, bool) else hint
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name} = {value!r}: allowed is a value of type {kind.__name__}")
+    return value
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    file = Path(path) if path.endswith(".toml") else RECIPES / f"{path}.toml"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"config = {path!r}: no such file; recipes are {', '.join(recipe_names())}"
+        )
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 ({error}): allowed is TOML, which is UTF-8") from error
+
+
+def recipe_names() -> list[str]:
+    """Recipes that come with Plumbline."""
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
+
+
+def config_fields() -> list[dataclasses.Field[Any]]:
+    """The fields of a TrainConfig, for the command line."""
+    return list(dataclasses.fields(TrainConfig))

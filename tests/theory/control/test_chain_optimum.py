@@ -1,0 +1,248 @@
+"""The chain's regularised optimum: by search over a kernel's mean, by hand, limits, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import CubicSpline
+from scipy.optimize import minimize_scalar
+
+from tests.helpers import tensor
+from tests.theory.methods.mutants import mutant_module
+from tests.theory.samplers.chain_routes import (
+    NOTE,
+    SCALE,
+    SHORT,
+    bayes_kernel,
+    bump,
+    matrix_law,
+    normal,
+    note_axes,
+)
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, SLOPE
+from theory.control import chain_optimum
+from theory.control.chain_optimum import regularised_optimum
+from theory.laws.distances import GridLaw, grid_distances
+from theory.laws.gaussians import GaussianSum
+from theory.methods.chain.rollouts import GRID_SPACING
+from theory.problems.problem import Problem, load_problem
+from theory.samplers import chain as chains
+from theory.samplers.chain import Chain, chain_law, state_axes
+from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.wrappers import Exponential
+
+
+@pytest.fixture(scope="module")
+def best():
+    return regularised_optimum(SHORT, NOTE.base_field, NOTE.reward, SCALE, note_axes(SHORT))
+
+
+def searched(chain, scale, states, step=0.02):
+    """[(V_k, m_k) at `states`] by search: V_k on a grid, W_k by adaptive sums, max over m."""
+    x = np.arange(-9, 9 + step / 2, step)
+    later, found = bump(x), []
+    for k in range(chain.steps - 1, -1, -1):
+        mean, std = bayes_kernel(chain, k, x)
+        kernel = normal(x[:, None], x, std) * step
+        smooth = CubicSpline(x, (kernel @ later) / kernel.sum(1))
+        at, best = bayes_kernel(chain, k, states)[0], []
+        for m in at:
+            cost = lambda y, m=m, s=std, f=smooth: (y - m) ** 2 / (2 * scale * s**2) - f(y)  # noqa: E731
+            best.append(minimize_scalar(cost, bounds=(m - 3, m + 3), options={"xatol": 1e-10}))
+        found.insert(0, ([-b.fun for b in best], [b.x for b in best]))
+        # Every state of the grid: all means at once, then a parabola through the best three.
+        table = smooth(x)[None, :] - (x[None, :] - mean[:, None]) ** 2 / (2 * scale * std**2)
+        top = np.clip(table.argmax(1), 1, len(x) - 2)
+        left, middle, right = (table[np.arange(len(x)), top + i] for i in (-1, 0, 1))
+        later = middle + (right - left) ** 2 / (8 * (2 * middle - left - right))
+    return found
+
+
+STATES = np.linspace(-2.5, 2.5, 9)
+
+
+def against_search(optimum):
+    """Largest errors of values and of kernel means."""
+    points = torch.as_tensor(STATES)[:, None]
+    worst_value = worst_mean = 0.0
+    for k, (values, means) in enumerate(searched(SHORT, SCALE, STATES)):
+        t = k / SHORT.steps
+        ours = SHORT.mean(optimum, k, points)[:, 0]
+        worst_value = max(worst_value, QUADRATURE.error(optimum.value(points, t)[:, 0], values, 1))
+        worst_mean = max(worst_mean, QUADRATURE_2D.error(ours, means, 1.0))
+    return worst_value, worst_mean
+
+
+def test_optimum_is_what_search_finds(best):
+    """Values to the tier; an argument of a maximum is worth less: the plane's tier."""
+    value, mean = against_search(best)
+    assert value <= QUADRATURE.rtol
+    assert mean <= QUADRATURE_2D.rtol
+
+
+def test_default_grid_is_fine_enough():
+    """Half a kernel, as the methods use it in d = 1."""
+    axes = note_axes(SHORT, GRID_SPACING[1])
+    coarse = regularised_optimum(SHORT, NOTE.base_field, NOTE.reward, SCALE, axes)
+    assert max(against_search(coarse)) <= QUADRATURE_2D.rtol
+
+
+def test_value_is_reward_less_divergence(best):
+    """log Z / scale = E[r(X_T)] - KL / scale, both from the law of the optimal chain."""
+    axes = note_axes(SHORT)
+    x, cell = axes[0], axes[0][1] - axes[0][0]
+    density, divergence = normal(x, 0.0, 1.0), 0.0
+    for k in range(SHORT.steps):
+        base, std = bayes_kernel(SHORT, k, x)
+        mean = SHORT.mean(best, k, torch.as_tensor(x)[:, None])[:, 0].numpy()
+        divergence += (density * (mean - base) ** 2).sum() * cell / (2 * std**2)
+        density = (normal(x[:, None], mean, std) * cell) @ density
+    reached = SCALE * (density * bump(x)).sum() * cell - divergence
+    assert QUADRATURE.holds(best.log_z, reached)
+    # Below the unrestricted optimum, log E[exp(scale r(X_T))], and above staying at the base.
+    base = matrix_law(SHORT, x)
+    assert SCALE * (base * bump(x)).sum() * cell < best.log_z
+    assert best.log_z < np.log((base * np.exp(SCALE * bump(x))).sum() * cell)
+
+
+def test_linear_reward_shifts_by_hand():
+    """r = b x on one Gaussian: V_k is linear with slope b prod of the later slopes of the mean."""
+    law = GaussianSum.mixture([1.0], [[0.3]], stds=[0.8])
+    problem, chain, b, scale = Problem("one", law, linear_reward([0.6])), Chain(4, 0.2), 0.6, 1.5
+    axes = state_axes(chain, [law], 0.5)
+    best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)
+    x, slope = tensor([[-1.0], [0.2], [1.3]]), b
+    s = chain.coefficients(x)[2].tolist()
+    for k in reversed(range(chain.steps)):
+        t = k / chain.steps
+        moved = chain.mean(best, k, x) - chain.mean(problem.base_field, k, x)
+        assert QUADRATURE.holds(moved, scale * s[k] ** 2 * slope, scale=1.0)
+        ends = chain.mean(problem.base_field, k, tensor([[0.0], [1.0]]))
+        slope *= float(ends[1] - ends[0])
+        assert QUADRATURE.holds(best.value(x + 1, t) - best.value(x, t), slope, scale=1.0)
+
+
+@pytest.mark.slow
+def test_finer_grids_and_more_nodes_change_nothing(monkeypatch):
+    """d = 2: the accuracy that rollouts' default grid has."""
+    problem, chain = load_problem("bump_2d"), Chain(3, 0.25)
+    x = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name, nodes, spacing in (("default", 48, 0.15), ("nodes", 64, 0.15), ("grid", 48, 0.12)):
+        monkeypatch.setattr(chain_optimum, "HERMITE_NODES", nodes)
+        monkeypatch.setattr(chains, "STD_SPACING", spacing)
+        axes = state_axes(chain, [problem.base], 4.0)
+        best = regularised_optimum(chain, problem.base_field, problem.reward, 2.5, axes)
+        found[name] = torch.cat([best.value(x, t) for t in chain.times.tolist()], 1)
+        found[name + " v"] = torch.cat([best(x, t) for t in chain.times.tolist()], 1)
+    for kind in ("", " v"):
+        for name in ("nodes", "grid"):
+            assert QUADRATURE_2D.holds(found["default" + kind], found[name + kind], scale=1.0)
+
+
+def test_law_tends_to_the_tilt_at_first_order():
+    """TV to base exp(scale r)/Z, the last noise shrinking with the step."""
+    target = NOTE.tilt(Exponential(SCALE)).law
+    gaps = []
+    for steps in (6, 12, 24):
+        chain = Chain(steps, 0.5 / steps)
+        axes = state_axes(chain, [NOTE.base, target], 0.5)
+        best = regularised_optimum(chain, NOTE.base_field, NOTE.reward, SCALE, axes)
+        law = chain_law(chain, best, axes)
+        grid = torch.as_tensor(axes[0])[:, None]
+        exact = GridLaw(axes, target.log_density(grid).numpy(), target.cdf(grid[:, 0]).numpy())
+        gaps.append(grid_distances(law, exact)["TV"].value)
+    orders = -np.diff(np.log2(gaps))
+    assert np.all(np.abs(orders - 1) < 3 * SLOPE), (gaps, orders)
+    assert abs(best.log_z - float(NOTE.tilt(Exponential(SCALE)).log_z)) < SLOPE
+
+
+def test_refusals_of_the_optimum(best):
+    axes, field, reward = note_axes(SHORT), NOTE.base_field, NOTE.reward
+    with pytest.raises(ValueError, match="16 or more points in equal steps: allowed"):
+        regularised_optimum(SHORT, field, reward, SCALE, (np.linspace(-5, 5, 9),))
+    for scale in (0.0, -1.0, float("inf")):
+        with pytest.raises(ValueError, match=r"scale = .*: allowed are finite numbers > 0"):
+            regularised_optimum(SHORT, field, reward, scale, axes)
+    for t in (0.1, 1.0, 0.2001):
+        with pytest.raises(ValueError, match=r"allowed are the chain's times k/5, k < 5"):
+            best(tensor([[0.0]]), t)
+        with pytest.raises(ValueError, match=r"allowed are the chain's times k/5, k < 5"):
+            best.value(tensor([[0.0]]), t)
+
+
+def test_kernels_that_are_not_unique_are_refused():
+    """A convex reward at a scale where two means are as good: 1 - scale s^2 W'' crosses zero."""
+    bowl = quadratic_reward([[1.5]], [0.0])
+    with pytest.raises(ValueError, match=r"kernel \d: .*allowed are chains.*use more steps or a"):
+        regularised_optimum(SHORT, NOTE.base_field, bowl, 30.0, note_axes(SHORT))
+    plane = load_problem("bump_2d")
+    with pytest.raises(ValueError, match=r"kernel \d: .*the best kernel is unique"):
+        regularised_optimum(
+            Chain(3, 0.3), plane.base_field, plane.reward, 100.0, (np.linspace(-6, 6, 61),) * 2
+        )
+
+
+OPTIMUM_MUTANTS = {
+    "scale of the cost dropped": ("/ (2 * scale * std**2)", "/ (2 * std**2)"),
+    "cost without the 1/2": ("/ (2 * scale * std**2)", "/ (scale * std**2)"),
+    "gain s for s squared": ("scale * std**2, k)", "scale * std, k)"),
+    "value without its cost": ("smooth(mean)[0] - cost", "smooth(mean)[0]"),
+    "slope at the base's mean": ("smooth(mean)[0] - cost", "smooth(start)[0] - cost"),
+    "value not smoothed": ("(m + std * z)", "(m + 0 * z)"),
+    "Stein's slope without 1/s": ("w * z / std", "w * z"),
+    "Q left out of the shift": (") / Q[k]", ")"),
+}  # fmt: skip
+
+
+# Its own check stops this one: the maximum is not unique.
+REFUSED = {"gain s for s squared"}
+
+
+@pytest.mark.parametrize("name", OPTIMUM_MUTANTS)
+def test_mutant_of_the_optimum_is_rejected(name):
+    module = mutant_module("theory.control.chain_optimum", OPTIMUM_MUTANTS[name])
+    case = (module.Chain(5, 0.12), NOTE.base_field, NOTE.reward, SCALE, note_axes(SHORT))
+    if name in REFUSED:
+        with pytest.raises(ValueError, match="kernel"):
+            module.regularised_optimum(*case)
+        return
+    value, mean = against_search(module.regularised_optimum(*case))
+    assert value > QUADRATURE.rtol or mean > QUADRATURE_2D.rtol
+
+
+PLANE_MUTANTS = {
+    "second order for first": ("(0, 1), (2, 0)", "(0, 2), (2, 0)"),
+    "slopes exchanged": ("[(0, 0), (1, 0), (0, 1),", "[(0, 0), (0, 1), (1, 0),"),
+    "curvatures without 1/s": ("w * (z**2 - 1) / std**2", "w * (z**2 - 1)"),
+    "values not smoothed": ("places = axis[:, None] + steps",
+                            "places = axis[:, None] + 0 * steps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANE_MUTANTS)
+def test_mutant_of_the_plane_is_rejected(name):
+    """One smoothed bump in the plane: W and its derivatives against the Gaussian's closed form."""
+    assert max(smoothing_errors(chain_optimum)) <= QUADRATURE_2D.rtol
+    assert (
+        max(smoothing_errors(mutant_module("theory.control.chain_optimum", PLANE_MUTANTS[name])))
+        > SLOPE / 10
+    )
+
+
+def smoothing_errors(module):
+    """Of W, its slope and its curvature, W = E[V(m + s xi)], V = exp(-(x/1.1)^2/2 - (y/0.8)^2/2),
+    on axes of different ends and steps."""
+    axes = (np.linspace(-6, 6, 161), np.linspace(-5, 5.5, 181))
+    x, y = np.meshgrid(*axes, indexing="ij")
+    values = np.exp(-0.5 * (x / 1.1) ** 2 - 0.5 * (y / 0.8) ** 2).reshape(-1, 1)
+    m = np.random.default_rng(0).normal(size=(50, 2))
+    W, slope, curve = module._smoothed_plane(module.Surface(axes, values), 0.4)(m)
+    widths = np.array([1.1, 0.8])
+    wide = widths**2 + 0.4**2
+    expected = (widths / np.sqrt(wide)).prod() * np.exp(-0.5 * (m**2 / wide).sum(1))
+    gradient = -m / wide * expected[:, None]
+    hessian = (m / wide)[:, :, None] * (m / wide)[:, None, :] - np.diag(1 / wide)
+    pairs = ((W, expected), (slope, gradient), (curve, hessian * expected[:, None, None]))
+    return [QUADRATURE.error(a, b, 1.0) for a, b in pairs]

@@ -1,0 +1,33 @@
+"""Fixtures: the made-up rows measured, as JSON, and as committed documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.theory.ledger.made_up import CLAIMS, MAPPED
+from theory.ledger.core.claim import Result
+from theory.ledger.report.docs import BEGIN, END, write_docs
+from theory.ledger.report.render import as_json
+from theory.ledger.run import measure
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    return [measure(claim, MAPPED) for claim in CLAIMS]
+
+
+@pytest.fixture
+def ledger(results) -> dict[str, Any]:
+    return as_json(results, "fast")
+
+
+@pytest.fixture
+def root(tmp_path, ledger):
+    (tmp_path / "README.md").write_text(f"# Hello\n\n{BEGIN}\nold\n{END}\n\nBye.\n")
+    paths = write_docs(ledger, tmp_path)
+    assert [p.relative_to(tmp_path).as_posix() for p in paths] == [
+        "docs/ledger.json", "docs/LEDGER.md", "README.md"
+    ]  # fmt: skip
+    return tmp_path

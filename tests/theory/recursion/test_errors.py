@@ -1,0 +1,215 @@
+"""Mutants of the recursion, each seen by a check of `test_recursion`, and every error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import theory.recursion.flow as flow
+import theory.recursion.grid as grid_numbers
+import theory.recursion.moments as moments
+import theory.recursion.online as online
+from tests.theory.recursion import test_recursion as checks
+from tests.theory.recursion.gaussian_reference import gaussian_epoch, gaussian_tilt
+from theory.fields.paths import Trigonometric
+from theory.problems.problem import load_problem
+from theory.recursion import DivergedError, GridError, Recursion, TwoKL, carry
+
+# --- mutants: each wrong program fails a check above
+
+
+def half_step(monkeypatch):
+    monkeypatch.setattr(online, "optimum", lambda v, f, lam: flow.optimum(v, f, lam / 2))
+
+
+def no_divergence(monkeypatch):
+    def wrong(tables, velocity, reference, points):
+        flat = replace(velocity, div=reference.div_u)
+        return flow.transport(tables, flat, reference, points)
+
+    monkeypatch.setattr(online, "transport", wrong)
+
+
+def no_score(monkeypatch):
+    def wrong(tables, velocity, reference, points):
+        return flow.transport(
+            tables, velocity, replace(reference, score=0 * reference.score), points
+        )
+
+    monkeypatch.setattr(online, "transport", wrong)
+
+
+def pushed_away(monkeypatch):
+    """(1 - 2 m) instead of (2 m - 1)."""
+
+    def wrong(v, f, lam):
+        return flow.optimum(v, replace(f, mean=1 - f.mean, grad_mean=-f.grad_mean), lam)
+
+    monkeypatch.setattr(online, "optimum", wrong)
+
+
+def no_student_term(monkeypatch):
+    def wrong(v, f, lam):
+        return flow.optimum(v, replace(f, mean=0 * f.mean + 0.5, grad_mean=0 * f.grad_mean), lam)
+
+    monkeypatch.setattr(online, "optimum", wrong)
+
+
+def student_term_without_gradient(monkeypatch):
+    def wrong(v, f, lam):
+        return flow.optimum(v, replace(f, grad_mean=0 * f.grad_mean), lam)
+
+    monkeypatch.setattr(online, "optimum", wrong)
+
+
+def stale_moments(monkeypatch):
+    """Every epoch sees the first law's posterior."""
+    kept = moments.Tables.fields
+
+    def wrong(self, log_q, whole=True):
+        if not hasattr(self, "stale"):
+            self.stale = kept(self, log_q, whole)
+        return self.stale
+
+    monkeypatch.setattr(moments.Tables, "fields", wrong)
+
+
+def no_average(monkeypatch):
+    monkeypatch.setattr(
+        online.Velocity, "mixed", lambda self, weight, other: other if weight != 1 else self
+    )
+
+
+def wrong_anchor(monkeypatch):
+    wrong = property(lambda self: self.nft_beta / (self.nft_beta + self.kl_weight))
+    monkeypatch.setattr(Recursion, "anchor", wrong)
+
+
+def swapped_etas(monkeypatch):
+    wrong = property(lambda self: self.eta_1 / (self.eta_0 + self.eta_1))
+    monkeypatch.setattr(TwoKL, "rate", wrong)
+
+
+def late_sums(monkeypatch):
+    """Sums over data nodes to the end, where weights are narrower than a step."""
+    monkeypatch.setattr(grid_numbers, "LATE", 0.4)
+
+
+MUTANTS = [
+    (half_step, lambda: checks.test_gaussian_epochs(checks.QUADRATIC)),
+    (no_divergence, lambda: checks.test_gaussian_epochs(checks.QUADRATIC)),
+    (no_score, lambda: checks.test_gaussian_epochs(checks.LINEAR)),
+    (pushed_away, checks.test_the_students_second_epoch_by_hand),
+    (no_student_term, checks.test_the_students_second_epoch_by_hand),
+    (student_term_without_gradient, checks.test_the_students_second_epoch_by_hand),
+    (stale_moments, lambda: checks.test_gaussian_epochs(checks.QUADRATIC)),
+    (no_average, lambda: checks.test_an_average_is_a_larger_nft_beta("refit")),
+    (late_sums, lambda: checks.test_fields_against_closed_forms(load_problem("note_1d"))),
+    (wrong_anchor, checks.test_closed_forms_of_the_tilt),
+    (swapped_etas, checks.test_two_kl_densities),
+]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "check"),
+    MUTANTS,
+    ids=[mutant.__name__ for mutant, _ in MUTANTS],
+)
+def test_mutants_are_seen(monkeypatch, mutant, check):
+    mutant(monkeypatch)
+    with pytest.raises((AssertionError, GridError, DivergedError)):
+        check()
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recursion(0.0), "nft_beta = 0.0: allowed are finite numbers > 0"),
+        (lambda: Recursion(float("inf")), "nft_beta = inf"),
+        (lambda: Recursion(1.0, "online"), "mode = 'online': allowed are 'frozen'"),
+        (lambda: Recursion(1.0, ema=1.0), "ema = 1.0: allowed are numbers in"),
+        (lambda: Recursion(1.0, ema=-0.1), "ema = -0.1"),
+        (lambda: Recursion(1.0, kl_weight=-1.0), "kl_weight = -1.0: allowed are finite numbers >="),
+        (lambda: TwoKL(0.0, 1.0), "eta_0 = 0.0"),
+        (lambda: TwoKL(1.0, -1.0), "eta_1 = -1.0"),
+        (lambda: Recursion(1.0).effective_tilt(-1), "k = -1"),
+        (lambda: gaussian_tilt(0.0, 1.0, 2.0, 1.0, 0.0), "allowed is less than"),
+        (lambda: gaussian_epoch(0.0, 0.0, 1.0, 1.0, 0.0), "std = 0.0"),
+        (
+            lambda: Recursion(1.0, reference=load_problem("note_1d").base_field),
+            "allowed is kl_weight > 0",
+        ),
+        (lambda: carry(load_problem("note_1d"), Recursion(1.0), -1), "epochs = -1"),
+        (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, grid=3), "grid = 3"),
+        (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, steps=1), "steps = 1"),
+        (lambda: carry(load_problem("full_5d"), Recursion(1.0), 1), "d = 5: allowed are 1 and 2"),
+        (
+            lambda: carry(
+                replace(load_problem("note_1d"), path=Trigonometric()), Recursion(1.0), 1
+            ),
+            "allowed is the rectified flow",
+        ),
+        (
+            lambda: carry(
+                load_problem("bump_2d"), Recursion(1.0), 1, grid=[np.linspace(-5, 5, 80)]
+            ),
+            "grid has 1 axes",
+        ),
+        (
+            lambda: carry(
+                load_problem("note_1d"), Recursion(1.0), 1, grid=[np.geomspace(1, 5, 80)]
+            ),
+            "allowed are uniform",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bad_types():
+    problem = load_problem("note_1d")
+    with pytest.raises(TypeError, match="allowed is a Recursion or a TwoKL"):
+        carry(problem, 1.0, 1)
+    with pytest.raises(TypeError, match="allowed is a Problem"):
+        carry(None, Recursion(1.0), 1)
+    with pytest.raises(TypeError, match=r"allowed is torch\.float64"):
+        carry(problem.to(torch.float32), Recursion(1.0), 1)
+    with pytest.raises(TypeError, match=r"allowed is torch\.float64"):
+        Recursion(1.0, kl_weight=1.0, reference=problem.to(torch.float32).base_field)
+
+
+def test_a_grid_too_coarse_names_the_epoch_and_the_size_that_would_do():
+    """And that size does: the run gets further on it."""
+    problem, spec = load_problem("note_1d"), Recursion(2.0)
+    axes = online.default_axes(problem, spec, 16, 200)
+    with pytest.raises(GridError, match=r"grid = 200 nodes is too coarse") as caught:
+        carry(problem, spec, 16, grid=axes)
+    epoch = int(str(caught.value).split("epoch ")[1].split(":")[0])
+    size = int(str(caught.value).split("about ")[1].split()[0])
+    assert epoch > 8
+    assert 200 < size < 300
+    carry(problem, spec, epoch, grid=[np.linspace(axes[0][0], axes[0][-1], size)])
+
+
+def test_a_diverging_student_is_told():
+    """Far from a concave reward's peak 2 m - 1 << 0 drives the student away from any u_q."""
+    spec = Recursion(2 * 32 / 1.5, "student")
+    with pytest.raises(DivergedError, match=r"epoch \d+: trajectories from \d+ nodes"):
+        carry(load_problem("quadratic_1d"), spec, 34, steps=12)
+
+
+def test_axes_that_do_not_hold_the_mass():
+    axes = [np.linspace(-4.5, 4.5, 256)]
+    with pytest.raises(GridError, match=r"epoch 0: .* does not hold the mass"):
+        carry(load_problem("note_1d"), Recursion(1.0), 1, grid=axes)
+    problem = checks.gaussian_problem(checks.LINEAR)
+    with pytest.raises(GridError, match=r"epoch \d+: .* does not hold the mass"):
+        carry(problem, Recursion(1.0), 9, grid=[np.linspace(-8, 8, 256)], steps=6)

@@ -1,0 +1,1 @@
+"""Samples and rewards of two models: read from tables, checked, copies found."""

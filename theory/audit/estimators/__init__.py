@@ -1,0 +1,1 @@
+"""The audit's estimators, one file each."""

@@ -1,0 +1,1 @@
+"""Maximum likelihood of a tilt, one normaliser a prompt."""

@@ -1,0 +1,1 @@
+"""What every room needs: checks, tolerances, files, identities, signals, processes, progress."""

@@ -1,0 +1,59 @@
+"""What code of a user's own raises, with whose it is and the place: their file, not a traceback.
+
+Plumbline's own checks, met on the way, pass as they are: what they say is complete.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("theory", "toys", "scaleup", "figures", "benchmarks")
+OURS = tuple(str(ROOT / folder) + "/" for folder in PACKAGES)
+LIBRARIES = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib"))
+# Said by our own checks, or by the machine.
+SAID = (ValueError, OSError, NotImplementedError)
+
+
+@contextmanager
+def named(who: str, allowed: str) -> Iterator[None]:
+    """What a user's own code raises inside becomes "WHO raised KIND: TEXT (FILE, line N): allowed
+    is ALLOWED".
+
+    Without a user's frame, and where one of our own checks (`SAID`) is the innermost frame that is
+    no library's, an error passes as it is; so does everything that says that memory is out.
+
+    Raises:
+        ValueError: a user's own code raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        place = _place(error)
+        if place is None or _memory_is_out(error):
+            raise
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise ValueError(
+            f"{who} raised {what} ({place.filename}, line {place.lineno}): allowed is {allowed}"
+        ) from error
+
+
+def _memory_is_out(error: Exception) -> bool:
+    torch_says = isinstance(error, RuntimeError) and "memory" in str(error).lower()
+    return torch_says or isinstance(error, MemoryError)
+
+
+def _place(error: Exception) -> traceback.FrameSummary | None:
+    """The innermost frame of a user's own that is to blame, or None."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if frame.filename.startswith(OURS):
+            if isinstance(error, SAID):
+                return None
+        elif not frame.filename.startswith(("<", *LIBRARIES)):
+            return frame
+    return None

@@ -1,0 +1,257 @@
+"""The best Gaussian kernels of a discrete chain, KL-regularised, exactly.
+
+Over all chains with the kernels of `theory.samplers.chain`, and their means free,
+
+    max E[r(X_T)] - KL(chain || base chain) / scale,
+
+is dynamic programming: with V_T = r and W_k(m) = E[V_{k+1}(m + s_k xi)],
+
+    V_k(x) = max_m W_k(m) - |m - m_k^base(x)|^2 / (2 scale s_k^2),
+    m*     = m_k^base(x) + scale s_k^2 grad W_k(m*).
+
+As T grows its law tends to base exp(scale r) / Z; at finite T it is what a Gaussian policy can
+reach. d = 1 and 2, on grids, float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline, RectBivariateSpline
+from torch import Tensor
+
+from theory.common.checks import check_positive
+from theory.fields.mixture import VelocityModel
+from theory.laws.distances import Array
+from theory.samplers.chain import Chain, check_axes, grid_points
+from theory.tilts.rewards import Reward
+
+# Nodes of a kernel's average: Gauss-Hermite in the plane, where they are paid for twice; on the
+# line the trapezoidal rule, which wide kernels over narrow rewards need (48 Gauss-Hermite nodes
+# leave 5e-5 of the control on bumps_1d in 6 steps).
+HERMITE_NODES = 48
+LINE_NODES = (-8.0, 8.0, 0.15)
+NEWTON_STEPS, FULL_STEPS = 120, 20
+NEWTON_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class ChainOptimum:
+    """The optimal kernels as a velocity at the chain's times, and the value functions V_k.
+
+    A VelocityModel (x (rows, d), t (rows,) among the chain's times), float64, d = 1 and 2.
+    log_z: E[V_0(X_0)] * scale, the optimal value in units of the KL.
+    """
+
+    chain: Chain
+    base: VelocityModel
+    scale: float
+    log_z: float
+    shifts: list[Surface]
+    values: list[Surface]
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        _, Q, _ = self.chain.coefficients(x)
+        index = self._index(times)
+        shift = torch.zeros_like(x)
+        for k in index.unique().tolist():
+            rows = index == k
+            shift[rows] = torch.as_tensor(self.shifts[k](x[rows].detach().numpy())) / Q[k]
+        return self.base(x, times, cond) + shift
+
+    def value(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """V_k(x) at t = t_k, (rows, 1)."""
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        index, result = self._index(times), torch.zeros(len(x), 1, dtype=x.dtype)
+        for k in index.unique().tolist():
+            rows = index == k
+            result[rows] = torch.as_tensor(self.values[k](x[rows].detach().numpy()))
+        return result
+
+    def _index(self, times: Tensor) -> Tensor:
+        index = (times * self.chain.steps).round()
+        if not bool(((times * self.chain.steps - index).abs() < 1e-6).all()) or not bool(
+            (index < self.chain.steps).all()
+        ):
+            raise ValueError(
+                f"t lies in [{times.min():g}, {times.max():g}]: allowed are the chain's times "
+                f"k/{self.chain.steps}, k < {self.chain.steps}"
+            )
+        return index.long()
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Values (n, c) on a tensor grid, by cubic splines; straight on beyond the grid's ends."""
+
+    axes: tuple[Array, ...]
+    values: Array
+
+    @cached_property
+    def _splines(self) -> list[CubicSpline | RectBivariateSpline]:
+        columns = np.moveaxis(self.values.reshape(*(len(a) for a in self.axes), -1), -1, 0)
+        if len(self.axes) == 1:
+            return [CubicSpline(self.axes[0], c) for c in columns]
+        return [RectBivariateSpline(*self.axes, c) for c in columns]
+
+    def __call__(self, x: Array) -> Array:
+        """Values at points (n, d), (n, c)."""
+        inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(self.axes)], -1)
+        found = np.stack([_at(s, inside) for s in self._splines], -1)
+        beyond = x - inside
+        out = np.flatnonzero(beyond.any(-1))
+        if len(out):
+            for i in range(len(self.axes)):
+                slope = np.stack([_at(s, inside[out], i) for s in self._splines], -1)
+                found[out] += slope * beyond[out, i, None]
+        return found
+
+
+def _at(spline: CubicSpline | RectBivariateSpline, x: Array, axis: int | None = None) -> Array:
+    """A spline's values at points (n, d), or its derivatives along an axis."""
+    if isinstance(spline, CubicSpline):
+        return np.asarray(spline(x[:, 0], 0 if axis is None else 1))
+    return np.asarray(spline.ev(x[:, 0], x[:, 1], dx=int(axis == 0), dy=int(axis == 1)))
+
+
+def regularised_optimum(
+    chain: Chain, base: VelocityModel, reward: Reward, scale: float, axes: tuple[Array, ...]
+) -> ChainOptimum:
+    """max E[r(X_T)] - KL(chain || base chain)/scale over Gaussian kernels, on a grid of states.
+
+    Raises:
+        ValueError: d is above 2, scale is not > 0, or the maximum over a kernel's mean is not
+            unique (a kernel is so wide, or the reward so curved, that scale s_k^2 times the
+            smoothed value's curvature reaches 1): more steps make the kernels narrower.
+    """
+    check_axes(axes)
+    check_positive("scale", scale)
+    points = grid_points(axes)
+    s = chain.coefficients(points)[2].tolist()
+
+    def terminal(x: Array) -> Array:
+        return reward(torch.as_tensor(x)).numpy()[:, None]
+
+    later: Callable[[Array], Array]
+    later = terminal if len(axes) == 1 else Surface(axes, terminal(points.numpy()))
+    shifts: list[Surface] = []
+    values: list[Surface] = []
+    for k in range(chain.steps - 1, -1, -1):
+        with torch.no_grad():
+            start = chain.mean(base, k, points).numpy()
+        mean, value = best_kernel(later, start, s[k], scale, k)
+        later = Surface(axes, value[:, None])
+        values.insert(0, later)
+        shifts.insert(0, Surface(axes, mean - start))
+    weight = np.exp(-0.5 * (points / chain.start(torch.ones(1, dtype=torch.float64))).numpy() ** 2)
+    weight = weight.prod(-1)
+    log_z = scale * float((weight * values[0].values[:, 0]).sum() / weight.sum())
+    return ChainOptimum(chain, base, scale, log_z, shifts, values)
+
+
+def best_kernel(
+    later: Callable[[Array], Array], start: Array, std: float, scale: float, k: int
+) -> tuple[Array, Array]:
+    """The means m (n, d) that maximise E[later(m + std xi)] - |m - start|^2/(2 scale std^2), from
+    the base's means `start` (n, d), and that maximum (n,); k names the kernel in errors.
+
+    later: values (n, 1) at points (n, d), a Surface in d = 2.
+
+    Raises:
+        ValueError: the maximum is not unique, or Newton's method does not settle.
+    """
+    smooth = SMOOTHED[start.shape[1]](later, std)
+    mean = _solve(smooth, start, scale * std**2, k)
+    cost = ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
+    return mean, smooth(mean)[0] - cost
+
+
+Smooth = Callable[[Array], tuple[Array, Array, Array]]
+
+
+def _stein(std: float, dim: int) -> tuple[Array, Array]:
+    """Nodes z (q,) and the rows (3, q) that make W, W' and W'' of values at m + std z.
+
+    W(m) = E[V(m + s xi)]; by Stein W' = E[V xi]/s and W'' = E[V (xi^2 - 1)]/s^2.
+    """
+    if dim == 1:
+        z = np.arange(*LINE_NODES)
+        w = np.exp(-0.5 * z**2)
+    else:
+        z, w = np.polynomial.hermite_e.hermegauss(HERMITE_NODES)
+    w = w / w.sum()
+    return z, np.stack([w, w * z / std, w * (z**2 - 1) / std**2])
+
+
+def _smoothed_line(value: Callable[[Array], Array], std: float) -> Smooth:
+    """m -> W (n,), grad W (n, 1), Hessian W (n, 1, 1), d = 1."""
+    z, rows = _stein(std, 1)
+
+    def at(m: Array) -> tuple[Array, Array, Array]:
+        spread = (m + std * z).reshape(-1, 1)
+        found = value(spread).reshape(len(m), len(z)) @ rows.T
+        return found[:, 0], found[:, 1:2], found[:, 2:, None]
+
+    return at
+
+
+def _smoothed_plane(later: Surface, std: float) -> Smooth:
+    """m -> W (n,), grad W (n, 2), Hessian W (n, 2, 2), d = 2.
+
+    The sums over nodes factor over the axes: on the grid W and its derivatives are products
+    with one matrix an axis (a spline's values at the nodes are linear in those on the grid);
+    between the grid's points, splines of them.
+    """
+    z, rows = _stein(std, 2)
+    one, two = (np.einsum("jq,nqm->jnm", rows, _readings(a, std * z)) for a in later.axes)
+    V = later.values.reshape(len(later.axes[0]), -1)
+    orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
+    table = Surface(later.axes, np.stack([(one[i] @ V @ two[j].T).ravel() for i, j in orders], -1))
+
+    def at(m: Array) -> tuple[Array, Array, Array]:
+        found = table(m)
+        return found[:, 0], found[:, 1:3], found[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
+
+    return at
+
+
+SMOOTHED: dict[int, Callable[[Any, float], Smooth]] = {1: _smoothed_line, 2: _smoothed_plane}
+
+
+def _readings(axis: Array, steps: Array) -> Array:
+    """What a spline through values on the axis reads at axis + steps (q,), straight on beyond the
+    ends: (n, q, n) coefficients of the values."""
+    basis = CubicSpline(axis, np.eye(len(axis)))
+    places = axis[:, None] + steps
+    inside = np.clip(places, axis[0], axis[-1])
+    return np.asarray(basis(inside) + basis(inside, 1) * (places - inside)[..., None])
+
+
+def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
+    """m = start + gain grad W(m), by Newton's method; points that have settled are left alone."""
+    mean, eye = start.copy(), np.eye(start.shape[1])
+    open_ = np.arange(len(mean))
+    for step in range(NEWTON_STEPS):
+        _, slope, curve = smooth(mean[open_])
+        matrix = eye - gain * curve
+        least = np.linalg.eigvalsh(matrix)[:, 0].min()
+        if least <= 0:
+            raise ValueError(
+                f"kernel {k}: 1 - scale s^2 (curvature of the smoothed value) reaches {least:.3g}: "
+                "allowed are chains where it stays above 0, so that the best kernel is unique; "
+                "use more steps or a smaller scale"
+            )
+        rest = start[open_] + gain * slope - mean[open_]
+        move = np.linalg.solve(matrix, rest[..., None])[..., 0]
+        # A point far out, between two ways to go, may go to and fro: shorter steps settle it.
+        mean[open_] += move if step < FULL_STEPS else 0.5 * move
+        open_ = open_[np.abs(move).max(-1) > NEWTON_TOLERANCE * (1 + np.abs(mean).max())]
+        if not len(open_):
+            return mean
+    raise ValueError(f"kernel {k}: Newton's method did not settle in {NEWTON_STEPS} steps")

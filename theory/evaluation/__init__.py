@@ -1,0 +1,1 @@
+"""What a field or a sampler samples, measured against what it is said to sample."""

@@ -1,0 +1,1 @@
+"""Velocity fields: paths from noise to samples, diffusion schedules, displaced fields."""

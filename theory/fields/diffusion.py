@@ -1,0 +1,130 @@
+"""Diffusion schedules g(t) of the generative SDE, and what they do at the singular ends of time.
+
+    dX = (v + g^2/2 s) dt + g dB
+
+has the path's marginals at every g (s the score of X_t's law). The memoryless schedule
+g^2 = 2 eta is infinite where alpha = 0 (t = 0 of the rectified flow). Nothing hidden is added
+there; a caller names one of these choices:
+
+    offset      g^2(t) = 2 eta((t + h)/(1 + 2h)), finite at both ends: 2 (1 - t + h)/(t + h) on the
+                rectified flow. Marginals are kept exactly; of X_0 a share of order h^multiple is
+                remembered.
+    start       integrate from t = start > 0. `theory.samplers.sde.sde_law` takes the law there to
+                be N(0, sigma_0^2 I): what that gets wrong is forgotten like start^(1 + multiple).
+                `theory.control` takes the path's own law there, which is exact.
+    ancestral   no schedule at all: the kernels of `theory.samplers.chain.Chain`, exact conditional
+                laws of the path, finite at both ends and memoryless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from theory.common.checks import check_positive, is_finite_number
+from theory.fields.paths import Path
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """g(t): a constant, a multiple of the memoryless schedule g^2 = 2 eta, or any function.
+
+    start: where integration begins. 0 for constants; for eta-schedules without an offset, which
+    are infinite at t = 0, a positive time. offset: h above; 0 for none. function: g^2 from (path,
+    t), with its name for tables.
+    """
+
+    constant: float | None = None
+    memoryless: float | None = None
+    start: float = 0.0
+    offset: float = 0.0
+    function: Callable[[Path, Tensor], Tensor] | None = None
+    name: str = ""
+
+    @classmethod
+    def of_constant(cls, g: float) -> Diffusion:
+        """g(t) = g."""
+        check_positive("g", g)
+        return cls(constant=g)
+
+    @classmethod
+    def of_memoryless(cls, multiple: float = 1.0, start: float = 1e-4) -> Diffusion:
+        """g^2 = multiple * 2 eta from t = start on; 1 is the memoryless schedule."""
+        check_positive("multiple", multiple)
+        check_positive("start", start)
+        return cls(memoryless=multiple, start=start)
+
+    @classmethod
+    def of_offset(cls, offset: float, multiple: float = 1.0) -> Diffusion:
+        """g^2 = multiple * 2 eta((t + offset)/(1 + 2 offset)), finite on all of [0, 1]."""
+        check_positive("offset", offset)
+        check_positive("multiple", multiple)
+        return cls(memoryless=multiple, offset=offset)
+
+    @classmethod
+    def of_function(
+        cls, name: str, squared: Callable[[Path, Tensor], Tensor], start: float = 0.0
+    ) -> Diffusion:
+        """g^2 = squared(path, t), finite and >= 0 from t = start on."""
+        return cls(function=squared, name=name, start=start)
+
+    def __post_init__(self) -> None:
+        kinds = (self.constant, self.memoryless, self.function)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError(
+                f"constant = {self.constant!r}, memoryless = {self.memoryless!r} and function = "
+                f"{self.function!r}: allowed is exactly one of them (Diffusion.of_constant, "
+                "of_memoryless, of_offset, of_function)"
+            )
+        for name in ("constant", "memoryless"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if not (is_finite_number(self.offset) and self.offset >= 0):
+            raise ValueError(f"offset = {self.offset!r}: allowed are finite numbers >= 0")
+        if self.offset and self.memoryless is None:
+            raise ValueError(
+                f"offset = {self.offset!r} of {self.label!r}: allowed is an offset of eta-schedules"
+            )
+        if not (is_finite_number(self.start) and 0 <= self.start < 1):
+            raise ValueError(f"start = {self.start!r}: allowed are times in [0, 1)")
+
+    def squared(self, path: Path, t: Tensor) -> Tensor:
+        """g(t)^2.
+
+        Raises:
+            ValueError: it is not finite at some t.
+        """
+        if self.constant is not None:
+            return torch.full_like(t, self.constant**2)
+        if self.function is not None:
+            value = self.function(path, t)
+        else:
+            assert self.memoryless is not None
+            value = 2 * self.memoryless * path.eta((t + self.offset) / (1 + 2 * self.offset))
+        finite = torch.isfinite(value) & (value >= 0)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"schedule {self.label!r} has g² = {float(value[~finite].flatten()[0]):g} at t = "
+                f"{float(t[~finite].flatten()[0]):g}: allowed are times where it is finite and not "
+                "negative (for g² = 2 eta those with alpha > 0), an offset (Diffusion.of_offset), "
+                "or the ancestral kernels (a Chain without a schedule)"
+            )
+        return value
+
+    def gain_ratio(self, path: Path, t: Tensor) -> Tensor:
+        """gain/g^2, gain = alpha eta: finite at t = 1, where both vanish for eta-schedules."""
+        if self.memoryless is not None and not self.offset:
+            return path.alpha(t) / (2 * self.memoryless)
+        return path.gain(t) / self.squared(path, t)
+
+    @property
+    def label(self) -> str:
+        if self.constant is not None:
+            return f"g = {self.constant:g}"
+        if self.function is not None:
+            return self.name
+        name = "memoryless" if self.memoryless == 1 else f"g² = {self.memoryless:g}·2η"
+        return f"{name}, offset {self.offset:g}" if self.offset else name

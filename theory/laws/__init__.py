@@ -1,0 +1,1 @@
+"""Laws of samples: sums of Gaussians, their posteriors, couplings, distances."""

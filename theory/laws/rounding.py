@@ -1,0 +1,253 @@
+"""What rounding can do to a value, and its refusal by name.
+
+The closed forms lose no digits that the numbers they are given have. What is left is how far those
+numbers, rounded to float64, decide the value: a component that is 1e-7 wide at a distance of 1 has
+its weight known to 1e-9 only. These are first-order bounds on that error, with every product's and
+every difference's rounding added up; they are worked out only where a glance at the largest
+numbers (`Extent`) cannot exclude a loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from theory.common.tolerances import QUADRATURE_TIGHT
+
+if TYPE_CHECKING:
+    from theory.laws.posterior import Posterior, Spectrum
+    from theory.tilts.bumps import Bumps, BumpsGiven
+
+UNIT = torch.finfo(torch.float64).eps
+# Units of rounding in a difference, a square or an eigenvalue: measured errors stay below.
+STEPS = 1.0
+
+
+def _beneath(x: Tensor) -> Tensor:
+    """The values beneath torch.func's transforms, of all rows that vmap goes through."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The largest |mean|, and the smallest and largest variance of a law."""
+
+    reach: float
+    least: float
+    most: float
+    turned: bool
+
+    def may_lose(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> bool:
+        """Whether a value at points x may have lost digits beyond the quadrature_tight tier."""
+        x, alpha, sigma = map(_beneath, (x, alpha, sigma))
+        size = float(x.detach().abs().max()) + self.reach
+        least = float((alpha.min() ** 2 * self.least + sigma.min() ** 2).clamp_min(1e-300))
+        ratio = size**2 / least
+        if self.turned:
+            ratio *= max(1.0, float(alpha.max()) ** 2 * self.most / least)
+        return not UNIT * x.shape[-1] * ratio <= QUADRATURE_TIGHT.rtol / 8
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """First-order bounds on errors at one posterior; axes (*b, K, d, n) as there."""
+
+    post: Posterior
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """Of z = Q'(x - alpha mu), (*b, K, d, n)."""
+        post = self.post
+        size = (
+            post.points.abs()[..., None, :, :] + _wide(post.alpha) * post.law.mean.abs()[..., None]
+        )
+        if post.law.spectrum.axes is not None:
+            size = size.norm(dim=-2, keepdim=True).expand(size.shape)
+        return STEPS * UNIT * size
+
+    @cached_property
+    def own(self) -> Tensor:
+        """Of a variance l, absolute, (*b, K, d|1, 1)."""
+        return variance_error(self.post.law.spectrum)[..., None]
+
+    @cached_property
+    def relative(self) -> Tensor:
+        """Of V = alpha^2 l + sigma^2, relative."""
+        own = _wide(self.post.alpha) ** 2 * self.own
+        return STEPS * UNIT + own / self.post.variance
+
+    @cached_property
+    def log_parts(self) -> Tensor:
+        """Of the components' log-densities, (*b, K, n)."""
+        z, V = self.post.eigen_offsets, self.post.variance
+        return (z.abs() / V * self.offset + 0.5 * (z**2 / V + 1) * self.relative).sum(-2)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Of the components' weights, (*b, K, n)."""
+        w, error = self.post.weights.abs(), self.log_parts
+        return w * ((1 - w).clamp_min(0) * error + (w * error).sum(-2, keepdim=True) - w * error)
+
+    def _slope(self, p: Tensor | float, q: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The slope of p m_k - q s_k along z, and its error."""
+        post, p_, q_ = self.post, _wide(p), _wide(q)
+        pull = p_ * _wide(post.alpha)
+        slope = (pull * post.law.spectrum.variances[..., None] + q_) / post.variance
+        steep = slope.abs() * self.relative + abs(pull) * self.own / post.variance
+        size = post.eigen_offsets.shape
+        return slope.expand(size), steep.expand(size)
+
+    def inside(self, p: Tensor | float, q: Tensor | float) -> Tensor:
+        """Of p m_k - q s_k, its norm, (*b, K, n)."""
+        slope, steep = self._slope(p, q)
+        own = slope.abs() * self.offset + steep * self.post.eigen_offsets.abs()
+        return own.norm(dim=-2)
+
+    def _apart(self, p: Tensor | float, q: Tensor | float) -> Tensor:
+        """p m_k - q s_k less its average, (*b, K, d, n)."""
+        post = self.post
+        value = _wide(p) * post.component_means - _wide(q) * post.component_scores
+        return value - (post.weights[..., None, :] * value).sum(-3, keepdim=True)
+
+    def combination(self, p: Tensor | float, q: Tensor | float) -> Tensor:
+        """Of `Posterior.combine(p, q)`, (*b, n)."""
+        between = (self.weights * self._apart(p, q).norm(dim=-2)).sum(-2)
+        return between + (self.post.weights.abs() * self.inside(p, q)).sum(-2)
+
+    def divergence(self, p: Tensor | float, q: Tensor | float) -> Tensor:
+        """Of `Posterior.combine_divergence(p, q)`, (*b, n)."""
+        (slope, steep), apart = self._slope(p, q), self._apart(p, q).norm(dim=-2)
+        spread = self._apart(0.0, 1.0).norm(dim=-2)
+        terms = slope.abs().sum(-2) + apart * spread
+        inside = steep.sum(-2) + self.inside(p, q) * spread + apart * self.inside(0.0, 1.0)
+        return (self.weights * terms + self.post.weights.abs() * inside).sum(-2)
+
+    @cached_property
+    def displacements(self) -> Tensor:
+        """Of `Posterior.component_displacements`, their norm, (*b, K, n): as means or as scores,
+        whichever is known better."""
+        post, w = self.post, self.post.weights.abs()
+        # fmin: at an end of time one of them is not a number.
+        own = torch.fmin(self.inside(1 / post.sigma**2, 0.0), self.inside(0.0, 1 / post.alpha))
+        between = self.weights * post.component_displacements.norm(dim=-2) + w * own
+        return own + between.sum(-2, keepdim=True)
+
+    @cached_property
+    def precision_gain(self) -> Tensor:
+        """Of P_k = S_k / sigma^2, its largest eigenvalue, (*b, K, n): l / V moves with l by
+        sigma^2 / V^2."""
+        V, noise = self.post.variance, _wide(self.post.sigma) ** 2
+        gain = self.post.law.spectrum.variances[..., None] / V
+        return (2 * STEPS * UNIT * gain + noise * self.own / V**2).amax(-2)
+
+
+@dataclass(frozen=True, eq=False)
+class BumpRounding:
+    """First-order bounds on errors of bumps under one posterior's components."""
+
+    given: BumpsGiven
+    bumps: Bumps
+
+    @cached_property
+    def log_values(self) -> Tensor:
+        """Of log E_k[b_t], (*b, K, T, n).
+
+        With y = A (I + S A)^-1 e, the exponent -e'y / 2 moves by y'de, y'dS y / 2 and f'dA f / 2,
+        f the centre less the mean under the bump; matrices that are not diagonal are known to
+        rounding of their largest eigenvalue, S being (sigma^2 / V) dC (sigma^2 / V) through C.
+        """
+        given, bumps, post = self.given, self.bumps, self.given.post
+        spectrum, sigma, alpha = post.law.spectrum, _wide(post.sigma), _wide(post.alpha)
+        variances, V = spectrum.variances[..., None], post.variance
+        e = bumps.centre[..., None, :, :, None] - post.component_means[..., :, None, :, :]
+        y = (V / variances)[..., :, None, :, :] * self._unrotated(given.push)
+        square = (self._unrotated(e) * y).sum(-2).abs()
+        log_det = (-2 * given.log_mean - square).clamp_min(0)
+        slope = y.norm(dim=-2)
+        gain = alpha * variances / V
+        size = (post.component_means.abs() + gain * post.points.abs()[..., None, :, :])[
+            ..., :, None, :, :
+        ] + bumps.centre.abs()[..., None, :, :, None]
+        error = slope * size.norm(dim=-2) + square + log_det + 1
+        most = bumps.values.amax(-1)[..., None, :, None]
+        cov = sigma**2 * variances / V
+        if spectrum.axes is not None:
+            share = (sigma**2 / V)[..., :, None, :, :]
+            seen = (share * y.abs()).sum(-2)
+            pull = (post.eigen_offsets.abs() / V).sum(-2)[..., :, None, :]
+            flat = (cov.sqrt() / variances)[..., :, None, :, :]
+            bend = torch.minimum(share * most[..., None, :].sqrt(), flat).sum(-2)
+            own = 0.5 * seen**2 + _over_bumps(post.alpha) * seen * pull + 0.5 * bend**2
+            error = error + variances.amax(-2)[..., :, None, :] * own
+        if spectrum.axes is not None or bumps.axes is not None:
+            wide = (
+                sigma[..., None, :, :] ** 2
+                if isinstance(sigma, Tensor) and sigma.ndim
+                else (sigma**2)
+            )
+            left = (e - wide * given.push).square().sum(-2)
+            half = given.half_covariance().square().sum((-1, -2))
+            error = error + 0.5 * most * (left + _over_bumps(post.sigma) ** 2 * half)
+            error = error + cov.amax(-2)[..., :, None, :] * slope**2
+        return UNIT * error
+
+    def _unrotated(self, vectors: Tensor) -> Tensor:
+        axes = self.given.post.law.spectrum.axes
+        return vectors if axes is None else axes[..., :, None, :, :].mT @ vectors
+
+    def moment(self, sign: Tensor, log_coef: Tensor) -> tuple[Tensor, Tensor]:
+        """Of sum_t sign_t exp(log_coef_t) E[b_t | x], and the size of its terms, each (*b, n)."""
+        post = self.given.post
+        size = (self.given.log_value + log_coef[..., None, :, None]).exp()
+        parts = post.weights[..., :, None, :] * size
+        own = Rounding(post).weights[..., :, None, :] * size
+        return (own + parts * self.log_values).sum((-2, -3)), parts.sum((-2, -3))
+
+
+def variance_error(spectrum: Spectrum) -> Tensor:
+    """Of the variances l, absolute: eigenvalues are known to rounding of the largest, singular
+    values of roots likewise."""
+    variances = spectrum.variances
+    if spectrum.axes is None:
+        return STEPS * UNIT * variances
+    most = variances.amax(-1, keepdim=True).expand(variances.shape)
+    return STEPS * UNIT * ((most * variances).sqrt() if spectrum.from_roots else most)
+
+
+def _over_bumps(value: Tensor) -> Tensor:
+    """A coefficient over (K, n) as one over (K, T, n)."""
+    return value[..., None, :] if value.ndim else value
+
+
+def _wide(value: Any) -> Any:
+    """A coefficient over (K, n) as one over (K, d, n)."""
+    return value[..., None, :] if isinstance(value, Tensor) and value.ndim else value
+
+
+def is_bounded(x: Tensor) -> bool:
+    """Whether errors at points x are bounded at all: float64 numbers that can be read."""
+    return x.dtype == torch.float64 and x.device.type != "meta" and x.numel() > 0
+
+
+def refuse_lost(what: str, error: Tensor, size: Tensor) -> None:
+    """Refuse where a bound on the error exceeds the tier of the size.
+
+    Raises:
+        ValueError: it does; the message says by how much.
+    """
+    ratio = error.detach() / size.detach()
+    worst = float(ratio.max())
+    if not worst <= QUADRATURE_TIGHT.rtol:
+        digits = math.inf if math.isnan(worst) else worst
+        raise ValueError(
+            f"{what} has lost digits: its inputs, rounded to float64, decide it to {digits:.1e} "
+            f"only: allowed is {QUADRATURE_TIGHT.rtol:g}; scales lie too far apart here (a point, "
+            "a mean or a centre far away in units of the narrowest width)"
+        )

@@ -1,0 +1,1 @@
+"""The ledger: statements of papers and code, each measured by two routes."""

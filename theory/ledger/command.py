@@ -1,0 +1,157 @@
+"""`python -m theory verify`: measure the ledger, print it, write it, compare it with the record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from theory.common.checks import check_order
+from theory.common.files import check_folder
+from theory.ledger.core.claim import PROFILES, Claim, Profile, Result
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.search import search
+from theory.ledger.core.worst import write
+from theory.ledger.report.docs import stale, write_docs, write_text
+from theory.ledger.report.render import as_json, headline, markdown, mutants, page
+from theory.ledger.run import all_claims, measure_all, select
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 if every verdict is the recorded one (and, if asked, the docs are fresh), else 1."""
+    check_order("--processes", options.processes, 1, 64)
+    claims = select(options.only, options.source)
+    whole = not options.only and options.source is None
+    if (options.check_docs or options.write_docs) and not whole:
+        raise ValueError(
+            "--check-docs and --write-docs are about the whole ledger: allowed is no --only and "
+            "no --source with them"
+        )
+    check_folder("--out", options.out)
+    profile = PROFILES[options.profile]
+    console = Console(stderr=True)
+    if profile.starts:
+        _search(claims, profile, console)
+    results = _measure(claims, profile, options.processes, console)
+    ledger = as_json(results, profile.name)
+    if options.json:
+        print(json.dumps(ledger), flush=True)
+    else:
+        _print(ledger)
+    _write(ledger, results, options.out)
+    if not options.json:
+        print(options.out / "ledger.html")
+    failed = [r for r in results if not r.agrees]
+    for result in failed:
+        print(
+            f"{result.claim.id}: measured {result.verdict}, recorded {result.claim.recorded}",
+            file=sys.stderr,
+        )
+    if failed:
+        return 1
+    if options.write_docs:
+        for path in write_docs(ledger, ROOT):
+            print(f"wrote {path}", file=sys.stderr)
+    if options.check_docs:
+        found = stale(all_claims(), ROOT, ledger)
+        for line in found:
+            print(f"stale: {line}", file=sys.stderr)
+        if found:
+            print("run `make ledger` and commit what it writes", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _measure(
+    claims: Sequence[Claim], profile: Profile, processes: int, console: Console
+) -> list[Result]:
+    with _bar(console) as bar:
+        task = bar.add_task(f"ledger ({profile.name})", total=len(claims))
+
+        def done(result: Result) -> None:
+            bar.advance(task)
+            mark = "" if result.agrees else f", RECORDED {result.claim.recorded}"
+            line = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
+            (bar.console if console.is_terminal else console).print(line, highlight=False)
+
+        measured = 0
+
+        def counted(result: Result) -> None:
+            nonlocal measured
+            measured += 1
+            done(result)
+
+        try:
+            return measure_all(claims, profile, processes, counted)
+        except KeyboardInterrupt as stop:
+            stop.add_note(
+                f"{measured} of {len(claims)} rows were measured, none is kept: a ledger is "
+                "written whole or not at all"
+            )
+            raise
+
+
+def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None:
+    """Worst problems of every exact row (of its first part), put on record row by row."""
+    todo = [
+        (claim, next(p for p in claim.parts if isinstance(p, Identity)))
+        for claim in claims
+        if claim.recorded == "exact" and any(isinstance(p, Identity) for p in claim.parts)
+    ]
+    with _bar(console) as bar:
+        task = bar.add_task("search for the worst problems", total=len(todo))
+        for claim, part in todo:
+            found = search(part, profile)
+            write(claim.id, [found])
+            line = (
+                f"{claim.id}, {part.name}: worst {max(found.errors, default=float('nan')):.2g} "
+                f"after {found.starts} starts, {found.evaluations} problems, quadrature gave up on "
+                f"{found.gave_up}"
+            )
+            (bar.console if console.is_terminal else console).print(line, highlight=False)
+            bar.advance(task)
+
+
+def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None:
+    write_text(out / "ledger.json", json.dumps(ledger, indent=1) + "\n")
+    write_text(out / "ledger.md", markdown(ledger))
+    write_text(out / "ledger.html", page(ledger, results))
+    for result in results:
+        if result.region is not None:
+            from theory.evaluation.draw import (
+                save,  # brings matplotlib along: only where there is a map
+            )
+
+            save(result.region.draw(), out, result.claim.id)
+
+
+def _print(ledger: dict[str, Any]) -> None:
+    table = Table("id", "source", "verdict", "measured", show_lines=False)
+    for row in ledger["rows"]:
+        verdict = row["verdict"]
+        if verdict != row["recorded"]:
+            verdict += f" (recorded {row['recorded']})"
+        table.add_row(row["id"], row["source"], verdict, headline(row))
+    console = Console()
+    console.print(table, highlight=False, markup=False)
+    killed, total = mutants(ledger["rows"])
+    console.print(
+        f"{len(ledger['rows'])} rows, {killed} of {total} wrong versions rejected",
+        highlight=False,
+    )

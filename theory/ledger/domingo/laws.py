@@ -1,0 +1,342 @@
+"""domingo, laws on the line: D2 (marginals), D3 (any schedule), D5, D6 (memory).
+
+First routes: Hamilton-Jacobi-Bellman and Fokker-Planck equations by differences on grids
+(`theory.control.grid`, `theory.samplers.sde`). Second routes: transition kernels composed forwards
+and backwards, with fields that are trapezoidal sums (`theory.ledger.oracle.control.line`, `flow`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
+from theory.control.grid import GridOptimum
+from theory.control.steered import SteeredField
+from theory.fields.diffusion import Diffusion
+from theory.laws.distances import GridLaw
+from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.laws import column, tilt_density, total_variation
+from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
+from theory.ledger.oracle.flow import LineField
+from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.problems.problem import load_problem
+from theory.samplers.sde import sde_law
+from theory.tilts.wrappers import Exponential
+
+NAMES = ("note_1d", "linear_1d", "bumps_1d", "quadratic_1d")
+AXIS = np.linspace(-8.0, 9.0, 851)  # of composed kernels, steps of 0.02
+GRID = np.linspace(-8.0, 8.0, 481)  # of Fokker-Planck
+SPOTS = np.linspace(-2.5, 2.5, 21)
+# Problems with a constant g; a fast profile takes the first, the default the first two.
+CASES = (("note_1d", 1.0), ("note_1d", 0.2), ("linear_1d", 1.0), ("bumps_1d", 1.0),
+         ("quadratic_1d", 1.0))  # fmt: skip
+# Points and times of the value function: the less noise, the sharper it is.
+GRIDS = {0.2: (501, 121), 1.0: (361, 61)}
+# Steps and levels of extrapolation: narrow kernels (small g) need a finer axis for more steps.
+KERNELS = {0.2: (16, 3), 1.0: (10, 4)}
+LAST = 1 - 1e-9  # a score at t = 1 is its limit
+MEMORYLESS_START = 4e-4
+
+
+def names(context: Context) -> tuple[str, ...]:
+    return NAMES if context.profile.name == "thorough" else NAMES[:1]
+
+
+def _cases(context: Context) -> tuple[tuple[str, float], ...]:
+    return CASES[: {"fast": 1, "default": 2}.get(context.profile.name, len(CASES))]
+
+
+def _labels(cases: tuple[tuple[str, float], ...]) -> str:
+    return ", ".join(f"{name} (g = {g:g})" for name, g in cases)
+
+
+# --- second routes
+
+
+def plain_drift(field: LineField, g: float) -> Field:
+    """v + (g^2/2) s."""
+    return lambda x, t: field(x, min(t, LAST)) + 0.5 * g**2 * field.score(x, min(t, LAST))
+
+
+def constant(g: float) -> Callable[[float], float]:
+    """A schedule."""
+    return lambda t: g
+
+
+def tilt_weight(plain: PlaneNumbers, x: Array) -> Array:
+    """exp(a r) at points (n,)."""
+    return np.asarray(np.exp(plain.scale * plain.reward(x[:, None])))
+
+
+def normal(x: Array) -> Array:
+    """N(0, 1)."""
+    return np.asarray(np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi))
+
+
+@lru_cache(maxsize=16)
+def tilted_path_law(name: str, g: float) -> Array:
+    """X_1 under P exp(a r(X_1))/Z(X_0), X_0 ~ N(0, 1), on AXIS: exp(a r) times the base process's
+    law from the start N(0, 1)/Z, with Z(x) = E[exp(a r(X_1)) | X_0 = x]."""
+    plain = plain_numbers(load_problem(name))
+    drift = plain_drift(LineField(plain), g)
+
+    steps, levels = KERNELS[g]
+    Z = line_expectation(
+        drift,
+        constant(g),
+        partial(tilt_weight, plain),
+        AXIS,
+        AXIS,
+        uniform_clock(0.0),
+        steps=steps,
+        levels=levels,
+    ).value
+    start = np.where(np.abs(AXIS) < 7.0, normal(AXIS) / Z, 0.0)
+    moved = line_law(
+        drift, constant(g), start, AXIS, uniform_clock(0.0), steps=steps, levels=levels
+    ).value
+    return np.asarray(moved * tilt_weight(plain, AXIS))
+
+
+# --- first routes
+
+
+@lru_cache(maxsize=16)
+def grid_optimum(name: str, g: float) -> GridOptimum:
+    """The problem's optimum at its own scale under a constant g."""
+    problem = load_problem(name)
+    points, count = GRIDS[g]
+    schedule = Diffusion.of_constant(g)
+    return GridOptimum(problem, problem.scale, schedule, points=points, count=count)
+
+
+def on_axis(law: GridLaw, axis: Array = AXIS) -> Array:
+    """A law's density at points of another axis, 0 beyond its own."""
+    (own,) = law.axes
+    inside = (axis >= own[0]) & (axis <= own[-1])
+    return np.where(inside, CubicSpline(own, law.density)(np.clip(axis, own[0], own[-1])), 0.0)
+
+
+# --- D2
+
+
+@extra
+def marginals_are_kept(context: Context) -> Finding:
+    """The law at t = 1 of the base SDE from N(0, 1), against the mixture."""
+    worst, where, killed = 0.0, "", {"ODE's drift": False, "g² for g²/2": False}
+    for name, g in _cases(context):
+        field, problem = LineField(plain_numbers(load_problem(name))), load_problem(name)
+        mixture = problem.base.log_density(column(AXIS)).exp().numpy()
+        drifts: dict[str, Field] = {
+            "": plain_drift(field, g),
+            "ODE's drift": plain_drift(field, 0.0),
+            "g² for g²/2": plain_drift(field, 2**0.5 * g),
+        }
+        for label, drift in drifts.items():
+            if label and (killed[label] or g != 1.0):
+                continue
+            found = line_law(
+                drift, constant(g), normal(AXIS), AXIS, uniform_clock(0.0),
+                steps=KERNELS[g][0], levels=KERNELS[g][1],
+            ).value  # fmt: skip
+            error = QUADRATURE.error(found, mixture, float(mixture.max()))
+            if label:
+                killed[label] = error > QUADRATURE.rtol
+            elif error >= worst:
+                worst, where = error, f"{name}, g = {g:g}"
+    return Finding(
+        "the SDE's law at t = 1 is the base's, whatever g", "claim", "exact",
+        worst <= QUADRATURE.rtol,
+        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
+        f"{_labels(_cases(context))}",
+        {"error": worst}, where, mutants=killed,
+    )  # fmt: skip
+
+
+# --- D3 for any schedule, with a state cost
+
+
+def state_cost(x: Array, t: float) -> Array:
+    """A bounded running cost that depends on time."""
+    return np.asarray((1 + t) * x**2 / (4 + x**2))
+
+
+@extra
+def value_under_any_schedule(context: Context) -> Finding:
+    """V at t = 0 by its equation, against -log E by composed kernels; f = 0 and f > 0."""
+    worst, where = 0.0, ""
+    killed = {"f left out": False, "V of the memoryless schedule": False}
+    for name, g in _cases(context):
+        problem, plain = load_problem(name), plain_numbers(load_problem(name))
+        field = LineField(plain)
+        size = float(np.ptp(problem.scale * problem.reward(column(SPOTS)).numpy()))
+        for f in (None, state_cost) if name == NAMES[0] else (state_cost,):
+            optimum = GridOptimum(problem, problem.scale, Diffusion.of_constant(g), _two_d(f))
+            ours = _at_spots(optimum)
+            theirs = -np.log(
+                line_expectation(
+                    plain_drift(field, g), constant(g), partial(tilt_weight, plain),
+                    SPOTS, AXIS, uniform_clock(0.0),
+                    potential=f, steps=KERNELS[g][0], levels=KERNELS[g][1],
+                ).value
+            )  # fmt: skip
+            error = QUADRATURE.error(ours, theirs, size)
+            if error >= worst:
+                worst = error
+                where = f"{name}, g = {g:g}, {'f > 0' if f else 'f = 0'}"
+            if f is None:
+                plain_value = ours
+            elif name == NAMES[0]:
+                gap = QUADRATURE.error(plain_value, theirs, size)
+                killed["f left out"] |= gap > QUADRATURE.rtol
+        if name != NAMES[0]:
+            continue
+        blind = -float(problem.tilt(Exponential(problem.scale)).log_z)
+        gap = QUADRATURE.error(np.full_like(ours, blind), plain_value, size)
+        killed["V of the memoryless schedule"] |= gap > QUADRATURE.rtol
+    return Finding(
+        "V under a constant g, with and without a running cost", "claim", "exact",
+        worst <= QUADRATURE.rtol,
+        f"error {number(worst)} of r's range (quadrature {QUADRATURE.rtol:g}), d = 1: "
+        f"{_labels(_cases(context))}",
+        {"error": worst}, where, mutants=killed,
+    )  # fmt: skip
+
+
+def _two_d(f: Callable[[Array, float], Array] | None) -> Callable[[Array, float], Array] | None:
+    """A cost of points (n,) as one of points (n, 1)."""
+    return None if f is None else lambda x, t: f(x[:, 0], t)
+
+
+def _at_spots(optimum: GridOptimum) -> Array:
+    """V(., 0) at SPOTS."""
+    begin = optimum.at_start
+    return np.asarray(CubicSpline(begin.points(0.0)[:, 0], begin.at(0.0))(SPOTS))
+
+
+# --- D5: the optimal path measure
+
+
+@extra
+def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
+    """X_1 of the SDE with the control u*, against P exp(a r(X_1))/Z(X_0)."""
+    worst, where = 0.0, ""
+    killed = {"half of u*": False, "P exp(a r)/Z with one Z for all": False}
+    for name, g in _cases(context):
+        problem = load_problem(name)
+        optimum = grid_optimum(name, g)
+        ours = sde_law(SteeredField(optimum), Diffusion.of_constant(g), GRID, 1e-8, 1e-10)
+        theirs = CubicSpline(AXIS, tilted_path_law(name, g))(GRID)
+        peak = float(theirs.max())
+        error = QUADRATURE.error(ours.density, theirs, peak)
+        if error >= worst:
+            worst, where = error, f"{name}, g = {g:g}"
+        claimed = tilt_density(problem, problem.scale, GRID)
+        killed["P exp(a r)/Z with one Z for all"] |= (
+            QUADRATURE.error(ours.density, claimed, peak) > QUADRATURE.rtol
+        )
+        if not killed["half of u*"]:
+            halved = SteeredField(optimum, share=0.5)
+            law = sde_law(halved, Diffusion.of_constant(g), GRID, 1e-6, 1e-8)
+            killed["half of u*"] = QUADRATURE.error(law.density, theirs, peak) > QUADRATURE.rtol
+    return Finding(
+        "X_1 under the control u* has the law of P exp(-c)/Z(X_0)", "claim", "exact",
+        worst <= QUADRATURE.rtol,
+        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
+        f"{_labels(_cases(context))}",
+        {"error": worst}, where, mutants=killed,
+    )  # fmt: skip
+
+
+# --- D6: what is off without memorylessness
+
+
+@extra
+def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
+    """The law of the memoryless SDE with u*, by Fokker-Planck, against base exp(a r)/Z."""
+    worst, where, killed = 0.0, "", {"g = 1 instead": False, "u* of half the scale": False}
+    for name in names(context):
+        problem = load_problem(name)
+        claimed = tilt_density(problem, problem.scale, GRID)
+        peak = float(claimed.max())
+        memoryless = Diffusion.of_memoryless(1.0, MEMORYLESS_START)
+        law = sde_law(
+            problem.tilted_field(Exponential(problem.scale)), memoryless, GRID, 1e-7, 1e-9
+        )
+        error = QUADRATURE.error(law.density, claimed, peak)
+        if error >= worst:
+            worst, where = error, name
+        other = on_axis(grid_optimum(name, 1.0).law, GRID)
+        killed["g = 1 instead"] |= QUADRATURE.error(other, claimed, peak) > QUADRATURE.rtol
+        half = sde_law(
+            problem.tilted_field(Exponential(problem.scale / 2)), memoryless, GRID, 1e-4, 1e-6
+        )
+        killed["u* of half the scale"] |= (
+            QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
+        )
+    return Finding(
+        "the memoryless optimum samples base exp(a r)/Z", "claim", "exact",
+        worst <= QUADRATURE.rtol,
+        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
+        f"{len(names(context))} problems, d = 1, from t = {MEMORYLESS_START:g}",
+        {"error": worst}, where, mutants=killed,
+    )  # fmt: skip
+
+
+@extra
+def factor_of_memory(context: Context) -> Finding:
+    """pi_1 exp(a r) E[exp V(X_0, 0) | X_1] by two equations, against composed kernels; its size."""
+    worst, where, sizes = 0.0, "", {}
+    killed = {"a factor that does not depend on X_1": False}
+    for name, g in _cases(context):
+        problem = load_problem(name)
+        claimed = tilt_density(problem, problem.scale, AXIS)
+        ours, theirs = on_axis(grid_optimum(name, g).law), tilted_path_law(name, g)
+        peak = float(theirs.max())
+        error = QUADRATURE.error(ours, theirs, peak)
+        if error >= worst:
+            worst, where = error, f"{name}, g = {g:g}"
+        sizes[f"{name}, g = {g:g}"] = total_variation(ours, claimed, AXIS)
+        killed["a factor that does not depend on X_1"] |= (
+            QUADRATURE.error(claimed, theirs, peak) > QUADRATURE.rtol
+        )
+    shown = ", ".join(f"{k} {number(v)}" for k, v in sizes.items())
+    return Finding(
+        "without it the law is base exp(a r) E[exp V(X_0, 0) | X_1]", "claim", "exact",
+        worst <= QUADRATURE.rtol,
+        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}); TV to the "
+        f"tilt: {shown}",
+        {"error": worst, "tv": sizes}, where, mutants=killed,
+    )  # fmt: skip
+
+
+@extra
+def factor_in_the_plane(context: Context) -> Finding:
+    """The same in d = 2: the mass of the law before it is normalised is 1 if all is right."""
+    problem, g = load_problem("bump_2d"), 1.0
+    masses, laws = [], []
+    for points in (41, 61) if context.profile.name == "thorough" else (51,):
+        optimum = GridOptimum(problem, problem.scale, Diffusion.of_constant(g), points=points)
+        masses.append(abs(optimum.mass - 1))
+        laws.append(optimum.law)
+    law = laws[-1]
+    places = np.stack([a.ravel() for a in np.meshgrid(*law.axes, indexing="ij")], -1)
+    claimed = problem.tilt(Exponential(problem.scale)).log_density(torch.as_tensor(places)).exp()
+    cell = float(np.prod([a[1] - a[0] for a in law.axes]))
+    tv = 0.5 * float(np.abs(law.density.ravel() - claimed.numpy()).sum()) * cell
+    bare = problem.scale * problem.reward(torch.as_tensor(places))
+    bare_mass = float((problem.base.log_density(torch.as_tensor(places)) + bare).exp().sum() * cell)
+    return Finding(
+        "the same in d = 2", "support", "exact", masses[-1] <= QUADRATURE_2D.rtol,
+        f"mass off by {', '.join(number(m) for m in masses)} before it is normalised; TV to the "
+        f"tilt {number(tv)} at g = 1",
+        {"mass": masses, "tv": tv}, "bump_2d",
+        mutants={"without the factor": abs(bare_mass - 1) > QUADRATURE_2D.rtol},
+    )  # fmt: skip

@@ -1,0 +1,368 @@
+"""domingo, identities at one point and time: D1, D2, D3, D8, D9, D14.
+
+First routes are theory's closed forms (`theory.fields.mixture`, `theory.control.value`); second
+routes are integrals and their numerical derivatives (`theory.ledger.oracle.control.values`).
+nft_beta of a setting, a positive number that these rows have no other use for, is the diffusion
+coefficient g of D2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from theory.control.value import MemorylessOptimum
+from theory.fields.paths import PATHS
+from theory.ledger.core.identity import Identity
+from theory.ledger.oracle import conditional
+from theory.ledger.oracle.control import values as oracle
+from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.settings.problems import Problems, Setting
+
+ANY_PATH = Problems(paths=tuple(PATHS))
+# sigma of the exploding path falls by 7 powers of 1 - t: second derivatives in x lose their digits.
+SMOOTH_PATHS = Problems(paths=("rectified_flow", "trigonometric", "variance_preserving"))
+
+
+def _time(s: Setting) -> torch.Tensor:
+    return torch.tensor(s.t, dtype=torch.float64)
+
+
+def _row(value: torch.Tensor) -> Array:
+    return np.asarray(value.detach().numpy())[0]
+
+
+def path_size(s: Setting) -> float:
+    """Velocities are compared in |alpha'| + |sigma'| standard deviations."""
+    return abs(s.at.dalpha) + abs(s.at.dsigma)
+
+
+# --- D1: v = (alpha'/alpha) x + eta s
+
+
+def velocity_from_score(s: Setting, eta_factor: float = 1.0, without_growth: bool = False) -> Array:
+    """(alpha'/alpha) x + eta s by theory's score."""
+    path, t = s.route_path, _time(s)
+    growth = path.dalpha(t) / path.alpha(t)
+    score = s.problem.base_field.score(s.point, s.t)
+    kept = 0.0 if without_growth else growth
+    return _row(kept * s.point + eta_factor * path.eta(t) * score)
+
+
+def velocity_by_quadrature(s: Setting) -> Array:
+    return conditional.velocity(s.case, s.x, s.at)
+
+
+def _velocity_size(s: Setting) -> float:
+    growth = abs(s.at.dalpha / s.at.alpha) * float(np.abs(s.x).max())
+    return max(path_size(s), growth)
+
+
+D1_PARTS = (
+    Identity(
+        "v = (alpha'/alpha) x + eta s",
+        ANY_PATH,
+        velocity_from_score,
+        velocity_by_quadrature,
+        {
+            "eta's sign": lambda s: velocity_from_score(s, -1.0),
+            "2 eta": lambda s: velocity_from_score(s, 2.0),
+            "without (alpha'/alpha) x": lambda s: velocity_from_score(s, without_growth=True),
+            "sigma^2 for eta": lambda s: velocity_from_score(
+                s, float(s.at.sigma**2 / s.route_path.eta(_time(s)))
+            ),
+        },
+        _velocity_size,
+    ),
+)
+
+
+# --- D2: the SDE with any g keeps the marginals
+
+
+def _base_terms(s: Setting) -> tuple[torch.Tensor, float, torch.Tensor, float]:
+    """v, div v, score, lap log p by theory."""
+    field = s.problem.base_field
+    velocity, divergence = field.with_divergence(s.point, s.t)
+    post = field.posterior(s.point, s.t)
+    return velocity, float(divergence[0]), post.score, float(post.combine_divergence(0.0, -1.0)[0])
+
+
+def density_rate(
+    s: Setting, drift_factor: float = 1.0, noise_factor: float = 1.0, g_of: float | None = None
+) -> Array:
+    """d log p/dt that dX = (v + (g^2/2 eta)(v - (alpha'/alpha) x)) dt + g dB gives p, by the
+    Fokker-Planck equation: (-div(b p) + (g^2/2) lap p)/p."""
+    path, t = s.route_path, _time(s)
+    velocity, divergence, score, bend = _base_terms(s)
+    g = s.nft_beta if g_of is None else g_of
+    eta, growth = float(path.eta(t)), float(path.dalpha(t) / path.alpha(t))
+    half = 0.5 * g**2 * drift_factor
+    drift = velocity + half / eta * (velocity - growth * s.point)
+    drift_divergence = divergence + half / eta * (divergence - growth * s.dim)
+    spread = 0.5 * g**2 * noise_factor * (bend + float((score**2).sum()))
+    return np.array(-drift_divergence - float((drift * score).sum()) + spread)
+
+
+def density_rate_by_quadrature(s: Setting) -> Array:
+    return np.array(oracle.log_density_rates(s.case, s.x, s.path, s.t).rate)
+
+
+def _rate_size(s: Setting) -> float:
+    velocity, divergence, score, bend = _base_terms(s)
+    squares = float((score**2).sum())
+    flux = abs(divergence) + float(velocity.norm()) * math.sqrt(squares)
+    return flux + 0.5 * s.nft_beta**2 * (abs(bend) + squares)
+
+
+D2_PARTS = (
+    Identity(
+        "Fokker-Planck: the SDE with any g gives p_t its own rate of change",
+        SMOOTH_PATHS,
+        density_rate,
+        density_rate_by_quadrature,
+        {
+            "drift with g² for g²/2": lambda s: density_rate(s, 2.0),
+            "drift without g": lambda s: density_rate(s, 0.0),
+            "noise alone doubled": lambda s: density_rate(s, 1.0, 2.0),
+            "score turned over": lambda s: density_rate(s, -1.0),
+        },
+        _rate_size,
+    ),
+)
+
+
+# --- D3: the value function and its equation
+
+
+def _optimum(s: Setting) -> MemorylessOptimum:
+    return MemorylessOptimum(s.problem, s.a)
+
+
+def value(s: Setting) -> Array:
+    return _optimum(s).value(s.point, s.t).numpy()[0]
+
+
+def value_by_quadrature(s: Setting) -> Array:
+    return np.array(oracle.value(s.case, s.x, s.at, s.a))
+
+
+def _cost_size(s: Setting) -> float:
+    return abs(s.a) * s.spread
+
+
+def _laplacian(s: Setting) -> float:
+    """lap V by automatic differentiation of theory's gradient."""
+    point = s.point.clone().requires_grad_(True)
+    gradient = _optimum(s).gradient(point, s.t)
+    total = 0.0
+    for i in range(s.dim):
+        (row,) = torch.autograd.grad(gradient[0, i], point, retain_graph=True)
+        total += float(row[0, i])
+    return total
+
+
+def _hjb_terms(s: Setting) -> tuple[float, float, float, float]:
+    """b . grad V, g^2/2, lap V, |grad V|^2 by theory, g^2 = 2 eta."""
+    path, t = s.route_path, _time(s)
+    field, half = s.problem.base_field, float(path.eta(t))
+    drift = field(s.point, s.t) + half * field.score(s.point, s.t)
+    slope = _optimum(s).gradient(s.point, s.t)
+    return float((drift * slope).sum()), half, _laplacian(s), float((slope**2).sum())
+
+
+def minus_value_rate(s: Setting, square: float = 1.0, bend: float = 1.0) -> Array:
+    """b . grad V + (g^2/2)(lap V - |grad V|^2), which the equation says is -V_t."""
+    along, half, lap, squares = _hjb_terms(s)
+    return np.array(along + half * (bend * lap - square * squares))
+
+
+def minus_value_rate_of_ode(s: Setting) -> Array:
+    slope = _optimum(s).gradient(s.point, s.t)
+    _, half, lap, squares = _hjb_terms(s)
+    along = float((s.problem.base_field(s.point, s.t) * slope).sum())
+    return np.array(along + half * (lap - squares))
+
+
+def minus_value_rate_by_quadrature(s: Setting) -> Array:
+    return np.array(-oracle.value_rates(s.case, s.x, s.path, s.t, s.a).rate)
+
+
+def _hjb_size(s: Setting) -> float:
+    along, half, lap, squares = _hjb_terms(s)
+    return abs(along) + half * (abs(lap) + squares) + abs(s.a) * s.spread
+
+
+D3_POINTS = (
+    Identity(
+        "V = -log E[exp(a r) | X_t = x] (f = 0, g² = 2 eta)",
+        ANY_PATH,
+        value,
+        value_by_quadrature,
+        {
+            "sign": lambda s: -value(s),
+            "mean of the reward (Jensen)": lambda s: np.array(
+                -s.a * float(s.problem.conditional_reward.mean(s.point, s.t)[0])
+            ),
+            "of the target's law without its normaliser": lambda s: (
+                value(s) + float(_optimum(s).target.log_z)
+            ),
+        },
+        _cost_size,
+    ),
+    Identity(
+        "V_t + b . grad V + (g²/2) lap V - (g²/2)|grad V|² = 0 (g² = 2 eta)",
+        SMOOTH_PATHS,
+        minus_value_rate,
+        minus_value_rate_by_quadrature,
+        {
+            "without (g²/2)|grad V|²": lambda s: minus_value_rate(s, square=0.0),
+            "g²|grad V|²": lambda s: minus_value_rate(s, square=2.0),
+            "g² lap V": lambda s: minus_value_rate(s, bend=2.0),
+            "the ODE's drift": minus_value_rate_of_ode,
+        },
+        _hjb_size,
+    ),
+)
+
+
+# --- D9 and D14: u* = (2/g)(v_finetuned - v_base) = -g grad V
+
+
+def control(s: Setting) -> Array:
+    """-g grad V by theory."""
+    return _row(_optimum(s).control(s.point, s.t))
+
+
+def control_from_velocities(s: Setting, factor: float = 2.0, power: int = -1) -> Array:
+    """factor g^power (v* - v) by theory."""
+    g = float(torch.sqrt(2 * s.route_path.eta(_time(s))))
+    gap = _optimum(s).velocity(s.point, s.t) - s.problem.base_field(s.point, s.t)
+    return _row(factor * g**power * gap)
+
+
+def control_by_quadrature(s: Setting) -> Array:
+    """-g grad V from integrals at points around x."""
+    return -oracle.memoryless_noise(s.at) * oracle.value_gradient(s.case, s.x, s.at, s.a)
+
+
+def control_by_drifts(s: Setting) -> Array:
+    """(b* - b)/g of the two generative SDEs, by quadrature: velocities and scores of both laws."""
+    g = oracle.memoryless_noise(s.at)
+
+    def phi(r: Array) -> Array:
+        return np.asarray(np.exp(s.a * r))
+
+    drifts = [
+        conditional.velocity(s.case, s.x, s.at, p)
+        + 0.5 * g**2 * conditional.score(s.case, s.x, s.at, p)
+        for p in (phi, None)
+    ]
+    return (drifts[0] - drifts[1]) / g
+
+
+def _control_size(s: Setting) -> float:
+    g = oracle.memoryless_noise(s.at)
+    return g * abs(s.a) * s.spread + path_size(s) / g
+
+
+D9_PARTS = (
+    Identity(
+        "u* = (2/g)(v_finetuned - v_base), g² = 2 eta",
+        SMOOTH_PATHS,
+        control_from_velocities,
+        control_by_quadrature,
+        {
+            "1/g": lambda s: control_from_velocities(s, 1.0),
+            "2 g": lambda s: control_from_velocities(s, 2.0, 1),
+            "sign": lambda s: control_from_velocities(s, -2.0),
+            "2/g²": lambda s: control_from_velocities(s, 2.0, -2),
+        },
+        _control_size,
+    ),
+)
+
+
+def terminal_control(s: Setting, factor: float = 1.0) -> Array:
+    """u*/g at t = 1, -grad V(x, 1), by theory's field at t = 1 itself."""
+    return _row(-factor * _optimum(s).gradient(s.point, 1.0))
+
+
+def terminal_gradient(s: Setting) -> Array:
+    """-grad c = a grad r by central differences of order 8 of the plain numpy reward."""
+    weights = np.array([4 / 5, -1 / 5, 4 / 105, -1 / 280])
+    frame, e = s.case.frame, s.case.plane_dim
+    plane = (frame.T @ s.x)[:e]
+    h = 4e-3
+    slopes = np.zeros(e)
+    for i in range(e):
+        for k, w in enumerate(weights, start=1):
+            move = np.zeros(e)
+            move[i] = k * h
+            pair = s.case.reward(np.stack([plane + move, plane - move]))
+            slopes[i] += w * (pair[0] - pair[1]) / h
+    return s.a * frame[:, :e] @ slopes
+
+
+def _slope_size(s: Setting) -> float:
+    return abs(s.a) * s.spread
+
+
+D14_POINTS = (
+    Identity(
+        "u* = (b* - b)/g is -g grad V",
+        SMOOTH_PATHS,
+        control,
+        control_by_drifts,
+        {
+            "g² grad V": lambda s: oracle.memoryless_noise(s.at) * control(s),
+            "sign": lambda s: -control(s),
+            "grad V": lambda s: control(s) / oracle.memoryless_noise(s.at),
+        },
+        _control_size,
+    ),
+    Identity(
+        "u*(x, t)/g(t) at t = 1 is -grad c(x)",
+        ANY_PATH,
+        terminal_control,
+        terminal_gradient,
+        {
+            "sign": lambda s: terminal_control(s, -1.0),
+            "half": lambda s: terminal_control(s, 0.5),
+            "at t = 0.9": lambda s: _row(-_optimum(s).gradient(s.point, 0.9)),
+        },
+        _slope_size,
+    ),
+)
+
+
+# --- D8: v_base + (g/2) u* is the velocity of the tilt
+
+
+def finetuned_velocity(s: Setting, factor: float = 0.5) -> Array:
+    """v + factor g u*, by theory."""
+    g = torch.sqrt(2 * s.route_path.eta(_time(s)))
+    base = s.problem.base_field(s.point, s.t)
+    return _row(base + factor * g * _optimum(s).control(s.point, s.t))
+
+
+def tilted_velocity_by_quadrature(s: Setting) -> Array:
+    return conditional.velocity(s.case, s.x, s.at, lambda r: np.exp(s.a * r))
+
+
+D8_POINTS = (
+    Identity(
+        "v_base + (g/2) u* is the velocity of base exp(a r)/Z (g² = 2 eta)",
+        SMOOTH_PATHS,
+        finetuned_velocity,
+        tilted_velocity_by_quadrature,
+        {
+            "v + g u": lambda s: finetuned_velocity(s, 1.0),
+            "v - (g/2) u": lambda s: finetuned_velocity(s, -0.5),
+            "v alone": lambda s: finetuned_velocity(s, 0.0),
+        },
+        path_size,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Liu et al.: rows L1 and on."""

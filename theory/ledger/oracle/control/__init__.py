@@ -1,0 +1,1 @@
+"""Second routes of control: values, chains, linear processes."""

@@ -1,0 +1,130 @@
+"""Controlled Euler chains in numpy: simulation, and gradients of a path's cost, no autograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from theory.ledger.oracle.control.line import Field, Noise
+from theory.ledger.oracle.integrals.integrate import Array
+
+ComplexField = Callable[[np.ndarray, float], np.ndarray]  # x (n, d), t -> (n, d)
+ComplexRate = Callable[[np.ndarray, float], np.ndarray]  # x (n, d), t -> (n,)
+_STEP = 1e-30  # a complex step has no cancellation
+_CENTRAL = 1e-3  # of a central difference, of fourth order
+
+
+class Simulation(NamedTuple):
+    """Draws at the last time (n,), int 1/2 |u|^2 dt along each path (n,), and the paths at the
+    times asked for (len(keep), n)."""
+
+    ends: Array
+    energy: Array
+    kept: Array
+
+
+def simulate_control(
+    b: Field,
+    u: Field,
+    g: Noise,
+    times: Array,
+    start: Array,
+    rng: np.random.Generator,
+    keep: Sequence[float] = (),
+) -> Simulation:
+    """Euler and Maruyama for dX = (b + g u) dt + g dB over the times (n_t,), any increasing grid,
+    from start (n,). u, b and g are taken at a step's beginning; keep: times of the grid.
+
+    Raises ValueError for times that do not increase or a kept time that is not among them.
+    """
+    times, x = np.asarray(times, dtype=np.float64), np.array(start, dtype=np.float64)
+    if times.ndim != 1 or len(times) < 2 or np.any(np.diff(times) <= 0):
+        raise ValueError("times must be an increasing grid")
+    if missing := [t for t in keep if t not in times]:
+        raise ValueError(f"times to keep must be on the grid, {missing} are not")
+    energy, kept = np.zeros(len(x)), {float(times[0]): x}
+    for t, later in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        h, noise, control = later - t, g(t), u(x, t)
+        energy = energy + 0.5 * h * control**2
+        drift = b(x, t) + noise * control
+        x = x + h * drift + noise * math.sqrt(h) * rng.standard_normal(len(x))
+        if later in keep:
+            kept[later] = x
+    paths = np.array([kept[float(t)] for t in keep]).reshape(len(keep), len(x))
+    return Simulation(x, energy, paths)
+
+
+class Chain(NamedTuple):
+    """x_{k+1} = x_k + h (b + g u) + g sqrt(h) xi_k at (x_k, t_k), and the cost
+
+    sum_k h (|u|^2 / 2 + f)(x_k, t_k) + c(x_n). cost: (n, d), t -> (n,); final: (n, d) -> (n,).
+    """
+
+    drift: ComplexField
+    control: ComplexField
+    noise: Noise
+    cost: ComplexRate
+    final: Callable[[np.ndarray], np.ndarray]
+    times: Array
+
+
+def chain_path(chain: Chain, start: Array, xi: Array) -> Array:
+    """x_0, ..., x_n of one path (n + 1, d), from start (d,) with the noise xi (n, d). Raises
+    ValueError for noise that does not fit the times and start."""
+    shape = len(chain.times) - 1, *np.shape(start)
+    if np.shape(xi) != shape or len(shape) != 2:
+        raise ValueError(f"xi must have shape {shape}, got {np.shape(xi)}")
+    path = [np.array(start, dtype=np.float64)]
+    for k in range(len(xi)):
+        x, t = path[-1][None], float(chain.times[k])
+        path.append(_advance(chain, x, chain.control(x, t), xi, k)[0])
+    return np.array(path)
+
+
+def cost_gradient(
+    chain: Chain, start: Array, xi: Array, *, frozen: bool = False, complex_steps: bool = True
+) -> Array:
+    """d (cost from k on) / d x_k for all k along one path, (n + 1, d): every x_k is moved and the
+    rest of the path simulated anew from the same noise.
+
+    frozen: the values of u stay those of the unmoved path (then |u|^2 / 2 does not move: the lean
+    adjoint), else u follows x (the full one). With complex steps exact to rounding, for callables
+    that are analytic and take complex x; otherwise central differences of fourth order, whose error
+    was below 1e-11 of the cost where measured. Raises ValueError
+    as `chain_path` does.
+    """
+    path = chain_path(chain, start, xi)
+    n, d = np.shape(xi)
+    if complex_steps:
+        moves, weights = np.array([1j * _STEP]), np.array([1 / _STEP])
+    else:
+        moves = _CENTRAL * np.array([2.0, 1.0, -1.0, -2.0])
+        weights = np.array([-1.0, 8.0, -8.0, 1.0]) / (12 * _CENTRAL)
+    starts = (moves[:, None, None] * np.eye(d)).reshape(-1, d)  # (moves d, d)
+    moved = np.empty((0, d), dtype=starts.dtype)
+    cost = np.empty(0, dtype=starts.dtype)
+    for k in range(n):
+        x, t = path[k : k + 1], float(chain.times[k])
+        h = float(chain.times[k + 1]) - t
+        moved = np.concatenate([moved, x + starts])  # block j: x_j was moved
+        cost = np.concatenate([cost, np.zeros(len(starts))])
+        u = (
+            np.broadcast_to(chain.control(x, t), moved.shape)
+            if frozen
+            else (chain.control(moved, t))
+        )
+        cost = cost + h * ((u**2).sum(axis=1) / 2 + chain.cost(moved, t))
+        moved = _advance(chain, moved, u, xi, k)
+    moved = np.concatenate([moved, path[n:] + starts])
+    cost = np.concatenate([cost, np.zeros(len(starts))]) + chain.final(moved)
+    part = cost.imag if complex_steps else cost
+    return np.asarray(np.einsum("kmd,m->kd", part.reshape(n + 1, len(moves), d), weights))
+
+
+def _advance(chain: Chain, x: np.ndarray, u: np.ndarray, xi: Array, k: int) -> np.ndarray:
+    t = float(chain.times[k])
+    h, g = float(chain.times[k + 1]) - t, chain.noise(t)
+    return np.asarray(x + h * (chain.drift(x, t) + g * u) + g * math.sqrt(h) * xi[k])

@@ -1,0 +1,1 @@
+"""Adaptive quadrature, and laws and distances by it."""

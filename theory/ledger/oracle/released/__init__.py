@@ -1,0 +1,1 @@
+"""Second routes of what the released code does."""

@@ -1,0 +1,1 @@
+"""The released code of DiffusionNFT: rows N1 and on."""

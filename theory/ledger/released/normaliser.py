@@ -1,0 +1,348 @@
+"""released, N5: the adaptive normaliser of x_1-predictions against that of velocities, and none.
+
+At fixed (x, t) errors of x_1 are errors of V times slope(t) = dX_1 / dV (1 - t on the rectified
+flow), so that w cancels all but one factor of it: the normalised loss of x_1 is slope(t) times that
+of V, sample by sample, and the stationary point is the same. Left: how times weigh on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+
+from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
+from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.identity import Identity
+from theory.ledger.liu.adaptive import APART, TOY, at_step, posterior, size, stationary, toy_nodes
+from theory.ledger.liu.stationary import LinePosterior, line_posterior
+from theory.ledger.oracle import adaptive as oracle_adaptive
+from theory.ledger.oracle.adaptive import Normaliser
+from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.settings.problems import Setting
+from theory.ledger.settings.unit import UnitRewards, levelled
+from theory.methods.matching.nft import NFT
+from theory.problems.problem import Problem, load_problem
+
+PATHS = ("rectified_flow", "trigonometric", "variance_preserving")
+RELEASED_FACTOR = 5.0
+VARIANTS = ("x1, normalised", "velocity, normalised", "x1, none", "velocity, none")
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+# --- exact: the same stationary point
+
+
+def _velocity_normaliser(s: Setting) -> Array:
+    """The semi-gradient of errors in V on a grid, and its root."""
+    how = Normaliser("branch", "velocity")
+    return np.array([oracle_adaptive.stationary(s.case, s.x, s.at, s.nft_beta, how)])
+
+
+def _batch_step(s: Setting) -> float:
+    """One weight a branch for all samples, w+- = E|e+-|, by fixed-point iteration."""
+    p = posterior(s)
+    u = p.nft_step()
+    for _ in range(60):
+        u = weighted_step(p, mean_size(p, u), mean_size(p, -u))
+    return u
+
+
+def mean_size(p: LinePosterior, u: float) -> float:
+    """E|u - D| given x, in units of X_1: folded Gaussians."""
+    m, s = p.mean + u - p.law.means, p.law.stds
+    z = m / s
+    folded = m * (2 * ndtr(z) - 1) + 2 * s * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    return float(p.law.shares @ folded)
+
+
+def weighted_step(p: LinePosterior, plus: float, minus: float) -> float:
+    """Where E[r e+] / plus = E[(1 - r) e-] / minus for constant weights: with c = Cov(r, X_1|x),
+    u = c (plus + minus) / (m minus + (1 - m) plus); 2c where the two are equal."""
+    m, c = p.rewarded.mass, 0.5 * p.nft_step()
+    return c * (plus + minus) / (m * minus + (1 - m) * plus)
+
+
+# --- exact: the weights, sample by sample, of the code
+
+
+class Sample:
+    """One sample that a setting's numbers make up: x_1 = x, old velocity -x/2, student's 0.3 + x,
+    target 2 x - 1; r = t."""
+
+    def __init__(self, s: Setting) -> None:
+        x = np.asarray(s.x)
+        self.old, self.student, self.target, self.r = -0.5 * x, 0.3 + x, 2 * x - 1, s.t
+
+
+def code_gradient(s: Setting, space: str, power: float = 1.0) -> Array:
+    """The gradient in the student's value of the two branches as theory.methods.matching.nft has
+    them, by autograd, times (dX_1 / dV)^power."""
+    sample, method = Sample(s), NFT(nft_beta=s.nft_beta, adaptive_normaliser=space)  # type: ignore[arg-type]
+    old, target = (torch.as_tensor(v)[None] for v in (sample.old, sample.target))
+    student = torch.as_tensor(sample.student)[None].requires_grad_()
+    time = torch.tensor([s.t], dtype=torch.float64)
+    task: Any = SimpleNamespace(path=s.route_path)
+    batch: Any = {"t": time}
+    step = s.nft_beta * (student - old)
+    branches = [method._branch(task, batch, old + k * step - target) for k in (1, -1)]
+    loss = sample.r * branches[0] + (1 - sample.r) * branches[1]
+    (gradient,) = torch.autograd.grad(loss.sum(), student)
+    gain = 1 / float(posterior(s).gain) if power != 1.0 else 1.0
+    return np.asarray(gradient[0]) * gain ** (power - 1)
+
+
+def _normalised_by_differences(s: Setting) -> Array:
+    """The same from values of the velocity's loss with w fixed, times dX_1 / dV."""
+    old, student, target, r = -0.5 * s.x, 0.3 + s.x, 2 * s.x - 1, s.t
+    plus = old + s.nft_beta * (student - old) - target
+    minus = old - s.nft_beta * (student - old) - target
+    sizes = np.mean(np.abs(plus)), np.mean(np.abs(minus))
+    # dX_1 / dV from two points of the line V = alpha' y + sigma' (x - alpha y) / sigma.
+    ends = [s.at.dalpha * y - s.at.dsigma * s.at.alpha * y / s.at.sigma for y in (0.0, 1.0)]
+    slope = 1 / (ends[1] - ends[0])
+
+    def value(there: Array) -> float:
+        up, down = (old + k * s.nft_beta * (there - old) - target for k in (1, -1))
+        parts = r * np.sum(up**2) / sizes[0], (1 - r) * np.sum(down**2) / sizes[1]
+        return float(parts[0] + parts[1])
+
+    unit = np.eye(len(s.x))
+    found = [slope * (value(student + e) - value(student - e)) / 2 for e in unit]
+    return np.array(found)
+
+
+# --- exact: the prefactor
+
+
+def start_gradient(s: Setting, power: float = 0.0) -> Array:
+    """10 slope E[r sgn(e+) - (1 - r) sgn(e-)] at mu = v_0, times nft_beta^power."""
+    p = posterior(s)
+    return np.array([2 * RELEASED_FACTOR * (2 * p.cdf(0.0) - 1) / p.gain * s.nft_beta**power])
+
+
+IDENTITIES = (
+    Identity(
+        "the stationary point of errors in x1 is that of errors in V",
+        UnitRewards(PATHS), stationary, _velocity_normaliser,
+        {
+            "none": lambda s: at_step(s, posterior(s).nft_step()),
+            "by branch, whole batch": lambda s: at_step(s, _batch_step(s)),
+            "the step in units of x1": lambda s: np.array(
+                [posterior(s).old + posterior(s).step() / s.nft_beta]
+            ),
+        },
+        size, tier=QUADRATURE, dims=(1, 2), share=0.7,
+    ),
+    Identity(
+        "sample by sample, the loss of x1 is dX_1 / dV times that of V",
+        UnitRewards(PATHS), lambda s: code_gradient(s, "x1"), _normalised_by_differences,
+        {
+            "squared": lambda s: code_gradient(s, "x1", 2.0),
+            "velocity": lambda s: code_gradient(s, "velocity"),
+            "none": lambda s: code_gradient(s, "off"),
+        },
+        size, tier=QUADRATURE_TIGHT,
+    ),
+    Identity(
+        "5/beta: the first gradient does not depend on beta",
+        UnitRewards(PATHS), start_gradient,
+        lambda s: np.array([oracle_adaptive.start_gradient(s.case, s.x, s.at, s.nft_beta)]),
+        {
+            "of the loss without the prefactor": lambda s: start_gradient(s, 1.0),
+            "sign": lambda s: -start_gradient(s),
+        },
+        tier=QUADRATURE, dims=(1,),
+    ),
+)  # fmt: skip
+
+
+# --- measured
+
+
+def steps(setting: Setting) -> dict[str, float]:
+    """nft_beta (mu - v_0) by brute force of every normaliser of errors in x1, d = 1."""
+    old = posterior(setting).old
+    found = {}
+    for kind in oracle_adaptive.NORMALISERS:
+        mu = oracle_adaptive.stationary(
+            setting.case, setting.x, setting.at, setting.nft_beta, Normaliser(kind)
+        )
+        found[kind] = setting.nft_beta * (mu - old)
+    return found
+
+
+@extra
+def against_others(context: Context) -> Finding:
+    """Branches by their own size, by a shared one, by the batch's, and none: how far apart."""
+    count = 30 if context.profile.name == "default" else 120
+    domain = UnitRewards()
+    gaps: dict[str, list[float]] = {k: [] for k in ("branch", "shared", "batch")}
+    exact = 0.0
+    for i in range(count):
+        s = domain.draw(1, context.seed + i)
+        found = steps(s)
+        for kind, row in gaps.items():
+            row.append(abs(found[kind] / found["off"] - 1))
+        closed = posterior(s).gain * _batch_step(s)
+        exact = max(exact, QUADRATURE.error(found["batch"], closed, 1.0))
+    medians = {k: float(np.median(v)) for k, v in gaps.items()}
+    return Finding(
+        "against other normalisers and none, d = 1", "support", "exact",
+        exact <= QUADRATURE.rtol and medians["branch"] > APART,
+        "distance from none's stationary point over the step, median of "
+        f"{count} problems: " + ", ".join(f"{number(v)} ({k})" for k, v in medians.items())
+        + f"; the batch's closed form to {number(exact)}",
+        {"medians": medians, "gaps": gaps},
+        mutants={"all alike": medians["branch"] > 2 * medians["batch"]},
+    )  # fmt: skip
+
+
+def whole_batch(low: float, high: float) -> tuple[float, float]:
+    """(w+ / w-, drift from v* over the step) where both weights are means over all of X_t and t,
+    in units of X_1, for the note's toy with r = low + (high - low) bump."""
+    rows = [(w, p.with_reward(low, high)) for w, _, p in toy_nodes()]
+    ratio = 1.0
+    for _ in range(50):
+        u = [weighted_step(p, ratio, 1.0) for _, p in rows]
+        sizes = [
+            sum(w * mean_size(p, k * v) for (w, p), v in zip(rows, u, strict=True)) for k in (1, -1)
+        ]
+        ratio = sizes[0] / sizes[1]
+    triples = [
+        (w * p.gain**2, v, p.nft_step()) for (w, p), v in zip(rows, u, strict=True)
+    ]  # fmt: skip
+    gap = sum(w * (v - best) ** 2 for w, v, best in triples)
+    return ratio, float(np.sqrt(gap / sum(w * best**2 for w, _, best in triples)))
+
+
+@extra
+def one_weight_for_all(context: Context) -> Finding:
+    """w+ and w- as means over the whole batch, all x and t."""
+    found = {k: whole_batch(*k) for k in ((0.0, 1.0), (0.4, 0.6))}
+    return Finding(
+        "one weight a branch for the whole batch (all x, t)", "instead", "exact",
+        max(v for _, v in found.values()) < 0.25,
+        ", ".join(
+            f"w+/w- = {number(q)}, drift {number(v)} (r in [{k[0]:g}, {k[1]:g}])"
+            for k, (q, v) in found.items()
+        )
+        + ": u = c (w+ + w-) / (m w- + (1 - m) w+), v* where the two weights are equal",
+        {f"{a:g} to {b:g}": list(v) for (a, b), v in found.items()},
+        mutants={"as far as by sample": found[0.4, 0.6][1] < 0.1},
+    )  # fmt: skip
+
+
+def time_weights(times: Array) -> dict[str, Array]:
+    """What a squared error of V is multiplied by at v_0 at each time on the rectified flow, d = 1,
+    note's toy: 1 / mean|e| by its mean over X_t; means are 1. Numbers of a figure."""
+    problem = load_problem(TOY)
+    sizes = []
+    for t in times:
+        law = problem.base.convolved(float(t), float(1 - t))
+        width = float(law.covariance()[0, 0].sqrt())
+        x = float(law.expectation()[0]) + width * torch.linspace(-5, 5, 31, dtype=torch.float64)
+        share = law.density(x[:, None])
+        rows = [mean_velocity_size(problem, float(place), float(t)) for place in x]
+        sizes.append(float(share @ torch.tensor(rows, dtype=torch.float64) / share.sum()))
+    size, slope = np.array(sizes), 1 - times
+    raw = {
+        VARIANTS[0]: slope / size, VARIANTS[1]: 1 / size,
+        VARIANTS[2]: slope**2, VARIANTS[3]: np.ones_like(times),
+    }  # fmt: skip
+    return {k: v / v.mean() for k, v in raw.items()}
+
+
+def mean_velocity_size(problem: Problem, x: float, t: float) -> float:
+    """E|V - v_0| given X_t = x."""
+    p = line_posterior(problem, torch.tensor([[x]], dtype=torch.float64), t)
+    return p.gain * mean_size(p, 0.0)
+
+
+@extra
+def weights_over_time(context: Context) -> Finding:
+    """What changes: how times weigh on each other where one network serves them all."""
+    times = np.array(TIMES)
+    rows = time_weights(times)
+    early = {k: float(v[0] / v[-1]) for k, v in rows.items()}
+    return Finding(
+        "weight of a squared velocity error at t = 0.1 over that at t = 0.9", "instead", "exact",
+        early[VARIANTS[2]] > early[VARIANTS[0]] > early[VARIANTS[1]],
+        ", ".join(f"{number(v)} ({k})" for k, v in early.items())
+        + ": of no account to a field that is free at every (x, t), of account to a network",
+        {"times": list(TIMES), "weights": {k: v.tolist() for k, v in rows.items()}},
+        mutants={"the same in both spaces": early[VARIANTS[0]] > 3 * early[VARIANTS[1]]},
+    )  # fmt: skip
+
+
+@extra
+def least_weight(context: Context) -> Finding:
+    """The floor of 1e-5: none to be seen at the times of a sampling grid; where all errors of x1
+    are below it, w is constant and v* is back."""
+    s = UnitRewards().draw(1, 5)
+    whole = line_at(s)
+    sizes = {}
+    for t in (0.9, 0.99, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6):
+        p = whole(t)
+        sizes[t] = abs(p.step() / p.nft_step() - 1), abs(p.step() / p.step(0.0) - 1)
+    return Finding(
+        "the floor of 1e-5", "support", "exact",
+        sizes[0.9][1] < 1e-6 and sizes[1 - 1e-6][0] < 0.05 < sizes[0.9][0],
+        "drift of the step from v*, and its change by the floor: "
+        + ", ".join(
+            f"{number(a)}, {number(b)} (1 - t = {1 - t:.0e})" for t, (a, b) in sizes.items()
+        ),
+        {f"{1 - t:.0e}": list(v) for t, v in sizes.items()},
+        mutants={"no floor": sizes[1 - 1e-6][1] > 0.05},
+    )  # fmt: skip
+
+
+def line_at(s: Setting) -> Callable[[float], LinePosterior]:
+    """t -> the posterior at time t on the rectified flow, above one point of the data.
+
+    The reward is a bump as narrow as the posterior, so that it is informative there."""
+    y = float(s.case.means[0, 0])
+
+    def at(t: float) -> LinePosterior:
+        width = (1 - t) / t
+        case = replace(
+            s.case,
+            kind="bumps",
+            parameters={
+                "heights": np.array([1.0]),
+                "centres": np.array([[y + width]]),
+                "precisions": np.array([[[width**-2]]]),
+            },
+        )
+        problem = levelled(case, 0.1, 0.9).problem()
+        x = torch.tensor([[t * y]], dtype=torch.float64)
+        return line_posterior(problem, x, t)
+
+    return at
+
+
+N5_PARTS = (
+    *IDENTITIES, against_others, one_weight_for_all, weights_over_time, least_weight,
+)  # fmt: skip
+
+N5 = Claim(
+    "N5",
+    "released, adaptive normaliser",
+    "The adaptive normaliser acts on the x1-prediction, per sample and per branch: at a fixed "
+    "(x, t) that is the same on the velocity, times dX_1 / dV; against none it moves the "
+    "stationary point.",
+    "A field that is free at every (x, t); w above its floor of 1e-5.",
+    "theory.ledger.liu.stationary; theory.methods.matching.nft by autograd",
+    "semi-gradient of velocity errors on a grid; differences of values",
+    "exact",
+    "Where x1 and velocity differ is the weight of times, by dX_1 / dV. Against none the "
+    "stationary point moves (L13): dividing sample by sample does it, by a size that both branches "
+    "share even more; by the whole batch's it moves little. 5/beta makes the first gradient the "
+    "same at every beta.",
+    N5_PARTS,
+)

@@ -1,0 +1,405 @@
+"""released, N6: training at some times of the sampling grid only, and what samplers make of it.
+
+The loss has one term a time: a student with capacity enough is optimal at the times that it is
+trained at, and nowhere else is anything asked of it. `theory.released.times` says what samplers
+make of three models of the rest; here their laws are set against those of v* at every time.
+
+Which time is left out is read three ways: the one nearest to the data, the one nearest to the
+noise, or another one for every sample, so that all ten are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
+from theory.fields.mixture import ExactField, VelocityModel
+from theory.laws.distances import grid_distances
+from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.identity import Identity
+from theory.ledger.core.order import fit_slope
+from theory.ledger.core.region import GOOD
+from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.oracle.released import times as oracle
+from theory.ledger.released.moves import (
+    COUNT,
+    DPM_SHIFTED,
+    EVALUATION,
+    FINE,
+    FLOW,
+    GRID,
+    OTHERS,
+    POINTS,
+    SHIFTED,
+    TRAINING,
+    move,
+    reference,
+    times_region,
+)
+from theory.ledger.settings.problems import Problems, Setting
+from theory.problems.problem import load_problem
+from theory.released.times import (
+    MODELS,
+    KnownAtTimes,
+    Sampler,
+    distances_to,
+    laws,
+    total_variation,
+    uniform_times,
+)
+from theory.samplers.chain import Chain, chain_law, state_axes
+from theory.tilts.wrappers import Exponential
+
+LEFT_OUT = {
+    "another one for every sample": GRID,
+    "the one nearest to the data": GRID[:-1],
+    "the one nearest to the noise": GRID[1:],
+}
+FINE_FLOW = Sampler("ode", uniform_times(64))  # to the tier
+FINE_POINTS = 1201  # to the tier
+MAP_FLOOR = 1e-8  # what Runge and Kutta's fixed steps leave in a TV
+
+# --- the training sampler, and the routes: maps of one start
+
+LINE = Problems(max_condition=100.0)
+
+
+def start_of(s: Setting) -> Array:
+    """The setting's point as a start x_0, within three standard deviations."""
+    return 3 * np.tanh(s.x / 3)
+
+
+def scale_of(s: Setting) -> float:
+    """2/nft_beta: no longer a step than Euler's ten can follow."""
+    return abs(s.a) + 0.1 * s.case.scale
+
+
+def _mapped(s: Setting, sampler: Sampler, times: Sequence[float], stretch: float = 1.0) -> Array:
+    """T(x_0) under every model of the field that was trained at `times`."""
+    full = s.problem.cumulant_field(stretch * scale_of(s), 1)
+    x0 = torch.as_tensor(start_of(s))[:, None]
+    return np.array(
+        [
+            float(sampler.push(KnownAtTimes(full, tuple(times), m), x0)[0])
+            for m in ("linear", "nearest", "none")
+        ]
+    )
+
+
+def _whole_by_sums(s: Setting) -> Array:
+    field = oracle.full_field(s.case, scale_of(s))
+    return np.repeat(oracle.euler(field, start_of(s), GRID), 3)
+
+
+def _known_by_sums(s: Setting) -> Array:
+    return np.concatenate(
+        [
+            oracle.euler(
+                oracle.known_field(s.case, scale_of(s), GRID[1:], m),
+                start_of(s),
+                EVALUATION_TIMES,
+            )
+            for m in ("linear", "nearest", "none")
+        ]
+    )
+
+
+EVALUATION_TIMES = uniform_times(FINE)
+
+
+def _map_size(s: Setting) -> float:
+    """Maps are compared in units of the data, or of a step that is long."""
+    return 1.0 + scale_of(s) * s.spread
+
+
+def _known(s: Setting, models: Sequence[int]) -> Array:
+    """The first route with its models in another order."""
+    return _mapped(s, EVALUATION, GRID[1:])[list(models)]
+
+
+SAME_SAMPLER = Identity(
+    f"Euler {COUNT}, all its times trained: T(x_0) is that of v*",
+    LINE,
+    lambda s: _mapped(s, TRAINING, GRID),
+    _whole_by_sums,
+    {
+        "the time nearest to the data left out": lambda s: _mapped(s, TRAINING, GRID[:-1]),
+        "the time nearest to the noise left out": lambda s: _mapped(s, TRAINING, GRID[1:]),
+        "another sampler": lambda s: _mapped(s, EVALUATION, GRID),
+        "1 % off": lambda s: _mapped(s, TRAINING, GRID, 1.01),
+    },
+    _map_size,
+    role="condition",
+    dims=(1,),
+    share=0.4,
+)
+ROUTES = Identity(
+    f"Euler {FINE} of a field trained at {COUNT - 1} times: T(x_0) by two routes",
+    LINE,
+    lambda s: _mapped(s, EVALUATION, GRID[1:]),
+    _known_by_sums,
+    {
+        "models exchanged": lambda s: _known(s, (1, 0, 2)),
+        "as if learned everywhere": lambda s: _known(s, (0, 1, 1)),
+        "the time nearest to the noise trained": lambda s: _mapped(s, EVALUATION, GRID),
+    },
+    _map_size,
+    role="support",
+    tier=QUADRATURE_TIGHT,
+    dims=(1,),
+    share=0.2,
+)
+
+# --- laws of whole samplers on the named problems
+
+
+def other_samplers(context: Context) -> Finding:
+    """The claim: the times in between change nothing, whatever the sampler."""
+    fast = context.profile.name == "fast"
+    samplers = (EVALUATION,) if fast else OTHERS[:-1]
+    found = {(s.label, m): move("note_1d", s, GRID, m) for s, m in product(samplers, MODELS)}
+    own = [move("note_1d", TRAINING, GRID, m).tv for m in MODELS]
+    sampler, model = max(found, key=lambda k: found[k].tv)
+    worst, smooth = found[sampler, model], found[EVALUATION.label, "linear"]
+    return Finding(
+        "other samplers, ten times trained, note_1d", "claim", "exact",
+        max(v.tv for v in found.values()) <= QUADRATURE.rtol,
+        f"{EVALUATION.label} moves by TV {number(smooth.tv)} if the step is linear in between "
+        f"({100 * smooth.share:+.2f} % of the gain in reward), {sampler} by up to "
+        f"{number(worst.tv)} ({100 * worst.share:+.0f} %)",
+        {f"{s}, {m}": [v.tv, v.share] for (s, m), v in found.items()},
+        f"{sampler}, nothing learned in between: mean reward {number(worst.reward)}, with v* "
+        f"at all times {number(worst.whole)}, base {number(worst.base)}"
+        if model == "none" else f"{sampler}, {model}",
+        mutants={"the sampler of training": max(own) <= QUADRATURE.rtol},
+    )  # fmt: skip
+
+
+@extra
+def table(context: Context) -> Finding:
+    """Which samplers' results move by more than 1 % and 5 %, for every reading of 9 of 10."""
+    fast = context.profile.name == "fast"
+    asked = [("note_1d", s) for s in ((TRAINING, EVALUATION) if fast else (TRAINING, *OTHERS))]
+    asked += [] if fast else [("bumps_1d", s) for s in (EVALUATION, DPM_SHIFTED)]
+    cells: dict[str, dict[str, list[float]]] = {}
+    for (case, times), (name, sampler) in product(LEFT_OUT.items(), asked):
+        both = [move(name, sampler, times, m) for m in ("linear", "nearest")]
+        cells.setdefault(case, {})[f"{sampler.label}, {name}"] = [
+            max(v.tv for v in both), max(abs(v.share) for v in both)
+        ]  # fmt: skip
+    over = {
+        c: {f"{b:g}": [k for k, v in row.items() if max(v) > b] for b in GOOD}
+        for c, row in cells.items()
+    }
+    most = {c: max(max(v) for v in row.values()) for c, row in cells.items()}
+    shown = [
+        f"{c}: {len(over[c]['0.01'])} over 1 %, {len(over[c]['0.05'])} over 5 %, at most "
+        f"{100 * most[c]:.1f} %"
+        for c in LEFT_OUT
+    ]
+    none = move("note_1d", EVALUATION, GRID, "none")
+    return Finding(
+        "which samplers move (TV or share of the gain, linear or nearest in between)",
+        "support", "exact", most[next(iter(LEFT_OUT))] <= GOOD[1],
+        f"of {len(asked)} samplers and problems, if what is left out is " + "; ".join(shown),
+        {"tv and share": cells, "over": over}, "bumps_1d",
+        mutants={"nothing learned in between": none.tv > GOOD[1] and abs(none.share) > GOOD[1]},
+    )  # fmt: skip
+
+
+@extra
+def against_the_target(context: Context) -> Finding:
+    """Next to what v* and the sampler leave of the claimed target, the times matter little."""
+    problem = load_problem("note_1d")
+    target = problem.tilt(Exponential(problem.scale))
+    full = problem.cumulant_field(problem.scale, 1)
+    samplers = (TRAINING, EVALUATION, Sampler("dpm2", SHIFTED), DPM_SHIFTED)
+    rows: dict[str, list[float]] = {}
+    for sampler in samplers:
+        times = SHIFTED if sampler.method == "dpm2" else GRID
+        own: list[float] = []
+        for field in (full, KnownAtTimes(full, times, "linear")):
+            (law,) = laws(sampler, field, points=2 * POINTS)
+            log_p = target.log_density(torch.as_tensor(law.place)[:, None]).numpy()
+            own += distances_to(law, log_p)
+        rows[sampler.label] = own
+    shown = ", ".join(f"{k} {number(v[0])} then {number(v[2])}" for k, v in rows.items())
+    largest = max(abs(v[2] - v[0]) / v[0] for v in rows.values())
+    return Finding(
+        "TV to the claimed target, v* at all times then linear in between", "support", "exact",
+        largest < 0.5, shown, {"tv, kl of v*; tv, kl of linear": rows}, "note_1d",
+        mutants={"the base for the target": _base_is_further(samplers[1], rows)},
+    )  # fmt: skip
+
+
+def _base_is_further(sampler: Sampler, rows: dict[str, list[float]]) -> bool:
+    problem = load_problem("note_1d")
+    (law,) = laws(sampler, problem.cumulant_field(problem.scale, 1), points=POINTS)
+    log_base = problem.base.log_density(torch.as_tensor(law.place)[:, None]).numpy()
+    return distances_to(law, log_base)[0] > 2 * rows[sampler.label][0]
+
+
+@extra
+def only_the_grid(context: Context) -> Finding:
+    """Where nothing is learned in between the flow is the base's; m times as many Euler steps keep
+    about 1/m of the gain."""
+    points = POINTS
+    flow = FLOW
+    problem = load_problem("note_1d")
+    (base,) = laws(flow, problem.base_field, points=points)
+    full = problem.cumulant_field(problem.scale, 1)
+    (law,) = laws(flow, KnownAtTimes(full, GRID, "none"), points=points)
+    gap = total_variation(base, law)
+    kept = {
+        m: 1 + move("note_1d", Sampler("euler", uniform_times(m * COUNT)), GRID, "none").share
+        for m in (1, 2, 4)
+    }
+    (held,) = laws(flow, KnownAtTimes(full, GRID, "nearest"), points=points)
+    return Finding(
+        "nothing learned in between: the ODE's law is the base's", "instead", "exact",
+        gap <= QUADRATURE.rtol,
+        f"TV {number(gap)} (quadrature {QUADRATURE.rtol:g}); Euler with "
+        + ", ".join(f"{m * COUNT} steps keeps {100 * v:.1f} %" for m, v in kept.items())
+        + " of the gain in reward",
+        {"tv": gap, "kept": {str(k): v for k, v in kept.items()}}, "note_1d",
+        mutants={"the nearest time's step": total_variation(base, held) > QUADRATURE.rtol},
+    )  # fmt: skip
+
+
+@extra
+def order_in_the_spacing(context: Context) -> Finding:
+    """The ODE's law if the step is linear in between: TV to that of v*, in 1/n for n times."""
+    thorough = context.profile.starts > 0
+    problems = ("note_1d", "linear_1d")[: 1 + thorough]
+    counts = (8, 12, 16, 24, 32, 48, 64) if thorough else (8, 10, 12, 16, 20, 28)
+    # A steeper flow takes finer steps to show its order.
+    flow, points = (FINE_FLOW, 2 * POINTS) if thorough else (FLOW, POINTS)
+    slopes, sizes = {}, {}
+    for name in problems:
+        tv = [move(name, flow, uniform_times(n), "linear", points).tv for n in counts]
+        slopes[name] = fit_slope(1 / np.array(counts), np.array(tv), MAP_FLOOR)
+        sizes[name] = move(name, flow, GRID, "linear", points).tv
+    # A step that is 1 % short at every time: no number of times mends it.
+    problem = load_problem(problems[0])
+    short = problem.cumulant_field(0.99 * problem.scale, 1)
+    whole = reference(problems[0], flow, points)[0]
+    off = [
+        total_variation(whole, laws(flow, KnownAtTimes(short, uniform_times(n)), points=points)[0])
+        for n in (counts[0], counts[-1])
+    ]
+    worst = max(slopes, key=lambda k: abs(slopes[k].slope - 2))
+    return Finding(
+        "linear in between: TV of the ODE's laws, in 1/(number of times)", "instead", "order",
+        all(s.is_order and s.order == 2 for s in slopes.values()),
+        f"slope {slopes[worst]} ({worst}); with {COUNT} times "
+        + ", ".join(f"{number(v)} ({k})" for k, v in sizes.items()),
+        {"slopes": {k: [s.slope, s.half] for k, s in slopes.items()}, "at ten": sizes}, worst,
+        order=2,
+        mutants={"1 % short at every time": off[1] > off[0] * (counts[0] / counts[-1])},
+    )  # fmt: skip
+
+
+@extra
+def stochastic(context: Context) -> Finding:
+    """The memoryless (DDPM) chain on the same times, and in twice as many steps."""
+    problem = load_problem("note_1d")
+    full = problem.cumulant_field(problem.scale, 1)
+    found: dict[str, float] = {}
+    more = 2 * COUNT
+    for steps in (COUNT, more):
+        chain = Chain(steps)
+        axes = state_axes(chain, [problem.base], 0.5)
+        whole = chain_law(chain, _at_one_time(full), axes)
+        for model in MODELS:
+            field = _at_one_time(KnownAtTimes(full, GRID, model))
+            law = chain_law(chain, field, axes)
+            found[f"{steps} steps, {model}"] = grid_distances(whole, law)["TV"].value
+    same = [v for k, v in found.items() if k.startswith(f"{COUNT} ")]
+    fine = [v for k, v in found.items() if k.startswith(f"{more} ")]
+    return Finding(
+        "a stochastic sampler (chain of the path's posteriors)", "support", "exact",
+        max(same) <= QUADRATURE.rtol,
+        f"{COUNT} steps move by {number(max(same))}; {more} steps by "
+        + ", ".join(f"{number(found[f'{more} steps, {m}'])} ({m})" for m in MODELS),
+        {"tv": found}, "note_1d",
+        mutants={"twice as many steps": min(fine) > QUADRATURE.rtol},
+    )  # fmt: skip
+
+
+def _at_one_time(field: ExactField) -> VelocityModel:
+    """A field as chains ask for it: one time a row, all equal."""
+
+    def model(x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
+        return field(x, torch.as_tensor(t).flatten()[0])
+
+    return model
+
+
+@extra
+def laws_agree(context: Context) -> Finding:
+    """TV and mean reward by slopes carried along, and by distribution functions and sums."""
+    worst, killed = 0.0, False
+    names = ("bumps_1d", "note_1d")[: 1 + (context.profile.starts > 0)]
+    for name in names:
+        problem, case = load_problem(name), plain_numbers(load_problem(name))
+        nodes, weight = oracle.reward_nodes()
+        fields = [
+            oracle.full_field(case, problem.scale),
+            oracle.known_field(case, problem.scale, GRID[:-1], "linear"),
+        ]
+        ends = [oracle.euler(f, oracle.STARTS, EVALUATION_TIMES) for f in fields]
+        known = oracle.euler(fields[1], nodes, EVALUATION_TIMES)
+        theirs = [oracle.total_variation(ends[0], ends[1]), oracle.mean_reward(case, known, weight)]
+        for times in (GRID[:-1], GRID):
+            ours = move(name, EVALUATION, times, "linear", FINE_POINTS)
+            error = QUADRATURE.error([ours.tv, ours.reward], theirs, 1.0)
+            if times is GRID:
+                killed = killed or error > QUADRATURE.rtol
+            else:
+                worst = max(worst, error)
+        worst = max(worst, _flow_gap(name))
+    return Finding(
+        "TV, mean reward and the ODE's map by two routes", "support", "exact",
+        worst <= QUADRATURE.rtol,
+        f"error {number(worst)} (quadrature {QUADRATURE.rtol:g})",
+        {"error": worst}, "bumps_1d", mutants={"all ten times trained": killed},
+    )  # fmt: skip
+
+
+def _flow_gap(name: str) -> float:
+    """The largest gap between the two routes' maps by the ODE, linear in between."""
+    problem, case = load_problem(name), plain_numbers(load_problem(name))
+    x0 = np.linspace(-2.4, 2.4, 5)
+    field = KnownAtTimes(problem.cumulant_field(problem.scale, 1), GRID, "linear")
+    ours = FINE_FLOW.push(field, torch.as_tensor(x0)[:, None])[0].numpy()
+    theirs = oracle.ode(oracle.known_field(case, problem.scale, GRID), x0, GRID[1:])
+    return QUADRATURE.error(ours, theirs, 1.0)
+
+
+N6 = Claim(
+    "N6",
+    "released, the times that its loss is asked at",
+    "Trained at 9 of the 10 times of its sampling grid only, the field serves other samplers as "
+    "one trained at all times does.",
+    "The student is optimal at the times it is trained at; between them its step is linear in t, "
+    "that of the nearest time, or 0. d = 1, v_old the base's velocity.",
+    "closed fields; the samplers' maps with their slopes carried along",
+    "sums over a grid; the same maps without slopes, TV by distribution functions, scipy's ODE",
+    "conditional",
+    "Exact for samplers that ask at trained times alone. Elsewhere the loss says nothing. If the "
+    "step is linear or held in between, others move little, as 1/n² in the number of times, and "
+    "more for one time left out at an end than for all gaps within; if nothing is learned there, "
+    "an ODE solver returns the base. A copy of the script that could be read draws the nine anew "
+    "for every sample: then all ten are trained.",
+    (
+        other_samplers, SAME_SAMPLER, ROUTES, table, only_the_grid, order_in_the_spacing,
+        against_the_target, stochastic, laws_agree,
+    ),
+    times_region,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Where the ledger's claims are tried: domains of problems, atoms, couplings."""

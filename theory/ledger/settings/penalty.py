@@ -1,0 +1,170 @@
+"""Where the identities about the released KL term are tried."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import numpy as np
+
+from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.settings.atoms import Atoms, AtomSetting
+from theory.ledger.settings.problems import BETAS, Problems, Setting
+
+PULLS = (0.01, 30.0)  # of the penalty's curvature over (1-t)^2
+
+
+@dataclass(frozen=True, eq=False)
+class PenalisedSetting(Setting):
+    """A problem's setting with a kl_weight and the normaliser's size."""
+
+    kl: float = 1e-4
+    size: float = 1.0
+
+    def describe(self) -> str:
+        return f"{super().describe()}, kl_weight = {self.kl:.3g}, size = {self.size:.3g}"
+
+    def pack(self) -> dict[str, Any]:
+        return {**super().pack(), "kl": self.kl, "size": self.size}
+
+    @classmethod
+    def unpack(cls, data: dict[str, Any]) -> Self:
+        plain = Setting.unpack(data)
+        return cls(**_values(plain), kl=data["kl"], size=data["size"])
+
+
+def _values(setting: Setting) -> dict[str, Any]:
+    return {f.name: getattr(setting, f.name) for f in fields(Setting)}
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """Random problems with penalties that count at their time."""
+
+    problems: Problems = field(default_factory=Problems)
+
+    def draw(self, dim: int, seed: int) -> PenalisedSetting:
+        plain = self.problems.draw(dim, seed)
+        rng = np.random.default_rng([seed, 29, dim])
+        pull = math.exp(rng.uniform(*np.log(PULLS)))
+        size = math.exp(rng.uniform(-2.0, 1.0))
+        return PenalisedSetting(**_values(plain), kl=pull * (1 - plain.t) ** 2, size=size)
+
+    def nudge(
+        self, setting: PenalisedSetting, rng: np.random.Generator, step: float
+    ) -> PenalisedSetting | None:
+        moved = self.problems.nudge(setting, rng, step)
+        if moved is None:
+            return None
+        kl = setting.kl * math.exp(step * rng.normal())
+        size = setting.size * math.exp(step * rng.normal())
+        inside = PULLS[0] <= kl / (1 - moved.t) ** 2 <= PULLS[1] and 0.05 <= size <= 5
+        return PenalisedSetting(**_values(moved), kl=kl, size=size) if inside else None
+
+    def unpack(self, data: dict[str, Any]) -> PenalisedSetting:
+        return PenalisedSetting.unpack(data)
+
+
+@dataclass(frozen=True, eq=False)
+class TimedAtoms(AtomSetting):
+    """Two penalties on a few states, as the penalised loss has them at time t."""
+
+    t: float = 0.5
+
+    def describe(self) -> str:
+        return f"{super().describe()}, t = {self.t:.3g}"
+
+    def pack(self) -> dict[str, Any]:
+        return {**super().pack(), "t": self.t}
+
+    @classmethod
+    def unpack(cls, data: dict[str, Any]) -> Self:
+        return replace(super().unpack(data), t=data["t"])
+
+
+@dataclass(frozen=True)
+class AtomsInTime:
+    """`Atoms`, with a time in [0, 0.99]."""
+
+    atoms: Atoms = field(default_factory=Atoms)
+
+    def draw(self, dim: int, seed: int) -> TimedAtoms:
+        t = float(np.random.default_rng([seed, 31]).uniform(0.0, 0.99))
+        return self._timed(self.atoms.draw(dim, seed), t)
+
+    def nudge(
+        self, setting: TimedAtoms, rng: np.random.Generator, step: float
+    ) -> TimedAtoms | None:
+        moved = self.atoms.nudge(setting, rng, step)
+        t = float(np.clip(setting.t + 0.3 * step * rng.normal(), 0.0, 0.99))
+        return None if moved is None else self._timed(moved, t)
+
+    def unpack(self, data: dict[str, Any]) -> TimedAtoms:
+        return TimedAtoms.unpack(data)
+
+    def _timed(self, s: AtomSetting, t: float) -> TimedAtoms:
+        return TimedAtoms(**{f.name: getattr(s, f.name) for f in fields(AtomSetting)}, t=t)
+
+
+@dataclass(frozen=True, eq=False)
+class LineSetting:
+    """A Gaussian N(x, v^2) with the reward b times the place, nft_beta, a kl_weight."""
+
+    x: float
+    v: float
+    b: float
+    nft_beta: float
+    kl: float
+
+    @property
+    def dim(self) -> int:
+        return 1
+
+    @property
+    def case(self) -> PlaneNumbers:
+        parameters = {"vector": np.array([self.b]), "constant": np.asarray(0.5)}
+        return PlaneNumbers(
+            np.ones(1), np.array([[self.x]]), np.array([[[self.v**2]]]), "linear", parameters, 1.0,
+            np.eye(1),
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        return (
+            f"N({self.x:.3g}, {self.v:.3g}^2), r = {self.b:.3g} x + 1/2, "
+            f"nft_beta = {self.nft_beta:.3g}, kl_weight = {self.kl:.3g}"
+        )
+
+    def pack(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Means within 2, standard deviations 0.4 to 2.5, kl_weight 1e-3 to 10."""
+
+    def draw(self, dim: int, seed: int) -> LineSetting:
+        rng = np.random.default_rng([seed, 37])
+        beta, kl = np.exp(rng.uniform([math.log(BETAS[0]), math.log(1e-3)], np.log([5.0, 10.0])))
+        std = math.exp(rng.uniform(math.log(0.4), math.log(2.5)))
+        return LineSetting(
+            float(rng.uniform(-2, 2)), std, float(rng.uniform(0.1, 0.8)), float(beta), float(kl)
+        )
+
+    def nudge(
+        self, setting: LineSetting, rng: np.random.Generator, step: float
+    ) -> LineSetting | None:
+        grow = np.exp(step * rng.normal(size=4))
+        new = LineSetting(
+            setting.x + step * float(rng.normal()), setting.v * float(grow[0]),
+            setting.b * float(grow[1]), setting.nft_beta * float(grow[2]),
+            setting.kl * float(grow[3]),
+        )  # fmt: skip
+        inside = (
+            abs(new.x) < 3 and 0.3 < new.v < 3 and 0.02 < new.b < 1
+            and BETAS[0] <= new.nft_beta <= BETAS[1] and 1e-4 < new.kl < 30
+        )  # fmt: skip
+        return new if inside else None
+
+    def unpack(self, data: dict[str, Any]) -> LineSetting:
+        return LineSetting(**data)

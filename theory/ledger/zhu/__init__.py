@@ -1,0 +1,1 @@
+"""Zhu et al.: rows Z1 and on."""

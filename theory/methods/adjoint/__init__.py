@@ -1,0 +1,1 @@
+"""Adjoint Matching and its relatives: stochastic optimal control by adjoint equations."""

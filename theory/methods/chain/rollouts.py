@@ -1,0 +1,176 @@
+"""Rollouts of the discrete chain, shared by the methods that train its kernels.
+
+Trajectories are x (rows, T + 1, *event); kernels k = 0 .. T-1 lead from state k to state k + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theory.control.chain_optimum import ChainOptimum, Surface, regularised_optimum
+from theory.fields.diffusion import Diffusion
+from theory.fields.mixture import VelocityModel
+from theory.laws.distances import Array
+from theory.laws.gaussians import GaussianSum
+from theory.methods.chain.transforms import drawn, drawn_coefficient
+from theory.methods.contract.draws import Draws
+from theory.methods.contract.method import Optimum
+from theory.methods.contract.task import Task
+from theory.problems.problem import Problem
+from theory.samplers.chain import Chain, state_axes
+from theory.tilts.wrappers import Exponential
+
+# Steps of the optimum's grid in units of the chain's narrowest kernel.
+GRID_SPACING = {1: 0.5, 2: 4.0}
+# Rows that find how far a schedule's kernels carry the states.
+REACH_ROWS, REACH, FAR = 4096, 5.5, 4.0
+
+
+def trajectories(
+    chain: Chain, model: VelocityModel, task: Task, n: int, draws: Draws
+) -> dict[str, Any]:
+    """n trajectories a network: x (rows, T + 1, *event), rewards r of the last states, cond."""
+    cond = task.conditions(n, draws)
+    noise = draws.normal(n, chain.steps + 1, *task.event_shape)
+    with torch.no_grad():
+        x = chain.rollout(model, noise, cond)
+        return {"x": x, "r": task.reward(x[:, -1], cond), "cond": cond}
+
+
+def state_velocities(
+    chain: Chain, model: VelocityModel, x: Tensor, cond: Any, index: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(states, the model's velocities there), both (rows, m, *event), all times in one call: at
+    every state but the last, or at those that index (rows, m) names."""
+    states = x[:, :-1]
+    t = chain.times.to(x).expand(len(x), -1)
+    states, t = drawn(states, index), drawn(t, index)
+    velocity = model(states.flatten(0, 1), t.flatten(), every_state(cond, states.shape[1]))
+    return states, velocity.reshape(states.shape)
+
+
+def kernel_means(
+    chain: Chain, model: VelocityModel, x: Tensor, cond: Any, index: Tensor | None = None
+) -> Tensor:
+    """The kernels' means at these states, (rows, m, *event)."""
+    P, Q, _ = chain.coefficients(x)
+    states, velocity = state_velocities(chain, model, x, cond, index)
+    P, Q = (drawn_coefficient(c, index, x.ndim - 2) for c in (P, Q))
+    return P * states + Q * velocity
+
+
+def every_state(cond: Any, steps: int) -> Any:
+    """A row's condition for each of its states, in the order of x[:, :-1].flatten(0, 1)."""
+    return None if cond is None else cond.repeat_interleave(steps, 0)
+
+
+def chain_on(
+    task: Task | Problem, steps: int, sigma_end: float, schedule: Diffusion | None = None
+) -> Chain:
+    """The chain on the task's path, over the times at which its model is defined; with a schedule
+    of Euler-Maruyama kernels (sigma_end then means nothing).
+
+    Raises:
+        ValueError: the last kernel starts at a time that the model does not cover.
+    """
+    if not isinstance(task, Task):
+        return Chain(steps, sigma_end, task.path, schedule=schedule)
+    chain = Chain(steps, sigma_end, task.path, task.first_time, task.start_std, schedule)
+    if task.times is not None and float(chain.times[-1]) > float(task.times[-1]):
+        most = int((1 - task.first_time) / (1 - float(task.times[-1])))
+        raise ValueError(
+            f"steps = {steps}: the last kernel starts at t = {float(chain.times[-1]):.4g}, past "
+            f"{float(task.times[-1]):.4g} where the model ends; allowed are at most {most} steps"
+        )
+    return chain
+
+
+# --- the optimum
+
+
+def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:
+    """The KL-regularised optimum of the chain's kernels on a problem in d = 1 or 2.
+
+    Raises:
+        ValueError: what `chain_axes` and `theory.control.chain_optimum.regularised_optimum` refuse.
+    """
+    axes = chain_axes(problem, chain, scale)
+    best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)
+    return Optimum(_Smooth(best), chain,
+                   networks={"value": lambda x, t, cond=None: best.value(x, t)},
+                   log_z=best.log_z)  # fmt: skip
+
+
+def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...]:
+    """The grid of the chain's optimum: base and target, and under a schedule REACH standard
+    deviations of every state of the base's chain, whose coarse first kernels may overshoot.
+
+    Raises:
+        ValueError: a schedule's kernels are so coarse that states spread over FAR times the
+            deviation of noise and base.
+    """
+    laws = [problem.base]
+    target = problem.tilt(Exponential(scale)).law
+    if target is not None:
+        laws.append(target)
+    if chain.schedule is not None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (REACH_ROWS, chain.steps + 1, problem.dim)
+        noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+        with torch.no_grad():
+            std, mean = torch.std_mean(chain.rollout(problem.base_field, noise), 0)
+        spread = torch.linalg.eigvalsh(problem.base.covariance()).max().sqrt()
+        most = FAR * max(1.0, float(spread))
+        if not float(std.max()) <= most:
+            raise ValueError(
+                f"schedule {chain.schedule.label!r} with steps = {chain.steps}: the states spread "
+                f"to a standard deviation of {float(std.max()):.3g}: allowed is {most:.3g}; use "
+                "more steps or a smaller g (a larger offset)"
+            )
+        count = len(mean)
+        # state_axes goes to seven deviations of a Gaussian.
+        laws.append(
+            GaussianSum.mixture([1 / count] * count, mean.tolist(), stds=(std * REACH / 7).tolist())
+        )
+    return state_axes(chain, laws, GRID_SPACING[problem.dim])
+
+
+@dataclass(frozen=True, eq=False)
+class _Smooth:
+    """A chain's optimum with its derivative in x, which adjoints through the optimal policy need:
+    the splines' own, straight on beyond the grid."""
+
+    best: ChainOptimum
+
+    def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
+        velocity = self.best(x, t, cond)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return velocity
+        # The base's own graph is in `velocity`; the shift's value is, and its slope is added here.
+        chain, place = self.best.chain, x.detach()
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        index, Q = (times * chain.steps).round().long(), chain.coefficients(x)[1]
+        slope = torch.zeros(*x.shape, x.shape[-1], dtype=x.dtype)
+        for k in index.unique().tolist():
+            rows = index == k
+            found = _jacobian(self.best.shifts[k], place[rows].numpy())
+            slope[rows] = torch.as_tensor(found) / Q[k]
+        return velocity + (slope @ (x - place)[..., None])[..., 0]
+
+
+def _jacobian(surface: Surface, x: Array) -> Array:
+    """(n, c, d): derivatives of a surface's values at x (n, d)."""
+    inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(surface.axes)], -1)
+    splines = surface._splines
+    if len(surface.axes) == 1:
+        found = [[s(inside[:, 0], 1)] for s in splines]
+    else:
+        found = [
+            [s.ev(inside[:, 0], inside[:, 1], dx=1 - i, dy=i) for i in range(2)] for s in splines
+        ]
+    return np.moveaxis(np.array(found), -1, 0)

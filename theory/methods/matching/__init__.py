@@ -1,0 +1,1 @@
+"""Methods that match velocities: NFT, weighted flow matching, tilt matching."""

@@ -1,0 +1,1 @@
+"""Methods that score the kernels of a chain: DDPO."""

@@ -1,0 +1,1 @@
+"""Flows, SDEs and chains, and the laws of what they sample."""

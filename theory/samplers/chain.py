@@ -1,0 +1,231 @@
+"""The discrete chain: Gaussian kernels of fixed variance whose mean follows a velocity.
+
+    X_0 ~ N(0, sigma_0^2 I),   X_{k+1} = P_k X_k + Q_k v(X_k, t_k) + s_k xi_k,   k = 0 .. T-1
+
+The mean is E[X_{k+1} | X_k, x_1, x_0] at the velocity's own predictions x_1, x_0 of data and noise
+(DDPM's ancestral step, eta = 1 of DDIM, on any path), so the chain is memoryless: with the exact
+velocity and many steps (X_k, X_T) has the path's joint law. The chain ends at X_1 + sigma_end X_0
+instead of X_1: its last kernel keeps a density.
+
+With a diffusion schedule g (`theory.fields.diffusion`) the kernels are those of Euler-Maruyama
+instead,
+
+    X_{k+1} = X_k + dt (v + g^2/2 s)(X_k, t_k) + g sqrt(dt) xi_k,   s = (alpha v - alpha' x)/gain,
+
+memoryless or not. A control u moves their mean by g dt u and costs |u|^2 dt / 2, which is
+the KL |mean - mean_base|^2 / (2 s_k^2) of the kernels: both kinds are one discrete-time problem.
+
+Its KL-regularised optimum is in `theory.control.chain_optimum`. Laws on grids, d = 1 and 2,
+float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from theory.common.checks import check_count, check_positive, is_finite_number
+from theory.fields.diffusion import Diffusion
+from theory.fields.mixture import VelocityModel
+from theory.fields.paths import RECTIFIED_FLOW, Path
+from theory.laws.distances import Array, GridLaw
+from theory.laws.gaussians import GaussianSum
+
+STD_SPACING = 0.15
+# Source points whose kernels are multiplied out at once: bounds the memory of a step.
+SOURCE_ROWS = 20_000
+MOST_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Chain:
+    """T = steps kernels at times t_k = t_0 + (1 - t_0) k/T on a path.
+
+    sigma_end: the noise that stays on the last state; smaller than the noise of the state before.
+    first_time: t_0, where the model begins.  start_std: X_0 ~ N(0, start_std^2 I); the path's
+        sigma(t_0) by default, which is exact at t_0 = 0 alone.
+    schedule: Euler-Maruyama kernels with this g(t); they end at t = 1 and have no sigma_end.
+    """
+
+    steps: int = 16
+    sigma_end: float = 0.04
+    path: Path = field(default=RECTIFIED_FLOW)
+    first_time: float = 0.0
+    start_std: float | None = None
+    schedule: Diffusion | None = None
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps, 2, MOST_STEPS)
+        check_positive("sigma_end", self.sigma_end)
+        if not (is_finite_number(self.first_time) and 0 <= self.first_time < 1):
+            raise ValueError(f"first_time = {self.first_time!r}: allowed are numbers in [0, 1)")
+        if self.start_std is not None:
+            check_positive("start_std", self.start_std)
+        if self.schedule is not None:
+            if not bool((torch.isfinite(self._rows) & (self._rows[2] > 0)).all()):
+                raise ValueError(
+                    f"schedule {self.schedule.label!r} with steps = {self.steps}: its kernels are "
+                    "not finite; allowed are schedules and paths with g^2/eta finite before t = 1"
+                )
+        elif bool((self._rows[2] <= 0).any()) or not bool(torch.isfinite(self._rows).all()):
+            last = self.times[-1]
+            most = float(self.path.sigma(last) / self.path.alpha(last))
+            raise ValueError(
+                f"sigma_end = {self.sigma_end!r} with steps = {self.steps}: allowed is less than "
+                f"{most:.4g}, the noise of the state before"
+            )
+
+    @cached_property
+    def times(self) -> Tensor:
+        """(T,) times at which the velocity is asked."""
+        k = torch.arange(self.steps, dtype=torch.float64)
+        return self.first_time + (1 - self.first_time) * k / self.steps
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """(3, T): P, Q and s^2."""
+        path, t = self.path, self.times
+        if self.schedule is not None:
+            dt, gain = (1 - self.first_time) / self.steps, path.gain(t)
+            g2 = self.schedule.squared(path, t)
+            P = 1 - dt * 0.5 * g2 * path.dalpha(t) / gain
+            Q = dt * (1 + 0.5 * g2 * path.alpha(t) / gain)
+            return torch.stack([P, Q, g2 * dt])
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        dalpha, dsigma = path.dalpha(t), path.dsigma(t)
+        end = torch.ones(1, dtype=torch.float64)
+        alpha_next = torch.cat([alpha[1:], path.alpha(end)])
+        sigma_next = torch.cat([sigma[1:], self.sigma_end * end])
+        forward = sigma**2 - (alpha / alpha_next * sigma_next) ** 2
+        variance = sigma_next**2 * forward / sigma**2
+        kept = (sigma_next**2 - variance).clamp_min(0.0).sqrt()
+        # x = alpha x1 + sigma x0, v = alpha' x1 + sigma' x0, solved for x1 and x0.
+        determinant = alpha * dsigma - sigma * dalpha
+        P = (alpha_next * dsigma - kept * dalpha) / determinant
+        Q = (kept * alpha - alpha_next * sigma) / determinant
+        return torch.stack([P, Q, variance])
+
+    def coefficients(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """P, Q, s, each (T,), in the dtype and on the device of `like`."""
+        P, Q, variance = self._rows
+        return P.to(like), Q.to(like), variance.sqrt().to(like)
+
+    def start(self, noise: Tensor) -> Tensor:
+        """X_0 from N(0, I)."""
+        if self.start_std is not None:
+            return noise * self.start_std
+        return noise * self.path.sigma(self.times[0].to(noise))
+
+    def mean(self, model: VelocityModel, k: int, x: Tensor, cond: object = None) -> Tensor:
+        """E[X_{k+1} | X_k = x], x (rows, *event)."""
+        P, Q, _ = self.coefficients(x)
+        t = self.times[k].to(x).expand(len(x))
+        return P[k] * x + Q[k] * model(x, t, cond)
+
+    def rollout(self, model: VelocityModel, noise: Tensor, cond: object = None) -> Tensor:
+        """(rows, T + 1, *event) states from noise (rows, T + 1, *event): row 0 starts the chain."""
+        _, _, s = self.coefficients(noise)
+        states = [self.start(noise[:, 0])]
+        for k in range(self.steps):
+            states.append(self.mean(model, k, states[-1], cond) + s[k] * noise[:, k + 1])
+        return torch.stack(states, 1)
+
+
+# --- exact laws on grids, d = 1 and 2
+
+
+def state_axes(chain: Chain, laws: Sequence[GaussianSum], spacing: float) -> tuple[Array, ...]:
+    """A grid that holds the start and every law given, its step `spacing` kernels' least s_k.
+
+    At most STD_SPACING of the first law's narrowest standard deviation: that is how far the
+    posterior over its components takes to switch, however wide the kernels are.
+    """
+    start = 7 * float(chain.start(torch.ones(1, dtype=torch.float64)))
+    least = float(chain._rows[2].sqrt().min())
+    narrowest = float(torch.linalg.eigvalsh(laws[0].cov).min().sqrt())
+    step = min(spacing * least, STD_SPACING * narrowest)
+    axes = []
+    for i in range(laws[0].dim):
+        low, high = -start, start
+        for law in laws:
+            heavy = law.log_abs > law.log_abs.max() - 30
+            std, mean = law.cov[heavy, i, i].sqrt(), law.mean[heavy, i]
+            low = min(low, float((mean - 7 * std).min()))
+            high = max(high, float((mean + 7 * std).max()))
+        axes.append(np.linspace(low, high, math.ceil((high - low) / step) + 1))
+    return tuple(axes)
+
+
+def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> GridLaw:
+    """The law of X_T on a uniform grid that holds every state's mass.
+
+    Each step integrates p_k(x) N(x'; mean_k(x), s_k^2 I) over the grid by the trapezoidal rule.
+
+    Raises:
+        ValueError: d is above 2, or the grid loses more than 1e-3 of the mass or is too coarse.
+    """
+    dim = check_axes(axes)
+    points, cell = grid_points(axes), float(np.prod([a[1] - a[0] for a in axes]))
+    s = chain.coefficients(points)[2].tolist()
+    sigma0 = float(chain.start(torch.ones(1, dtype=torch.float64)))
+    density = (
+        np.exp(-0.5 * (points.numpy() / sigma0) ** 2).prod(-1)
+        / (sigma0 * math.sqrt(2 * math.pi)) ** dim
+    )
+    for k in range(chain.steps):
+        with torch.no_grad():
+            means = chain.mean(model, k, points).numpy()
+        density = _spread(axes, density * cell, means, s[k])
+    mass = float(density.sum()) * cell
+    if not abs(mass - 1) <= 1e-3:
+        raise ValueError(
+            f"the grid of {'x'.join(str(len(a)) for a in axes)} points holds a mass of {mass:.5f} "
+            "of the chain's law: allowed is 1 to 1e-3; use a wider or finer grid"
+        )
+    shape = tuple(len(a) for a in axes)
+    with np.errstate(divide="ignore"):
+        log_density = np.log(np.maximum(density, 0.0)).reshape(shape)
+    cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if dim == 1 else None
+    return GridLaw(axes, log_density, cdf)
+
+
+def _spread(axes: tuple[Array, ...], mass: Array, means: Array, std: float) -> Array:
+    """sum_i mass_i N(x'; means_i, std^2 I) at the grid's points: kernels factor over the axes."""
+    heavy = mass > 1e-18 * mass.max()
+    mass, means = mass[heavy], means[heavy]
+    total = np.zeros([len(a) for a in axes])
+    for row in range(0, len(mass), SOURCE_ROWS):
+        part = slice(row, row + SOURCE_ROWS)
+        kernels = [
+            np.exp(-0.5 * ((axis - means[part, i, None]) / std) ** 2) for i, axis in enumerate(axes)
+        ]
+        weighted = kernels[0] * mass[part, None]
+        total += weighted.sum(0) if len(axes) == 1 else weighted.T @ kernels[1]
+    return (total / (std * math.sqrt(2 * math.pi)) ** len(axes)).ravel()
+
+
+def grid_points(axes: tuple[Array, ...]) -> Tensor:
+    """A grid's points (n, d), the last axis fastest."""
+    grid = np.meshgrid(*axes, indexing="ij")
+    return torch.as_tensor(np.stack([g.ravel() for g in grid], -1))
+
+
+def check_axes(axes: tuple[Array, ...]) -> int:
+    """d of a uniform grid.
+
+    Raises:
+        ValueError: d above 2, fewer than 16 points an axis, or steps that are not equal.
+    """
+    if len(axes) not in (1, 2):
+        raise ValueError(f"a grid of {len(axes)} axes: allowed are d = 1 and 2")
+    for axis in axes:
+        if len(axis) < 16 or np.ptp(np.diff(axis)) > 1e-9 * np.ptp(axis):
+            raise ValueError("an axis is not 16 or more points in equal steps: allowed is that")
+    return len(axes)

@@ -1,0 +1,147 @@
+"""Evaluate finished runs, side by side, and show the parts of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from theory.common.processes import Update, side_by_side
+from theory.common.progress import Progress
+from toys.evaluation.evaluate import NoTruthError, Sampling, Truth, curves, evaluate, is_good, kept
+from toys.training.config import RunConfig
+from toys.training.files import read_json
+from toys.training.runs import Run
+
+Job = tuple[Path, tuple[RunConfig, ...], Sampling, bool]
+
+
+def compare(
+    out: Path,
+    configs: Sequence[RunConfig],
+    sampling: Sampling,
+    *,
+    processes: int = 2,
+    skip: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """One result a run (toys/evaluation/evaluate.py), in the order asked for; measured once, then
+    kept.
+
+    skip: where a list is given, runs without an exact optimum are left out, and why is added to it.
+
+    Raises:
+        ValueError: a run is not trained yet, or (skip None) states no optimum on its problem.
+    """
+    runs = [Run(out, c) for c in configs]
+    missing = [run.config.label for run in runs if not run.is_finished]
+    if missing:
+        raise ValueError(
+            f"not trained in {out}: {'; '.join(missing)}: allowed are trained runs; the same "
+            "options with `python -m toys train` train them"
+        )
+    jobs: dict[tuple[str, str, str], list[RunConfig]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        result = kept(run, sampling)
+        if result is not None:
+            found[run.config.digest] = result
+        else:
+            # All seeds of a method on a problem share its truth.
+            key = (*run.config.method_identity, run.config.problem)
+            jobs.setdefault(key, []).append(run.config)
+    work: list[Job] = [(out, tuple(same), sampling, skip is not None) for same in jobs.values()]
+    with Progress(sum(len(same) for same in jobs.values()), "comparing") as progress:
+        fresh = side_by_side(_evaluate_all, work, processes, progress.update)
+    found |= {result["digest"]: result for part, _ in fresh for result in part}
+    if skip is not None:
+        skip += [why for _, why in fresh if why]
+    return [found[run.config.digest] for run in runs if run.config.digest in found]
+
+
+def _evaluate_all(job: Job, update: Update) -> tuple[list[dict[str, Any]], str]:
+    out, configs, sampling, lenient = job
+    update(configs[0].digest, 0, configs[0].label)
+    results: list[dict[str, Any]] = []
+    try:
+        truth = Truth.of(configs[0])
+    except NoTruthError as error:
+        if lenient:
+            return results, str(error)
+        raise
+    for i, config in enumerate(configs):
+        results.append(evaluate(Run(out, config), truth, sampling))
+        update(configs[0].digest, i + 1, config.label)
+    return results, ""
+
+
+def finished(out: Path) -> tuple[list[RunConfig], list[str]]:
+    """(finished runs under OUT that this code made, folders made by other code or files)."""
+    found, stale = [], []
+    for path in sorted((out / "runs").glob("*/manifest.json")):
+        data = read_json(path.with_name("config.json"))
+        names = set(RunConfig.__dataclass_fields__)
+        try:
+            config = RunConfig(**{k: v for k, v in data.items() if k in names})
+            same = config.folder_name == path.parent.name
+        except (ValueError, OSError, TypeError):
+            same = False
+        if same:
+            found.append(config)
+        else:
+            stale.append(path.parent.name)
+    return found, stale
+
+
+# --- what is shown
+
+
+def table(results: Sequence[dict[str, Any]]) -> Table:
+    """A row a run: what it is measured against, its target, and the parts of its error."""
+    table = Table(title="p: the base; shares are of the distance from start to claimed target",
+                  title_justify="left", highlight=False)  # fmt: skip
+    for name in ("problem", "method", "target"):
+        table.add_column(name, overflow="fold")
+    for name in ("seed", "", "to go", "bias", "learning", "share", "sampling ± floor", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in results:
+        table.add_row(
+            r["problem"], r["method"], r["target"], str(r["seed"]), r["distance"],
+            f"{r['to_go']:.4f}", f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
+            f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
+            f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
+        )  # fmt: skip
+    return table
+
+
+def worst(results: Sequence[dict[str, Any]]) -> str:
+    """The largest learning error, in words."""
+    most = max(results, key=lambda r: r["learning_share"])
+    return (
+        f"largest learning error: {100 * most['learning_share']:.2f} % of the way "
+        f"({most['method']} @ {most['problem']}, seed {most['seed']}); allowed 5 %"
+    )
+
+
+def pictures(
+    out: Path, configs: Sequence[RunConfig], results: Sequence[dict[str, Any]]
+) -> list[Path]:
+    """Of every problem, seed 0: what the networks sample, and the parts of their errors."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from theory.evaluation.draw import save
+    from toys.evaluation import draw
+
+    paths = []
+    for problem in dict.fromkeys(r["problem"] for r in results):
+        chosen = [i for i, r in enumerate(results) if r["problem"] == problem and r["seed"] == 0]
+        if not chosen:
+            continue
+        shown = [results[i] for i in chosen]
+        figure = draw.panels(problem, shown, [curves(Run(out, configs[i])) for i in chosen])
+        paths += save(figure, out / "compare", f"{problem}-laws")[:1]
+        figure = draw.budget(shown, f"{problem}: the parts of the error")
+        paths += save(figure, out / "compare", f"{problem}-budget")[:1]
+    return paths

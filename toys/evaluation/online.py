@@ -1,0 +1,107 @@
+"""Online training over epochs: the exact law of every network that a run kept, and its statistics.
+
+All the networks of one run go through the ODE as one stack. d = 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from theory.fields.mixture import ModelField
+from theory.laws.distances import Array
+from theory.methods.contract import Draws
+from theory.problems.problem import Problem
+from theory.samplers.flow import FlowLaw
+from toys.evaluation.evaluate import code_key
+from toys.networks.mlp import StackedMLP, single
+from toys.training.files import read_tensors, write_tensors
+from toys.training.runs import Run
+
+RTOL, ATOL = 1e-6, 1e-8
+FILE = "trajectory.safetensors"
+MOST_LOST = 1e-3  # mass that the axis may miss
+STATISTICS = ("reward", "std", "entropy", "kl_to_base")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """densities (epochs, n) on axis (n,), and STATISTICS of each epoch, (epochs,)."""
+
+    axis: Array
+    densities: Array
+    statistics: dict[str, Array]
+
+
+def statistics_of(densities: Array, axis: Array, problem: Problem) -> dict[str, Array]:
+    """Mean reward, standard deviation, entropy, KL to the base, of densities (epochs, n)."""
+    points = torch.as_tensor(axis)[:, None]
+    base, reward = problem.base.log_density(points).numpy(), problem.reward(points).numpy()
+    log_q = np.log(np.maximum(densities, 1e-300))
+
+    def mean(values: Array) -> Array:
+        return np.asarray(np.trapezoid(densities * values, axis, axis=1))
+
+    centre = mean(axis)
+    return {
+        "reward": mean(reward),
+        "std": np.sqrt(mean(axis**2) - centre**2),
+        "entropy": -mean(log_q),
+        "kl_to_base": mean(log_q - base),
+    }
+
+
+def trajectory(run: Run, axis: Array) -> Trajectory:
+    """What a finished run with snapshots sampled after every epoch; kept in its folder.
+
+    Raises:
+        ValueError: not finished, damaged, without snapshots, or not in d = 1.
+    """
+    problem = run.config.parsed_problem
+    if problem.dim != 1:
+        raise ValueError(f"{run.config.label} is in d = {problem.dim}: allowed is d = 1")
+    run.manifest()
+    cycle, config = run.config.parsed.cycle, run.config
+    if config.snapshots and cycle and config.steps // config.snapshots != cycle:
+        raise ValueError(
+            f"{config.label}: snapshots = {config.snapshots} over {config.steps} steps: allowed is "
+            f"one after each of its epochs of {cycle} steps"
+        )
+    parts = (config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest())
+    key = "-".join(parts)
+    densities = _kept(run, key)
+    if densities is None:
+        densities = _densities(run, axis)
+        tensors = {"densities": torch.as_tensor(densities)}
+        write_tensors(run.folder / FILE, tensors, {"key": key})
+    return Trajectory(axis, densities, statistics_of(densities, axis, problem))
+
+
+def _kept(run: Run, key: str) -> Array | None:
+    try:
+        tensors, words = read_tensors(run.folder / FILE)
+        return np.asarray(tensors["densities"]) if words.get("key") == key else None
+    except (OSError, ValueError, KeyError):
+        return None  # not there, or damaged: it is measured again
+
+
+def _densities(run: Run, axis: Array) -> Array:
+    members = run.snapshots()
+    one = single(members[0])
+    width, depth = one.weight[0].shape[-1], len(one.weight) - 1
+    stack = StackedMLP(1, 1, width, depth, Draws.seeded([0] * len(members)))
+    stack.load_members(members)
+    field = ModelField(stack.to(torch.float64).requires_grad_(False), 1)
+    points = torch.as_tensor(axis)[:, None].expand(len(members), len(axis), 1)
+    law = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5")
+    densities = np.asarray(law.log_density(points).exp())
+    lost = np.abs(1 - np.trapezoid(densities, axis, axis=1)).max()
+    if lost > MOST_LOST:
+        raise ValueError(
+            f"axis on [{axis[0]:g}, {axis[-1]:g}] misses {lost:.1e} of a law of "
+            f"{run.config.label}: allowed is {MOST_LOST:g}; use a wider or finer one"
+        )
+    return densities

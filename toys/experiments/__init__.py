@@ -1,0 +1,1 @@
+"""Presets, control cases, the frontier and the practice runs."""

@@ -1,0 +1,227 @@
+"""The adjoint family and DDPO at one budget of model evaluations: `python -m toys control`.
+
+Every method gets BUDGET evaluations (`toys.evaluation.cost`) on every problem; its steps follow.
+The adjoint methods train Euler kernels of the memoryless schedule with an offset, on which the
+continuous adjoint's bias of order 1/steps is small (`continuous_adjoint_32` halves it); Adjoint
+Matching also trains ancestral kernels, the only ones that DDPO has. Runs, and what was measured on
+them, are kept: the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from theory.common.checks import check_choice, check_order
+from theory.common.identity import ROOT, content_digest, digest_of, plumbline_code
+from theory.common.processes import Update, side_by_side
+from theory.common.progress import Progress
+from theory.common.tolerances import TRAINED_SHARE
+from toys.evaluation import control_error as control
+from toys.evaluation import cost as evaluations
+from toys.experiments.presets import LINE, PLANE
+from toys.networks.mlp import single
+from toys.training.config import RunConfig
+from toys.training.files import read_json, write_json
+from toys.training.runs import Run
+from toys.training.schedule import train
+
+OUT = Path("results/control")
+PROBLEMS = LINE + PLANE
+BUDGET = 1e7  # evaluations a run: 494 steps of Adjoint Matching on 256 rows and 16 kernels
+BATCH = 256
+EULER = "offset=0.1"
+METHODS = {
+    "adjoint_matching": f"adjoint_matching:{EULER},scale={{scale:.12g}}",
+    "basic_adjoint_matching": f"basic_adjoint_matching:{EULER},scale={{scale:.12g}}",
+    "discrete_adjoint": f"discrete_adjoint:{EULER},scale={{scale:.12g}}",
+    "continuous_adjoint": f"continuous_adjoint:{EULER},scale={{scale:.12g}}",
+    "continuous_adjoint_32": f"continuous_adjoint:steps=32,{EULER},scale={{scale:.12g}}",
+    "adjoint_matching_ancestral": "adjoint_matching:scale={scale:.12g}",
+    "ddpo": "ddpo:kl_weight={kl_weight:.12g}",
+}
+LEARNED_BY = ("adjoint_matching", "adjoint_matching_ancestral")  # what the floors are stated for
+CONTROL_FLOOR, LAW_FLOOR = 0.02, TRAINED_SHARE
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """evaluations of a run, and rows a step."""
+
+    budget: float = BUDGET
+    batch: int = BATCH
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        check_order("batch", self.batch, 1)
+
+    def config(self, name: str, problem: str) -> RunConfig:
+        """The run of a method (a key of METHODS) on a problem, its steps from the budget.
+
+        Raises:
+            ValueError: no such method or problem, d > 2, or a reward without a gradient.
+        """
+        check_choice("--only", name, METHODS)
+        probe = RunConfig(method="flow_matching", problem=problem).parsed_problem
+        control.check_problem(probe)
+        scale = probe.scale
+        method = METHODS[name].format(scale=scale, kl_weight=1 / scale)
+        bare = RunConfig.checked(method=method, problem=problem)
+        steps = round(self.budget / (self.batch * evaluations.per_row(bare).total))
+        return RunConfig.checked(
+            method=method, problem=problem, steps=max(1, steps), batch=self.batch, width=self.width
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs on one problem and one chain: they share the truth."""
+
+    out: Path
+    names: tuple[str, ...]
+    configs: tuple[RunConfig, ...]
+
+
+def control_runs(
+    out: Path,
+    problems: Sequence[str] = PROBLEMS,
+    only: Sequence[str] | None = None,
+    *,
+    processes: int = 2,
+    plan: ControlPlan | None = None,
+) -> list[dict[str, Any]]:
+    """Train what is missing, measure what has not been; a row a run, method by method within a
+    problem.
+
+    Raises:
+        ValueError: a method or problem that is not allowed, and what training raises.
+    """
+    plan = plan or ControlPlan()
+    names = list(dict.fromkeys(only or METHODS))
+    asked = {(p, n): plan.config(n, p) for p in dict.fromkeys(problems) for n in names}
+    train(out, list(asked.values()), processes=processes)
+    groups: dict[tuple[Any, ...], list[tuple[str, RunConfig]]] = {}
+    for (problem, name), config in asked.items():
+        if _kept(out, config) is None:
+            chain = control.chain_of(config.parsed, config.parsed_problem)
+            groups.setdefault((problem, chain), []).append((name, config))
+    jobs = [Job(out, *zip(*rows, strict=True)) for rows in groups.values()]
+    with Progress(sum(len(job.configs) for job in jobs), "measuring") as progress:
+        side_by_side(_measure_all, jobs, processes, progress.update)
+    rows = []
+    for (_, name), config in asked.items():
+        found = _kept(out, config)
+        assert found is not None
+        rows.append({"name": name, **found})
+    return rows
+
+
+def write(out: Path, rows: Sequence[dict[str, Any]], **more: Any) -> Path:
+    """OUT/control.json: these rows, and what was there before and was not measured again."""
+    path = out / "control.json"
+    try:
+        old = read_json(path)
+        found = dict(old) if old.get("key") == _key() else {}
+    except (ValueError, AttributeError):
+        found = {}  # not there, or damaged
+    known = {(r["problem"], r["name"]): r for r in found.get("rows", [])}
+    known |= {(r["problem"], r["name"]): r for r in rows}
+    order = {(p, n): i for i, (p, n) in enumerate((p, n) for p in PROBLEMS for n in METHODS)}
+    ordered = sorted(known.values(), key=lambda r: order.get((r["problem"], r["name"]), len(order)))
+    write_json(path, {**found, "key": _key(), "budget": BUDGET, "rows": ordered, **more})
+    return path
+
+
+def _measure_all(job: Job, update: Update) -> None:
+    first = job.configs[0]
+    update(first.digest, 0, first.label)
+    truth = control.ControlTruth.of(first.parsed, first.parsed_problem)
+    for i, config in enumerate(job.configs):
+        run, base = Run(job.out, config), config.base()
+        assert base is not None
+        student, start = single(run.weights()), single(Run(job.out, base).weights())
+        spent = evaluations.of_run(config)
+        row = {
+            "method": config.method_label, "seed": config.seed,
+            **control.measure(truth, student, start),
+            "steps": config.steps, "batch": config.batch, "learning_rate": config.learning_rate,
+            "evaluations": {"forward": spent.forward, "vjp": spent.vjp, "total": spent.total},
+            "cpu_seconds": run.manifest()["cpu_seconds"],
+            "base_cpu_seconds": Run(job.out, base).manifest()["cpu_seconds"],
+        }  # fmt: skip
+        write_json(_path(job.out, config), {"key": _key(), "digest": config.digest, "row": row})
+        update(first.digest, i + 1, config.label)
+
+
+# --- what was measured before
+
+
+def _path(out: Path, config: RunConfig) -> Path:
+    return out / "measured" / f"{config.folder_name}.json"
+
+
+def _key() -> str:
+    """Names the code that measures, and the problems; a run's own digest names what trained it."""
+    problems = content_digest(ROOT / "theory" / "problems")
+    return digest_of([plumbline_code("toys.experiments.control"), problems])[:16]
+
+
+def _kept(out: Path, config: RunConfig) -> dict[str, Any] | None:
+    try:
+        found = read_json(_path(out, config))
+        same = found["key"] == _key() and found["digest"] == config.digest
+        return dict(found["row"]) if same else None
+    except (ValueError, KeyError, TypeError):
+        return None  # not there, or damaged: it is measured again
+
+
+# --- verdict and table
+
+
+def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Where Adjoint Matching misses a floor."""
+    lines = []
+    for row in rows:
+        if row["name"] not in LEARNED_BY:
+            continue
+        for key, floor, what in (("control_error", CONTROL_FLOOR, "control error"),
+                                 ("law_share", LAW_FLOOR, "law")):  # fmt: skip
+            if not row[key] <= floor:
+                lines.append(
+                    f"{row['name']} @ {row['problem']}: {what} {100 * row[key]:.2f} %, allowed "
+                    f"{100 * floor:g} %"
+                )
+    return lines
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a run, for people."""
+    shown = Table(
+        title="trained chains against their exact optimum; shares of E|u*|^2, of the distance base "
+        "to target, of the optimum's gain in reward; diversity: variance over the target's",
+        title_justify="left", highlight=False,
+    )  # fmt: skip
+    shown.add_column("problem", no_wrap=True)
+    shown.add_column("method", no_wrap=True)
+    for name in ("control", "±", "total", "law", "optimum's bias", "reward", "diversity",
+                 "steps", "M evaluations", "CPU-s"):  # fmt: skip
+        shown.add_column(name, justify="right")
+    for row in rows:
+        good = row["name"] not in LEARNED_BY or not failures([row])
+        spent = row["evaluations"]
+        shown.add_row(
+            row["problem"], row["name"],
+            f"{100 * row['control_error']:.2f} %{'' if good else ' !'}",
+            f"{100 * row['control_error_se']:.2f}", f"{100 * row['total_control_error']:.2f} %",
+            f"{100 * row['law_share']:.2f} %", f"{100 * row['optimum_to_target_share']:.1f} %",
+            f"{100 * row['reward_share']:.1f} %", f"{row['diversity']['trained']:.3f}",
+            str(row["steps"]), f"{spent['forward'] / 1e6:.2f} + {spent['vjp'] / 1e6:.2f}",
+            f"{row['cpu_seconds']:.1f}",
+        )  # fmt: skip
+    kernels = {row["name"]: row["kernels"] for row in rows}
+    shown.caption = "kernels: " + "; ".join(f"{k}: {v}" for k, v in kernels.items())
+    return shown

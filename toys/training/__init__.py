@@ -1,0 +1,1 @@
+"""Training runs: what they are, their folders, the trainer, the schedule."""

@@ -1,0 +1,300 @@
+"""Runs as folders: one a network, with config, metrics, weights and manifest.
+
+    OUT/runs/PROBLEM-METHOD-sSEED-DIGEST/
+        config.json          what was asked for (toys/training/config.py)
+        weights.safetensors  the trained student
+        snapshots.safetensors  networks kept along the way, if asked for
+        metrics.csv          step, loss and what else the method logs
+        manifest.json        seed, versions, commit, device, CPU-seconds, digests of the files above
+    OUT/groups/DIGEST/       only while networks train: members.json, checkpoint.safetensors
+
+The manifest is written last: a folder that has one is finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toys.training.config import RunConfig
+from toys.training.files import (
+    read_json,
+    read_tensors,
+    sha256,
+    write_atomically,
+    write_json,
+    write_tensors,
+)
+
+PACKAGES = ("torch", "numpy", "scipy", "torchdiffeq", "safetensors", "plumbline")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder under OUT."""
+
+    out: Path
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "runs" / self.config.folder_name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its manifest is there.
+
+        Raises:
+            ValueError: the folder holds another run's config, or what it holds is damaged.
+        """
+        if not (self.folder / "manifest.json").exists():
+            return False
+        self.manifest()
+        return True
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, after checking that folder and config belong together.
+
+        Raises:
+            ValueError: they do not, or a file is damaged; names it.
+        """
+        found = read_json(self.folder / "manifest.json")
+        if not isinstance(found, dict) or found.get("digest") != self.config.digest:
+            theirs = found.get("digest") if isinstance(found, dict) else found
+            raise ValueError(
+                f"{self.folder}: holds the run {theirs!r}: allowed is {self.config.digest!r}; "
+                "it was moved or edited: delete it or choose another --out"
+            )
+        if read_json(self.folder / "config.json") != self.config.as_json():
+            raise ValueError(
+                f"{self.folder / 'config.json'}: differs from the run's config: it was edited; "
+                "delete the folder or choose another --out"
+            )
+        for name, digest in found["files"].items():
+            path = self.folder / name
+            if not path.exists() or sha256(path) != digest:
+                what = "damaged (its digest is not the manifest's)" if path.exists() else "missing"
+                raise ValueError(f"{path}: {what}; delete its folder, and the run is trained again")
+        return found
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained network's parameters.
+
+        Raises:
+            ValueError: not finished, or damaged.
+        """
+        self.manifest()
+        return read_tensors(self.folder / "weights.safetensors")[0]
+
+    def snapshots(self) -> list[dict[str, Tensor]]:
+        """The networks kept along the way, first to last.
+
+        Raises:
+            ValueError: not finished, damaged, or trained without snapshots.
+        """
+        self.manifest()
+        path = self.folder / "snapshots.safetensors"
+        if not path.exists():
+            raise ValueError(f"{path}: missing: the run was trained with snapshots = 0")
+        tensors = read_tensors(path)[0]
+        numbers = sorted({name.split(".")[0] for name in tensors})
+        return [
+            {k.removeprefix(f"{n}."): v for k, v in tensors.items() if k.startswith(f"{n}.")}
+            for n in numbers
+        ]
+
+    def finish(
+        self,
+        weights: Mapping[str, Tensor],
+        metrics: Sequence[Mapping[str, float]],
+        snapshots: Mapping[str, Tensor] | None = None,
+        **facts: Any,
+    ) -> None:
+        """Write the folder, the manifest last; snapshots as NUMBER.PARAMETER."""
+        write_json(self.folder / "config.json", self.config.as_json())
+        write_tensors(self.folder / "weights.safetensors", weights)
+        names = list(metrics[0]) if metrics else ["step", "loss"]
+        rows = [",".join(names), *(",".join(f"{row[k]:.9g}" for k in names) for row in metrics)]
+        write_atomically(self.folder / "metrics.csv", ("\n".join(rows) + "\n").encode())
+        files = ["config.json", "weights.safetensors", "metrics.csv"]
+        if snapshots:
+            write_tensors(self.folder / "snapshots.safetensors", snapshots)
+            files.append("snapshots.safetensors")
+        manifest = {
+            "format": FORMAT,
+            "digest": self.config.digest,
+            "seed": self.config.seed,
+            "versions": versions(),
+            "commit": commit(),
+            **facts,
+            "files": {name: sha256(self.folder / name) for name in files},
+        }
+        write_json(self.folder / "manifest.json", manifest)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+@cache
+def commit() -> str:
+    """The project's commit, with + where the work tree differs; "unknown" outside git."""
+    here = Path(__file__).resolve().parents[2]
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+# --- groups of networks that train as one
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one method, shape and budget, trained side by side; always the same members."""
+
+    out: Path
+    members: tuple[RunConfig, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "groups" / hashlib.sha256(self._names.encode()).hexdigest()[:12]
+
+    @property
+    def _names(self) -> str:
+        return "".join(c.digest for c in self.members)
+
+    @property
+    def label(self) -> str:
+        """method @ problem, and how many networks."""
+        first, count = self.members[0], len(self.members)
+        return f"{first.method_label} @ {first.problem_label}" + (
+            f" x {count}" if count > 1 else ""
+        )
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(self.out, c) for c in self.members]
+
+    def begin(self) -> None:
+        """Write down who trains together, so that any later command goes on with the same."""
+        write_json(
+            self.folder / "members.json",
+            [{"digest": c.digest, "config": asdict(c)} for c in self.members],
+        )
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], metrics: Tensor, names: str) -> None:
+        """The whole state after `step` steps, in one file, with its digest."""
+        tensors = {**tensors, "metrics": metrics}
+        words = {"step": str(step), "metrics": names, "members": self._names}
+        words["sha256"] = _state_digest(tensors, words)
+        write_tensors(self.folder / "checkpoint.safetensors", tensors, words)
+
+    def load(self) -> tuple[int, dict[str, Tensor], Tensor, list[str]] | None:
+        """(step, tensors, metrics, their names) of the checkpoint, or None where there is none.
+
+        Raises:
+            ValueError: it is damaged, or of other runs.
+        """
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        tensors, words = read_tensors(path)
+        try:
+            if words.pop("sha256") != _state_digest(tensors, words):
+                raise ValueError("its digest is another")
+            if words["members"] != self._names:
+                raise ValueError("it is of other runs")
+            names = words["metrics"].split(",")
+            return int(words["step"]), tensors, tensors.pop("metrics"), names
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process trains a group; the lock goes with the process.
+
+        Raises:
+            ValueError: another process is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"{self.folder}: another process trains these runs: wait for it, or choose "
+                    "another --out"
+                ) from error
+            yield
+
+    def end(self) -> None:
+        """All members are finished: the checkpoint has served."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _state_digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """One digest of names, numbers and words: a flipped bit is not trained on."""
+    found = hashlib.sha256(repr(sorted(words.items())).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def unfinished_groups(out: Path) -> list[Group]:
+    """Groups that were begun and not ended, and whose runs this code would train the same way.
+
+    Raises:
+        ValueError: a damaged members.json.
+    """
+    found = []
+    for path in sorted((out / "groups").glob("*/members.json")):
+        rows = read_json(path)
+        try:
+            members = tuple(RunConfig(**row["config"]) for row in rows)
+            same = [c.digest == row["digest"] for c, row in zip(members, rows, strict=True)]
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
+            ) from error
+        except (ValueError, OSError):
+            continue  # its method file or problem is gone: nothing asks for it any more
+        if all(same):
+            found.append(Group(out, members))
+    return found
+
+
+def device_name(device: str) -> str:
+    """What trains: the GPU's name, or cpu."""
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
