@@ -25,7 +25,7 @@ from theory.common.files import check_folder
 from theory.common.progress import Progress
 from theory.control.command import add_parser as add_control
 from theory.evaluation.report import FIELDS, PARTS, FieldChoice, LawReport, choose_field, law_report
-from theory.fields.diffusion import Diffusion
+from theory.fields.diffusion import START, Diffusion
 from theory.ledger.options import add_parser
 from theory.problems.problem import Problem, load_problem, problem_names
 from theory.released.command import add_parser as add_recipe
@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     law.add_argument("--exponent", type=int, help="of --wrapper power (1)")
     law.add_argument("--max-weight", type=float, help="of --wrapper clipped (10)")
     law.add_argument(
-        "--sde", metavar="G", help="sample by the SDE instead, d = 1: a number g, or 'memoryless'"
+        "--sde",
+        metavar="G",
+        help="sample by the SDE instead, d = 1: a number g, 'memoryless' or 'offset:h'",
     )
     law.add_argument("--route", choices=("closed", "quadrature"), default="closed")
     law.add_argument("--samples", type=int, default=20_000, help="draws where d > 2 (%(default)s)")
@@ -145,17 +147,6 @@ def _refuse_unused(options: argparse.Namespace) -> None:
             )
 
 
-def _diffusion(text: str | None) -> Diffusion | None:
-    if text is None:
-        return None
-    if text == "memoryless":
-        return Diffusion.of_memoryless()
-    try:
-        return Diffusion.of_constant(float(text))
-    except ValueError as error:
-        raise ValueError(f"--sde = {text!r}: allowed are a number > 0 and 'memoryless'") from error
-
-
 def _law(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
@@ -163,6 +154,8 @@ def _law(options: argparse.Namespace) -> int:
     _refuse_unused(options)
     if not options.no_picture:
         check_folder("--out", options.out)
+    sde = options.sde
+    diffusion = None if sde is None else Diffusion.parse(sde, start=START, name="--sde")
     problem = replace(load_problem(options.problem), route=options.route)
     if options.samples < 100:
         raise ValueError(f"--samples = {options.samples}: allowed is 100 or more")
@@ -179,9 +172,9 @@ def _law(options: argparse.Namespace) -> int:
     if not options.no_picture:
         named = ("nft_beta", "scale", "wrapper", "order", "exponent", "max_weight", "sde")
         given = [f"{k}_{v}" for k in named if (v := getattr(options, k)) is not None]
-        name = "-".join([problem.name, options.field, *given])
+        name = "-".join([problem.name, options.field, *given]).replace(":", "_")
         pictures = [options.out / f"{name}.{ending}" for ending in ("png", "pdf")]
-    report = _measured(problem, choice, options)
+    report = _measured(problem, choice, diffusion, options)
     if options.json:
         data = report.as_json() | {"pictures": [str(p) for p in pictures]}
         print(json.dumps(data, indent=2), flush=True)
@@ -201,7 +194,12 @@ def _law(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(problem: Problem, choice: FieldChoice, options: argparse.Namespace) -> LawReport:
+def _measured(
+    problem: Problem,
+    choice: FieldChoice,
+    diffusion: Diffusion | None,
+    options: argparse.Namespace,
+) -> LawReport:
     """The report; says where it is if it takes long."""
     with Progress(sum(SHARES.values()) + 1, f"law of {choice.label}") as progress:
 
@@ -212,7 +210,7 @@ def _measured(problem: Problem, choice: FieldChoice, options: argparse.Namespace
             return law_report(
                 problem,
                 choice,
-                diffusion=_diffusion(options.sde),
+                diffusion=diffusion,
                 samples=options.samples,
                 seed=options.seed,
                 watch=watch,

@@ -159,6 +159,7 @@ def test_law_as_a_table(capsys, own):
         (["--sde", "wild"], ["--sde", "wild", "allowed"]),
         (["--sde", "nan"], ["--sde", "nan", "allowed"]),
         (["--sde", "0"], ["--sde", "0", "allowed"]),
+        (["--sde", "offset:-1"], ["--sde", "offset:-1", "allowed"]),
         (["--samples", "10"], ["samples", "10", "allowed"]),
     ],
     ids=" ".join,
@@ -188,6 +189,19 @@ def test_a_file_where_the_folder_should_be(capsys, own):
     )
     assert status == 2
     assert "--out" in err
+
+
+def test_an_sde_with_an_offset(capsys, tmp_path):
+    """The same words as `control --schedule`; the base's field keeps its law at any schedule."""
+    status, out, _ = run(
+        capsys, "law", "--problem", "note_1d", "--field", "base", "--sde", "offset:0.05",
+        "--no-picture", "--json", "--out", str(tmp_path),
+    )  # fmt: skip
+    assert status == 0
+    found = json.loads(out)
+    assert found["sampler"] == "SDE, memoryless, offset 0.05"
+    distance = found["distances"]["base"]["TV"]
+    assert abs(distance["value"]) <= distance["floor"]
 
 
 def test_an_sde_in_the_plane_is_refused(capsys):

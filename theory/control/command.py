@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from theory.common.checks import check_order, is_finite_number
+from theory.common.checks import check_order
 from theory.control.cases import CASES, Case, DoubleWell, control_case
 from theory.control.grid import GridOptimum
 from theory.control.value import MemorylessOptimum, value_at_noise
@@ -46,26 +46,6 @@ def add_parser(commands: Any) -> None:
     control.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
-def parse_schedule(text: str) -> Diffusion:
-    """'memoryless', 'offset:h' or a number g.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if text == "memoryless":
-        return Diffusion(memoryless=1.0)
-    kind, _, rest = text.rpartition(":")
-    try:
-        number = float(rest)
-    except ValueError:
-        number = float("nan")
-    if kind not in ("", "offset") or not (is_finite_number(number) and number > 0):
-        raise ValueError(
-            f"schedule = {text!r}: allowed are numbers g > 0, 'memoryless' and 'offset:h', h > 0"
-        )
-    return Diffusion.of_offset(number) if kind else Diffusion.of_constant(number)
-
-
 def run(options: argparse.Namespace) -> int:
     """The command; its exit status."""
     if options.case:
@@ -78,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     problem = load_problem(options.problem)
     scale = problem.scale if options.scale is None else options.scale
     texts = options.schedule or SCHEDULES
-    schedules = [parse_schedule(text) for text in texts]
+    schedules = [Diffusion.parse(text) for text in texts]
     rows = [_measure(problem, scale, schedule, options.points or 0) for schedule in schedules]
     if options.json:
         print(json.dumps({"problem": problem.name, "scale": scale, "schedules": rows}, indent=1))

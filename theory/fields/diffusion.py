@@ -18,6 +18,7 @@ there; a caller names one of these choices:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from torch import Tensor
 
 from theory.common.checks import check_positive, is_finite_number
 from theory.fields.paths import Path
+
+START = 1e-4  # of the memoryless schedule, where a start is wanted
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Diffusion:
         return cls(constant=g)
 
     @classmethod
-    def of_memoryless(cls, multiple: float = 1.0, start: float = 1e-4) -> Diffusion:
+    def of_memoryless(cls, multiple: float = 1.0, start: float = START) -> Diffusion:
         """g^2 = multiple * 2 eta from t = start on; 1 is the memoryless schedule."""
         check_positive("multiple", multiple)
         check_positive("start", start)
@@ -63,6 +66,26 @@ class Diffusion:
         check_positive("offset", offset)
         check_positive("multiple", multiple)
         return cls(memoryless=multiple, offset=offset)
+
+    @classmethod
+    def parse(cls, text: str, *, start: float = 0.0, name: str = "schedule") -> Diffusion:
+        """A number g, 'memoryless' (from `start` on) or 'offset:h', as commands take them.
+
+        Raises:
+            ValueError: anything else; the message calls it `name`.
+        """
+        if text == "memoryless":
+            return cls(memoryless=1.0, start=start)
+        kind, _, rest = text.rpartition(":")
+        try:
+            number = float(rest)
+        except ValueError:
+            number = math.nan
+        if kind not in ("", "offset") or not (is_finite_number(number) and number > 0):
+            raise ValueError(
+                f"{name} = {text!r}: allowed are numbers g > 0, 'memoryless' and 'offset:h', h > 0"
+            )
+        return cls.of_offset(number) if kind else cls.of_constant(number)
 
     @classmethod
     def of_function(

@@ -7,7 +7,6 @@ import pytest
 from theory.__main__ import main
 from theory.common.tolerances import QUADRATURE
 from theory.control.cases import control_case
-from theory.control.command import parse_schedule
 from theory.control.linear import of_gaussian
 from theory.fields.diffusion import Diffusion
 from theory.problems.problem import load_problem
@@ -74,7 +73,7 @@ def test_tables(capsys):
 
 @pytest.mark.parametrize("text", ["memoryless", "offset:0.05", "0.3"])
 def test_schedules(text):
-    assert parse_schedule(text).label
+    assert Diffusion.parse(text).label
 
 
 @pytest.mark.parametrize(
