@@ -23,7 +23,14 @@ from scaleup.adapter.sampling import Solver
 from scaleup.builtin import builtin_folder
 from scaleup.rewards.contract import Reward, parse_reward, reward_sources
 from scaleup.training.identity import IDENTITY, run_digest
-from theory.common.checks import check_choice, check_finite, check_order, check_positive, check_text
+from theory.common.checks import (
+    check_choice,
+    check_finite,
+    check_order,
+    check_positive,
+    check_text,
+    nearest,
+)
 from theory.common.identity import (
     content_digest,
     digest_of,
@@ -292,7 +299,8 @@ def load_config(path: str | None, given: dict[str, Any]) -> TrainConfig:
     hints = get_type_hints(TrainConfig)
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(f"{path}: unknown field {key!r}: allowed are {', '.join(hints)}")
+            allowed = f"{', '.join(hints)}{nearest(key, hints)}"
+            raise ValueError(f"{path}: unknown field {key!r}: allowed are {allowed}")
         values[key] = _typed(f"{path}: {key}", value, hints[key])
     return TrainConfig(**{**values, **given})
 
@@ -311,6 +319,7 @@ def _read_toml(path: str) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(
             f"config = {path!r}: no such file; recipes are {', '.join(recipe_names())}"
+            f"{nearest(path, recipe_names())}"
         )
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))

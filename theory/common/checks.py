@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,7 +26,14 @@ def tolerance(constant: float, dtype: torch.dtype) -> float:
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     options = list(allowed)
     if value not in options:
-        raise ValueError(f"{name} = {value!r}: allowed are {', '.join(map(repr, options))}")
+        allowed = ", ".join(map(repr, options))
+        raise ValueError(f"{name} = {value!r}: allowed are {allowed}{nearest(value, options)}")
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """What to say behind a message about an unknown name: the known ones that it may stand for."""
+    near = get_close_matches(str(name), list(known), n=2)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def check_instance(name: str, value: object, kind: type) -> None:

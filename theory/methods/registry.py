@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import theory.methods
-from theory.common.checks import check_choice
+from theory.common.checks import check_choice, nearest
 from theory.methods.contract.method import Method
 from theory.methods.contract.returned import attributes
 
@@ -58,6 +58,7 @@ def _by_name(name: str) -> type[Method]:
     if name not in known:
         raise ValueError(
             f"method = {name!r}: allowed are {', '.join(known)}, or a path that ends in .py"
+            f"{nearest(name, known)}"
         )
     return known[name]
 
@@ -132,7 +133,7 @@ def build(kind: type[Method], options: dict[str, Any]) -> Method:
         if key not in allowed:
             raise ValueError(
                 f"option {key!r} of method {kind.name!r}: allowed are "
-                f"{', '.join(allowed) or 'none'}"
+                f"{', '.join(allowed) or 'none'}{nearest(key, allowed)}"
             )
     try:
         method = kind(**options)

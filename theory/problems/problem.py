@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import torch
 
-from theory.common.checks import check_choice, check_instance, check_positive
+from theory.common.checks import check_choice, check_instance, check_positive, nearest
 from theory.fields.cumulants import ConditionalReward, cumulant_field
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import DisplacedField, ExactField, MixtureField, tilted_field
@@ -190,6 +190,7 @@ def load_problem(name: str | FilePath) -> Problem:
     if name not in names:
         raise ValueError(
             f"problem = {name!r}: allowed are {', '.join(names)}, or a path that ends in .toml"
+            f"{nearest(name, names)}"
         )
     text = resources.files("theory").joinpath(f"problems/{name}.toml").read_text(encoding="utf-8")
     return parse_problem(text, name)
@@ -278,4 +279,5 @@ def _check_keys(table: Mapping[str, Any], where: str, needed: set[str], more: se
         found = f"missing {sorted(missing)}" if missing else f"unknown {sorted(unknown)}"
         raise ValueError(
             f"keys of {where}: {found}; allowed are {sorted(needed)} (needed) and {sorted(more)}"
+            + "".join(nearest(key, needed | more) for key in sorted(unknown))
         )

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import scaleup.rewards
 from scaleup.rewards.contract.reward import Reward
 from scaleup.rewards.contract.weighted import Weighted
-from theory.common.checks import check_choice
+from theory.common.checks import check_choice, nearest
 
 # A plus sign, unless it is the sign of an exponent: 1e+3*redness.
 PLUS = re.compile(r"(?<![\d.][eE])\+")
@@ -99,7 +99,7 @@ def _by_name(name: str) -> type[Reward]:
     if name not in known:
         raise ValueError(
             f"reward = {name!r}: allowed are {', '.join(known)}, a path that ends in .py, or a "
-            "weighted sum (0.7*redness+0.3*brightness)"
+            f"weighted sum (0.7*redness+0.3*brightness){nearest(name, known)}"
         )
     return known[name]
 
@@ -178,7 +178,7 @@ def build(kind: type[Reward], options: dict[str, Any]) -> Reward:
         if key not in allowed:
             raise ValueError(
                 f"option {key!r} of reward {_name(kind)!r}: allowed are "
-                f"{', '.join(allowed) or 'none'}"
+                f"{', '.join(allowed) or 'none'}{nearest(key, allowed)}"
             )
     missing = [f.name for f in dataclasses.fields(kind) if _is_needed(f) and f.name not in options]  # type: ignore[arg-type]
     if missing:
