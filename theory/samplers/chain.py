@@ -15,8 +15,7 @@ instead,
 memoryless or not. A control u moves their mean by g dt u and costs |u|^2 dt / 2, which is
 the KL |mean - mean_base|^2 / (2 s_k^2) of the kernels: both kinds are one discrete-time problem.
 
-Its KL-regularised optimum is in `theory.control.chain_optimum`. Laws on grids, d = 1 and 2,
-float64.
+Its KL-regularised optimum is in `theory.control.chain_optimum`. Laws on grids (d <= 2), float64.
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ def compare(
     processes: int = 2,
     skip: list[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One result a run (toys/evaluation/evaluate.py), in the order asked for; measured once, then
-    kept.
+    """One result a run (`evaluate`), in the order asked for; measured once, then kept.
 
     skip: where a list is given, runs without an exact optimum are left out, and why is added to it.
 

@@ -1,5 +1,4 @@
-"""Files of runs, whole or not there (theory/common/files.py), and what to do about a damaged
-one."""
+"""Files of runs, whole or not there (`theory.common.files`), and what to do about damaged ones."""
 
 from __future__ import annotations
 

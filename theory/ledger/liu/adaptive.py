@@ -1,8 +1,7 @@
 """liu, L13: where NFT goes with the adaptive normaliser of the released code.
 
-Closed: theory.ledger.liu.stationary, in d = 1 the median where NFT has the mean. Drift: the
-distance of the stationary field from v*, over that of v* from v_0, root mean squares over X_t and
-t.
+Closed: `stationary`, in d = 1 the median where NFT has the mean. Drift: the distance of the
+stationary field from v*, over that of v* from v_0, root mean squares over X_t and t.
 """
 
 from __future__ import annotations

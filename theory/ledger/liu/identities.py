@@ -1,5 +1,4 @@
-"""liu, L1 to L7 and L11: theory's fields against `theory.ledger.oracle`, at random problems and
-points."""
+"""liu, L1 to L7 and L11: theory's fields against the oracle, at random problems and points."""
 
 from __future__ import annotations
 

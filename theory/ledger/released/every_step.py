@@ -51,8 +51,7 @@ def descended(
     decay: float = 0.0,
     prefactor: float | None = None,
 ) -> Array:
-    """A and B after the steps of theory.methods.matching.nft, old copy and all, flattened and
-    joined.
+    """A and B after the steps of NFT's own code, old copy and all, flattened and joined.
 
     At t = 0 of the rectified flow the errors of velocity and of x_1-prediction are one."""
     method = NFT(s.nft_beta, normaliser, refresh_every=refresh, old_decay=decay)

@@ -1,5 +1,4 @@
-"""Where couplings are tried: random families (theory.ledger.oracle.integrals.joint) with a point, a
-time, and a."""
+"""Where couplings are tried: random families (the oracle's `joint`) with a point, a time, and a."""
 
 from __future__ import annotations
 
@@ -87,8 +86,7 @@ class CouplingSetting:
 
 @dataclass(frozen=True)
 class Couplings:
-    """Random families of couplings (theory.ledger.oracle.integrals.joint), dependent or
-    independent."""
+    """Random families of couplings (the oracle's `joint`), dependent or independent."""
 
     dependent: bool = True
 

@@ -1,9 +1,8 @@
 """Closed forms against quadrature: one problem, one (x, t), every quantity by both routes.
 
-The first route is `Problem`'s fields. The second is `theory.ledger.oracle` on densities and rewards
-that are written out again here in plain numpy and scipy; nothing is shared but the problem's
-numbers. A problem in d > 2 must vary in a plane only: rotated, with an independent Gaussian in the
-rest.
+The first route is `Problem`'s fields. The second is the oracle on densities and rewards that are
+written out again here in plain numpy and scipy; nothing is shared but the problem's numbers.
+A problem in d > 2 must vary in a plane only: rotated, with an independent Gaussian in the rest.
 
 Errors are relative to the size of the quantity, or to the problem's own: 1 (a standard deviation)
 for positions and velocities, spread(r)^n for cumulants with n copies of r.
@@ -109,8 +108,7 @@ def disagreement(
 ) -> dict[str, float]:
     """Errors of every quantity at X_t = x (d,), t in [0, 1): {name: relative error}.
 
-    Rectified-flow path. Raises theory.ledger.oracle.QuadratureError where the second route gives
-    up.
+    Rectified-flow path. Raises the oracle's QuadratureError where the second route gives up.
     """
     problem, e = case.problem(), case.plane_dim
     wrappers = wrappers_for(case) if wrappers is None else wrappers
