@@ -214,9 +214,9 @@ def _builtin(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from benchmarks.scaleup import run as run_bench
+    from theory.common.checkout import benchmark
 
-    return run_bench(options.only, options.json)
+    return int(benchmark("scaleup").run(options.only, options.json))
 
 
 def _audit_options(command: argparse.ArgumentParser) -> None:

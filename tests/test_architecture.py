@@ -35,11 +35,8 @@ FLOORS = (
 Edge = tuple[str, str]
 # Arrows that lead up, or close a circle of files or of rooms.
 UPWARD: set[Edge] = {
-    ("scaleup.__main__", "benchmarks.scaleup"),
     ("scaleup.rewards.contract.registry", "scaleup.rewards"),
-    ("theory.__main__", "benchmarks.theory"),
     ("theory.audit.data.inputs", "theory.audit.fit.inclusion"),
-    ("toys.__main__", "benchmarks.toys"),
     ("toys.commands.cases", "toys.__main__"),
     ("toys.commands.control", "toys.__main__"),
     ("toys.experiments.control", "toys.experiments.presets"),

@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from theory.common.checkout import benchmark
 from theory.common.checks import check_order
 from theory.common.files import check_folder
 from theory.common.progress import Progress
@@ -105,9 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from theory.released.command import run as foretell
 
             return foretell(options)
-        from benchmarks.theory import run
-
-        return run(options.only, options.json)
+        return int(benchmark("theory").run(options.only, options.json))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

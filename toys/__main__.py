@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from theory.common.checkout import benchmark
 from theory.common.checks import check_choice, check_count, check_order
 from theory.methods.registry import methods, parse_method
 from toys.commands import cases as cases_command
@@ -170,9 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return control_command(options)
         if options.command == "bench":
-            from benchmarks.toys import run as run_bench
-
-            return run_bench(options.only, options.json)
+            return int(benchmark("toys").run(options.only, options.json))
         return run[options.command](options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
