@@ -1,0 +1,67 @@
+"""`plumbline`: every command by one name, the same as `python -m ...`, without loading any of them.
+
+plumbline                 the list
+plumbline law --help      what `python -m theory law --help` says
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Iterable, Sequence
+
+# {name: (what it stands for, what it does)}, in the order of the list.
+COMMANDS = {
+    "law": ("theory law", "what a field samples, measured against every candidate target"),
+    "problems": ("theory problems", "the named problems, or one of them in full"),
+    "control": ("theory control", "what the optimal control samples under a schedule"),
+    "recipe": ("theory recipe", "forecast a recipe of the released NFT code"),
+    "verify": ("theory verify", "measure the ledger of claims"),
+    "methods": ("toys methods", "the methods, their options and their rewards"),
+    "check": ("toys check", "whether a method leads where it says"),
+    "train": ("toys train", "train small networks by any method"),
+    "compare": ("toys compare", "trained networks against the truth"),
+    "tune": ("scaleup train", "fine-tune a text-to-image model with LoRA on rewards of pictures"),
+    "rewards": ("scaleup list", "rewards of pictures, methods, recipes"),
+    "audit": ("scaleup audit", "what a tuned model samples: of runs, or of two files of samples"),
+    "figures": ("figures", "make the figures and compare their numbers"),
+    "bench": ("NAME bench", "measure the floors of theory, toys or scaleup, in a checkout"),
+}
+BENCHES = ("theory", "toys", "scaleup")
+OK, WRONG = 0, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script; its exit status."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_listed())
+        return OK
+    if name not in COMMANDS:
+        return _refuse("command", name, COMMANDS)
+    stands_for, _ = COMMANDS[name]
+    if name == "bench":
+        which, *rest = rest or [""]
+        if which not in BENCHES:
+            return _refuse("bench", which, BENCHES)
+        stands_for = f"{which} bench"
+    package, *more = stands_for.split()
+    sys.argv = [package, *more, *rest]
+    runpy.run_module(package, run_name="__main__", alter_sys=True)  # ends by SystemExit
+    return OK
+
+
+def _listed() -> str:
+    wide = max(map(len, COMMANDS))
+    rows = (f"  {name:{wide}}  {what}" for name, (_, what) in COMMANDS.items())
+    return "\n".join(["usage: plumbline COMMAND ...", "", *rows, "", "plumbline COMMAND --help"])
+
+
+def _refuse(kind: str, value: str, known: Iterable[str]) -> int:
+    from theory.common.checks import check_choice  # loads torch
+
+    try:
+        check_choice(kind, value, known)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+    return WRONG
