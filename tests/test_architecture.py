@@ -36,10 +36,6 @@ Edge = tuple[str, str]
 # Arrows that lead up, or close a circle of files or of rooms.
 UPWARD: set[Edge] = {
     ("scaleup.rewards.contract.registry", "scaleup.rewards"),
-    ("theory.audit.data.inputs", "theory.audit.fit.inclusion"),
-    ("toys.commands.cases", "toys.__main__"),
-    ("toys.commands.control", "toys.__main__"),
-    ("toys.experiments.control", "toys.experiments.presets"),
 }
 # The same of imports that only type checkers read.
 UPWARD_TYPES: set[Edge] = {

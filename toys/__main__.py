@@ -20,6 +20,7 @@ from rich.table import Table
 
 from theory.common.checkout import benchmark
 from theory.common.checks import check_choice, check_count, check_order
+from theory.common.files import check_folder
 from theory.methods.registry import methods, parse_method
 from toys.commands import cases as cases_command
 from toys.training.config import DEPTH, WIDTH, RunConfig, check_device
@@ -210,7 +211,7 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
     check_count("--depth", options.depth, 1, MOST_LAYERS)
     if options.learning_rate < 0:
         raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
-    check_folder(options.out)
+    check_folder("--out", options.out)
     if options.preset is not None:
         check_choice("--preset", options.preset, PRESETS)
         if options.method or options.problem:
@@ -242,12 +243,6 @@ def _configs(options: argparse.Namespace) -> list[RunConfig]:
         for method in options.method
         for seed in range(options.seeds)
     ]
-
-
-def check_folder(out: Path) -> None:
-    """--out may be new, but no file."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out = {str(out)!r} is a file: allowed are folders, new or not")
 
 
 def _refuse_beside_preset(options: argparse.Namespace) -> None:
@@ -349,7 +344,7 @@ def _practice(options: argparse.Namespace) -> int:
     from toys.experiments.practice import failures, practice, tables
 
     check_order("--processes", options.processes, 1)
-    check_folder(options.out)
+    check_folder("--out", options.out)
     found = practice(options.out, options.only, processes=options.processes)
     if options.json:
         print(json.dumps(found, indent=2))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from theory.common.checks import check_choice, check_order
+from theory.common.files import check_folder
 from theory.control.cases import CASES
 from toys.experiments.case_config import BATCH, BUDGET, METHODS, STARTS, STEPS, CaseConfig
 from toys.experiments.cases import OUT, train_cases
@@ -46,10 +47,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: an option that is not allowed, and what training raises.
     """
-    from toys.__main__ import check_folder
-
     check_order("--jobs", options.jobs, 1)
-    check_folder(options.out)
+    check_folder("--out", options.out)
     for option, given, allowed in (("--case", options.case, CASES),
                                    ("--only", options.only, METHODS),
                                    ("--start", [options.start], STARTS)):  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from theory.common.checks import check_order
+from theory.common.files import check_folder
 from toys.experiments import control as control_runs
 from toys.experiments import schedules as control_schedules
 
@@ -20,10 +21,8 @@ def command(options: argparse.Namespace) -> int:
     Raises:
         ValueError: a problem or method that is not allowed, and what training raises.
     """
-    from toys.__main__ import check_folder
-
     check_order("--jobs", options.jobs, 1)
-    check_folder(options.out)
+    check_folder("--out", options.out)
     problems = options.problem or list(control_runs.PROBLEMS)
     rows = control_runs.control_runs(options.out, problems, options.only, processes=options.jobs)
     more: dict[str, Any] = {}

@@ -23,10 +23,10 @@ from theory.common.progress import Progress
 from theory.common.tolerances import TRAINED_SHARE
 from toys.evaluation import control_error as control
 from toys.evaluation import cost as evaluations
-from toys.experiments.presets import LINE, PLANE
 from toys.networks.mlp import single
 from toys.training.config import RunConfig
 from toys.training.files import read_json, write_json
+from toys.training.problems import LINE, PLANE
 from toys.training.runs import Run
 from toys.training.schedule import train
 

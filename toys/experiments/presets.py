@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from toys.training.config import RunConfig
+from toys.training.problems import LINE, PLANE
 
 FIGURE_PROBLEM = "note_1d"
-LINE = ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d")
-PLANE = ("bump_2d", "linear_2d", "quadratic_2d")
 # In the plane the share of the distance is harder to reach: more rows and steps.
 PLANE_BUDGET = {"steps": 3000, "batch": 4096}
 PLANE_SCRATCH_BUDGET = {"steps": 6000, "batch": 4096}

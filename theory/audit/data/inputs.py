@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 SHOWN = 3  # names in an error message
 SIDES = ("base", "tuned")
+SMALL = 32  # rows of a prompt, up to which chances are exact (inclusion.py)
 LEAST_SIZE = 1e-100  # of values whose squares are no trouble, and its inverse
 MOST_SHARE = 0.25  # of the variance, that one row may make
 TRIMMED, LEAST_ROWS = 0.01, 50  # of each end; rows, below which one may well make so much
@@ -174,10 +175,8 @@ class Pooled:
 
     @cached_property
     def small_rows(self) -> tuple[Whole, NDArray[np.bool_]]:
-        """The rows of small prompts (inclusion.py) as a padded table, (small, most): row numbers,
+        """The rows of prompts of at most SMALL, as a padded table, (small, most): row numbers,
         and which places hold one."""
-        from theory.audit.fit.inclusion import SMALL
-
         small = self.sizes <= SMALL
         sizes = self.sizes[small].astype(np.int64)
         across = np.arange(int(sizes.max(initial=0)))

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.inputs import SMALL, Array, Pooled
 
-SMALL = 32
 BLOCK = 4096  # prompts at once: the recursion keeps (prompts, rows, labels)
 TINY = 1e-300
 
