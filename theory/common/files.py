@@ -52,9 +52,10 @@ def check_folder(name: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        taken = folder.exists() and not folder.is_dir()
+        reason = " is a file" if taken else f": {os.strerror(error.errno or 0)}"
         raise ValueError(
-            f"{name} = {str(folder)!r}: {os.strerror(error.errno or 0)}: allowed are folders that "
-            "can be written, new or not"
+            f"{name} = {str(folder)!r}{reason}: allowed are folders that can be written, new or not"
         ) from error
     finally:
         for part in made:
