@@ -23,7 +23,7 @@ from tests.helpers import tensor
 from theory.__main__ import main
 from theory.common import progress
 from theory.common.files import check_folder
-from theory.common.tolerances import QUADRATURE
+from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.evaluation import draw, report
 from theory.evaluation.grids import GridLaw, push_starts
 from theory.evaluation.report import PARTS, choose_field, law_report
@@ -76,7 +76,8 @@ def test_c3_the_mass_of_a_far_mode_is_where_the_ridge_comes_from(apart):
     def velocity(t, x):
         return field(tensor(x)[:, None], min(max(float(t), 0.0), 1.0)).numpy()[:, 0]
 
-    ridge = solve_ivp(velocity, (1.0, 0.0), [0.0], method="LSODA", rtol=1e-9, atol=1e-11)
+    tight = {"rtol": QUADRATURE_TIGHT.rtol, "atol": QUADRATURE_TIGHT.rtol / 100}
+    ridge = solve_ivp(velocity, (1.0, 0.0), [0.0], method="LSODA", **tight)
     law: GridLaw = found.curves["law"]
     left = law.integrate((law.axes[0] < 0).astype(float))
     assert QUADRATURE.holds(law.cdf[law.axes[0] < 0][-1], ndtr(ridge.y[0, -1]))

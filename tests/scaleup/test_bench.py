@@ -200,7 +200,7 @@ def test_steps_of_both_methods_on_one_model():
     found = sd15.steps_at("tiny_sd15")
     assert found["moved"].keys() == found["losses"].keys() == sd15.METHODS.keys()
     assert all(moved > 0 for moved in found["moved"].values())
-    assert found["peak_bytes"] == pytest.approx(small.peak_memory(), rel=1)
+    assert small.peak_memory() / 2 < found["peak_bytes"] <= small.peak_memory()
 
 
 # --- DDPO's peer
