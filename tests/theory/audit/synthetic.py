@@ -15,6 +15,13 @@ from theory.common.tolerances import FALSE_FAILURE_RATE
 SIGMAS = float(stats.norm.isf(FALSE_FAILURE_RATE / 2))
 
 
+def statistic(u):
+    """Hall's (1992) of the rows (..., P): ((1 + c w / 3)^3 - 1) / c + c / 6."""
+    size = np.linalg.norm(u, axis=-1)
+    w, c = u.sum(-1) / size, (u**3).sum(-1) / size**3
+    return ((1 + c * w / 3) ** 3 - 1) / c + c / 6
+
+
 def data_of(base: Sequence, tuned: Sequence, base_features=None, tuned_features=None, **seeds):
     """AuditData of rewards (and features) given as one array a prompt."""
     numbers = [np.repeat(np.arange(len(side)), [len(r) for r in side]) for side in (base, tuned)]

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from tests.theory.audit.synthetic import SIGMAS
+from tests.theory.audit.synthetic import SIGMAS, statistic
+from theory.audit.estimators import sign_flips
 from theory.audit.estimators.sign_flips import DRAWS, ENUMERATED, LARGEST, interval, p_value
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE
 
 LEVEL = 0.05
+RANGE = stats.binom(8000, LEVEL)
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, ENUMERATED])
 def test_all_signs_are_counted(count):
     u = np.random.default_rng(count).normal(0.4, 1, size=count)
-    far = 0
-    for code in range(2**count):
-        signs = [1 if code >> i & 1 else -1 for i in range(count)]
-        far += abs(sum(s * x for s, x in zip(signs, u, strict=True))) >= abs(u.sum()) - 1e-12
-    assert ALGEBRA.holds(p_value(u), far / 2**count)
+    signs = np.array(list(product([-1.0, 1.0], repeat=count)))
+    far = np.abs(statistic(signs * u)) >= np.abs(statistic(u)) - 1e-12
+    assert ALGEBRA.holds(p_value(u), far.mean())
 
 
 @pytest.mark.parametrize("count", [ENUMERATED + 3, LARGEST, LARGEST + 1, 400])
@@ -30,7 +32,7 @@ def test_many_terms_by_draws_of_their_own(count):
     u = rng.choice([-1.0, 1.0], size=count) / np.arange(1, count + 1)
     u[0] = abs(u[0])
     signs = rng.choice([-1.0, 1.0], size=(40_000, count))
-    own = (np.abs(signs @ u) >= abs(u.sum())).mean()
+    own = (np.abs(statistic(signs * u)) >= abs(statistic(u))).mean()
     error = np.sqrt(own * (1 - own) * (1 / DRAWS + 1 / 40_000))
     assert abs(p_value(u) - own) < SIGMAS * error + 1 / DRAWS
     normal = 2 * stats.norm.sf(abs(u.sum()) / np.linalg.norm(u))
@@ -48,6 +50,57 @@ def test_level_is_held_however_unlike_the_terms_are():
     ends = law.ppf(FALSE_FAILURE_RATE / 2), law.isf(FALSE_FAILURE_RATE / 2)
     assert ends[0] <= refused <= ends[1]
     assert not ends[0] <= by_t <= ends[1]
+
+
+@pytest.mark.parametrize("count", [30, LARGEST + 6])
+def test_level_is_held_by_skew_terms(count):
+    """Exponential ones less their mean: flips of the sum alone refuse the truth too often."""
+    rng = np.random.default_rng(count)
+    draws = rng.exponential(size=(8000, count)) - 1
+    refused = sum(p_value(u) <= LEVEL for u in draws)
+    sums = np.abs(draws.sum(1)) / np.linalg.norm(draws, axis=1)
+    alone = (sums >= stats.norm.isf(LEVEL / 2)).sum()
+    ends = RANGE.ppf(FALSE_FAILURE_RATE / 2), RANGE.isf(FALSE_FAILURE_RATE / 2)
+    assert refused <= ends[1] < alone
+
+
+def test_no_term_is_far():
+    assert p_value(np.zeros(7)) == 1
+
+
+WRONG = {
+    "the sum alone": ("_statistic", lambda w, c: w),
+    "the other skewness": ("_statistic", lambda w, c: w - c * (2 * w**2 + 1) / 6),
+    "no third term": ("_statistic", lambda w, c: w + c * (2 * w**2 + 1) / 6),
+    "few as many": ("_signs", lambda count: np.ones((4, count))),
+    "the rest by the sum alone": ("_sum_at", lambda value, c: value),
+}
+
+
+def check_level(count, seed=0):
+    """p-values of all of 12 and of many skew terms, as drawn signs have them."""
+    u = np.random.default_rng((count, seed)).exponential(size=count) ** 2 - 0.8
+    signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(40_000, count))
+    if count <= ENUMERATED:
+        signs = np.array(list(product([-1.0, 1.0], repeat=count)))
+    own = (np.abs(statistic(signs * u)) >= abs(statistic(u)) - 1e-12).mean()
+    if count <= ENUMERATED:
+        return ALGEBRA.holds(p_value(u), own)
+    return abs(p_value(u) - own) < SIGMAS * np.sqrt(own * (1 - own) * (1 / DRAWS + 1 / 40_000))
+
+
+def check_levels():
+    return all(check_level(ENUMERATED, seed) for seed in range(9)) and check_level(LARGEST + 6)
+
+
+def test_skew_terms():
+    assert check_levels()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mutants_are_rejected(monkeypatch, name):
+    monkeypatch.setattr(sign_flips, *WRONG[name])
+    assert not check_levels()
 
 
 @pytest.mark.parametrize("bent", [0.0, 0.3])

@@ -1,13 +1,19 @@
-r"""A sum of independent terms, each symmetric about zero: how far from zero is too far?
+r"""A sum of independent terms with mean zero: how far from zero is too far?
 
-Where u_1, ..., u_P are independent and each as likely to be u as -u, S = sum u_g has, given the
-sizes |u_g|, the law of sum s_g |u_g| with even signs s: p = P(|sum s_g u_g| >= |S|) is exact,
-whatever the sizes are and however unlike (Fisher 1935, section 21; Cameron, Gelbach and Miller
-2008, the wild cluster bootstrap with the null imposed). A variance estimated from the terms would
-have to be told how few of them matter; this need not. Inverted in a parameter, it is an interval.
+Where u_1, ..., u_P are independent and each as likely to be u as -u, any statistic of them has,
+given the sizes |u_g|, the law of that of s_g u_g with even signs s: p = P(|T(s u)| >= |T(u)|) is
+exact, whatever the sizes are and however unlike (Fisher 1935, section 21; Cameron, Gelbach and
+Miller 2008, the wild cluster bootstrap with the null imposed). A variance estimated from the terms
+would have to be told how few of them matter; this need not. Inverted in a parameter, it is an
+interval.
+
+T is the studentised sum w = sum u / |u|, freed of what skew terms make of it (Hall 1992):
+T = w + c (2 w^2 + 1)/6 + c^2 w^3/27 with c = sum u^3 / |u|^3. Symmetric terms are tested exactly
+either way, skew ones to an order of 1/P instead of by w alone, which a skewness of both signs'
+flips does not see.
 
 To ENUMERATED terms all signs are tried. Beyond, the LARGEST terms have DRAWS random signs and the
-rest, many and small, are one normal variable of their variance.
+rest, many and small, are one normal variable of their variance, whose part in c is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from scipy.special import ndtr
 from theory.audit.data.inputs import Array
 
 ENUMERATED, LARGEST, DRAWS = 12, 64, 4096
-TIE = 1e-12  # of a sum: what rounding makes of equal ones
+TIE = 1e-12  # of a statistic: what rounding makes of equal ones
 CLOSE = 0.01  # of an end's distance: what one more step may move it by
 MOST_STEPS, MOST_DOUBLINGS, BISECTIONS = 8, 60, 40
 
@@ -37,18 +43,34 @@ def _signs(count: int) -> Array:
 
 
 def p_value(terms: Array) -> float:
-    """P(|sum of terms with random signs| >= |their sum|), terms (P,)."""
-    total = abs(float(terms.sum())) * (1 - TIE)
-    large, rest = terms, 0.0
+    """P(|T(terms with random signs)| >= |T(terms)|), terms (P,)."""
+    size = float(np.linalg.norm(terms))
+    if size == 0:
+        return 1.0
+    large, rest = terms / size, np.empty(0)
+    seen = abs(float(_statistic(large.sum(), (large**3).sum()))) * (1 - TIE)
     if len(terms) > LARGEST:
-        order = np.argpartition(-np.abs(terms), LARGEST)
-        large, rest = terms[order[:LARGEST]], float(np.linalg.norm(terms[order[LARGEST:]]))
-    sums = _signs(len(large)) @ large
-    if rest > 0:
-        return float((ndtr((sums - total) / rest) + ndtr((-sums - total) / rest)).mean())
-    beyond = int((np.abs(sums) >= total).sum())
+        order = np.argpartition(-np.abs(large), LARGEST)
+        large, rest = large[order[:LARGEST]], large[order[LARGEST:]]
+    signs = _signs(len(large))
+    sums, cubes = signs @ large, signs @ large**3
+    spread = float(np.linalg.norm(rest))
+    if spread > 0:
+        above, below = (_sum_at(end, cubes) - sums for end in (seen, -seen))
+        return float((ndtr(-above / spread) + ndtr(below / spread)).mean())
+    beyond = int((np.abs(_statistic(sums, cubes)) >= seen).sum())
     # Random signs: the terms' own are one choice more.
     return beyond / len(sums) if len(terms) <= ENUMERATED else (beyond + 1) / (len(sums) + 1)
+
+
+def _statistic(w: Array, c: Array) -> Array:
+    return w + c * (2 * w**2 + 1) / 6 + c**2 * w**3 / 27
+
+
+def _sum_at(value: float, c: Array) -> Array:
+    """The w at which T is the value: T - c/6 = ((1 + c w/3)^3 - 1)/c, without dividing by c."""
+    root = np.cbrt(1 + c * (value - c / 6))
+    return 3 * (value - c / 6) / (root**2 + root + 1)
 
 
 def interval(

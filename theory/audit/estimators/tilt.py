@@ -5,9 +5,10 @@ information between its tilt and the mean: E U_g(a) = (a_g - a) I_g): the one ti
 likeliest for all (White 1982). The interval answers one of three questions:
 
     PROMPTS_LIKE   what is it for prompts like these, whose tilts may differ? Every prompt's score
-                   U_g(a) is one term, symmetric about zero at the truth: all a that sign flips
-                   (sign_flips.py) do not refuse, exact for any spread of rows over prompts.
-                   Needs LEAST_PROMPTS, of which none holds over half of the rows.
+                   U_g(a) is one term with mean zero at the truth: all a that sign flips
+                   (sign_flips.py) do not refuse, for any spread of rows over prompts, exact where
+                   scores are symmetric. Needs LEAST_PROMPTS, of which none holds over half of the
+                   rows.
     THESE_PROMPTS  what is it for these prompts? Rows are the observations: the sandwich
                    information^-1 Var(score) information^-1, right for the most likely a although
                    the true ratio is no exponential, and although these prompts' tilts differ. Rows
