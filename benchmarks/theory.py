@@ -50,7 +50,7 @@ from theory.ledger.settings.random import (
 from theory.problems.problem import Problem, load_problem
 from theory.recursion import Mode, Recursion, carry
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.wrappers import Exponential
 
 LAW_SECONDS = 2.0

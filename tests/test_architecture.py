@@ -38,10 +38,7 @@ UPWARD: set[Edge] = {
     ("scaleup.rewards.contract.registry", "scaleup.rewards"),
 }
 # The same of imports that only type checkers read.
-UPWARD_TYPES: set[Edge] = {
-    ("theory.laws.posterior", "theory.laws.gaussians"),
-    ("theory.laws.rounding", "theory.tilts.bumps"),
-}
+UPWARD_TYPES: set[Edge] = set()
 # What of the audit knows more of theory than its common room.
 AUDIT_KNOWS = {"theory.audit.known_truth", "theory.audit.page.figures"}
 
@@ -88,8 +85,6 @@ LONG = {
     "theory/audit/data/tables.py",
     "theory/audit/families/family.py",
     "theory/evaluation/report.py",
-    "theory/laws/gaussians.py",
-    "theory/laws/posterior.py",
     "theory/ledger/domingo/points.py",
     "theory/ledger/liu/adaptive.py",
     "theory/ledger/liu/identities.py",
@@ -100,8 +95,6 @@ LONG = {
     "theory/ledger/released/times.py",
     "theory/ledger/zhu/laws.py",
     "theory/ledger/zhu/online.py",
-    "theory/tilts/conditional.py",
-    "theory/tilts/rewards.py",
     "toys/__main__.py",
     "toys/experiments/frontier.py",
     "toys/experiments/practice.py",

@@ -33,16 +33,9 @@ if TYPE_CHECKING:
     from theory.samplers.chain import Chain, chain_law
     from theory.samplers.flow import FlowLaw
     from theory.samplers.sde import sde_law
-    from theory.tilts.rewards import (
-        BumpReward,
-        CallableReward,
-        QuadraticReward,
-        Reward,
-        bump_reward,
-        bumps_reward,
-        linear_reward,
-        quadratic_reward,
-    )
+    from theory.tilts.bump_rewards import BumpReward, bump_reward, bumps_reward
+    from theory.tilts.quadratic import QuadraticReward, linear_reward, quadratic_reward
+    from theory.tilts.rewards import CallableReward, Reward
     from theory.tilts.tilt import Tilt, tilt
     from theory.tilts.wrappers import (
         ClippedExponential,

@@ -20,7 +20,7 @@ from theory.laws.distances import Array
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import BumpReward
+from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.wrappers import Exponential
 
 ORDERS = (1, 2, 3, 4)

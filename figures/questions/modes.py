@@ -17,7 +17,7 @@ from theory.methods.matching.nft import CLIP, SPREAD
 from theory.problems.problem import load_problem
 from theory.released.mapping import MappedRewards
 from theory.released.modes import MODES
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = "What do the advantage modes do?"
 GIVEN = frozenset({"advantage", "clip", "online_beta", "epochs"})

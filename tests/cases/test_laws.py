@@ -34,7 +34,7 @@ from theory.problems.problem import Problem, load_problem
 from theory.samplers import flow as transport
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = load_problem("note_1d")

@@ -32,7 +32,7 @@ from theory.common.checks import check_finite
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array
 from theory.problems.problem import Problem
-from theory.tilts.rewards import QuadraticReward
+from theory.tilts.quadratic import QuadraticReward
 
 RTOL, ATOL = 1e-11, 1e-13
 Matrix = Callable[[float], Array]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from theory.methods.matching.nft import CLIP, STD_FLOOR
 from theory.problems.problem import Problem
-from theory.tilts.conditional import moments_of, reward_moments
+from theory.tilts.conditional import moments_of
+from theory.tilts.moments import reward_moments
 from theory.tilts.wrappers import Exponential
 
 Array = NDArray[np.float64]

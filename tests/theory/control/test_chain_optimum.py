@@ -29,7 +29,7 @@ from theory.methods.chain.rollouts import GRID_SPACING
 from theory.problems.problem import Problem, load_problem
 from theory.samplers import chain as chains
 from theory.samplers.chain import Chain, chain_law, state_axes
-from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 

@@ -17,7 +17,7 @@ from theory.fields.diffusion import Diffusion
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 TIMES = (0.7, 0.1, 0.02)

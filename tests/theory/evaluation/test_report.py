@@ -22,7 +22,7 @@ from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.wrappers import ClippedExponential, TruncatedExponential
 
 

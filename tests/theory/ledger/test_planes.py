@@ -27,7 +27,7 @@ from theory.ledger.zhu import planes as zhu_planes
 from theory.ledger.zhu.planes import SHARE, Plane, gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 SMALL = Context(Profile("small", {1: 1}, draws=600 * SHARE, cells=0), seed=1)

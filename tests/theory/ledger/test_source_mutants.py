@@ -26,9 +26,9 @@ from theory.ledger.zhu import rows as zhu
 from theory.ledger.zhu import two_kl as zhu_two_kl
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL
-from theory.tilts import rewards
+from theory.tilts import bump_rewards
 from theory.tilts.bumps import BumpsGiven
-from theory.tilts.conditional import Series
+from theory.tilts.moments import Series
 
 
 def whole_slope(edit: Callable[[dict[str, Any]], None]) -> Callable[..., torch.Tensor]:
@@ -187,13 +187,13 @@ def _patch_tilt(monkeypatch):
         ratio = torch.logdet(found.cov) - torch.logdet(law.cov).repeat_interleave(terms, -1)
         return replace(found, log_abs=found.log_abs - 0.5 * ratio)
 
-    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, rewards.times_bumps
+    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, bump_rewards.times_bumps
     monkeypatch.setattr(
         GaussianSum,
         "times_exp_quadratic",
         lambda law, *q, **k: without(by_quadratic(law, *q, **k), law),
     )
-    monkeypatch.setattr(rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
+    monkeypatch.setattr(bump_rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
 
 
 def _patch_bumps(monkeypatch):

@@ -25,7 +25,8 @@ from theory.fields.paths import PATHS
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain, chain_law, state_axes
-from theory.tilts.rewards import bump_reward, bumps_reward, linear_reward
+from theory.tilts.bump_rewards import bump_reward, bumps_reward
+from theory.tilts.quadratic import linear_reward
 
 
 @pytest.mark.parametrize("chain", [SHORT, Chain(16, 0.04), Chain(2, 0.3)])

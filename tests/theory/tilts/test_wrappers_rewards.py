@@ -21,14 +21,10 @@ from tests.helpers import (
     tensor,
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
-from theory.tilts import rewards, wrappers
-from theory.tilts.rewards import (
-    CallableReward,
-    bump_reward,
-    bumps_reward,
-    linear_reward,
-    quadratic_reward,
-)
+from theory.tilts import bump_rewards, wrappers
+from theory.tilts.bump_rewards import bump_reward, bumps_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
+from theory.tilts.rewards import CallableReward
 from theory.tilts.tilt import tilt
 from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 
@@ -477,6 +473,6 @@ def test_the_last_quadratic_before_divergence_is_allowed():
 @pytest.mark.parametrize(("centre", "width"), [(-1.0, 2.0), (-1.0, 0.3), (0.5, 0.8)])
 def test_the_last_closed_form_before_refusal_meets_its_tier(centre, width):
     reward, x = bump_reward(1.0, [centre], width=width), points(100, 1)
-    scale = -rewards.MAX_NEGATIVE_EXPONENT
+    scale = -bump_rewards.MAX_NEGATIVE_EXPONENT
     found = reward.exponential_tilt(LINE.law, scale).density(x)
     assert QUADRATURE_TIGHT.holds(found, LINE.density(x) * (scale * reward(x)).exp())

@@ -26,8 +26,9 @@ from theory.ledger.core.order import CONFIDENCE
 from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import BumpReward, QuadraticReward, bumps_reward
+from theory.tilts.bump_rewards import BumpReward, bumps_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import QuadraticReward
 from theory.tilts.tilt import polynomial_sum
 from theory.tilts.wrappers import Exponential, TruncatedExponential
 

@@ -23,7 +23,7 @@ from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.linear import LinearProblems, LinearSetting
 from theory.ledger.settings.problems import Problems, Setting
 from theory.problems.problem import Problem
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 LINEAR = LinearProblems()
 # A tilt's KL on the line, by integrals over time and space.

@@ -30,7 +30,7 @@ from theory.ledger.core.claim import Context, Finding, extra, number
 from theory.ledger.core.region import Region
 from theory.ledger.oracle.instants import instant
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.rewards import linear_reward
+from theory.tilts.quadratic import linear_reward
 
 EARLY = (1e-6, 1e-7)  # t' -> 0
 TIMES = (0.3, 0.9)

@@ -35,7 +35,8 @@ from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import BumpReward, QuadraticReward
+from theory.tilts.bump_rewards import BumpReward
+from theory.tilts.quadratic import QuadraticReward
 
 FIELD_FLOOR = 1e-14
 PROBLEMS = ("note_1d", "linear_1d", "quadratic_1d", "bump_2d", "plane_5d", "full_5d")

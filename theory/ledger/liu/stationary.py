@@ -46,8 +46,8 @@ from theory.common.checks import check_choice
 from theory.ledger.liu.noise import velocity_gain
 from theory.methods.matching.nft import LEAST_WEIGHT
 from theory.problems.problem import Problem
-from theory.tilts.conditional import BumpMoments
-from theory.tilts.rewards import BumpReward
+from theory.tilts.bump_rewards import BumpReward
+from theory.tilts.moments import BumpMoments
 
 Array = NDArray[np.float64]
 STEP = 0.35  # of log l: the trapezoidal rule's error is exp(-pi^2 / STEP)

@@ -22,8 +22,8 @@ from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.unit import CONDITION, UnitRewards
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import linear_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import linear_reward
 
 FACTOR = 2.0  # "comparable"
 TOY = "note_1d"

@@ -37,7 +37,7 @@ from theory.ledger.settings.problems import Problems, Setting
 from theory.methods.contract import Policy, ProblemTask
 from theory.methods.matching.nft import NFT, SPREAD, Normaliser
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 PREFACTOR = 5.0  # the released code's, over nft_beta
 NORMALISERS: tuple[Normaliser, ...] = ("off", "x1")

@@ -29,7 +29,7 @@ from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.steps import Steps, StepSetting
 from theory.methods.matching.nft import NFT, SPREAD, Normaliser
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 
 class Adapted(nn.Module):

@@ -44,8 +44,9 @@ from theory.recursion.spec import Mode
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.mapping import MappedRewards, Rewards, batch_std, ideal_tilt
 from theory.released.modes import MODES
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import QuadraticReward, bump_reward
+from theory.tilts.bump_rewards import bump_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import QuadraticReward
 
 NAMES = tuple(MODES)
 AT_ZERO = 1 / math.sqrt(2 * math.pi)

@@ -31,7 +31,7 @@ from theory.ledger.settings.random import (
     random_case,
 )
 from theory.problems.problem import Problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 TIMES = (0.03, 0.97)  # 1e-2 from the ends: quadrature in x is differentiated there
 BETAS = (0.2, 5.0)

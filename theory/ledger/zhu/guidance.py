@@ -25,7 +25,7 @@ from theory.ledger.zhu.laws import SPOTS
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL, carry
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 
 
 @dataclass(frozen=True)

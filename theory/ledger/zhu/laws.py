@@ -35,7 +35,7 @@ from theory.ledger.zhu.planes import Z4_PLANES, Z11_PLANES, gaussian_along_rewar
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 NAMES = ("note_1d", "quadratic_1d", "linear_1d", "bumps_1d")

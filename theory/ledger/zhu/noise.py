@@ -23,7 +23,7 @@ from theory.ledger.core.order import fit_slope
 from theory.ledger.oracle import noise
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 NOISES = {
     **{f"g = {g:g}": Diffusion.of_constant(g) for g in (0.5, 1.0, 2.0, 4.0, 8.0)},

@@ -28,8 +28,8 @@ from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import linear_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import linear_reward
 from theory.tilts.wrappers import Exponential
 
 DRAWN = ("bump_2d", "quadratic_2d", "linear_2d", "plane_5d", "full_5d")

@@ -24,7 +24,7 @@ from theory.ledger.zhu import limits as zhu_limits
 from theory.ledger.zhu import online as zhu_online
 from theory.ledger.zhu import two_kl as zhu_two_kl
 from theory.problems.problem import Problem
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.wrappers import Power
 
 EVERY_PATH = tuple(PATHS)

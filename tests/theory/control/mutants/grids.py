@@ -26,7 +26,7 @@ from theory.laws.gaussians import GaussianSum
 from theory.ledger.oracle.control.limits import tilted_moments
 from theory.ledger.oracle.control.linear import LinearNumbers
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 ONE = Problem(
     "one", GaussianSum.mixture([1.0], [[0.4]], stds=[0.8]),

@@ -26,7 +26,7 @@ from theory.ledger.oracle.control.linear import discrete_optimum
 from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.linear import LinearProblems
 from theory.problems.problem import Problem
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 SETTING, SCALAR = LinearProblems().draw(2, 4), LinearProblems().draw(1, 4)
 CONSTANT, LATE = 0.3, 0.4
