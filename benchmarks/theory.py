@@ -34,7 +34,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from theory.common.checks import check_choice
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.evaluation.report import choose_field, law_report
+from theory.evaluation.choices import choose_field
+from theory.evaluation.report import law_report
 from theory.fields.mixture import MixtureField
 from theory.laws.gaussians import GaussianSum
 from theory.ledger.oracle import QuadratureError

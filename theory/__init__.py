@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from theory.common.checks import check_finite, check_positive
     from theory.control.grid import GridOptimum
     from theory.control.value import MemorylessOptimum
-    from theory.evaluation.report import choose_field, law_report
+    from theory.evaluation.choices import choose_field
+    from theory.evaluation.report import law_report
     from theory.fields.diffusion import Diffusion
     from theory.fields.guidance import GuidedField
     from theory.fields.mixture import ExactField, MixtureField, ModelField

@@ -14,7 +14,7 @@ import torch
 
 from figures.shared.result import Result
 from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.evaluation.report import make_grid
+from theory.evaluation.grids import make_grid
 from theory.fields.mixture import ExactField, MixtureField
 from theory.laws.distances import Array
 from theory.laws.gaussians import GaussianSum

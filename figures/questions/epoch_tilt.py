@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.evaluation.report import flow_on_grid, make_grid
+from theory.evaluation.grids import flow_on_grid, make_grid
 from theory.problems.problem import load_problem
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.mapping import MappedRewards, Rewards, gaussian_batch_share, ideal_tilt

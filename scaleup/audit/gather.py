@@ -15,7 +15,8 @@ from torch import Tensor
 
 from scaleup.samples.records import read_samples
 from scaleup.samples.samples import SampleSet
-from theory.audit.data.inputs import AuditData, audit_data
+from theory.audit.data.inputs import audit_data
+from theory.audit.data.samples import AuditData
 from theory.audit.data.tables import Table
 from theory.audit.estimators.validity import Sampling
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers import LINE, PLANE
-from theory.evaluation.report import choose_field
+from theory.evaluation.choices import choose_field
 from theory.fields.diffusion import Diffusion
 from theory.fields.paths import RECTIFIED_FLOW, VarianceExploding, VariancePreserving
 from theory.laws.distances import GridLaw, grid_distances, sliced_w2

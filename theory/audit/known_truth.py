@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from theory.audit.data.copies import distinct
-from theory.audit.data.inputs import Array, AuditData, audit_data
+from theory.audit.data.inputs import audit_data
+from theory.audit.data.samples import Array, AuditData
 from theory.audit.estimators.conditional import TooFewError, conditional_test, permute
 from theory.audit.estimators.tilt import Interval, effective_tilt
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.tilts.wrappers import Exponential

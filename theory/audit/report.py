@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from theory.audit.data.copies import Copies, distinct
 from theory.audit.data.features import spread
-from theory.audit.data.inputs import SIDES, AuditData, Pooled, Whole
+from theory.audit.data.samples import SIDES, AuditData, Pooled, Whole
 from theory.audit.estimators.compare import Wrappers, compare_wrappers
 from theory.audit.estimators.conditional import (
     PERMUTATIONS,
@@ -52,7 +52,8 @@ from theory.audit.estimators.validity import (
     sane_features,
     stays,
 )
-from theory.audit.families.family import FAMILIES, Fitted, some_rows
+from theory.audit.families.families import FAMILIES
+from theory.audit.families.family import Fitted, some_rows
 from theory.audit.fit.likelihood import NoFitError
 from theory.common.checks import check_order
 

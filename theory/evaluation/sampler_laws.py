@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.evaluation.report import make_grid, mixture_on_grid, tilt_on_grid
+from theory.evaluation.grids import make_grid, mixture_on_grid, tilt_on_grid
 from theory.fields.mixture import ExactField, ModelField, VelocityModel
 from theory.laws.distances import Array, GridLaw
 from theory.laws.gaussians import GaussianSum

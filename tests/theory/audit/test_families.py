@@ -14,15 +14,10 @@ import pytest
 from scipy import optimize, special
 
 from tests.theory.audit.synthetic import data_of, gaussians, quantiles, tilted_quantiles
-from theory.audit.families.family import (
-    FAMILIES,
-    LEAST_FOR_RANKS,
-    Range,
-    TruncatedFamily,
-    _root,
-    best_start,
-    some_rows,
-)
+from theory.audit.families.curved import Range, TruncatedFamily, _root, best_start
+from theory.audit.families.families import FAMILIES
+from theory.audit.families.family import some_rows
+from theory.audit.families.ranks import LEAST_FOR_RANKS
 from theory.audit.fit.likelihood import NoFitError, value_at
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from tests.theory.audit.synthetic import label_law
-from theory.audit.data.inputs import Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.fit.inclusion import SMALL, _of_block, draw_labels, inclusion
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 

@@ -21,14 +21,18 @@ from tests.theory.audit.synthetic import (
     planted,
 )
 from tests.theory.methods.mutants import mutant_module
-from theory.audit.data.inputs import Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.estimators import conditional, curve, tilt
-from theory.audit.families import family as families
+from theory.audit.families import families
 from theory.audit.fit import inclusion, likelihood
 from theory.common.tolerances import ALGEBRA, FLOAT32, QUADRATURE, QUADRATURE_2D
 
-ELSEWHERE = {"inclusion": "fit.inclusion", "likelihood": "fit.likelihood",
-             "families": "families.family"}  # fmt: skip
+FAMILIES = ("family", "ranks", "curved", "clipped")
+ELSEWHERE = {
+    "inclusion": "fit.inclusion",
+    "likelihood": "fit.likelihood",
+    **{name: f"families.{name}" for name in FAMILIES},
+}
 Checks = dict[str, bool]
 ZERO = np.zeros(1)
 
@@ -120,7 +124,11 @@ def check_families(module: ModuleType) -> Checks:
     rng = np.random.default_rng(2)
     pooled = data_of([0.5 + rng.gamma(3, size=90)], [0.4 + rng.gamma(4, size=70)]).pooled
     found: Checks = {}
-    for name, family in module.FAMILIES.items():
+    for name, known in families.FAMILIES.items():
+        kind = getattr(module, type(known).__name__, None)  # those that the module defines
+        if kind is None:
+            continue
+        family = kind(**vars(known))
         fitted = family.fit(pooled)
         h, theta = 1e-5, fitted.fit.theta
         slope = (fitted.evaluate(theta + h)[0] - fitted.evaluate(theta - h)[0]) / (2 * h)
@@ -426,7 +434,8 @@ def check_excess(module: ModuleType) -> Checks:
 
 
 CHECKS = {
-    "inclusion": check_inclusion, "likelihood": check_likelihood, "families": check_families,
+    "inclusion": check_inclusion, "likelihood": check_likelihood,
+    **dict.fromkeys(FAMILIES, check_families),
     "curve": check_curve, "tilt": check_tilt, "reweighting": check_reweighting,
     "conditional": check_conditional, "excess": check_excess,
 }  # fmt: skip
@@ -457,17 +466,17 @@ MUTANTS = {
     "cells by label alone": ("likelihood", "cell = 2 * pooled.prompt + pooled.label",
                              "cell = 0 * pooled.prompt + pooled.label"),
     "pairs as single rows": ("likelihood", "rest = _by(rest, pooled.unit)", "pass"),
-    "spread not taken off": ("families", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
-    "n for n - 1": ("families", 'return {"n": value + 1}', 'return {"n": value}'),
-    "ranks of the tuned": ("families", "own[pooled.label[start:end] == 0]",
+    "spread not taken off": ("family", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
+    "n for n - 1": ("ranks", 'return {"n": value + 1}', 'return {"n": value}'),
+    "ranks of the tuned": ("ranks", "own[pooled.label[start:end] == 0]",
                            "own[pooled.label[start:end] == 1]"),
-    "linear slope's sign": ("families", "((c * z - s) / phi)", "((c * z + s) / phi)"),
-    "linear centre": ("families", "math.cos(theta) - slope * pooled.centre",
+    "linear slope's sign": ("curved", "((c * z - s) / phi)", "((c * z + s) / phi)"),
+    "linear centre": ("curved", "math.cos(theta) - slope * pooled.centre",
                       "math.cos(theta) + slope * pooled.centre"),
-    "truncated derivative": ("families", "_coefficients(self.order - 1)",
+    "truncated derivative": ("curved", "_coefficients(self.order - 1)",
                              "_coefficients(self.order)"),
-    "factorials forgotten": ("families", "1 / math.factorial(j)", "1.0"),
-    "cap in standard units": ("families", "cap = pooled.centre + pooled.spread * cut", "cap = cut"),
+    "factorials forgotten": ("curved", "1 / math.factorial(j)", "1.0"),
+    "cap in standard units": ("clipped", "cap = pooled.centre + pooled.spread * cut", "cap = cut"),
     # curve
     "no projection on the wrapper": ("curve", "np.vstack([-inner,", "np.vstack([0 * inner,"),
     "projection's sign": ("curve", "np.vstack([-inner,", "np.vstack([inner,"),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from theory.audit import as_json, audit, audit_data, validity, verdict
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 
 EXAMPLES = {"": 40, "ci": 40, "thorough": 3000}
 PROFILE = os.environ.get("PLUMBLINE_PROFILE", "")

@@ -10,7 +10,7 @@ from scipy import special
 
 from tests.theory.audit.synthetic import SIGMAS, data_of, gaussians
 from theory.audit.estimators.reweighting import kl_bound, reweighted
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 
 

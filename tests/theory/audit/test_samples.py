@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import data_of
-from theory.audit.data.inputs import Pooled, audit_data
+from theory.audit.data.inputs import audit_data
+from theory.audit.data.samples import Pooled
 from theory.common.tolerances import ALGEBRA
 
 R3, R4 = np.arange(3.0), np.arange(4.0)

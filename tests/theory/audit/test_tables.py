@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory.audit.data import tables
+from theory.audit.data import readers
 from theory.audit.data.tables import read_table
 
 KINDS = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson")
@@ -165,7 +165,7 @@ def test_features_in_a_file_of_their_own(dtype, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_blocks(kind, tmp_path):
-    n = 2 * tables.ROWS + 3
+    n = 2 * readers.ROWS + 3
     columns = {"prompt": [f"p{i % 1000}" for i in range(n)], "reward": [i / 7 for i in range(n)]}
     columns |= {"seed": list(range(n)), "feature0": [i / 3 for i in range(n)]}
     table = read_table(write(tmp_path / f"a{kind}", columns))
@@ -302,7 +302,7 @@ def test_lists_in_csv(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None, True, "two", "1_0", "", "0x10"])
 @pytest.mark.parametrize("column", ["reward", "feature1"])
 def test_no_finite_numbers(kind, value, column, tmp_path):
-    n, bad = tables.ROWS + 20, (tables.ROWS + 3, tables.ROWS + 4)
+    n, bad = readers.ROWS + 20, (readers.ROWS + 3, readers.ROWS + 4)
     columns = {name: [float(i) for i in range(n)] for name in ("reward", "feature1")}
     cells = [value if i in bad else x for i, x in enumerate(columns[column])]
     if kind == ".parquet" and not (value is None or isinstance(value, float)):

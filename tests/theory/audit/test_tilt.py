@@ -10,7 +10,7 @@ from scipy import stats
 
 from tests.theory.audit.synthetic import data_of, gaussians
 from theory.audit.estimators.tilt import CONFIDENCE, Interval, effective_tilt, prompt_tilts
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
 
 EXP = FAMILIES["exponential"]

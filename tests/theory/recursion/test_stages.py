@@ -14,7 +14,7 @@ from scipy.integrate import quad, solve_ivp
 
 import theory.recursion.stages as frontier
 from theory.common.tolerances import ALGEBRA, QUADRATURE_2D, QUADRATURE_TIGHT
-from theory.evaluation.report import tilt_on_grid
+from theory.evaluation.grids import tilt_on_grid
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, carry
 from theory.recursion.flow import Velocity

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, AuditData, Side, Whole, spelling
+from theory.audit.data.inputs import spelling
+from theory.audit.data.samples import Array, AuditData, Side, Whole
 
 NAMED = 0.05  # of the variance within prompts, what rows of one seed may differ by
 CHANCE = 1e-9  # of all values coming a multiple of k times

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import LEAST_ROWS, MOST_SHARE, TRIMMED, Array, AuditData, Side, Whole
+from theory.audit.data.samples import LEAST_ROWS, MOST_SHARE, TRIMMED, Array, AuditData, Side, Whole
 
 MOST_ROWS = 50_000  # of a side; of more, an even choice
 BLOCK = 32  # features at once

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.audit.data.features import MOST_ROWS, at_most, centred, deviations, spread
-from theory.audit.data.inputs import Array, AuditData, Pooled, Whole
+from theory.audit.data.samples import Array, AuditData, Pooled, Whole
 from theory.audit.estimators.curve import basis, fit_curve
 from theory.audit.fit.inclusion import SMALL, draw_labels, inclusion
 from theory.audit.fit.likelihood import intercepts, prompt_means

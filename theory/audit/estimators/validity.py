@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from theory.audit.data.copies import Copies
 from theory.audit.data.features import deviations
-from theory.audit.data.inputs import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole, some
+from theory.audit.data.inputs import some
+from theory.audit.data.samples import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole
 from theory.audit.estimators.influence import LEAST_EFFECTIVE, Influence, Without
 from theory.audit.estimators.reweighting import Reweighted
 from theory.audit.estimators.tilt import Interval

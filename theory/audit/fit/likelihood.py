@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.fit.inclusion import TINY, Inclusion, inclusion
 
 INNER, OUTER, MOST_HALVINGS = 60, 60, 30

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.estimators.compare import Candidate
 from theory.audit.estimators.reweighting import reweighted
 from theory.audit.estimators.tilt import CONFIDENCE
