@@ -12,6 +12,7 @@ from tests.strategies import SOME, seeds
 from tests.theory.ledger.examined import CHECKS, FAST, identities_of
 from theory.common.tolerances import QUADRATURE
 from theory.ledger.core.claim import Context
+from theory.ledger.liu.toy_noise import toy
 from theory.ledger.liu.variance import (
     L12,
     against_beta,
@@ -19,7 +20,6 @@ from theory.ledger.liu.variance import (
     noise_by_range,
     noise_region,
     released_rewards,
-    toy,
 )
 from theory.ledger.oracle import variance
 from theory.ledger.run import measure

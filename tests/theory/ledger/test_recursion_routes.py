@@ -16,13 +16,12 @@ from theory.ledger.zhu.online import (
     densities_apart,
     epochs_of_tilts,
     frozen_laws,
-    growth,
     law_gap,
-    old_velocity_gaps,
     recursion_in_the_gaussian_case,
     second_route,
     turned,
 )
+from theory.ledger.zhu.student import growth, old_velocity_gaps
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, carry, online
 from theory.recursion.checks import GridError

@@ -12,6 +12,7 @@ from tests.theory.ledger.examined import CHECKS, identities_of
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.ledger.core.claim import PROFILES
 from theory.ledger.released import modes as row
+from theory.ledger.released import offset
 from theory.ledger.run import measure
 from theory.released.modes import MODES, Mode
 
@@ -72,5 +73,5 @@ def test_wrong_slopes_in_the_source_are_seen(monkeypatch):
 
 
 def test_an_offset_is_seen_by_both_routes_or_by_none():
-    same, without = row.route_gaps(0.1, 0.0)
+    same, without = offset.route_gaps(0.1, 0.0)
     assert same <= QUADRATURE.rtol < without

@@ -20,8 +20,8 @@ from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import times as oracle
-from theory.ledger.released import times as row
-from theory.ledger.released.moves import EVALUATION, GRID, TRAINING, move, times_region
+from theory.ledger.released.sampling import times as row
+from theory.ledger.released.sampling.moves import EVALUATION, GRID, TRAINING, move, times_region
 from theory.ledger.run import measure
 from theory.methods.contract.task import heun
 from theory.problems.problem import load_problem

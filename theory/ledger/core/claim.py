@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from theory.common.checks import check_choice
+from theory.laws.distances import Array as Array
 
 Role = Literal["claim", "condition", "instead", "support"]
 Kind = Literal["exact", "order", "statistical"]

@@ -17,9 +17,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE_TIGHT, Tier
-from theory.ledger.core.claim import Context, Finding, Role, number
+from theory.ledger.core.claim import Array, Context, Finding, Role, number
 from theory.ledger.oracle import QuadratureError
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Domain, S, Setting, full_rank_setting
 
 Route = Callable[[S], Array]
@@ -27,6 +26,11 @@ Route = Callable[[S], Array]
 SampledRoute = Callable[[Setting, int, np.random.Generator], tuple[Array, Array]]
 MOST_LOST = 0.2  # share of settings on which the second route may give up
 FULL_RANK = 5
+
+
+def row(values: Any) -> Array:
+    """The values at the one point of a setting."""
+    return np.asarray(values)[0]
 
 
 def unit(setting: Any) -> float:

@@ -21,9 +21,8 @@ from torch import Tensor
 from theory.fields.mixture import ExactField
 from theory.laws.distances import integral_of_absolute
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import number
+from theory.ledger.core.claim import Array, number
 from theory.ledger.core.order import CONFIDENCE
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.tilts.bump_rewards import BumpReward, bumps_reward

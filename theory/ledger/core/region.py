@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,10 +25,9 @@ from theory.control.adjoints import (
     rollout,
 )
 from theory.control.linear import LinearQuadratic
-from theory.ledger.core.claim import Context, Finding, number
+from theory.ledger.core.claim import Array, Context, Finding, number
 from theory.ledger.core.order import Slope, fit_slope
 from theory.ledger.core.region import Region
-from theory.ledger.oracle.integrals.integrate import Array
 
 CONSTANT = 0.8
 OFFSETS = {"g = 0.8": 0.0, "memoryless, offset 0.3": 0.3}

@@ -9,10 +9,9 @@ import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Context, Finding, Part, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, Part, extra, number
 from theory.ledger.domingo.line_chain import Adjoint, CriticalPoint, Function, LineChain, Spline
 from theory.ledger.domingo.search import Family, Search
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain
 

@@ -10,11 +10,10 @@ from scipy.special import ndtri
 
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.domingo.adjoint_draws import dropped_terms
 from theory.ledger.domingo.critical import FINE, cases, compared, programmed, relative, weights
 from theory.ledger.domingo.line_chain import LineChain
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain
 

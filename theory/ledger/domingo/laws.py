@@ -19,12 +19,11 @@ from theory.control.grid import GridOptimum
 from theory.control.steered import SteeredField
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import GridLaw
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import column, tilt_density, total_variation
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
 from theory.ledger.oracle.flow import LineField
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import load_problem
 from theory.samplers.sde import sde_law

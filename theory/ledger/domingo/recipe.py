@@ -12,7 +12,7 @@ from theory.control.steered import SteeredField
 from theory.fields.diffusion import Diffusion
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import ExactField, MixtureField
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import column, tilt_density, total_variation
 from theory.ledger.domingo.laws import (
     GRID,
@@ -20,7 +20,6 @@ from theory.ledger.domingo.laws import (
     grid_optimum,
     names,
 )
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law

@@ -16,6 +16,7 @@ from theory.ledger.core.claim import Claim, Context, Finding, Part
 from theory.ledger.core.order import fit_slope
 from theory.ledger.domingo.adjoint_limits import step_region
 from theory.ledger.domingo.adjoints import D10_PARTS, D11_PARTS, D12_PARTS, D13_PARTS, ROW_TEXTS
+from theory.ledger.domingo.control_points import D8_POINTS, D9_PARTS, D14_POINTS
 from theory.ledger.domingo.laws import (
     controlled_law_is_the_tilted_paths,
     factor_in_the_plane,
@@ -32,14 +33,7 @@ from theory.ledger.domingo.linear import (
     LEAN_MEAN,
 )
 from theory.ledger.domingo.memory import D7_PARTS, memory_region
-from theory.ledger.domingo.points import (
-    D1_PARTS,
-    D2_PARTS,
-    D3_POINTS,
-    D8_POINTS,
-    D9_PARTS,
-    D14_POINTS,
-)
+from theory.ledger.domingo.points import D1_PARTS, D2_PARTS, D3_POINTS
 from theory.ledger.domingo.recipe import any_schedule_gives_the_tilt, only_memoryless_training_does
 from theory.problems.problem import load_problem
 

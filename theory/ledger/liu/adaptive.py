@@ -7,21 +7,19 @@ stationary field from v*, over that of v* from v_0, root mean squares over X_t a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtri
 
-from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.common.tolerances import QUADRATURE
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
+from theory.ledger.liu.adaptive_draws import axes_matter, many_dimensions
 from theory.ledger.liu.noise import path_nodes
 from theory.ledger.liu.stationary import LinePosterior, line_posterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Setting
 from theory.ledger.settings.unit import UnitRewards
 from theory.problems.problem import load_problem
@@ -32,7 +30,6 @@ DIMS = (1, 2, 4, 16, 64, 256, 1024, 4096)
 LARGE = tuple(2**k for k in range(5, 17))  # to 65,536, an image's latent code
 LEAST_SHARE = 1e-4  # nodes with less of the path's law are left out
 FLOOR = 1e-11
-SEED, REST_STD = 2, 0.4  # of the problem for draws: four Gaussians, where axes tell
 RANGES = ((0.0, 1.0), (0.4, 0.6), (0.0, 0.1), (0.9, 1.0))
 
 
@@ -262,70 +259,6 @@ def _listed(spans: Sequence[float], drifts: Sequence[float]) -> str:
 
 
 # --- Monte Carlo
-
-
-def sampled_setting(dim: int, turned: bool) -> Setting:
-    """A toy among dim - 1 axes at a middle time; turned: along (1, ..., 1) / sqrt(dim), a
-    direction that no permutation of the axes moves."""
-    s = UnitRewards().draw(1, SEED)
-    frame = np.eye(dim)
-    if turned:
-        first = np.ones((dim, 1)) / np.sqrt(dim)
-        frame = np.linalg.qr(np.hstack([first, np.eye(dim)[:, 1:]]))[0]
-        frame[:, 0] = first[:, 0]
-    case = replace(s.case, frame=frame, rest_std=REST_STD)
-    t = 0.45
-    mean = float(case.weights @ case.means[:, 0])
-    x = frame[:, 0] * t * mean
-    return replace(s, case=case, x=x, t=t)
-
-
-@extra
-def many_dimensions(context: Context) -> Finding:
-    """The semi-gradient at the closed root vanishes by draws in R^d; at v* it does not."""
-    dims, n = (3, 8, 64), min(context.profile.draws, 40_000)
-    bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * len(dims))))
-    worst, told = 0.0, 0.0
-    for d in dims:
-        s = sampled_setting(d, False)
-        p = line_posterior(s.problem, s.point, s.t)
-        steps = p.gain * np.array([p.step(), p.nft_step()])
-        rng = np.random.default_rng([context.seed, d])
-        value, error = oracle_adaptive.sampled(s.case, s.x, s.at, steps, n, rng)
-        z = np.abs(value / error)
-        worst, told = max(worst, float(z[0])), max(told, float(z[1]))
-    return Finding(
-        "d = 3, 8, 64 by draws in R^d", "support", "statistical", worst <= bound,
-        f"|z| of the semi-gradient {worst:.2f} of {bound:.2f} at the closed root, {told:.1f} at v*",
-        {"z": worst, "z_at_nft": told, "bound": bound, "draws": n},
-        mutants={"v*": told > bound},
-    )  # fmt: skip
-
-
-@extra
-def axes_matter(context: Context) -> Finding:
-    """Mean absolute errors depend on the axes: the same problem turned has another root."""
-    n = min(context.profile.draws, 40_000)
-    bound = float(-ndtri(FALSE_FAILURE_RATE / 2))
-    rows = {}
-    for turned in (False, True):
-        s = sampled_setting(4, turned)
-        straight = sampled_setting(4, False)
-        p = line_posterior(straight.problem, straight.point, straight.t)
-        rng = np.random.default_rng([context.seed, 1])
-        value, error = oracle_adaptive.sampled(
-            s.case, s.x, s.at, np.array([p.gain * p.step()]), n, rng
-        )
-        rows[turned] = float(abs(value[0] / error[0]))
-    return Finding(
-        "d = 4, the line along (1, 1, 1, 1)/2", "support", "statistical",
-        rows[False] <= bound < rows[True],
-        f"|z| of the semi-gradient at the root of the aligned problem: {rows[False]:.2f} aligned, "
-        f"{rows[True]:.1f} turned (bound {bound:.2f}): the stationary field of the normalised loss "
-        "is not equivariant to rotations, v* is",
-        {"z_aligned": rows[False], "z_turned": rows[True]},
-        mutants={"the same root": rows[True] > bound},
-    )  # fmt: skip
 
 
 # --- maps

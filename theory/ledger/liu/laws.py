@@ -13,7 +13,7 @@ from torch import Tensor
 from theory.common.tolerances import QUADRATURE
 from theory.fields.mixture import ExactField
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import (
     AXIS,
     LOG_FLOOR,
@@ -31,7 +31,6 @@ from theory.ledger.core.laws import (
 from theory.ledger.core.order import Slope, fit_slope
 from theory.ledger.core.region import Region
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw

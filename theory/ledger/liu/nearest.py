@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.ledger.core.claim import Context, Finding, number
+from theory.ledger.core.claim import Array, Context, Finding, number
 from theory.ledger.core.laws import (
     AXIS,
     TARGETS,
@@ -16,7 +16,6 @@ from theory.ledger.core.laws import (
 )
 from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import NOTE_SCALE, laws_agree
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 
 

@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from theory.ledger.core.claim import Claim
 from theory.ledger.liu.adaptive import L13
-from theory.ledger.liu.identities import (
-    L1_PARTS,
-    L2_PARTS,
-    L5_PARTS,
-    L6_PARTS,
-    L7_PARTS,
-    L11_PARTS,
-    coupling_parts,
-)
+from theory.ledger.liu.identities import L1_PARTS, L2_PARTS, L5_PARTS, L6_PARTS, coupling_parts
 from theory.ledger.liu.laws import L8_PARTS, L9_PARTS, spread_region
+from theory.ledger.liu.lemma import L7_PARTS
 from theory.ledger.liu.nearest import L10_PARTS, note_region, ranking_region
 from theory.ledger.liu.variance import L12
+from theory.ledger.liu.weighted import L11_PARTS
 
 CLOSED = "closed forms of Gaussian sums (theory.fields.mixture, theory.fields.cumulants)"
 

@@ -9,13 +9,12 @@ import torch
 from scipy.special import ndtri
 
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.laws import nft_densities, reward_spread
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.released import training as oracle
+from theory.ledger.oracle.released import mapping as oracle
 from theory.ledger.settings.released import (
     AtomBatch,
     AtomBatches,

@@ -17,13 +17,12 @@ import torch
 from scipy.special import ndtr
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.liu.adaptive import APART, TOY, at_step, posterior, size, stationary, toy_nodes
 from theory.ledger.liu.stationary import LinePosterior, line_posterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
 from theory.ledger.oracle.adaptive import Normaliser
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Setting
 from theory.ledger.settings.unit import UnitRewards, levelled
 from theory.methods.matching.nft import NFT

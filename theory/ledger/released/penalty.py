@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import conditional
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.released import training as oracle
+from theory.ledger.oracle.released.penalty import penalised_minimiser
 from theory.ledger.settings.penalty import (
     AtomsInTime,
     Lines,
@@ -20,7 +20,7 @@ from theory.ledger.settings.penalty import (
     PenalisedSetting,
     TimedAtoms,
 )
-from theory.ledger.zhu.online import old_velocity
+from theory.ledger.zhu.student import old_velocity
 from theory.ledger.zhu.two_kl import iterated, tilted_start
 from theory.methods.matching.nft import SPREAD, STD_FLOOR
 from theory.problems.problem import load_problem
@@ -53,9 +53,7 @@ def _share(s: PenalisedSetting) -> float:
 
 def one_epoch_by_quadrature(s: PenalisedSetting) -> Array:
     u = conditional.velocity(s.case, s.x, s.at)
-    return oracle.penalised_minimiser(
-        s.case, s.x, s.at, s.nft_beta, s.kl, u, old_velocity(s, u), s.size
-    )
+    return penalised_minimiser(s.case, s.x, s.at, s.nft_beta, s.kl, u, old_velocity(s, u), s.size)
 
 
 ONE_EPOCH = Identity(

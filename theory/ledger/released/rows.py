@@ -16,7 +16,7 @@ from theory.ledger.released.mapping import N1
 from theory.ledger.released.modes import N7
 from theory.ledger.released.normaliser import N5
 from theory.ledger.released.penalty import N3
+from theory.ledger.released.sampling.times import N6
 from theory.ledger.released.schedule import N4
-from theory.ledger.released.times import N6
 
 ROWS: tuple[Claim, ...] = (N1, N2, N3, N4, N5, N6, N7, N8)

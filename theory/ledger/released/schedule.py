@@ -7,9 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT, SLOPE
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.released import training as oracle
 from theory.ledger.settings.schedule import Factors, FactorSetting, Schedules, ScheduleSetting
 from theory.problems.problem import load_problem

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from theory.laws.couplings import CouplingFamily
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 from theory.ledger.oracle.integrals.joint import JointNumbers, random_joint
 
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from theory.control.linear import LinearQuadratic
+from theory.laws.distances import Array
 from theory.ledger.oracle.control.linear import LinearNumbers
-from theory.ledger.oracle.integrals.integrate import Array
 
 ARRAYS = ("A", "B", "shift", "F", "f", "Q", "q", "mean", "cov", "P", "p", "x")
 LARGEST = 4.0  # of any entry: stiffer problems need more steps than the second route takes

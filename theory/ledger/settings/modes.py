@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.released import Prompts, PromptSetting
 

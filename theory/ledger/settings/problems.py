@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from theory.fields.paths import PATHS, Path
+from theory.laws.distances import Array
 from theory.ledger.oracle.conditional import Instant
 from theory.ledger.oracle.instants import instant
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.settings.random import (
     KINDS,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 # (flat, rate, most) of the released code
 RELEASED = ((0, 0.0, 0.0), (0, 0.001, 0.5), (75, 0.0075, 0.999))

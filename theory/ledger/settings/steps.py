@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 from theory.ledger.oracle.released.steps import Numbers
 
 BITS = 2.0**10

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.zhu.online import MODES, densities_apart, law_gap, second_route
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, Trajectory, carry

@@ -14,11 +14,10 @@ from theory.fields.guidance import GuidedField
 from theory.fields.mixture import MixtureField
 from theory.laws.distances import GridLaw
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import ATOL, LINE, RTOL, column, total_variation
 from theory.ledger.core.region import Region
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.zhu.guided_planes import WEIGHT, Z10_PLANES
 from theory.ledger.zhu.laws import SPOTS

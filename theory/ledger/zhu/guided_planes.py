@@ -13,11 +13,10 @@ from theory.common.tolerances import QUADRATURE
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import MixtureField
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import DRAW_ATOL, DRAW_RTOL, Estimate
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.zhu.planes import (
     FULL_RANK,
     POINTS,

@@ -20,11 +20,10 @@ from scipy.special import ndtri
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
 from theory.fields.mixture import ExactField
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import Draws, Estimate, base_points, draw
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw

@@ -12,15 +12,15 @@ import torch
 from theory.common.tolerances import ALGEBRA
 from theory.fields.paths import PATHS
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Claim, Context, Finding, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core.claim import Array, Claim, Context, Finding, number
+from theory.ledger.core.identity import Identity, row
 from theory.ledger.oracle import conditional
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.zhu import ema as zhu_ema
 from theory.ledger.zhu import guidance as zhu_guidance
 from theory.ledger.zhu import laws as zhu_laws
 from theory.ledger.zhu import limits as zhu_limits
+from theory.ledger.zhu import objective
 from theory.ledger.zhu import online as zhu_online
 from theory.ledger.zhu import two_kl as zhu_two_kl
 from theory.problems.problem import Problem
@@ -34,10 +34,6 @@ POSITIVE_PATH = Problems(kinds=("bumps",), paths=EVERY_PATH)
 
 def _time(s: Setting) -> torch.Tensor:
     return torch.tensor(s.t, dtype=torch.float64)
-
-
-def _array(value: object) -> Array:
-    return np.asarray(value)[0]
 
 
 # --- Z1: p+_t / p_old_t E[r] = m_t
@@ -81,7 +77,7 @@ Z1_PARTS = (
 def guidance(s: Setting) -> Array:
     """m_t (v+ - v_old), v+ the velocity of the reward-weighted law."""
     gap = s.problem.reward_weighted_field()(s.point, s.t) - s.problem.base_field(s.point, s.t)
-    return _array(s.problem.conditional_reward.mean(s.point, s.t)[:, None] * gap)
+    return row(s.problem.conditional_reward.mean(s.point, s.t)[:, None] * gap)
 
 
 def gradient_by_quadrature(s: Setting) -> Array:
@@ -143,7 +139,7 @@ Z2_PARTS = (
 def implied_score(s: Setting, factor: float) -> Array:
     """The score that velocity v_old + factor Cov(V, r | x) implies on the path."""
     velocity = s.problem.cumulant_field(factor, 1)(s.point, s.t)
-    return _array(s.route_path.convert(velocity, s.point, s.t, "velocity", "score"))
+    return row(s.route_path.convert(velocity, s.point, s.t, "velocity", "score"))
 
 
 Z3_PARTS = (
@@ -155,7 +151,7 @@ Z3_PARTS = (
         {
             "1/beta for 2/beta": lambda s: implied_score(s, 1 / s.nft_beta),
             "sign": lambda s: implied_score(s, -2 / s.nft_beta),
-            "the velocity for its score": lambda s: _array(
+            "the velocity for its score": lambda s: row(
                 s.problem.nft_field(s.nft_beta)(s.point, s.t)
             ),
         },
@@ -333,7 +329,7 @@ ROWS: tuple[Claim, ...] = (
         "conditional",
         "True where Z4 is. Elsewhere NFT's law falls short of the optimum by (beta/2) KL(NFT | "
         "tilt).",
-        zhu_laws.Z11_PARTS,
-        zhu_laws.objective_region,
+        objective.Z11_PARTS,
+        objective.objective_region,
     ),
 )

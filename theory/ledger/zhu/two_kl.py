@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Context, Finding, number
+from theory.ledger.core.claim import Array, Context, Finding, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import simplex
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.atoms import Atoms, AtomSetting
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.settings.random import Shape, random_case
