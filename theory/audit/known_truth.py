@@ -25,7 +25,6 @@ from theory.audit.estimators.conditional import TooFewError, conditional_test, p
 from theory.audit.estimators.tilt import Interval, effective_tilt
 from theory.audit.families.families import FAMILIES
 from theory.problems.problem import Problem, load_problem
-from theory.samplers.flow import FlowLaw
 from theory.tilts.wrappers import Exponential
 
 DIM, MODE, AWAY = 16, 0.05, 4.0
@@ -52,29 +51,10 @@ def tilted_rewards(problem: Problem, scale: float, n: int, seed: int) -> tuple[A
     return found[0], found[1]
 
 
-def nft_rewards(problem: Problem, nft_beta: float, n: int) -> tuple[Array, Array]:
-    """The same of base and NFT's exact law on the line, at n even quantiles: no randomness."""
-    levels = (np.arange(n) + 0.5) / n
-    noise = torch.from_numpy(np.sqrt(2) * _erfinv(2 * levels - 1))[:, None]
-    found = []
-    for field in (problem.base_field, problem.nft_field(nft_beta)):
-        found.append(problem.reward(FlowLaw(field).push(noise)).numpy())
-    return found[0], found[1]
-
-
 def _erfinv(x: Array) -> Array:
     from scipy.special import erfinv
 
     return np.asarray(erfinv(x))
-
-
-def best_of_rewards(n: int, of: int, prompts: int, rng: np.random.Generator) -> AuditData:
-    """n rewards a prompt and side, tuned ones the best of `of`; prompts differ in law."""
-    centre, width = rng.normal(size=(prompts, 1)), np.exp(0.5 * rng.normal(size=(prompts, 1)))
-    base = centre + width * rng.normal(size=(prompts, n))
-    tuned = centre + width * rng.normal(size=(prompts, n, of)).max(2)
-    who = np.repeat(np.arange(prompts), n)
-    return audit_data(base.ravel(), tuned.ravel(), who, who)
 
 
 def tilt_interval(base: Array, tuned: Array) -> Interval:

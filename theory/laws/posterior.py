@@ -197,15 +197,6 @@ class Posterior:
             _outer(self.sigma),
         )
 
-    def displacement_divergence_from(self, other: Posterior) -> Tensor:
-        """Divergence in x of `displacement_from`, (*b, n)."""
-
-        def gap(p: float, q: float) -> Tensor:
-            return self.combine_divergence(p, q) - other.combine_divergence(p, q)
-
-        alpha, sigma = (v[..., 0, :] if v.ndim else v for v in (self.alpha, self.sigma))
-        return _displacement(lambda: gap(1.0, 0.0), lambda: gap(0.0, -1.0), alpha, sigma)
-
 
 def posterior(law: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
     """Condition `law` on alpha X_1 + sigma X_0 = x.

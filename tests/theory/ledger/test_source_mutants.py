@@ -274,7 +274,7 @@ def guided_gap(weight: float = 1.5) -> float:
         return one(x, t) + weight * (one(x, t) - other(x, t))
 
     y = np.array([-1.0, 0.3, 1.4])
-    ours = zhu_guidance.guided_density(zhu_guidance.MIXED, weight, y)
+    ours = zhu_guidance.guided_densities(zhu_guidance.MIXED, (weight,), y)[0]
     return QUADRATURE.error(ours, flow.density(theirs, y, 0.1), 1.0)
 
 

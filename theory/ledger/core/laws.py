@@ -50,17 +50,6 @@ def exponential_tilts(problem: Problem, scales: Tensor) -> GaussianSum:
     return reward.exponential_tilt(base, scales).normalised()
 
 
-def log_ratio_errors(problem: Problem, scales: Array, points: Tensor, order: int = 1) -> Array:
-    """RMS over the points (n, d) of log q_a - log p_a: q_a the law of the cumulant field of that
-    order (1: NFT's optimum at a = 2/nft_beta), p_a the exponential tilt; one a scale."""
-    a = torch.as_tensor(scales)
-    x = points.expand(len(scales), *points.shape)
-    field = problem.cumulant_field(a, order)
-    law = FlowLaw(field, rtol=SLOPE_RTOL, atol=SLOPE_ATOL).log_density(x)
-    gap = law - exponential_tilts(problem, a).log_density(x)
-    return np.asarray((gap**2).mean(-1).sqrt())
-
-
 def field_errors(problem: Problem, scales: Array, order: int = 1, stretch: float = 1.0) -> Array:
     """RMS over draws of X_t and over t of |v_order - v^a|, one a scale; v_order at stretch a."""
     a = torch.as_tensor(scales)

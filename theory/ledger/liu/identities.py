@@ -58,10 +58,6 @@ def by_covariance(s: Setting, factor: float) -> Array:
     return base_velocity(s) + factor * covariance(s)
 
 
-def nft_optimum(s: Setting) -> Array:
-    return row(s.problem.nft_field(s.nft_beta)(s.point, s.t))
-
-
 def nft_size(s: Setting) -> float:
     """1 + the size of the step: (2 / nft_beta) spread(r)."""
     return 1.0 + 2 / s.nft_beta * s.spread

@@ -253,16 +253,6 @@ def noise_region(cells: int) -> Region:
     )  # fmt: skip
 
 
-def noise_by_range(betas: Array, low: float = 0.0, high: float = 1.0) -> dict[str, Array]:
-    """Numbers of a figure: the ratio at v_0 and at the optima, and per squared step."""
-    return {
-        "beta": betas,
-        "v0": np.array([toy().ratio(low, high, float(b)) for b in betas]),
-        "optimum": np.array([toy().ratio(low, high, float(b), "optimum") for b in betas]),
-        "per_signal": np.array([toy().per_signal(low, high, float(b)) for b in betas]),
-    }
-
-
 L12_PARTS = (
     comparable, near_zero, near_one, near_half, against_beta, released_rewards, network,
     *IDENTITIES,

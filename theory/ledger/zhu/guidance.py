@@ -80,11 +80,6 @@ def guided_densities(classes: Classes, weights: Sequence[float], axis: Array = L
     return FlowLaw(field, rtol=1e-9, atol=1e-11).log_density(points).exp().numpy()
 
 
-def guided_density(classes: Classes, weight: float, axis: Array = LINE) -> Array:
-    """The density of what the guided field samples."""
-    return np.asarray(guided_densities(classes, (weight,), axis)[0])
-
-
 CENTRE, WIDTH = 2.0, 0.8  # of the reward's bump
 REFERENCES = {"plain": 0.0, "guided": WEIGHT}
 NODES = 400  # the guided limits are narrower than the default grid resolves

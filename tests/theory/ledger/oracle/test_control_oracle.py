@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from tests.theory.ledger.oracle.cases import OneGaussian, mixture
+from tests.theory.ledger.oracle.references import dense_control, log_clock, simulate_control
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.oracle.conditional import Instant
 from theory.ledger.oracle.control import chain as control_chain
@@ -14,7 +15,7 @@ from theory.ledger.oracle.control import line as control_line
 from theory.ledger.oracle.control import linear as control_linear
 from theory.ledger.oracle.control import values as control
 from theory.ledger.oracle.control.chain import Chain
-from theory.ledger.oracle.control.line import extrapolated, log_clock, uniform_clock
+from theory.ledger.oracle.control.line import extrapolated, uniform_clock
 from theory.ledger.oracle.control.linear import LinearNumbers
 from theory.ledger.oracle.instants import instant
 from theory.ledger.oracle.integrals.stencils import slope, steps
@@ -261,7 +262,7 @@ def test_simulated_control():
     """A constant control of an OU process on an uneven grid: the chain's moments by recursion."""
     times, n, push, g = np.linspace(0, 1, 31) ** 1.5, 20_000, 0.7, 0.8
     rng = np.random.default_rng(4)
-    found = control_chain.simulate_control(
+    found = simulate_control(
         lambda x, t: -x, lambda x, t: np.full_like(x, push), lambda t: g,
         times, rng.standard_normal(n), rng, keep=[0.0, float(times[7])],
     )  # fmt: skip
@@ -275,11 +276,9 @@ def test_simulated_control():
     assert found.kept.shape == (2, n)
     assert stats.kstest(found.kept[0], stats.norm.cdf).statistic < bound
     with pytest.raises(ValueError, match="must be on the grid"):
-        control_chain.simulate_control(
-            np.add, np.add, lambda t: g, times, STARTS, rng, keep=[0.123]
-        )
+        simulate_control(np.add, np.add, lambda t: g, times, STARTS, rng, keep=[0.123])
     with pytest.raises(ValueError, match="increasing grid"):
-        control_chain.simulate_control(np.add, np.add, lambda t: g, times[::-1], STARTS, rng)
+        simulate_control(np.add, np.add, lambda t: g, times[::-1], STARTS, rng)
 
 
 def chain(d=2):
@@ -346,9 +345,7 @@ def test_the_oscillator():
     assert QUADRATURE_TIGHT.holds(found.value, value)
     assert not QUADRATURE_TIGHT.holds(control_linear.dense_value(OSCILLATOR, X0, 16), value)
     for scheme in control_linear.SCHEMES:
-        u = extrapolated(
-            lambda n, s=scheme: control_linear.dense_control(OSCILLATOR, X0, n, s), 16, 4, [1, 2, 3]
-        )
+        u = extrapolated(lambda n, s=scheme: dense_control(OSCILLATOR, X0, n, s), 16, 4, [1, 2, 3])
         assert QUADRATURE.holds(u.value, -K * tanh * X0)
     mean, cov = (
         extrapolated(lambda n, j=j: control_linear.dense_optimum(OSCILLATOR, X0, n)[j], 16, 3).value
@@ -368,7 +365,7 @@ def test_a_linear_tilt_of_an_ou_process():
     assert ALGEBRA.holds(found.mean, [0.3, 0.3 * M + m - TILT * s2])
     assert ALGEBRA.holds(found.cov, [[0.5, 0.5 * M], [0.5 * M, 0.5 * M**2 + s2]])
     assert not ALGEBRA.holds(found.mean, [0.3, 0.3 * M + m])
-    u = extrapolated(lambda n: control_linear.dense_control(numbers, X0, n), 8, 5, [1, 2, 3, 4])
+    u = extrapolated(lambda n: dense_control(numbers, X0, n), 8, 5, [1, 2, 3, 4])
     assert QUADRATURE.holds(u.value, [-G * M * TILT])
 
 
@@ -413,7 +410,7 @@ def test_in_the_plane():
     value = (k / G * tanh * own**2 / 2 + np.log(np.cosh(k * G)) / 2).sum()
     found = extrapolated(lambda n: np.array(control_linear.dense_value(numbers, x, n)), 16, 3)
     assert QUADRATURE.holds(found.value, value)
-    u = extrapolated(lambda n: control_linear.dense_control(numbers, x, n), 16, 4, [1, 2, 3])
+    u = extrapolated(lambda n: dense_control(numbers, x, n), 16, 4, [1, 2, 3])
     assert QUADRATURE.holds(u.value, -turn @ (k * tanh * own), 1.0)
     best, tilted = (
         f(numbers, x, n, *more)
