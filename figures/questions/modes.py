@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.ledger.released.mapping import GROUP
-from theory.ledger.released.modes import skewed
-from theory.ledger.released.offset import MEANS, carried, variation
+from theory.ledger.released.reward.mapping import GROUP
+from theory.ledger.released.reward.modes import skewed
+from theory.ledger.released.reward.offset import MEANS, carried, variation
 from theory.methods.matching.nft import CLIP, SPREAD
 from theory.problems.problem import load_problem
 from theory.released.mapping import MappedRewards

@@ -42,12 +42,6 @@ class ConditionalTilt(ABC):
         """(log|E[Phi | x]|, sign, e): (*b, n), (*b, n), (*b, n, d)."""
 
 
-# --- bumps: r^j is a sum of bumps
-
-
-# --- quadratic rewards: the generating function of every component
-
-
 # --- tilts
 
 

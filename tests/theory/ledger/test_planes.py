@@ -22,8 +22,9 @@ from theory.ledger.core.claim import Context, Profile
 from theory.ledger.core.laws import Distances, Estimate, draw
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.zhu import guided_planes as zhu_guided_planes
+from theory.ledger.zhu import objective_planes
 from theory.ledger.zhu import planes as zhu_planes
+from theory.ledger.zhu.guided import planes as zhu_guided_planes
 from theory.ledger.zhu.planes import SHARE, Plane, gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
@@ -217,14 +218,17 @@ def linear_reward_direction(problem: Problem) -> np.ndarray:
 def few(monkeypatch):
     """One problem in the plane of R^5 and one of full rank."""
     for module, name in (
-        (zhu_planes, "DRAWN"), (zhu_planes, "AT_POINTS"), (zhu_guided_planes, "GUIDED"),
-    ):  # fmt: skip
+        (zhu_planes, "DRAWN"),
+        (zhu_planes, "AT_POINTS"),
+        (objective_planes, "DRAWN"),
+        (zhu_guided_planes, "GUIDED"),
+    ):
         monkeypatch.setattr(module, name, ("plane_5d", "full_5d"))
 
 
 @pytest.mark.parametrize(
     "part",
-    [*zhu_planes.Z4_PLANES, *zhu_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES],
+    [*zhu_planes.Z4_PLANES, *objective_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES],
     ids=lambda part: part.part.__name__,
 )
 def test_parts(few, part):

@@ -11,8 +11,8 @@ from scipy.special import erfc
 from tests.theory.ledger.examined import CHECKS, identities_of
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.ledger.core.claim import PROFILES
-from theory.ledger.released import modes as row
-from theory.ledger.released import offset
+from theory.ledger.released.reward import modes as row
+from theory.ledger.released.reward import offset
 from theory.ledger.run import measure
 from theory.released.modes import MODES, Mode
 

@@ -223,9 +223,9 @@ def _helper(s):
 
 
 def _hidden_import(s):
-    from theory.ledger.zhu import rows as zhu
+    from theory.ledger.zhu import points
 
-    return zhu.guidance(s)
+    return points.guidance(s)
 
 
 def _in_a_branch(s):

@@ -21,9 +21,9 @@ from theory.laws.gaussians import GaussianSum
 from theory.ledger.core.claim import PROFILES, Context
 from theory.ledger.liu import rows as liu
 from theory.ledger.oracle import flow
-from theory.ledger.zhu import guidance as zhu_guidance
-from theory.ledger.zhu import rows as zhu
+from theory.ledger.zhu import points
 from theory.ledger.zhu import two_kl as zhu_two_kl
+from theory.ledger.zhu.guided import guidance as zhu_guidance
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL
 from theory.tilts import bump_rewards
@@ -292,7 +292,7 @@ def test_guided_law_and_its_mutants(monkeypatch):
 def test_parts_of_function_kind_in_the_fast_profile():
     """Z10's findings and the limits of Z9 hold, and reject their own mutants."""
     context = Context(PROFILES["fast"])
-    for part in (zhu_two_kl.limit_of_iteration, zhu.factor_is_not_two_over_beta):
+    for part in (zhu_two_kl.limit_of_iteration, points.factor_is_not_two_over_beta):
         found = part(context)
         assert found.holds
         assert all(found.mutants.values())

@@ -92,9 +92,14 @@ class Identity(Generic[S]):
             f"settings, d = {', '.join(map(str, dims))}"
         )
         numbers: dict[str, Any] = {
-            "error": largest, "tier": self.tier.name, "bound": self.tier.rtol,
-            "settings": len(settings), "dims": dims, "gave_up": lost, **self.notes,
-        }  # fmt: skip
+            "error": largest,
+            "tier": self.tier.name,
+            "bound": self.tier.rtol,
+            "settings": len(settings),
+            "dims": dims,
+            "gave_up": lost,
+            **self.notes,
+        }
         if lost:
             figure += f", quadrature gave up on {lost}"
         if self.sampled is not None:
@@ -104,9 +109,15 @@ class Identity(Generic[S]):
             figure += f"; full-rank d = {FULL_RANK} by Monte Carlo: |z| {z:.2f} of {bound:.2f}"
             numbers |= {"z": z, "z_bound": bound, "rejected_by_draws": rejected}
         return Finding(
-            self.name, self.role, "exact", holds, figure, numbers,
-            settings[worst].describe(), mutants=killed,
-        )  # fmt: skip
+            name=self.name,
+            role=self.role,
+            kind="exact",
+            holds=holds,
+            figure=figure,
+            numbers=numbers,
+            worst=settings[worst].describe(),
+            mutants=killed,
+        )
 
     def compare(self, setting: S, with_mutants: bool = True) -> Comparison:
         """Both routes at one setting, and the wrong versions."""

@@ -222,9 +222,3 @@ D3_POINTS = (
         _hjb_size,
     ),
 )
-
-
-# --- D9 and D14: u* = (2/g)(v_finetuned - v_base) = -g grad V
-
-
-# --- D8: v_base + (g/2) u* is the velocity of the tilt

@@ -48,11 +48,17 @@ def many_dimensions(context: Context) -> Finding:
         z = np.abs(value / error)
         worst, told = max(worst, float(z[0])), max(told, float(z[1]))
     return Finding(
-        "d = 3, 8, 64 by draws in R^d", "support", "statistical", worst <= bound,
-        f"|z| of the semi-gradient {worst:.2f} of {bound:.2f} at the closed root, {told:.1f} at v*",
-        {"z": worst, "z_at_nft": told, "bound": bound, "draws": n},
+        name="d = 3, 8, 64 by draws in R^d",
+        role="support",
+        kind="statistical",
+        holds=worst <= bound,
+        figure=(
+            f"|z| of the semi-gradient {worst:.2f} of {bound:.2f} at the closed root, {told:.1f} "
+            "at v*"
+        ),
+        numbers={"z": worst, "z_at_nft": told, "bound": bound, "draws": n},
         mutants={"v*": told > bound},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -71,11 +77,15 @@ def axes_matter(context: Context) -> Finding:
         )
         rows[turned] = float(abs(value[0] / error[0]))
     return Finding(
-        "d = 4, the line along (1, 1, 1, 1)/2", "support", "statistical",
-        rows[False] <= bound < rows[True],
-        f"|z| of the semi-gradient at the root of the aligned problem: {rows[False]:.2f} aligned, "
-        f"{rows[True]:.1f} turned (bound {bound:.2f}): the stationary field of the normalised loss "
-        "is not equivariant to rotations, v* is",
-        {"z_aligned": rows[False], "z_turned": rows[True]},
+        name="d = 4, the line along (1, 1, 1, 1)/2",
+        role="support",
+        kind="statistical",
+        holds=rows[False] <= bound < rows[True],
+        figure=(
+            f"|z| of the semi-gradient at the root of the aligned problem: {rows[False]:.2f} "
+            f"aligned, {rows[True]:.1f} turned (bound {bound:.2f}): the stationary field of the "
+            "normalised loss is not equivariant to rotations, v* is"
+        ),
+        numbers={"z_aligned": rows[False], "z_turned": rows[True]},
         mutants={"the same root": rows[True] > bound},
-    )  # fmt: skip
+    )

@@ -286,8 +286,3 @@ L6_PARTS = (
     *_three_forms("v*+", lambda s: 2.0)[:2],
     *_three_forms("v*-", lambda s: -2.0)[:2],
 )
-
-# --- L7: the lemma, in float64 against rationals
-
-
-# --- L11: the weighted loss

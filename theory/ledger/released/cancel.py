@@ -53,10 +53,14 @@ def _loss(
     method = NFT(nft_beta=s.b, adaptive_normaliser=normaliser, kl_weight=kl_weight)
     row = torch.as_tensor(s.v)[None]
     batch = {
-        "x": torch.zeros_like(row), "t": torch.zeros(1, dtype=torch.float64), "cond": None,
-        "v_old": row, "y": torch.as_tensor(s.y)[None], "v_ref": torch.as_tensor(s.other)[None],
+        "x": torch.zeros_like(row),
+        "t": torch.zeros(1, dtype=torch.float64),
+        "cond": None,
+        "v_old": row,
+        "y": torch.as_tensor(s.y)[None],
+        "v_ref": torch.as_tensor(s.other)[None],
         "r": torch.tensor([r], dtype=torch.float64),
-    }  # fmt: skip
+    }
     policy = Policy(lambda x, t, cond=None: mu[None])
     return PREFACTOR / s.b * method.loss(policy, _task(), batch)[0][0]  # type: ignore[arg-type]
 
@@ -200,11 +204,15 @@ def cancels_out(context: Context) -> Finding:
         f"{r}: value {v['value']:g}, gradient {v['gradient']:+g}" for r, v in found.items()
     )
     return Finding(
-        "value and gradient, r from 0 to 1", "claim", "exact",
-        max(values, slopes) <= ALGEBRA.rtol,
-        f"the value changes by {number(values)}, the gradient by {number(slopes)} of its terms",
-        {"value": values, "gradient": slopes, "counterexample": found},
-        f"d = 1, x1_old = 0, y = 1, nft_beta = 1, w = 1: {shown}",
+        name="value and gradient, r from 0 to 1",
+        role="claim",
+        kind="exact",
+        holds=max(values, slopes) <= ALGEBRA.rtol,
+        figure=(
+            f"the value changes by {number(values)}, the gradient by {number(slopes)} of its terms"
+        ),
+        numbers={"value": values, "gradient": slopes, "counterexample": found},
+        worst=f"d = 1, x1_old = 0, y = 1, nft_beta = 1, w = 1: {shown}",
         mutants={
             # The comparison finds nothing where r is left out, and sees it in a value elsewhere.
             "r left out of the gradient": bool(ALGEBRA.holds(gradient(s, 0.5, "off"), zero, 1.0)),
@@ -212,15 +220,12 @@ def cancels_out(context: Context) -> Finding:
                 value(_moved(s), 1.0, "off", 1.0), value(_moved(s), 0.0, "off", 1.0)
             ),
         },
-    )  # fmt: skip
+    )
 
 
 def _moved(s: LemmaSetting) -> LemmaSetting:
     """The same with a student half a unit away."""
     return LemmaSetting(s.v, s.y, s.v + 0.5, s.other, s.r, s.b)
-
-
-# --- given X_t = x: theory's closed forms, and quadrature
 
 
 # --- how much of the logged value can move
@@ -230,21 +235,25 @@ def _moved(s: LemmaSetting) -> LemmaSetting:
 def what_moves(context: Context) -> Finding:
     """At the released mapping (spread 1/10 of r, nothing clipped): the share of the loss's value by
     which it can fall, and how far apart v+ and v- are there."""
-    fast = context.profile.name == "fast"
-    names = QUICK if fast else PROBLEMS
-    found = {name: sizes(load_problem(name), 128 if fast else 1024) for name in names}
+    names = context.choose(QUICK, PROBLEMS)
+    found = {name: sizes(load_problem(name), context.choose(128, 1024)) for name in names}
     most = max(found, key=lambda k: found[k].fall)
     fall, tightest = found[most].fall, max(s.tightest for s in found.values())
     return Finding(
-        "how much of the logged value can ever move", "support", "exact",
-        tightest <= 1 + ALGEBRA.rtol,
-        f"under the released mapping the loss falls by {100 * fall:.2f} % of its value on the way "
-        f"to its optimum ({most}, the most of {len(found)} problems), and |v+ - v-|² there is "
-        f"{400 * fall:.1f} % of it; at a point never more than 4 Var(r | x): |C|² reaches "
-        f"{number(tightest)} of Var(r | x) tr Cov(Y | x)",
-        {"fall": {k: s.fall for k, s in found.items()}, "tightest": tightest}, most,
+        name="how much of the logged value can ever move",
+        role="support",
+        kind="exact",
+        holds=tightest <= 1 + ALGEBRA.rtol,
+        figure=(
+            f"under the released mapping the loss falls by {100 * fall:.2f} % of its value on the "
+            f"way to its optimum ({most}, the most of {len(found)} problems), and |v+ - v-|² "
+            f"there is {400 * fall:.1f} % of it; at a point never more than 4 Var(r | x): |C|² "
+            f"reaches {number(tightest)} of Var(r | x) tr Cov(Y | x)"
+        ),
+        numbers={"fall": {k: s.fall for k, s in found.items()}, "tightest": tightest},
+        worst=most,
         mutants={"half the variance would do": tightest > 0.5},
-    )  # fmt: skip
+    )
 
 
 # --- region: away from the old copy
@@ -258,9 +267,15 @@ def cancel_region(cells: int) -> Region:
     k = found.pull / found.floor * spreads[:, None] ** 2
     errors = 8 * shares * k / (1 + 4 * shares**2 * k)
     return Region(
-        "the reward's part of the mean loss", "spread of the mapped reward", spreads,
-        "share of the way to the optimum", shares, errors, "part of the loss", "xy",
-    )  # fmt: skip
+        "the reward's part of the mean loss",
+        "spread of the mapped reward",
+        spreads,
+        "share of the way to the optimum",
+        shares,
+        errors,
+        "part of the loss",
+        "xy",
+    )
 
 
 def parts() -> Sequence[Callable[[Context], Finding]]:
@@ -269,19 +284,28 @@ def parts() -> Sequence[Callable[[Context], Finding]]:
 
 
 N2 = Claim(
-    "N2",
-    "released, its loss at the start of every epoch",
-    "When student and old copy coincide, the reward cancels out of the loss: of its value, and of "
-    "its gradient.",
-    "One sample, prefactor 5/nft_beta, the adaptive normaliser held fixed as in the code; given "
-    "X_t, v_old is the velocity of the data.",
-    "the loss of theory.methods.matching.nft by autograd; closed forms of Gaussian sums",
-    "exact rational arithmetic of the loss and its differences; quadrature of the loss given X_t",
-    "conditional",
-    "Of its value only. The gradient there is 10 (2r - 1)(x1_old - y)/w, whatever nft_beta: all "
-    "that training goes by. What a log shows says little of it: |v+ - Y|² and |v- - Y|² have one "
-    "mean at every student, and the loss can fall by 4 |Cov(r, Y|X_t)|² in all, at most 4 Var(r), "
-    "4 % under the released mapping.",
-    tuple(parts()),
-    cancel_region,
+    id="N2",
+    source="released, its loss at the start of every epoch",
+    statement=(
+        "When student and old copy coincide, the reward cancels out of the loss: of its value, "
+        "and of its gradient."
+    ),
+    assumptions=(
+        "One sample, prefactor 5/nft_beta, the adaptive normaliser held fixed as in the code; "
+        "given X_t, v_old is the velocity of the data."
+    ),
+    first="the loss of theory.methods.matching.nft by autograd; closed forms of Gaussian sums",
+    second=(
+        "exact rational arithmetic of the loss and its differences; quadrature of the loss given "
+        "X_t"
+    ),
+    recorded="conditional",
+    remark=(
+        "Of its value only. The gradient there is 10 (2r - 1)(x1_old - y)/w, whatever nft_beta: "
+        "all that training goes by. What a log shows says little of it: |v+ - Y|² and |v- - Y|² "
+        "have one mean at every student, and the loss can fall by 4 |Cov(r, Y|X_t)|² in all, at "
+        "most 4 Var(r), 4 % under the released mapping."
+    ),
+    parts=tuple(parts()),
+    region=cancel_region,
 )

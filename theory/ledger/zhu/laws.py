@@ -41,7 +41,7 @@ SPOTS = np.array([-2.2, -1.3, -0.4, 0.3, 1.2, 2.1])
 
 def ode_law_is_the_tilt(context: Context) -> Finding:
     """TV between the ODE's law and the density that the note names."""
-    names = NAMES[1:2] if context.profile.name == "fast" else NAMES
+    names = context.choose(NAMES[1:2], NAMES)
     found: dict[str, dict[str, float]] = {}
     for name in names:
         problem = load_problem(name)
@@ -53,17 +53,23 @@ def ode_law_is_the_tilt(context: Context) -> Finding:
     flat = {(n, s): v for n, row in found.items() for s, v in row.items()}
     worst = max(flat, key=lambda k: flat[k])
     return Finding(
-        "law by the ODE = p_old exp((2/beta) r)/Z", "claim", "exact",
-        max(flat.values()) <= QUADRATURE.rtol,
-        f"TV {number(min(flat.values()))} to {number(flat[worst])} on {len(names)} problems, d = 1",
-        {"tv": found}, f"{worst[0]} at 2/beta = {worst[1]}: TV {number(flat[worst])}",
-    )  # fmt: skip
+        name="law by the ODE = p_old exp((2/beta) r)/Z",
+        role="claim",
+        kind="exact",
+        holds=max(flat.values()) <= QUADRATURE.rtol,
+        figure=(
+            f"TV {number(min(flat.values()))} to {number(flat[worst])} on {len(names)} problems, "
+            "d = 1"
+        ),
+        numbers={"tv": found},
+        worst=f"{worst[0]} at 2/beta = {worst[1]}: TV {number(flat[worst])}",
+    )
 
 
 @extra
 def simulated_sde(context: Context) -> Finding:
     """The SDE's law once more: Euler-Maruyama draws against the Fokker-Planck cdf."""
-    n = {"fast": 3_000, "default": 5_000}.get(context.profile.name, 20_000)
+    n = context.choose(3_000, 5_000, 20_000)
     problem = load_problem("quadratic_1d")
     field = flow.LineField.nft(plain_numbers(problem), problem.scale)
 
@@ -85,22 +91,28 @@ def simulated_sde(context: Context) -> Finding:
     other = float(np.max(np.abs(np.interp(draws, axis, claimed) - steps)))
     bound = math.sqrt(math.log(2 / FALSE_FAILURE_RATE) / (2 * n))
     return Finding(
-        "law by the SDE with g = 1, drawn", "support", "statistical", gap <= bound,
-        f"Kolmogorov distance {number(gap)} (bound {number(bound)}) over {n} draws; to the claim "
-        f"{number(other)}",
-        {"gap": gap, "bound": bound, "to_claim": other}, "quadratic_1d",
+        name="law by the SDE with g = 1, drawn",
+        role="support",
+        kind="statistical",
+        holds=gap <= bound,
+        figure=(
+            f"Kolmogorov distance {number(gap)} (bound {number(bound)}) over {n} draws; to the "
+            f"claim {number(other)}"
+        ),
+        numbers={"gap": gap, "bound": bound, "to_claim": other},
+        worst="quadratic_1d",
         mutants={"the claimed law": other > bound},
-    )  # fmt: skip
+    )
 
 
 def gaussian_case_is_exact(context: Context) -> Finding:
     """The assumption under which the claim holds, by ODE (d = 1, 2, 5) and SDE (d = 1)."""
     worst, where = 0.0, ""
     generator = torch.Generator().manual_seed(context.seed)
-    dims = (1, 2) if context.profile.name == "fast" else (1, 2, 5)
+    dims = context.choose((1, 2), (1, 2, 5))
     for dim in dims:
         problem = gaussian_along_reward(dim)
-        for scale in (2.0,) if context.profile.name == "fast" else (0.5, 5.0):
+        for scale in context.choose((2.0,), (0.5, 5.0)):
             target = problem.tilt(Exponential(scale))
             points = problem.base.sample(24, generator)
             law = FlowLaw(problem.cumulant_field(scale, 1), 1e-8, 1e-10).log_density(points)
@@ -109,47 +121,58 @@ def gaussian_case_is_exact(context: Context) -> Finding:
                 worst, where = gap, f"d = {dim}, 2/beta = {scale:g}"
     line = gaussian_along_reward(1)
     axis = np.linspace(-6.0, 8.0, 301 if context.profile.extras else 201)
-    labels = ["g = 1"] if context.profile.name == "fast" else list(TRIED)
+    labels = context.choose(["g = 1"], list(TRIED))
     sde = max(
         total_variation(
             sde_law(line.cumulant_field(2.0, 1), NOISES[label], axis).density,
-            tilt_density(line, 2.0, axis), axis,
+            tilt_density(line, 2.0, axis),
+            axis,
         )
         for label in labels
-    )  # fmt: skip
+    )
     bent = replace(line, reward=quadratic_reward([[-0.05]], [0.7], 0.1))
     points = bent.base.sample(24, generator)
     off = FlowLaw(bent.cumulant_field(2.0, 1)).log_density(points)
     off = (off - bent.tilt(Exponential(2.0)).log_density(points)).abs().max()
     return Finding(
-        "linear reward along a Gaussian direction of the base", "condition", "exact",
-        max(worst, sde) <= QUADRATURE.rtol,
-        f"log-density within {number(worst)} (ODE, d = {', '.join(map(str, dims))}), TV "
+        name="linear reward along a Gaussian direction of the base",
+        role="condition",
+        kind="exact",
+        holds=max(worst, sde) <= QUADRATURE.rtol,
+        figure=f"log-density within {number(worst)} (ODE, d = {', '.join(map(str, dims))}), TV "
         f"{number(sde)} (SDEs, d = 1)",
-        {"ode": worst, "sde": sde}, where,
+        numbers={"ode": worst, "sde": sde},
+        worst=where,
         mutants={"reward bent by 0.05 x²/2": float(off) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 @extra
 def exact_formula(context: Context) -> Finding:
     """log q = log p + lambda r - lambda^2 int eta |grad m|^2 dt - lambda E r along the path."""
-    names = NAMES[:1] if context.profile.name == "fast" else NAMES
+    names = context.choose(NAMES[:1], NAMES)
     worst, where, killed = 0.0, names[0], {"half the integral": False, "no integral": False}
     for name in names:
         problem, plain = load_problem(name), plain_numbers(load_problem(name))
         scale = problem.scale
         field, base = flow.LineField.nft(plain, scale), flow.LineField(plain)
 
-        def rate(x: Array, t: float, f: flow.LineField = field, b: flow.LineField = base,
-                 a: float = scale) -> Array:  # fmt: skip
+        def rate(
+            x: Array,
+            t: float,
+            f: flow.LineField = field,
+            b: flow.LineField = base,
+            a: float = scale,
+        ) -> Array:
             """eta |grad m|^2 = C^2 / eta, C = Cov(V, r | x)."""
             return ((f(x, t) - b(x, t)) / a) ** 2 * t / max(1 - t, 1e-300)
 
         _, energy = flow.path_integral(field, SPOTS, rate)
-        mean = float(np.trapezoid(
-            np.exp(plain.log_density(LINE[:, None])) * plain.reward(LINE[:, None]), LINE
-        ))  # fmt: skip
+        mean = float(
+            np.trapezoid(
+                np.exp(plain.log_density(LINE[:, None])) * plain.reward(LINE[:, None]), LINE
+            )
+        )
         start = plain.log_density(SPOTS[:, None]) + scale * plain.reward(SPOTS[:, None])
         ours = FlowLaw(problem.cumulant_field(scale, 1)).log_density(column(SPOTS)).numpy()
         for label, factor in (("", 1.0), ("half the integral", 0.5), ("no integral", 0.0)):
@@ -160,11 +183,18 @@ def exact_formula(context: Context) -> Finding:
             elif error >= worst:
                 worst, where = error, name
     return Finding(
-        "ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r)", "instead",
-        "exact", worst <= QUADRATURE.rtol,
-        f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems, d = 1",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        name="ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r)",
+        role="instead",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems, d "
+            "= 1"
+        ),
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 @extra
@@ -180,13 +210,18 @@ def smallest_counterexample(context: Context) -> Finding:
         named = problem.tilt(Exponential(scale)).log_density(points)
         gap = float((law - named).abs().max())
     return Finding(
-        "N(0, 1), r = -x²/2: NFT samples variance exp(-lambda)", "instead", "exact",
-        worst <= QUADRATURE.rtol,
-        f"log-density within {number(worst)}; at lambda = 2 variance {claims['2'][0]:.4f} against "
-        f"{claims['2'][1]:.4f} claimed",
-        {"variances": claims}, "N(0, 1), r = -x²/2",
+        name="N(0, 1), r = -x²/2: NFT samples variance exp(-lambda)",
+        role="instead",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"log-density within {number(worst)}; at lambda = 2 variance {claims['2'][0]:.4f} "
+            f"against {claims['2'][1]:.4f} claimed"
+        ),
+        numbers={"variances": claims},
+        worst="N(0, 1), r = -x²/2",
         mutants={"1/(1 + lambda)": gap > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 Z4_PARTS = (
@@ -221,9 +256,10 @@ def separation_region(cells: int) -> Region:
     errors = 0.5 * np.trapezoid(np.abs(p - q), axis, axis=1)
     return Region(
         "linear reward over two Gaussians: NFT's law against the claim",
-        "distance of the two Gaussians / 0.7", gaps / 0.7, "2/beta", scales,
-        errors.reshape(cells, cells), "TV",
-    )  # fmt: skip
-
-
-# --- Z11
+        "distance of the two Gaussians / 0.7",
+        gaps / 0.7,
+        "2/beta",
+        scales,
+        errors.reshape(cells, cells),
+        "TV",
+    )

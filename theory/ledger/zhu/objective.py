@@ -21,7 +21,8 @@ from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import laws_agree, plain_numbers
 from theory.ledger.oracle import flow, simplex
 from theory.ledger.zhu.laws import NAMES
-from theory.ledger.zhu.planes import Z11_PLANES, gaussian_along_reward
+from theory.ledger.zhu.objective_planes import Z11_PLANES
+from theory.ledger.zhu.planes import gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.tilts.wrappers import Exponential
 
@@ -47,15 +48,17 @@ def objectives(name: str) -> dict[str, float]:
     ratio = np.log(np.maximum(nft, 1e-300) / np.maximum(tilt, 1e-300))
     best, value = float(problem.tilt(Exponential(a)).log_z) / a, objective(nft, problem, a)
     return {
-        "optimum": best, "NFT": value,
-        "base": objective(tilt_density(problem, 0.0), problem, a), "gap": best - value,
+        "optimum": best,
+        "NFT": value,
+        "base": objective(tilt_density(problem, 0.0), problem, a),
+        "gap": best - value,
         "KL(NFT|tilt)/scale": float(np.trapezoid(nft * ratio, LINE)) / a,
         "KL(tilt|NFT)/scale": -float(np.trapezoid(tilt * ratio, LINE)) / a,
-    }  # fmt: skip
+    }
 
 
 def _names(context: Context) -> tuple[str, ...]:
-    return NAMES[:1] if context.profile.name == "fast" else NAMES
+    return context.choose(NAMES[:1], NAMES)
 
 
 def objective_gap(context: Context) -> Finding:
@@ -64,12 +67,15 @@ def objective_gap(context: Context) -> Finding:
     worst = max(rows, key=lambda k: rows[k]["gap"])
     row = rows[worst]
     return Finding(
-        "NFT's law attains max E_p[r] - (beta/2) KL(p|p_old)", "claim", "exact",
-        all(abs(r["gap"]) <= QUADRATURE.rtol for r in rows.values()),
-        f"objective {row['NFT']:.4f} at NFT's law, {row['optimum']:.4f} at the optimum, "
+        name="NFT's law attains max E_p[r] - (beta/2) KL(p|p_old)",
+        role="claim",
+        kind="exact",
+        holds=all(abs(r["gap"]) <= QUADRATURE.rtol for r in rows.values()),
+        figure=f"objective {row['NFT']:.4f} at NFT's law, {row['optimum']:.4f} at the optimum, "
         f"{row['base']:.4f} at the base ({worst}), d = 1",
-        {"rows": rows}, f"{worst}: short by {number(row['gap'])}",
-    )  # fmt: skip
+        numbers={"rows": rows},
+        worst=f"{worst}: short by {number(row['gap'])}",
+    )
 
 
 def shortfall_is_kl(context: Context) -> Finding:
@@ -82,16 +88,21 @@ def shortfall_is_kl(context: Context) -> Finding:
     errors = {k: QUADRATURE.error(r["gap"], r["KL(NFT|tilt)/scale"], 1.0) for k, r in rows.items()}
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "NFT's law falls short by (beta/2) KL(NFT|tilt)", "instead", "exact",
-        errors[worst] <= QUADRATURE.rtol,
-        f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) on {len(rows)} problems, "
-        "d = 1",
-        {"errors": errors}, worst,
+        name="NFT's law falls short by (beta/2) KL(NFT|tilt)",
+        role="instead",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=(
+            f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) on {len(rows)} "
+            "problems, d = 1"
+        ),
+        numbers={"errors": errors},
+        worst=worst,
         mutants={
             label: any(abs(r["gap"] - f(r)) > QUADRATURE.rtol for r in rows.values())
             for label, f in wrong.items()
         },
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -109,7 +120,7 @@ def objective_by_quadrature(context: Context) -> Finding:
     )
     stated = float(problem.tilt(Exponential(a)).log_z) / a
     error = QUADRATURE.error(best, stated, 1.0)
-    if context.profile.name != "fast":
+    if not context.is_fast:
         # Spectral accuracy: a step of a quarter of the narrowest width has rounding only.
         axis = np.linspace(-8.0, 8.0, 129)
         log_tilt = plain.log_density(axis[:, None]) + a * plain.reward(axis[:, None])
@@ -119,13 +130,21 @@ def objective_by_quadrature(context: Context) -> Finding:
         error = max(error, QUADRATURE.error(ours, second, 1.0))
     moved = simplex.regularised_objective(
         lambda y: plain.log_density(y) + 1.1 * a * plain.reward(y),
-        plain.log_density, plain.reward, a, box,
-    )  # fmt: skip
+        plain.log_density,
+        plain.reward,
+        a,
+        box,
+    )
     return Finding(
-        "the objective by two routes", "support", "exact", error <= QUADRATURE.rtol,
-        f"error {number(error)} (quadrature {QUADRATURE.rtol:g})", {"error": error}, "note_1d",
+        name="the objective by two routes",
+        role="support",
+        kind="exact",
+        holds=error <= QUADRATURE.rtol,
+        figure=f"error {number(error)} (quadrature {QUADRATURE.rtol:g})",
+        numbers={"error": error},
+        worst="note_1d",
         mutants={"tilt 10 % too strong": stated - moved > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def objective_in_the_gaussian_case(context: Context) -> Finding:
@@ -137,9 +156,13 @@ def objective_in_the_gaussian_case(context: Context) -> Finding:
         gaps[f"{scale:g}"] = abs(best - objective(nft_density(problem, scale), problem, scale))
     worst = max(gaps.values())
     return Finding(
-        "linear reward along a Gaussian direction of the base", "condition", "exact",
-        worst <= QUADRATURE.rtol, f"gap {number(worst)}, d = 1", {"gaps": gaps},
-    )  # fmt: skip
+        name="linear reward along a Gaussian direction of the base",
+        role="condition",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"gap {number(worst)}, d = 1",
+        numbers={"gaps": gaps},
+    )
 
 
 Z11_PARTS = (
@@ -162,6 +185,11 @@ def objective_region(cells: int) -> Region:
         np.trapezoid(p * np.log(np.maximum(p, 1e-300) / tilt), AXIS, axis=1) for p in (law, base)
     )
     return Region(
-        "how much of the objective's attainable gain NFT misses", "centre of the reward bump",
-        centres, "2/beta", scales, (missed / all_of_it).reshape(cells, cells), "share missed",
-    )  # fmt: skip
+        "how much of the objective's attainable gain NFT misses",
+        "centre of the reward bump",
+        centres,
+        "2/beta",
+        scales,
+        (missed / all_of_it).reshape(cells, cells),
+        "share missed",
+    )

@@ -62,18 +62,17 @@ def frozen_laws(problem: Problem, scales: Array, points: Tensor) -> tuple[Array,
 
 def frozen_is_the_tilt(context: Context) -> Finding:
     """The claim at the data end: the law of v^0 + K lambda Cov against p^0 exp(K lambda r)/Z."""
-    fast = context.profile.name == "fast"
     counts = np.array([1.0, 4.0])
     tv: dict[str, float] = {}
     once: list[float] = []
-    for name in ("note_1d",) if fast else ("note_1d", "quadratic_1d", "linear_1d"):
+    for name in context.choose(("note_1d",), ("note_1d", "quadratic_1d", "linear_1d")):
         problem = load_problem(name)
         log_q, log_p = frozen_laws(problem, counts * problem.scale / 2, column(LINE))
         for k, q, p in zip(counts, np.exp(log_q), np.exp(log_p), strict=True):
             tv[f"{name}, K = {k:g}, 2/beta = {problem.scale / 2:g}"] = total_variation(p, q)
         once.append(total_variation(np.exp(log_q[-1]), np.exp(log_p[0])))
     gaps: dict[str, float] = {}
-    for name in () if fast else OFF_LINE:
+    for name in context.choose((), OFF_LINE):
         problem = load_problem(name)
         log_q, log_p = frozen_laws(problem, counts * problem.scale / 2, base_points(problem, 24))
         rms = np.sqrt(((log_q - log_p) ** 2).mean(-1))
@@ -86,11 +85,15 @@ def frozen_is_the_tilt(context: Context) -> Finding:
             "and a rotated plane of d = 5)"
         )
     return Finding(
-        "m_t frozen: law of the samples = p^0 exp(K lambda r)/Z", "claim", "exact",
-        max([*tv.values(), *gaps.values()]) <= QUADRATURE.rtol, figure,
-        {"tv": tv, "log_ratio": gaps}, f"{worst}: TV {number(tv[worst])}",
+        name="m_t frozen: law of the samples = p^0 exp(K lambda r)/Z",
+        role="claim",
+        kind="exact",
+        holds=max([*tv.values(), *gaps.values()]) <= QUADRATURE.rtol,
+        figure=figure,
+        numbers={"tv": tv, "log_ratio": gaps},
+        worst=f"{worst}: TV {number(tv[worst])}",
         mutants={"p^0 exp(lambda r) after 4 epochs": min(once) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def turned(dim: int) -> Problem:
@@ -125,16 +128,15 @@ def epochs_of_tilts(problem: Problem, lam: float, epochs: int) -> tuple[float, f
 
 def recursion_in_the_gaussian_case(context: Context) -> Finding:
     """Base Gaussian along a linear reward: every recursion is the tilt, at any step."""
-    fast = context.profile.name == "fast"
     problem = gaussian_along_reward(1)
-    epochs, beta = (2, 1.5) if fast else (4, 1.5)
+    epochs, beta = context.choose((2, 1.5), (4, 1.5))
     total = epochs * 2 / beta
     errors, wrong = {}, []
-    for mode in MODES[1:] if fast else MODES:
+    for mode in context.choose(MODES[1:], MODES):
         run = carry(problem, Recursion(nft_beta=beta, mode=mode), epochs)
         errors[f"{mode}, d = 1"] = law_gap(run, total)
         wrong.append(law_gap(run, 1.1 * total))
-    for dim in () if fast else (2, 5):
+    for dim in context.choose((), (2, 5)):
         many = turned(dim)
         log_q, log_p = frozen_laws(many, np.array([total]), base_points(many, 16))
         errors[f"frozen, d = {dim}"] = float(np.abs(log_q - log_p).max())
@@ -144,13 +146,16 @@ def recursion_in_the_gaussian_case(context: Context) -> Finding:
         wrong.append(float(np.abs(log_q - off).max()))
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "linear reward along a Gaussian direction: frozen, refit and student", "condition",
-        "exact", errors[worst] <= QUADRATURE.rtol,
-        f"log-density within {number(errors[worst])} after {epochs} epochs"
-        + ("" if fast else " (d = 1; frozen in d = 2 and 5, the others there epoch by epoch)"),
-        {"error": errors[worst], "errors": errors}, worst,
+        name="linear reward along a Gaussian direction: frozen, refit and student",
+        role="condition",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=f"log-density within {number(errors[worst])} after {epochs} epochs"
+        + (context.choose("", " (d = 1; frozen in d = 2 and 5, the others there epoch by epoch)")),
+        numbers={"error": errors[worst], "errors": errors},
+        worst=worst,
         mutants={"total tilt 10 % off": min(wrong) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def small_steps(mode: Mode) -> Extra:
@@ -177,18 +182,24 @@ def small_steps(mode: Mode) -> Extra:
             off[name] = fit_slope(lams, elsewhere, 1e-9)
         worst = max(slopes, key=lambda k: abs(slopes[k].slope - 1))
         return Finding(
-            f"v_old = {WORDS[mode]}: law to p^0 exp(K lambda r) as lambda falls",
-            "instead", "order",
-            all(s.order == 1 and s.is_order for s in slopes.values()),
-            f"slope {slopes[worst]} in lambda ({worst}); RMS log-ratio "
+            name=f"v_old = {WORDS[mode]}: law to p^0 exp(K lambda r) as lambda falls",
+            role="instead",
+            kind="order",
+            holds=all(s.order == 1 and s.is_order for s in slopes.values()),
+            figure=f"slope {slopes[worst]} in lambda ({worst}); RMS log-ratio "
             f"{number(errors[worst][0])} at {counts[0]} epochs, {number(errors[worst][-1])} at "
             f"{counts[-1]}",
-            {"epochs": counts, "errors": errors, "slopes": {k: s.slope for k, s in slopes.items()}},
-            worst, order=1,
+            numbers={
+                "epochs": counts,
+                "errors": errors,
+                "slopes": {k: s.slope for k, s in slopes.items()},
+            },
+            worst=worst,
+            order=1,
             mutants={
                 "a tilt 10 % stronger": not any(s.order == 1 and s.is_order for s in off.values())
             },
-        )  # fmt: skip
+        )
 
     return part
 
@@ -237,12 +248,18 @@ def recursion_by_two_routes(context: Context) -> Finding:
                 killed[label] = densities_apart(ours[wrong], theirs[right]) > QUADRATURE.rtol
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "epochs of the recursion by two routes", "support", "exact",
-        errors[worst] <= QUADRATURE.rtol,
-        f"densities within {number(errors[worst])} of the peak (quadrature {QUADRATURE.rtol:g}), "
-        f"{epochs} epochs, modes {', '.join(MODES)}",
-        {"error": errors[worst], "errors": errors}, worst, mutants=killed,
-    )  # fmt: skip
+        name="epochs of the recursion by two routes",
+        role="support",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=(
+            f"densities within {number(errors[worst])} of the peak (quadrature "
+            f"{QUADRATURE.rtol:g}), {epochs} epochs, modes {', '.join(MODES)}"
+        ),
+        numbers={"error": errors[worst], "errors": errors},
+        worst=worst,
+        mutants=killed,
+    )
 
 
 Z5_PARTS = (
@@ -271,6 +288,12 @@ def epochs_region(cells: int) -> Region:
             tilt = problem.tilt(Exponential(float(k * lam))).log_density(points).exp().numpy()
             errors[i, k - 1] = 0.5 * np.trapezoid(np.abs(run.laws[k].density - tilt), axis)
     return Region(
-        "online NFT (m_t recomputed) against p^0 exp(K lambda r)", "lambda = 2/nft_beta", lams,
-        "epochs K", counts.astype(float), errors, "TV", "x",
-    )  # fmt: skip
+        "online NFT (m_t recomputed) against p^0 exp(K lambda r)",
+        "lambda = 2/nft_beta",
+        lams,
+        "epochs K",
+        counts.astype(float),
+        errors,
+        "TV",
+        "x",
+    )

@@ -112,17 +112,22 @@ def student_outside_unit_interval(context: Context) -> Finding:
         return late > early > most
 
     return Finding(
-        "rewards outside [0, 1]: the student recursion diverges, the refitted one does not",
-        "support", "exact", diverges(late, early) and refit.mass_error <= QUADRATURE.rtol,
-        f"{UNBOUNDED}, nft_beta = {beta:g}: RMS of v_old - u over the base's X_t grows by "
+        name="rewards outside [0, 1]: the student recursion diverges, the refitted one does not",
+        role="support",
+        kind="exact",
+        holds=diverges(late, early) and refit.mass_error <= QUADRATURE.rtol,
+        figure=f"{UNBOUNDED}, nft_beta = {beta:g}: RMS of v_old - u over the base's X_t grows by "
         f"{early:.2f} an epoch around epoch {epochs - 6}, by {late:.2f} around {epochs - 2} "
         f"(bumps_1d, r in [0, 1]: {early_in:.2f}, then {late_in:.2f}); trajectories "
         + (f"leave the grid at {ended} of {epochs + 2}" if ended else "stay on the grid")
         + f"; refitted: mass within {number(refit.mass_error)} after {epochs + 2} epochs",
-        {
-            "gaps": gaps[:epochs].tolist(), "gaps_in_unit_interval": inside.tolist(),
-            "factors": [early, late], "factors_in_unit_interval": [early_in, late_in],
+        numbers={
+            "gaps": gaps[:epochs].tolist(),
+            "gaps_in_unit_interval": inside.tolist(),
+            "factors": [early, late],
+            "factors_in_unit_interval": [early_in, late_in],
             "mass_error": refit.mass_error,
         },
-        UNBOUNDED, mutants={"r in [0, 1]": not diverges(late_in, early_in)},
-    )  # fmt: skip
+        worst=UNBOUNDED,
+        mutants={"r in [0, 1]": not diverges(late_in, early_in)},
+    )

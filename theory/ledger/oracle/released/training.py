@@ -19,9 +19,13 @@ from theory.ledger.oracle.online import LineLaw, sampled, start
 def pushed_origin(field: Callable[[float, float], float], rtol: float = 1e-10) -> float:
     """X_1 of dX = field(X, t) dt from X_0 = 0: the mean of the law where fields are affine."""
     done = solve_ivp(
-        lambda t, x: [field(float(x[0]), t)], (0.0, 1.0), [0.0], method="DOP853",
-        rtol=rtol, atol=1e-12,
-    )  # fmt: skip
+        lambda t, x: [field(float(x[0]), t)],
+        (0.0, 1.0),
+        [0.0],
+        method="DOP853",
+        rtol=rtol,
+        atol=1e-12,
+    )
     if not done.success:
         raise RuntimeError(f"the flow could not be followed: {done.message}")
     return float(done.y[0, -1])

@@ -150,11 +150,15 @@ def laws_agree(context: Context) -> Finding:
                 worst = max(worst, error)
         worst = max(worst, _flow_gap(name))
     return Finding(
-        "TV, mean reward and the ODE's map by two routes", "support", "exact",
-        worst <= QUADRATURE.rtol,
-        f"error {number(worst)} (quadrature {QUADRATURE.rtol:g})",
-        {"error": worst}, "bumps_1d", mutants={"all ten times trained": killed},
-    )  # fmt: skip
+        name="TV, mean reward and the ODE's map by two routes",
+        role="support",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"error {number(worst)} (quadrature {QUADRATURE.rtol:g})",
+        numbers={"error": worst},
+        worst="bumps_1d",
+        mutants={"all ten times trained": killed},
+    )
 
 
 def _flow_gap(name: str) -> float:

@@ -57,46 +57,47 @@ LEFT_OUT = {
 }
 MAP_FLOOR = 1e-8  # what Runge and Kutta's fixed steps leave in a TV
 
-# --- the training sampler, and the routes: maps of one start
-
-
 # --- laws of whole samplers on the named problems
 
 
 def other_samplers(context: Context) -> Finding:
     """The claim: the times in between change nothing, whatever the sampler."""
-    fast = context.profile.name == "fast"
-    samplers = (EVALUATION,) if fast else OTHERS[:-1]
+    samplers = context.choose((EVALUATION,), OTHERS[:-1])
     found = {(s.label, m): move("note_1d", s, GRID, m) for s, m in product(samplers, MODELS)}
     own = [move("note_1d", TRAINING, GRID, m).tv for m in MODELS]
     sampler, model = max(found, key=lambda k: found[k].tv)
     worst, smooth = found[sampler, model], found[EVALUATION.label, "linear"]
     return Finding(
-        "other samplers, ten times trained, note_1d", "claim", "exact",
-        max(v.tv for v in found.values()) <= QUADRATURE.rtol,
-        f"{EVALUATION.label} moves by TV {number(smooth.tv)} if the step is linear in between "
-        f"({100 * smooth.share:+.2f} % of the gain in reward), {sampler} by up to "
-        f"{number(worst.tv)} ({100 * worst.share:+.0f} %)",
-        {f"{s}, {m}": [v.tv, v.share] for (s, m), v in found.items()},
-        f"{sampler}, nothing learned in between: mean reward {number(worst.reward)}, with v* "
+        name="other samplers, ten times trained, note_1d",
+        role="claim",
+        kind="exact",
+        holds=max(v.tv for v in found.values()) <= QUADRATURE.rtol,
+        figure=(
+            f"{EVALUATION.label} moves by TV {number(smooth.tv)} if the step is linear in between "
+            f"({100 * smooth.share:+.2f} % of the gain in reward), {sampler} by up to "
+            f"{number(worst.tv)} ({100 * worst.share:+.0f} %)"
+        ),
+        numbers={f"{s}, {m}": [v.tv, v.share] for (s, m), v in found.items()},
+        worst=f"{sampler}, nothing learned in between: mean reward {number(worst.reward)}, with v* "
         f"at all times {number(worst.whole)}, base {number(worst.base)}"
-        if model == "none" else f"{sampler}, {model}",
+        if model == "none"
+        else f"{sampler}, {model}",
         mutants={"the sampler of training": max(own) <= QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 @extra
 def table(context: Context) -> Finding:
     """Which samplers' results move by more than 1 % and 5 %, for every reading of 9 of 10."""
-    fast = context.profile.name == "fast"
-    asked = [("note_1d", s) for s in ((TRAINING, EVALUATION) if fast else (TRAINING, *OTHERS))]
-    asked += [] if fast else [("bumps_1d", s) for s in (EVALUATION, DPM_SHIFTED)]
+    asked = [("note_1d", s) for s in (context.choose((TRAINING, EVALUATION), (TRAINING, *OTHERS)))]
+    asked += context.choose([], [("bumps_1d", s) for s in (EVALUATION, DPM_SHIFTED)])
     cells: dict[str, dict[str, list[float]]] = {}
     for (case, times), (name, sampler) in product(LEFT_OUT.items(), asked):
         both = [move(name, sampler, times, m) for m in ("linear", "nearest")]
         cells.setdefault(case, {})[f"{sampler.label}, {name}"] = [
-            max(v.tv for v in both), max(abs(v.share) for v in both)
-        ]  # fmt: skip
+            max(v.tv for v in both),
+            max(abs(v.share) for v in both),
+        ]
     over = {
         c: {f"{b:g}": [k for k, v in row.items() if max(v) > b] for b in GOOD}
         for c, row in cells.items()
@@ -109,12 +110,15 @@ def table(context: Context) -> Finding:
     ]
     none = move("note_1d", EVALUATION, GRID, "none")
     return Finding(
-        "which samplers move (TV or share of the gain, linear or nearest in between)",
-        "support", "exact", most[next(iter(LEFT_OUT))] <= GOOD[1],
-        f"of {len(asked)} samplers and problems, if what is left out is " + "; ".join(shown),
-        {"tv and share": cells, "over": over}, "bumps_1d",
+        name="which samplers move (TV or share of the gain, linear or nearest in between)",
+        role="support",
+        kind="exact",
+        holds=most[next(iter(LEFT_OUT))] <= GOOD[1],
+        figure=f"of {len(asked)} samplers and problems, if what is left out is " + "; ".join(shown),
+        numbers={"tv and share": cells, "over": over},
+        worst="bumps_1d",
         mutants={"nothing learned in between": none.tv > GOOD[1] and abs(none.share) > GOOD[1]},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -136,10 +140,15 @@ def against_the_target(context: Context) -> Finding:
     shown = ", ".join(f"{k} {number(v[0])} then {number(v[2])}" for k, v in rows.items())
     largest = max(abs(v[2] - v[0]) / v[0] for v in rows.values())
     return Finding(
-        "TV to the claimed target, v* at all times then linear in between", "support", "exact",
-        largest < 0.5, shown, {"tv, kl of v*; tv, kl of linear": rows}, "note_1d",
+        name="TV to the claimed target, v* at all times then linear in between",
+        role="support",
+        kind="exact",
+        holds=largest < 0.5,
+        figure=shown,
+        numbers={"tv, kl of v*; tv, kl of linear": rows},
+        worst="note_1d",
         mutants={"the base for the target": _base_is_further(samplers[1], rows)},
-    )  # fmt: skip
+    )
 
 
 def _base_is_further(sampler: Sampler, rows: dict[str, list[float]]) -> bool:
@@ -166,14 +175,17 @@ def only_the_grid(context: Context) -> Finding:
     }
     (held,) = laws(flow, KnownAtTimes(full, GRID, "nearest"), points=points)
     return Finding(
-        "nothing learned in between: the ODE's law is the base's", "instead", "exact",
-        gap <= QUADRATURE.rtol,
-        f"TV {number(gap)} (quadrature {QUADRATURE.rtol:g}); Euler with "
+        name="nothing learned in between: the ODE's law is the base's",
+        role="instead",
+        kind="exact",
+        holds=gap <= QUADRATURE.rtol,
+        figure=f"TV {number(gap)} (quadrature {QUADRATURE.rtol:g}); Euler with "
         + ", ".join(f"{m * COUNT} steps keeps {100 * v:.1f} %" for m, v in kept.items())
         + " of the gain in reward",
-        {"tv": gap, "kept": {str(k): v for k, v in kept.items()}}, "note_1d",
+        numbers={"tv": gap, "kept": {str(k): v for k, v in kept.items()}},
+        worst="note_1d",
         mutants={"the nearest time's step": total_variation(base, held) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -199,14 +211,17 @@ def order_in_the_spacing(context: Context) -> Finding:
     ]
     worst = max(slopes, key=lambda k: abs(slopes[k].slope - 2))
     return Finding(
-        "linear in between: TV of the ODE's laws, in 1/(number of times)", "instead", "order",
-        all(s.is_order and s.order == 2 for s in slopes.values()),
-        f"slope {slopes[worst]} ({worst}); with {COUNT} times "
+        name="linear in between: TV of the ODE's laws, in 1/(number of times)",
+        role="instead",
+        kind="order",
+        holds=all(s.is_order and s.order == 2 for s in slopes.values()),
+        figure=f"slope {slopes[worst]} ({worst}); with {COUNT} times "
         + ", ".join(f"{number(v)} ({k})" for k, v in sizes.items()),
-        {"slopes": {k: [s.slope, s.half] for k, s in slopes.items()}, "at ten": sizes}, worst,
+        numbers={"slopes": {k: [s.slope, s.half] for k, s in slopes.items()}, "at ten": sizes},
+        worst=worst,
         order=2,
         mutants={"1 % short at every time": off[1] > off[0] * (counts[0] / counts[-1])},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -227,13 +242,16 @@ def stochastic(context: Context) -> Finding:
     same = [v for k, v in found.items() if k.startswith(f"{COUNT} ")]
     fine = [v for k, v in found.items() if k.startswith(f"{more} ")]
     return Finding(
-        "a stochastic sampler (chain of the path's posteriors)", "support", "exact",
-        max(same) <= QUADRATURE.rtol,
-        f"{COUNT} steps move by {number(max(same))}; {more} steps by "
+        name="a stochastic sampler (chain of the path's posteriors)",
+        role="support",
+        kind="exact",
+        holds=max(same) <= QUADRATURE.rtol,
+        figure=f"{COUNT} steps move by {number(max(same))}; {more} steps by "
         + ", ".join(f"{number(found[f'{more} steps, {m}'])} ({m})" for m in MODELS),
-        {"tv": found}, "note_1d",
+        numbers={"tv": found},
+        worst="note_1d",
         mutants={"twice as many steps": min(fine) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def _at_one_time(field: ExactField) -> VelocityModel:
@@ -246,23 +264,38 @@ def _at_one_time(field: ExactField) -> VelocityModel:
 
 
 N6 = Claim(
-    "N6",
-    "released, the times that its loss is asked at",
-    "Trained at 9 of the 10 times of its sampling grid only, the field serves other samplers as "
-    "one trained at all times does.",
-    "The student is optimal at the times it is trained at; between them its step is linear in t, "
-    "that of the nearest time, or 0. d = 1, v_old the base's velocity.",
-    "closed fields; the samplers' maps with their slopes carried along",
-    "sums over a grid; the same maps without slopes, TV by distribution functions, scipy's ODE",
-    "conditional",
-    "Exact for samplers that ask at trained times alone. Elsewhere the loss says nothing. If the "
-    "step is linear or held in between, others move little, as 1/n² in the number of times, and "
-    "more for one time left out at an end than for all gaps within; if nothing is learned there, "
-    "an ODE solver returns the base. A copy of the script that could be read draws the nine anew "
-    "for every sample: then all ten are trained.",
-    (
-        other_samplers, SAME_SAMPLER, ROUTES, table, only_the_grid, order_in_the_spacing,
-        against_the_target, stochastic, laws_agree,
+    id="N6",
+    source="released, the times that its loss is asked at",
+    statement=(
+        "Trained at 9 of the 10 times of its sampling grid only, the field serves other samplers "
+        "as one trained at all times does."
     ),
-    times_region,
-)  # fmt: skip
+    assumptions=(
+        "The student is optimal at the times it is trained at; between them its step is linear "
+        "in t, that of the nearest time, or 0. d = 1, v_old the base's velocity."
+    ),
+    first="closed fields; the samplers' maps with their slopes carried along",
+    second=(
+        "sums over a grid; the same maps without slopes, TV by distribution functions, scipy's ODE"
+    ),
+    recorded="conditional",
+    remark=(
+        "Exact for samplers that ask at trained times alone. Elsewhere the loss says nothing. If "
+        "the step is linear or held in between, others move little, as 1/n² in the number of "
+        "times, and more for one time left out at an end than for all gaps within; if nothing is "
+        "learned there, an ODE solver returns the base. A copy of the script that could be read "
+        "draws the nine anew for every sample: then all ten are trained."
+    ),
+    parts=(
+        other_samplers,
+        SAME_SAMPLER,
+        ROUTES,
+        table,
+        only_the_grid,
+        order_in_the_spacing,
+        against_the_target,
+        stochastic,
+        laws_agree,
+    ),
+    region=times_region,
+)

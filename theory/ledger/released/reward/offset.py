@@ -31,8 +31,13 @@ from theory.tilts.quadratic import QuadraticReward
 AT_ZERO = 1 / math.sqrt(2 * math.pi)
 
 
-MEANS = {"all": 0.0, "positive_only": AT_ZERO, "negative_only": -AT_ZERO, "one_only": 0.5,
-         "binary": 0.0}  # fmt: skip
+MEANS = {
+    "all": 0.0,
+    "positive_only": AT_ZERO,
+    "negative_only": -AT_ZERO,
+    "one_only": 0.5,
+    "binary": 0.0,
+}
 
 
 def conditional(s: ModeSetting) -> tuple[float, Array, Array]:
@@ -148,13 +153,17 @@ def offset_online(context: Context) -> Finding:
     first = max(variation(plain, run, 1) for run in moved.values())
     worst = max(found, key=lambda k: found[k])
     return Finding(
-        "the mean of r changes nothing online", "claim", "exact",
-        found[worst] <= QUADRATURE.rtol,
-        f"TV after {epochs} epochs, nft_beta = {nft_beta:g}, one tilt: "
-        + ", ".join(f"{k} {number(v)}" for k, v in found.items()) + f" ({number(first)} after one)",
-        {"tv": found, "first": first}, f"{problem.name}, E r = {0.5 + MEANS[worst] / SPREAD:.3f}",
+        name="the mean of r changes nothing online",
+        role="claim",
+        kind="exact",
+        holds=found[worst] <= QUADRATURE.rtol,
+        figure=f"TV after {epochs} epochs, nft_beta = {nft_beta:g}, one tilt: "
+        + ", ".join(f"{k} {number(v)}" for k, v in found.items())
+        + f" ({number(first)} after one)",
+        numbers={"tv": found, "first": first},
+        worst=f"{problem.name}, E r = {0.5 + MEANS[worst] / SPREAD:.3f}",
         mutants={"the first epoch sees it": first <= QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def route_gaps(offset: float, *others: float) -> list[float]:
@@ -179,7 +188,11 @@ def offset_by_two_routes(context: Context) -> Finding:
     offset = MEANS["negative_only"] / SPREAD
     error, wrong = route_gaps(offset, 0.0)
     return Finding(
-        "laws of two epochs with an offset by two routes", "support", "exact",
-        error <= QUADRATURE.rtol, f"densities within {number(error)} of the peak",
-        {"error": error}, mutants={"the offset left out": wrong > QUADRATURE.rtol},
-    )  # fmt: skip
+        name="laws of two epochs with an offset by two routes",
+        role="support",
+        kind="exact",
+        holds=error <= QUADRATURE.rtol,
+        figure=f"densities within {number(error)} of the peak",
+        numbers={"error": error},
+        mutants={"the offset left out": wrong > QUADRATURE.rtol},
+    )

@@ -23,8 +23,7 @@ from theory.ledger.core.identity import Identity
 from theory.ledger.core.region import Region
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released.mapping import pooled_std
-from theory.ledger.released.mapping import GROUP
-from theory.ledger.released.offset import (
+from theory.ledger.released.reward.offset import (
     AT_ZERO,
     NO_OFFSET,
     OFFSET,
@@ -36,14 +35,19 @@ from theory.ledger.settings.modes import (
     AdvantageSetting,
     GaussianPrompts,
 )
-from theory.ledger.settings.released import Prompts, PromptSetting
+from theory.ledger.settings.released import GROUP, Prompts, PromptSetting
 from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
 from theory.released.mapping import MappedRewards, Rewards, batch_std, ideal_tilt
 from theory.released.modes import MODES
 
 NAMES = tuple(MODES)
-IDEAL = {"all": 1.0, "positive_only": 0.5, "negative_only": 0.5, "one_only": AT_ZERO,
-         "binary": 2 * AT_ZERO}  # fmt: skip
+IDEAL = {
+    "all": 1.0,
+    "positive_only": 0.5,
+    "negative_only": 0.5,
+    "one_only": AT_ZERO,
+    "binary": 2 * AT_ZERO,
+}
 """Cov(f(A), A) for A ~ N(0, 1), nothing clipped."""
 """E f(A) for the same A."""
 
@@ -59,9 +63,9 @@ def _all_modes(s: AdvantageSetting, change: Callable[[str, Array], Array] | None
 
 def _all_modes_in_rationals(s: AdvantageSetting) -> Array:
     advantages, clip = s.exact
-    return np.array([
-        float(released_modes.mapped(n, a, clip)) for n in released_modes.MODES for a in advantages
-    ])  # fmt: skip
+    return np.array(
+        [float(released_modes.mapped(n, a, clip)) for n in released_modes.MODES for a in advantages]
+    )
 
 
 def _undivided(s: AdvantageSetting) -> Array:
@@ -100,11 +104,13 @@ def tilts(s: PromptSetting, clip: float = CLIP, change: Change = str) -> Array:
     """Effective tilts, per standard deviation of a prompt's rewards: by prompt, by mode."""
     laws, group = _laws(s), s.group or None
     spread = batch_std(laws)
-    return np.array([
-        MappedRewards(law, spread, group, clip, adv_mode=change(n)).effective_tilt(s.nft_beta)
-        for law in laws
-        for n in NAMES
-    ])  # fmt: skip
+    return np.array(
+        [
+            MappedRewards(law, spread, group, clip, adv_mode=change(n)).effective_tilt(s.nft_beta)
+            for law in laws
+            for n in NAMES
+        ]
+    )
 
 
 def _tilts_by_sums(s: PromptSetting, clip: float = CLIP) -> Array:
@@ -190,19 +196,19 @@ def stated_at_released_values(context: Context) -> Finding:
     off = {(law, n): abs(v / IDEAL[n] - 1) for law, row in found.items() for n, v in row.items()}
     worst = max(off, key=lambda k: off[k])
     return Finding(
-        "tilt per std = 0.2, 0.1, 0.1, 0.080, 0.160 over nft_beta", "claim", "exact",
-        off[worst] <= QUADRATURE_TIGHT.rtol,
-        "nft_beta times it, 24 rows: " + "; ".join(
+        name="tilt per std = 0.2, 0.1, 0.1, 0.080, 0.160 over nft_beta",
+        role="claim",
+        kind="exact",
+        holds=off[worst] <= QUADRATURE_TIGHT.rtol,
+        figure="nft_beta times it, 24 rows: "
+        + "; ".join(
             f"{law} " + ", ".join(f"{0.2 * v:.3f}" for v in row.values())
             for law, row in found.items()
         ),
-        {"shares": found},
-        f"{worst[1]}, {worst[0]}: {0.2 * found[worst[0]][worst[1]]:.3f} for "
+        numbers={"shares": found},
+        worst=f"{worst[1]}, {worst[0]}: {0.2 * found[worst[0]][worst[1]]:.3f} for "
         f"{0.2 * IDEAL[worst[1]]:.3f}",
-    )  # fmt: skip
-
-
-# --- the offset of r from one half, at one point
+    )
 
 
 # --- the offset online
@@ -221,9 +227,14 @@ def skew_region(cells: int) -> Region:
             )
             errors[i, j] = abs(2 * one / whole - 1)
     return Region(
-        "positive_only tilts half as far as all", "share of the upper heap", shares,
-        "distance of the heaps in their std", gaps, errors, "relative error",
-    )  # fmt: skip
+        "positive_only tilts half as far as all",
+        "share of the upper heap",
+        shares,
+        "distance of the heaps in their std",
+        gaps,
+        errors,
+        "relative error",
+    )
 
 
 N7_PARTS = (
@@ -238,25 +249,33 @@ N7_PARTS = (
 )
 
 N7 = Claim(
-    "N7",
-    "released, adv_mode: all, positive_only, negative_only, one_only, binary",
-    "The modes put f(A) in A's place, A clipped to [-5, 5], [0, 5] or [-5, 0], 1 where A > 0, or "
-    "the sign of A, and r = 1/2 + f(A)/10: one epoch tilts by 0.2, 0.1, 0.1, 0.080 or 0.160 over "
-    "nft_beta per standard deviation of the reward, and what E r is off one half by changes "
-    "nothing, online either.",
-    "To first order in the tilt, as N1; E over the other rows of the prompt's group.",
-    "closed forms: E f and E f' of Gaussian mixtures by Stein's identity, over splits of the "
+    id="N7",
+    source="released, adv_mode: all, positive_only, negative_only, one_only, binary",
+    statement=(
+        "The modes put f(A) in A's place, A clipped to [-5, 5], [0, 5] or [-5, 0], 1 where A > "
+        "0, or the sign of A, and r = 1/2 + f(A)/10: one epoch tilts by 0.2, 0.1, 0.1, 0.080 or "
+        "0.160 over nft_beta per standard deviation of the reward, and what E r is off one half "
+        "by changes nothing, online either."
+    ),
+    assumptions="To first order in the tilt, as N1; E over the other rows of the prompt's group.",
+    first="closed forms: E f and E f' of Gaussian mixtures by Stein's identity, over splits of the "
     "group and given X_t; laws on a grid (theory.released.exact)",
-    "branches in exact rationals; characteristic functions and Gauss-Legendre sums cut at every "
-    "kink; the loss minimised from its values; normal equations on sums, pulled back by scipy",
-    "conditional",
-    "What r takes is right in every mode: binary is 0.4, 0.5 or 0.6 and one_only 0.5 or 0.6, for "
-    "the sign is still divided by 2c = 10. The tilts are those of Gaussian rewards in a large "
-    "group: where one sample in ten is good, positive_only keeps most of what all tilts by and "
-    "negative_only little. The offset drops out of an epoch whose v_old is the velocity of its "
-    "data, the first one. Later (2/nft_beta)(E[r|X_t] - 1/2)(u - v_old) comes on top: a positive "
-    "offset (positive_only 0.04, one_only 0.05) pulls the old field towards the velocity u of its "
-    "own samples, a negative one (negative_only) drives it away.",
-    N7_PARTS,
-    skew_region,
+    second=(
+        "branches in exact rationals; characteristic functions and Gauss-Legendre sums cut at "
+        "every kink; the loss minimised from its values; normal equations on sums, pulled back "
+        "by scipy"
+    ),
+    recorded="conditional",
+    remark=(
+        "What r takes is right in every mode: binary is 0.4, 0.5 or 0.6 and one_only 0.5 or 0.6, "
+        "for the sign is still divided by 2c = 10. The tilts are those of Gaussian rewards in a "
+        "large group: where one sample in ten is good, positive_only keeps most of what all "
+        "tilts by and negative_only little. The offset drops out of an epoch whose v_old is the "
+        "velocity of its data, the first one. Later (2/nft_beta)(E[r|X_t] - 1/2)(u - v_old) "
+        "comes on top: a positive offset (positive_only 0.04, one_only 0.05) pulls the old field "
+        "towards the velocity u of its own samples, a negative one (negative_only) drives it "
+        "away."
+    ),
+    parts=N7_PARTS,
+    region=skew_region,
 )

@@ -1,0 +1,1 @@
+"""Z10: guided samplers."""
