@@ -42,8 +42,10 @@ def tilted_rewards(problem: Problem, scale: float, n: int, seed: int) -> tuple[A
     """
     law = problem.tilt(Exponential(scale)).law
     if law is None:
-        raise ValueError(f"exp({scale:g} r) on {problem.name} cannot be drawn from: allowed are "
-                         "rewards with a closed form")  # fmt: skip
+        raise ValueError(
+            f"exp({scale:g} r) on {problem.name} cannot be drawn from: allowed are "
+            "rewards with a closed form"
+        )
     found = []
     for part, source in enumerate((problem.base, law)):
         generator = torch.Generator().manual_seed(2 * seed + part)
@@ -94,9 +96,13 @@ class Planted:
         sides[0][0][:, 4] += self.wrong_base
         who = np.arange(self.n) % self.prompts
         return audit_data(
-            sides[0][1], sides[1][1], who, who, base_features=sides[0][0],
+            sides[0][1],
+            sides[1][1],
+            who,
+            who,
+            base_features=sides[0][0],
             tuned_features=sides[1][0],
-        )  # fmt: skip
+        )
 
     def _side(self, rng: np.random.Generator, scale: float, lost: float) -> tuple[Array, Array]:
         """exp(a r) moves s_1 by a and widens s_3 to 1/sqrt(1 - 2 a c), r = s_1 + c (s_3^2 - 1)."""

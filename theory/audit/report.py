@@ -157,9 +157,13 @@ def audit(
             "of such a base makes these"
         )
     checks = [
-        same_prompts(data, copies), no_copies(data, copies), not_shared(data),
-        same_sampling(sampling), base_varies(data, alike), sane_features(data),
-    ]  # fmt: skip
+        same_prompts(data, copies),
+        no_copies(data, copies),
+        not_shared(data),
+        same_sampling(sampling),
+        base_varies(data, alike),
+        sane_features(data),
+    ]
     prompts = np.flatnonzero(good) if varies else np.arange(everything.count)
     found = AuditReport(data, pooled, prompts, copies, tuple(checks), (*few, *doubts))
     if doubts or (few and not one_tilt):
@@ -174,9 +178,13 @@ def audit(
     place = Place(data, pooled, prompts)
     influences = influence(exponential, tilt, weights.total, pooled)
     found = replace(
-        found, exponential=exponential, tilt=tilt, reweighted=weights, influence=influences,
+        found,
+        exponential=exponential,
+        tilt=tilt,
+        reweighted=weights,
+        influence=influences,
         validity=(*checks, enough(data, weights), *stays(influences, tilt, place)),
-    )  # fmt: skip
+    )
     doubts = few
     if influences.row.changes:
         doubts.append(_one_row(influences, tilt, weights, place))
@@ -203,11 +211,17 @@ def audit(
         except TooFewError as error:
             beyond.append(str(error))
     return replace(
-        found, beyond=tuple(beyond), tilts=prompt_tilts(pooled), wrappers=fits, kl=kl,
+        found,
+        beyond=tuple(beyond),
+        tilts=prompt_tilts(pooled),
+        wrappers=fits,
+        kl=kl,
         kl_at_most=kl_at_most(tilt, pooled) if tilt.low <= 0 <= tilt.high else None,
-        conditional=conditional, excess=excess_, compared=compared,
+        conditional=conditional,
+        excess=excess_,
+        compared=compared,
         notes=(*notes, *_notes(data, pooled, everything, compared)),
-    )  # fmt: skip
+    )
 
 
 def _kl(fits: Wrappers, compared: Pooled, place: Place) -> tuple[Interval | None, list[str]]:

@@ -152,9 +152,16 @@ class SampledRewards:
                 f"are {LEAST_ESS:g} and {LEAST_PROMPT_ESS:g}"
             )
         return Tilted(
-            base.mean, base.std, base.within, base.kl, base.clip, None, ess, min(carriers, 1.0),
+            base.mean,
+            base.std,
+            base.within,
+            base.kl,
+            base.clip,
+            None,
+            ess,
+            min(carriers, 1.0),
             doubt,
-        )  # fmt: skip
+        )
 
 
 def tail_index(weights: Array) -> float:

@@ -8,8 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 SETTINGS = (
-    "scheduler", "sampler", "steps", "num_inference_steps", "guidance", "guidance_scale",
-)  # fmt: skip
+    "scheduler",
+    "sampler",
+    "steps",
+    "num_inference_steps",
+    "guidance",
+    "guidance_scale",
+)
 
 
 @dataclass(frozen=True)

@@ -309,8 +309,8 @@ def _deviations(values: Rows, prompt: Whole) -> Array:
     """(d,) within prompts, of all rows where that is nothing; inf where they do not vary."""
     some = _some(len(values))
     (x,) = _scaled(values, some)
-    size = np.maximum(np.abs(values[some] - values[some[len(some) // 2]]).max(0),
-                      np.finfo(float).tiny)  # fmt: skip
+    reach = np.abs(values[some] - values[some[len(some) // 2]]).max(0)
+    size = np.maximum(reach, np.finfo(float).tiny)
     own = _mean_square(x, _numbers(prompt[some]))
     found = size * np.sqrt(np.where(own > 0, own, x.var(0)))
     return np.where(found > 0, found, np.inf)

@@ -52,9 +52,12 @@ class Side:
             return None if values is None else values[rows]
 
         return Side(
-            self.reward[rows], self.prompt[rows], pick(self.features), pick(self.seed),
+            self.reward[rows],
+            self.prompt[rows],
+            pick(self.features),
+            pick(self.seed),
             self.row[rows],
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +163,15 @@ class Pooled:
         _, starts, counts = np.unique(prompt, return_index=True, return_counts=True)
         n1 = np.add.reduceat(label, starts)
         return Pooled(
-            reward, label, np.repeat(np.arange(len(starts)), counts), starts,
-            (counts - n1).astype(np.float64), n1, *_standard(reward), unit,
-        )  # fmt: skip
+            reward,
+            label,
+            np.repeat(np.arange(len(starts)), counts),
+            starts,
+            (counts - n1).astype(np.float64),
+            n1,
+            *_standard(reward),
+            unit,
+        )
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -221,9 +230,11 @@ def _standard(values: Array) -> tuple[float, float]:
     """(centre, spread) of values (n,); 1 for a spread of nothing. Their size is a power of two
     times one first: squares neither overflow nor vanish."""
     size = float(np.abs(values).max(initial=0.0))
-    unit = 1.0 if LEAST_SIZE < size < 1 / LEAST_SIZE or size == 0 else math.ldexp(
-        1.0, math.frexp(size)[1] - 1
-    )  # fmt: skip
+    unit = (
+        1.0
+        if LEAST_SIZE < size < 1 / LEAST_SIZE or size == 0
+        else math.ldexp(1.0, math.frexp(size)[1] - 1)
+    )
     x = values if unit == 1.0 else values / unit
     centre, square = float(x.mean()), float(x.var())
     away = float(np.square([x.max() - centre, x.min() - centre]).max())

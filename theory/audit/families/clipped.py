@@ -46,9 +46,12 @@ class ClippedFamily(Family):
         cap = pooled.centre + pooled.spread * cut
         parameters = {"a": a, "cap": cap}
         return Fitted(
-            self.name, parameters, f"exp({a:.3g} r), flat beyond r = {cap:.3g}", found,
+            self.name,
+            parameters,
+            f"exp({a:.3g} r), flat beyond r = {cap:.3g}",
+            found,
             times(np.minimum(pooled.z, cut)),
-        )  # fmt: skip
+        )
 
     def _value(self, cut: float, pooled: Pooled) -> float:
         """l at the best a; of a cut below all tuned rewards, which separates them: -inf."""

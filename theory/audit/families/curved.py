@@ -178,9 +178,11 @@ class TruncatedFamily(Curved):
         where = self.range(pooled)
         chance = pooled.n1 / pooled.sizes
         slope = float((pooled.label - pooled.spreaded(chance)) @ pooled.z)
-        return Range(max(where.low, 0.0), where.high) if slope >= 0 else Range(
-            where.low, min(where.high, 0.0)
-        )  # fmt: skip
+        return (
+            Range(max(where.low, 0.0), where.high)
+            if slope >= 0
+            else Range(where.low, min(where.high, 0.0))
+        )
 
     def evaluate(self, pooled: Pooled) -> Evaluate:
         r = _scaled(pooled)

@@ -98,10 +98,12 @@ def check_together(T: Array, pooled: Pooled) -> None:
         raise NoFitError("the rewards are constant")
     base = pooled.is_base
     top, low = (
-        [np.maximum.reduceat(np.where(rows, sign * T, -np.inf), pooled.starts) * sign
-         for rows in (base, ~base)]
+        [
+            np.maximum.reduceat(np.where(rows, sign * T, -np.inf), pooled.starts) * sign
+            for rows in (base, ~base)
+        ]
         for sign in (1, -1)
-    )  # fmt: skip
+    )
     if bool((top[0] <= low[1]).all()) or bool((top[1] <= low[0]).all()):
         raise NoFitError("the labels are separated: the more tilt, the likelier")
 
