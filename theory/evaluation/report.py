@@ -25,7 +25,6 @@ from theory.evaluation.grids import (
     RoundTrip,
     flow_and_back,
     flow_on_grid,
-    grid_points,
     make_grid,
     mixture_on_grid,
     push_starts,
@@ -36,6 +35,7 @@ from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, Distance, GridLaw, grid_distances, sample_distances
 from theory.problems.problem import Problem
+from theory.samplers.chain import grid_points
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
 from theory.tilts.tilt import Tilt

@@ -37,7 +37,7 @@ PROMPTS = 48
 # --- a large batch
 
 
-def _laws(s: PromptSetting) -> list[Rewards]:
+def laws_of(s: PromptSetting) -> list[Rewards]:
     return [Rewards(*row) for row in zip(s.weights, s.means, s.stds, strict=True)]
 
 
@@ -49,7 +49,7 @@ def tilts(
     means_count: bool = True,
 ) -> Array:
     """Effective tilt of every prompt, per standard deviation of its rewards, (P,)."""
-    laws = _laws(s)
+    laws = laws_of(s)
     spread = batch_std(laws)
     if not means_count:
         spread = math.sqrt(np.mean([law.variance for law in laws]))
@@ -89,7 +89,7 @@ def tilts_by_sums_unclipped(s: PromptSetting) -> Array:
     )
 
 
-def _tilt_size(s: PromptSetting) -> float:
+def tilt_size(s: PromptSetting) -> float:
     return 0.2 / s.nft_beta
 
 
@@ -108,7 +108,7 @@ UNDER_ASSUMPTIONS = Identity(
         "the group mean of 24": lambda s: stated(s, 1 - 1 / GROUP),
         "without the floor": lambda s: stated(s, 1 + STD_FLOOR),
     },
-    _tilt_size,
+    tilt_size,
     role="condition",
     dims=(1,),
 )
@@ -125,7 +125,7 @@ CORRECTED = Identity(
         "nothing clipped": lambda s: tilts(s, clip=1e3),
         "batch std without the spread of means": lambda s: tilts(s, means_count=False),
     },
-    _tilt_size,
+    tilt_size,
     role="instead",
     dims=(1,),
 )

@@ -23,6 +23,7 @@ from theory.ledger.core.identity import Identity
 from theory.ledger.core.region import Region
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released.mapping import pooled_std
+from theory.ledger.released.reward.mapping import laws_of, tilt_size
 from theory.ledger.released.reward.offset import (
     AT_ZERO,
     NO_OFFSET,
@@ -96,13 +97,9 @@ VALUES = Identity(
 Change = Callable[[str], str]  # from one mode to the one that stands in its place
 
 
-def _laws(s: PromptSetting) -> list[Rewards]:
-    return [Rewards(*row) for row in zip(s.weights, s.means, s.stds, strict=True)]
-
-
 def tilts(s: PromptSetting, clip: float = CLIP, change: Change = str) -> Array:
     """Effective tilts, per standard deviation of a prompt's rewards: by prompt, by mode."""
-    laws, group = _laws(s), s.group or None
+    laws, group = laws_of(s), s.group or None
     spread = batch_std(laws)
     return np.array(
         [
@@ -133,10 +130,6 @@ def stated(s: PromptSetting, share: Callable[[str], float] = IDEAL.__getitem__) 
     return np.tile(np.array(row) * ideal_tilt(s.nft_beta), len(s.weights))
 
 
-def _tilt_size(s: PromptSetting) -> float:
-    return 0.2 / s.nft_beta
-
-
 GAUSSIAN = Identity(
     "Gaussian rewards, infinite group: 0.2, 0.1, 0.1, 0.080, 0.160 over nft_beta",
     GaussianPrompts(),
@@ -151,7 +144,7 @@ GAUSSIAN = Identity(
             s, lambda n: IDEAL[n] * (CLIP if MODES[n].jumps else 1.0)
         ),
     },
-    _tilt_size,
+    tilt_size,
     role="condition",
     dims=(1,),
 )
@@ -166,7 +159,7 @@ CORRECTED = Identity(
         "as for Gaussian rewards": stated,
         "nothing clipped": lambda s: tilts(s, clip=1e3),
     },
-    _tilt_size,
+    tilt_size,
     role="instead",
     dims=(1,),
 )
