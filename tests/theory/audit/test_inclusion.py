@@ -20,8 +20,9 @@ def setting(sizes, seed=0, spread=1.5):
     odds, chances, labels, prompt = [], [], [], []
     for g, (n, m) in enumerate(sizes):
         u = rng.normal(scale=spread, size=n)
-        alpha = optimize.brentq(lambda a, u=u, m=m: special.expit(u + a).sum() - m, -60, 60,
-                                xtol=1e-14)  # fmt: skip
+        alpha = optimize.brentq(
+            lambda a, u=u, m=m: special.expit(u + a).sum() - m, -60, 60, xtol=1e-14
+        )
         odds.append(u)
         chances.append(special.expit(u + alpha))
         labels.append(rng.permutation(np.arange(n) < m).astype(float))

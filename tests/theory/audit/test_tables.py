@@ -249,9 +249,12 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
 def test_a_named_column_must_be_there(kind, role, tmp_path):
     data = {"prompt": ["a", "b"], "x": [1, 2]}
     refused(
-        tmp_path / f"a{kind}", data, f"{role} = 'score'", "'prompt', 'x'",
+        tmp_path / f"a{kind}",
+        data,
+        f"{role} = 'score'",
+        "'prompt', 'x'",
         **({"reward": "x"} | {role: "score"}),
-    )  # fmt: skip
+    )
     refused(tmp_path / f"a{kind}", data, "reward = 'reward'", "'prompt', 'x'")
 
 
@@ -315,9 +318,14 @@ def test_no_finite_numbers(kind, value, column, tmp_path):
     shown = "''" if value is None and kind.startswith(".csv") else repr(value).strip("'")
     shown = "nan" if value is None and kind == ".parquet" else shown
     refused(
-        tmp_path / f"a{kind}", columns | {column: cells}, place, count, f"{column} = ", shown,
+        tmp_path / f"a{kind}",
+        columns | {column: cells},
+        place,
+        count,
+        f"{column} = ",
+        shown,
         "finite numbers",
-    )  # fmt: skip
+    )
 
 
 def test_the_first_fault_of_several(tmp_path):

@@ -414,9 +414,14 @@ def test_algebra_stays_on_the_device():
     law, (H, b, _) = PLANE.law.to(device="meta"), quadratic(2)[0]
     H, b = H.to("meta"), b.to("meta")
     laws = [
-        law.product(law), law.power(2), law.marginal([1]), law.affine(H[0], b[0]),
-        law.convolved(0.5, 0.4), law.scaled(0.2, -1.0), GaussianSum.sum_of([law, law]),
-    ]  # fmt: skip
+        law.product(law),
+        law.power(2),
+        law.marginal([1]),
+        law.affine(H[0], b[0]),
+        law.convolved(0.5, 0.4),
+        law.scaled(0.2, -1.0),
+        GaussianSum.sum_of([law, law]),
+    ]
     for made in laws:
         assert {p.device.type for p in (made.log_abs, made.sign, made.mean, made.cov)} == {"meta"}
 

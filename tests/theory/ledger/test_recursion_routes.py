@@ -95,11 +95,14 @@ def _patch_times(monkeypatch):
 @pytest.mark.parametrize(
     ("patch", "name"),
     [
-        (_patch_half_step, "refit"), (_patch_without_last_term, "student"),
-        (_patch_divergence, "refit"), (_patch_average, "student"), (_patch_times, "refit"),
+        (_patch_half_step, "refit"),
+        (_patch_without_last_term, "student"),
+        (_patch_divergence, "refit"),
+        (_patch_average, "student"),
+        (_patch_times, "refit"),
     ],
     ids=lambda v: getattr(v, "__name__", v),
-)  # fmt: skip
+)
 def test_mutants_of_the_recursion(patch, name, theirs, monkeypatch):
     patch(monkeypatch)
     try:

@@ -57,8 +57,10 @@ def test_one_in_ten_good_is_where_the_sides_part():
     good, bad = found["one in ten good"], found["one in ten bad"]
     assert good["positive_only"] > 3 * good["negative_only"]
     for name, mirrored in (
-        ("positive_only", "negative_only"), ("one_only", "one_only"), ("binary", "binary"),
-    ):  # fmt: skip
+        ("positive_only", "negative_only"),
+        ("one_only", "one_only"),
+        ("binary", "binary"),
+    ):
         assert ALGEBRA.holds(good[name], bad[mirrored])
 
 

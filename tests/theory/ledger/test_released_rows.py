@@ -35,14 +35,34 @@ PARTS = [
     if isinstance(part, Identity)
 ]
 SETTINGS = (
-    PromptSetting, BatchSetting, AtomBatch, PenalisedSetting, TimedAtoms, LineSetting,
-    ScheduleSetting, FactorSetting,
-)  # fmt: skip
+    PromptSetting,
+    BatchSetting,
+    AtomBatch,
+    PenalisedSetting,
+    TimedAtoms,
+    LineSetting,
+    ScheduleSetting,
+    FactorSetting,
+)
 # Plain numbers of these settings that second routes read.
 NUMBERS = {
-    "weights", "means", "stds", "group", "prompts", "kl", "size", "A", "B", "decays", "flat",
-    "rate", "most", "steps", "share", "ravel",
-}  # fmt: skip
+    "weights",
+    "means",
+    "stds",
+    "group",
+    "prompts",
+    "kl",
+    "size",
+    "A",
+    "B",
+    "decays",
+    "flat",
+    "rate",
+    "most",
+    "steps",
+    "share",
+    "ravel",
+}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)

@@ -130,8 +130,10 @@ def test_score_and_posterior_mean_belong_to_its_velocity():
         (lambda: KnownAtTimes(FULL, (0.5, 0.5)), "increasing numbers"),
         (lambda: KnownAtTimes(FULL, (0.5, 1.5)), "increasing numbers"),
         (lambda: KnownAtTimes(FULL, GRID, "cubic"), "allowed are 'linear', 'nearest', 'none'"),
-        (lambda: KnownAtTimes(FULL, GRID)(X, torch.linspace(0, 1, 7, dtype=torch.float64)),
-         "one time for all points"),
+        (
+            lambda: KnownAtTimes(FULL, GRID)(X, torch.linspace(0, 1, 7, dtype=torch.float64)),
+            "one time for all points",
+        ),
         (lambda: Sampler("euler", (0.1, 0.5)), "increasing numbers from 0"),
         (lambda: Sampler("rk4", GRID), "allowed are 'euler'"),
         (lambda: uniform_times(0), "n = 0"),
@@ -141,7 +143,7 @@ def test_score_and_posterior_mean_belong_to_its_velocity():
         (lambda: oracle.known_field(plain_numbers(NOTE), 1.0, GRID, "cubic"), "linear, nearest"),
         (lambda: oracle.distribution(-oracle.STARTS, X.numpy()), "does not increase"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_by_name(make, said):
     with pytest.raises(ValueError, match=said):
         make()

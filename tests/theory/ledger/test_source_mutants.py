@@ -39,13 +39,19 @@ def whole_slope(edit: Callable[[dict[str, Any]], None]) -> Callable[..., torch.T
         inverse = torch.linalg.inv(p.factors)
         weights = torch.softmax(self.logits + a * self.logit_rates, 0)
         pieces: dict[str, Any] = {
-            "mean": p.mean, "cov": p.cov, "move": p.move, "weights": p.weights,
+            "mean": p.mean,
+            "cov": p.cov,
+            "move": p.move,
+            "weights": p.weights,
             "rates": self.logit_rates - weights @ self.logit_rates,
             "trace": (inverse @ self.factor_rates).diagonal(dim1=-2, dim2=-1).sum(-1),
             "score": inverse.mT @ inverse @ self.mean_rates[..., None],
-            "left": inverse.mT @ inverse @ self.factor_rates @ inverse, "inverse": inverse,
-            "family": self, "subtract": 1.0, "curvature": 1.0,
-        }  # fmt: skip
+            "left": inverse.mT @ inverse @ self.factor_rates @ inverse,
+            "inverse": inverse,
+            "family": self,
+            "subtract": 1.0,
+            "curvature": 1.0,
+        }
         edit(pieces)
         left, cov = pieces["left"], pieces["cov"]
         square = 0.5 * (left + left.mT)
@@ -96,8 +102,15 @@ def _nothing(p):
     pass
 
 
-SLOPES = [_without_trace, _transposed, _rate_not_transposed, _weights_stand, _means_stand,
-          _no_curvature, _product]  # fmt: skip
+SLOPES = [
+    _without_trace,
+    _transposed,
+    _rate_not_transposed,
+    _weights_stand,
+    _means_stand,
+    _no_curvature,
+    _product,
+]
 
 
 @cache
@@ -167,9 +180,10 @@ def _patch_noised(monkeypatch):
     """sigma for sigma^2 in the noised covariances."""
     whole = GaussianSum.noised
     monkeypatch.setattr(
-        GaussianSum, "noised",
+        GaussianSum,
+        "noised",
         lambda self, x, alpha, sigma: whole(self, x, alpha, torch.as_tensor(sigma) ** 0.5),
-    )  # fmt: skip
+    )
 
 
 def _patch_velocity(monkeypatch):
@@ -229,15 +243,29 @@ def _patch_tilt_of_epochs(monkeypatch):
 
 
 SOURCE = [
-    (_patch_gain, "L1", 0), (_patch_gain, "L5", 1), (_patch_gain, "L6", 1),
-    (_patch_gain, "L2", 0), (_patch_gain, "Z3", 0), (_patch_raw_moments, "L6", 2),
-    (_patch_raw_moments, "L5", 0), (_patch_raw_moments, "Z3", 0), (_patch_nft_sign, "L6", 2),
-    (_patch_nft_sign, "Z3", 0), (_patch_noised, "L1", 0), (_patch_noised, "L2", 0),
-    (_patch_noised, "L11", 0), (_patch_velocity, "L1", 0), (_patch_velocity, "L11", 2),
-    (_patch_tilt, "L11", 2), (_patch_bumps, "L2", 0), (_patch_exchanged, "Z8", 0),
-    (_patch_lam, "Z8", 0), (_patch_rate_for_lam, "Z8", 0), (_patch_exchanged, "Z9", 0),
+    (_patch_gain, "L1", 0),
+    (_patch_gain, "L5", 1),
+    (_patch_gain, "L6", 1),
+    (_patch_gain, "L2", 0),
+    (_patch_gain, "Z3", 0),
+    (_patch_raw_moments, "L6", 2),
+    (_patch_raw_moments, "L5", 0),
+    (_patch_raw_moments, "Z3", 0),
+    (_patch_nft_sign, "L6", 2),
+    (_patch_nft_sign, "Z3", 0),
+    (_patch_noised, "L1", 0),
+    (_patch_noised, "L2", 0),
+    (_patch_noised, "L11", 0),
+    (_patch_velocity, "L1", 0),
+    (_patch_velocity, "L11", 2),
+    (_patch_tilt, "L11", 2),
+    (_patch_bumps, "L2", 0),
+    (_patch_exchanged, "Z8", 0),
+    (_patch_lam, "Z8", 0),
+    (_patch_rate_for_lam, "Z8", 0),
+    (_patch_exchanged, "Z9", 0),
     (_patch_tilt_of_epochs, "Z9", 0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -296,8 +296,11 @@ def test_bounds_where_bumps_hide_one_another(heights, centres, widths):
 
 
 def test_bounds_of_a_batch_hold_for_all():
-    batch = bumps_reward(tensor([[1.0, -0.4], [0.2, 1.9]]), points(4, 1).reshape(2, 2, 1),
-                         widths=tensor([[0.5, 0.8], [1.1, 0.3]]))  # fmt: skip
+    batch = bumps_reward(
+        tensor([[1.0, -0.4], [0.2, 1.9]]),
+        points(4, 1).reshape(2, 2, 1),
+        widths=tensor([[0.5, 0.8], [1.1, 0.3]]),
+    )
     values = batch(torch.linspace(-5, 5, 2001, dtype=torch.float64)[:, None])
     low, high = batch.bounds()
     assert low <= float(values.min())

@@ -82,10 +82,12 @@ def test_density_of_one_gaussian(e, dim, path, t):
     laplacian, v = -np.trace(np.linalg.inv(hand.total)), hand.one.velocity(hand.at)
     radius = (1 - t) / 20
     rate = slope(np.array([hand.log_density(t + s) for s in steps(radius)]), radius)
-    jacobian = np.stack([
-        Moved(hand, 0.5 * unit).velocity(hand.at) - Moved(hand, -0.5 * unit).velocity(hand.at)
-        for unit in np.eye(dim)
-    ])  # fmt: skip
+    jacobian = np.stack(
+        [
+            Moved(hand, 0.5 * unit).velocity(hand.at) - Moved(hand, -0.5 * unit).velocity(hand.at)
+            for unit in np.eye(dim)
+        ]
+    )
     for actual, truth, size in [
         (found.log_density, hand.log_density(), 1.0),
         (found.score, hand.one.score(hand.at), 1 / hand.at.sigma),
@@ -180,21 +182,38 @@ def test_a_potential():
     """Brownian motion and f = k^2 x^2 / 2: the harmonic oscillator, backwards and forwards."""
     k, g, one = 1.2, 0.9, np.ones_like
     found = control_line.line_expectation(
-        lambda x, t: 0 * x, lambda t: g, one, STARTS, AXIS, uniform_clock(0.0),
-        potential=lambda x, t: k**2 * x**2 / 2, steps=8,
-    )  # fmt: skip
+        lambda x, t: 0 * x,
+        lambda t: g,
+        one,
+        STARTS,
+        AXIS,
+        uniform_clock(0.0),
+        potential=lambda x, t: k**2 * x**2 / 2,
+        steps=8,
+    )
     truth = np.exp(-k / g * math.tanh(k * g) * STARTS**2 / 2) / math.sqrt(math.cosh(k * g))
     assert QUADRATURE.holds(found.value, truth)
     assert np.all(found.error < QUADRATURE.rtol)
     start = stats.norm.pdf(AXIS, 0.2, 0.6)
     law = control_line.line_law(
-        lambda x, t: 0 * x, lambda t: g, start, AXIS, uniform_clock(0.0),
-        potential=lambda x, t: k**2 * x**2 / 2, steps=8,
-    )  # fmt: skip
+        lambda x, t: 0 * x,
+        lambda t: g,
+        start,
+        AXIS,
+        uniform_clock(0.0),
+        potential=lambda x, t: k**2 * x**2 / 2,
+        steps=8,
+    )
     all_of_it = control_line.line_expectation(
-        lambda x, t: 0 * x, lambda t: g, one, AXIS[50:-50:5], AXIS, uniform_clock(0.0),
-        potential=lambda x, t: k**2 * x**2 / 2, steps=8,
-    )  # fmt: skip
+        lambda x, t: 0 * x,
+        lambda t: g,
+        one,
+        AXIS[50:-50:5],
+        AXIS,
+        uniform_clock(0.0),
+        potential=lambda x, t: k**2 * x**2 / 2,
+        steps=8,
+    )
     mass = (all_of_it.value * start[50:-50:5]).sum() * 5 * 0.04
     assert QUADRATURE.holds(law.value.sum() * 0.04, mass)
 
@@ -215,8 +234,11 @@ def test_the_memoryless_schedule():
             lambda x, s: b(x, s, share),
             lambda s: math.sqrt(share * 2 * max(1 - s, 0) / s),
             lambda y: np.exp(SCALE * (hand.one.constant + sign * y)),
-            hand.x, np.arange(-9.0, 9.01, 0.02), log_clock(t), steps=14,
-        ).value[0]  # fmt: skip
+            hand.x,
+            np.arange(-9.0, 9.01, 0.02),
+            log_clock(t),
+            steps=14,
+        ).value[0]
 
     assert QUADRATURE.holds(expectation(1.0), math.exp(-hand.value))
     assert not QUADRATURE.holds(expectation(0.9), math.exp(-hand.value))
@@ -263,9 +285,14 @@ def test_simulated_control():
     times, n, push, g = np.linspace(0, 1, 31) ** 1.5, 20_000, 0.7, 0.8
     rng = np.random.default_rng(4)
     found = simulate_control(
-        lambda x, t: -x, lambda x, t: np.full_like(x, push), lambda t: g,
-        times, rng.standard_normal(n), rng, keep=[0.0, float(times[7])],
-    )  # fmt: skip
+        lambda x, t: -x,
+        lambda x, t: np.full_like(x, push),
+        lambda t: g,
+        times,
+        rng.standard_normal(n),
+        rng,
+        keep=[0.0, float(times[7])],
+    )
     mean, var = 0.0, 1.0
     for h in np.diff(times):
         mean, var = (1 - h) * mean + h * g * push, (1 - h) ** 2 * var + g**2 * h
@@ -328,10 +355,16 @@ def scalar(rate=0.0, pull=0.0, running=0.0, final=0.0, tilt=0.0, g=G):
         return lambda t: value
 
     return LinearNumbers(
-        constant(np.array([[rate]])), constant(np.array([pull])), constant(g),
-        constant(np.array([[running]])), constant(np.zeros(1)),
-        np.array([[final]]), np.array([tilt]), np.array([0.3]), np.array([[0.5]]),
-    )  # fmt: skip
+        constant(np.array([[rate]])),
+        constant(np.array([pull])),
+        constant(g),
+        constant(np.array([[running]])),
+        constant(np.zeros(1)),
+        np.array([[final]]),
+        np.array([tilt]),
+        np.array([0.3]),
+        np.array([[0.5]]),
+    )
 
 
 OSCILLATOR = scalar(running=K**2)
@@ -401,9 +434,16 @@ def test_in_the_plane():
     k = np.array([0.7, 1.6])
     hessian, zero = turn @ np.diag(k**2) @ turn.T, np.zeros(2)
     numbers = LinearNumbers(
-        lambda t: np.zeros((2, 2)), lambda t: zero, lambda t: G, lambda t: hessian, lambda t: zero,
-        np.zeros((2, 2)), zero, zero, np.eye(2),
-    )  # fmt: skip
+        lambda t: np.zeros((2, 2)),
+        lambda t: zero,
+        lambda t: G,
+        lambda t: hessian,
+        lambda t: zero,
+        np.zeros((2, 2)),
+        zero,
+        zero,
+        np.eye(2),
+    )
     x, n = np.array([0.7, -0.4]), 10
     own = turn.T @ x
     tanh = np.tanh(k * G)
@@ -414,9 +454,11 @@ def test_in_the_plane():
     assert QUADRATURE.holds(u.value, -turn @ (k * tanh * own), 1.0)
     best, tilted = (
         f(numbers, x, n, *more)
-        for f, more in ((control_linear.discrete_optimum, ()),
-                        (control_linear.dense_optimum, ("euler",)))
-    )  # fmt: skip
+        for f, more in (
+            (control_linear.discrete_optimum, ()),
+            (control_linear.dense_optimum, ("euler",)),
+        )
+    )
     singles = [
         control_linear.discrete_optimum(scalar(running=k[j] ** 2), own[j : j + 1], n).value
         for j in range(2)
@@ -440,8 +482,10 @@ def test_girsanov():
     for scheme in control_linear.SCHEMES:
         found = extrapolated(
             lambda n, s=scheme: np.array(control_linear.girsanov_kl(first, second, n, s)),
-            8, 4, [1, 2, 3],
-        )  # fmt: skip
+            8,
+            4,
+            [1, 2, 3],
+        )
         assert QUADRATURE.holds(found.value, truth)
     assert ALGEBRA.holds(control_linear.girsanov_kl(first, first, 9), 0.0, 1.0)
 
