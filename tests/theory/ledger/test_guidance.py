@@ -12,7 +12,7 @@ from theory.fields.guidance import GuidedField
 from theory.fields.mixture import MixtureField
 from theory.fields.paths import PATHS, RectifiedFlow
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.zhu.guided.guidance import ALIKE, MIXED, Classes
+from theory.ledger.zhu.guidance import ALIKE, MIXED, Classes
 from theory.samplers.flow import FlowLaw
 
 PAIRS = {1: (LINE, LINE_B), 2: (PLANE, PLANE_B)}

@@ -22,10 +22,10 @@ from theory.ledger.core.claim import Context, Profile
 from theory.ledger.core.laws import Distances, Estimate, draw
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.zhu import objective_planes
-from theory.ledger.zhu import planes as zhu_planes
-from theory.ledger.zhu.guided import planes as zhu_guided_planes
-from theory.ledger.zhu.planes import SHARE, Plane, gaussian_along_reward
+from theory.ledger.zhu.planes import guided as zhu_guided_planes
+from theory.ledger.zhu.planes import objective as objective_planes
+from theory.ledger.zhu.planes import planes as zhu_planes
+from theory.ledger.zhu.planes.planes import SHARE, Plane, gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.tilts.quadratic import linear_reward, quadratic_reward

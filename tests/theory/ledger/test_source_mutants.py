@@ -21,9 +21,9 @@ from theory.laws.gaussians import GaussianSum
 from theory.ledger.core.claim import PROFILES, Context
 from theory.ledger.liu import rows as liu
 from theory.ledger.oracle import flow
+from theory.ledger.zhu import guidance as zhu_guidance
 from theory.ledger.zhu import points
 from theory.ledger.zhu import two_kl as zhu_two_kl
-from theory.ledger.zhu.guided import guidance as zhu_guidance
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL
 from theory.tilts import bump_rewards

@@ -17,7 +17,7 @@ from theory.fields.guidance import GuidedField
 from theory.fields.mixture import MixtureField
 from theory.fields.paths import Trigonometric
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.zhu.guided.guidance import MIXED
+from theory.ledger.zhu.guidance import MIXED
 from theory.problems.problem import load_problem
 from theory.recursion import GridError, TwoKL, carry
 from theory.recursion.checks import EDGE

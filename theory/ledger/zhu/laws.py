@@ -25,7 +25,7 @@ from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import laws_agree, plain_numbers
 from theory.ledger.oracle import flow
 from theory.ledger.zhu.noise import NOISES, TRIED, bowl, sde_laws_are_the_tilt, tends_to_the_tilt
-from theory.ledger.zhu.planes import Z4_PLANES, gaussian_along_reward
+from theory.ledger.zhu.planes.planes import Z4_PLANES, gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law

@@ -21,8 +21,8 @@ from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import laws_agree, plain_numbers
 from theory.ledger.oracle import flow, simplex
 from theory.ledger.zhu.laws import NAMES
-from theory.ledger.zhu.objective_planes import Z11_PLANES
-from theory.ledger.zhu.planes import gaussian_along_reward
+from theory.ledger.zhu.planes.objective import Z11_PLANES
+from theory.ledger.zhu.planes.planes import gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.tilts.wrappers import Exponential
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from theory.ledger.core.claim import Claim
 from theory.ledger.zhu import ema as zhu_ema
+from theory.ledger.zhu import guidance as zhu_guidance
 from theory.ledger.zhu import laws as zhu_laws
 from theory.ledger.zhu import limits as zhu_limits
 from theory.ledger.zhu import objective
 from theory.ledger.zhu import online as zhu_online
 from theory.ledger.zhu import two_kl as zhu_two_kl
-from theory.ledger.zhu.guided import guidance as zhu_guidance
 from theory.ledger.zhu.points import Z1_PARTS, Z2_PARTS, Z3_PARTS
 
 # --- Z3: the score that the optimum implies

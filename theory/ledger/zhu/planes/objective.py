@@ -7,7 +7,7 @@ from dataclasses import replace
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D
 from theory.ledger.core.claim import Context, Finding, extra, number
 from theory.ledger.core.laws import Estimate, draw
-from theory.ledger.zhu.planes import DRAWN, SHARE, gaussian_along_reward, nft_draws, tilt_at
+from theory.ledger.zhu.planes.planes import DRAWN, SHARE, gaussian_along_reward, nft_draws, tilt_at
 from theory.problems.problem import Problem, load_problem
 from theory.tilts.quadratic import linear_reward
 from theory.tilts.wrappers import Exponential

@@ -19,8 +19,8 @@ from theory.ledger.core.laws import ATOL, LINE, RTOL, column, total_variation
 from theory.ledger.core.region import Region
 from theory.ledger.oracle import flow
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.zhu.guided.planes import WEIGHT, Z10_PLANES
 from theory.ledger.zhu.laws import SPOTS
+from theory.ledger.zhu.planes.guided import WEIGHT, Z10_PLANES
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL, carry
 from theory.samplers.flow import FlowLaw

@@ -17,7 +17,7 @@ from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import DRAW_ATOL, DRAW_RTOL, Estimate
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.zhu.planes import (
+from theory.ledger.zhu.planes.planes import (
     FULL_RANK,
     POINTS,
     SHARE,

@@ -1,1 +1,0 @@
-"""Z10: guided samplers."""
