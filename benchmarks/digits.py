@@ -26,7 +26,9 @@ import torch
 
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
-from theory.tilts.rewards import Reward, bumps_reward, linear_reward, quadratic_reward
+from theory.tilts.bump_rewards import bumps_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
+from theory.tilts.rewards import Reward
 from theory.tilts.wrappers import Exponential, TruncatedExponential
 
 DIGITS = 50

@@ -34,7 +34,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from theory.common.checks import check_choice
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.evaluation.report import choose_field, law_report
+from theory.evaluation.choices import choose_field
+from theory.evaluation.report import law_report
 from theory.fields.mixture import MixtureField
 from theory.laws.gaussians import GaussianSum
 from theory.ledger.oracle import QuadratureError
@@ -50,7 +51,7 @@ from theory.ledger.settings.random import (
 from theory.problems.problem import Problem, load_problem
 from theory.recursion import Mode, Recursion, carry
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.wrappers import Exponential
 
 LAW_SECONDS = 2.0

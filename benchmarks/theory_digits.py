@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.digits import Drawn, computed, draw, gap, reference
 from theory.common.progress import Progress
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 PROBLEMS = 10_000
 CONDITION = 1e6

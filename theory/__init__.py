@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from theory.common.checks import check_finite, check_positive
     from theory.control.grid import GridOptimum
     from theory.control.value import MemorylessOptimum
-    from theory.evaluation.report import choose_field, law_report
+    from theory.evaluation.choices import choose_field
+    from theory.evaluation.report import law_report
     from theory.fields.diffusion import Diffusion
     from theory.fields.guidance import GuidedField
     from theory.fields.mixture import ExactField, MixtureField, ModelField
@@ -33,16 +34,9 @@ if TYPE_CHECKING:
     from theory.samplers.chain import Chain, chain_law
     from theory.samplers.flow import FlowLaw
     from theory.samplers.sde import sde_law
-    from theory.tilts.rewards import (
-        BumpReward,
-        CallableReward,
-        QuadraticReward,
-        Reward,
-        bump_reward,
-        bumps_reward,
-        linear_reward,
-        quadratic_reward,
-    )
+    from theory.tilts.bump_rewards import BumpReward, bump_reward, bumps_reward
+    from theory.tilts.quadratic import QuadraticReward, linear_reward, quadratic_reward
+    from theory.tilts.rewards import CallableReward, Reward
     from theory.tilts.tilt import Tilt, tilt
     from theory.tilts.wrappers import (
         ClippedExponential,

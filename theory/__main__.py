@@ -25,7 +25,8 @@ from theory.common.checks import check_order
 from theory.common.files import check_folder
 from theory.common.progress import Progress
 from theory.control.command import add_parser as add_control
-from theory.evaluation.report import FIELDS, PARTS, FieldChoice, LawReport, choose_field, law_report
+from theory.evaluation.choices import FIELDS, FieldChoice, choose_field
+from theory.evaluation.report import PARTS, LawReport, law_report
 from theory.fields.diffusion import START, Diffusion
 from theory.ledger.options import add_parser
 from theory.problems.problem import Problem, load_problem, problem_names

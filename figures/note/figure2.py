@@ -14,7 +14,7 @@ from figures.shared.laws import PLACES, compare, note_wrappers, overlay, sampled
 from figures.shared.result import Result
 from figures.shared.trained import Shown
 from theory.evaluation.draw import ORANGE, VERMILION, use_style
-from theory.evaluation.report import flow_on_grid
+from theory.evaluation.grids import flow_on_grid
 from theory.laws.distances import grid_distances
 from theory.problems.problem import load_problem
 

@@ -18,7 +18,7 @@ from theory.evaluation.draw import GREEN, ORANGE, PURPLE, SKY, use_style
 from theory.laws.distances import Array, integral_of_absolute
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import bumps_reward
+from theory.tilts.bump_rewards import bumps_reward
 from theory.tilts.tilt import polynomial_sum
 from theory.tilts.wrappers import TruncatedExponential
 

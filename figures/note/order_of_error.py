@@ -14,13 +14,13 @@ import torch
 
 from figures.shared.result import Result
 from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.evaluation.report import make_grid
+from theory.evaluation.grids import make_grid
 from theory.fields.mixture import ExactField, MixtureField
 from theory.laws.distances import Array
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import BumpReward
+from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.wrappers import Exponential
 
 ORDERS = (1, 2, 3, 4)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
 from theory.ledger.liu.adaptive import DIMS, drift, drift_table
-from theory.ledger.released.normaliser import time_weights
+from theory.ledger.released.normaliser_times import time_weights
 
 QUESTION = "What does the adaptive weight change at my dimension?"
 GIVEN = frozenset({"dims", "times"})

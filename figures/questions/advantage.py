@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
 from theory.methods.matching.nft import SPREAD
 from theory.problems.problem import load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = "Advantage or reward?"
 GIVEN = frozenset({"tilt"})

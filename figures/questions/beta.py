@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.evaluation.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
+from theory.evaluation.grids import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
 from theory.laws.distances import grid_distances
 from theory.problems.problem import load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 from theory.tilts.wrappers import Exponential
 
 QUESTION = "What does beta do?"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLUE, VERMILION, use_style
 from theory.ledger.liu.laws import PROBLEMS
-from theory.ledger.released.cancel import sizes
+from theory.ledger.released.cancel_given import sizes
 from theory.methods.matching.nft import SPREAD
 from theory.problems.problem import load_problem
 

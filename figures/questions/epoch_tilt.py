@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.evaluation.report import flow_on_grid, make_grid
+from theory.evaluation.grids import flow_on_grid, make_grid
 from theory.problems.problem import load_problem
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.mapping import MappedRewards, Rewards, gaussian_batch_share, ideal_tilt
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = "How much does one epoch tilt, in standard deviations of my reward?"
 GIVEN = frozenset({"nft_beta", "group", "prompts", "epochs"})

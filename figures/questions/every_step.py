@@ -17,7 +17,7 @@ from theory.ledger.released.every_step import directions, upside_down
 from theory.ledger.settings.lemma import LemmaSetting
 from theory.methods.matching.nft import SPREAD
 from theory.problems.problem import load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = "What if the old copy is replaced after every step?"
 GIVEN = frozenset({"advantage", "nft_beta", "steps", "rate", "x", "t"})

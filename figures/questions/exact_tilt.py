@@ -49,7 +49,7 @@ from theory.recursion.stages import (
     stages_for,
     weight_share,
 )
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = (
     "How do I reach exp(a r) exactly (tilt matching, weighting, many small steps), and at what "

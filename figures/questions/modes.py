@@ -11,13 +11,14 @@ import torch
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.ledger.released.mapping import GROUP
-from theory.ledger.released.modes import MEANS, carried, skewed, variation
+from theory.ledger.released.reward.mapping import GROUP
+from theory.ledger.released.reward.modes import skewed
+from theory.ledger.released.reward.offset import MEANS, carried, variation
 from theory.methods.matching.nft import CLIP, SPREAD
 from theory.problems.problem import load_problem
 from theory.released.mapping import MappedRewards
 from theory.released.modes import MODES
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = "What do the advantage modes do?"
 GIVEN = frozenset({"advantage", "clip", "online_beta", "epochs"})

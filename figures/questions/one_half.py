@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLUE, ORANGE, VERMILION, use_style
 from theory.problems.problem import load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 QUESTION = "Is r stuck near one half a problem?"
 GIVEN = frozenset({"means", "spread"})

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from theory.audit.data.inputs import audit_data
 from theory.audit.estimators.compare import LEVEL
 from theory.audit.estimators.curve import basis, goodness
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.audit.known_truth import Planted, alarm_rate, tilt_interval, tilted_rewards
 from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
 from theory.problems.problem import load_problem

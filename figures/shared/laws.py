@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline
 
 from figures.shared.trained import Shown
 from theory.evaluation.draw import BLACK, SKY
-from theory.evaluation.report import flow_on_grid, make_grid, tilt_on_grid
+from theory.evaluation.grids import flow_on_grid, make_grid, tilt_on_grid
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, GridLaw, grid_distances
 from theory.problems.problem import Problem

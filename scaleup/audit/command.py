@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scaleup.audit.gather import Gathered
 from theory.audit.estimators.conditional import PERMUTATIONS
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 
 OUT = Path("results/audit")
 INCONCLUSIVE = 1

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from scaleup.samples.records import read_samples
 from scaleup.samples.samples import SampleSet
-from theory.audit.data.inputs import AuditData, audit_data
+from theory.audit.data.inputs import audit_data
+from theory.audit.data.samples import AuditData
 from theory.audit.data.tables import Table
 from theory.audit.estimators.validity import Sampling
 
@@ -63,8 +64,10 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
             f"run = {str(folder)!r} holds no samples: allowed is the folder of a finished run of "
             "`python -m scaleup train`"
         )
-    drawn = [(folder / "samples" / name / "prompts.json").is_file() for name in
-             ("audit_base", "audit_tuned")]  # fmt: skip
+    drawn = [
+        (folder / "samples" / name / "prompts.json").is_file()
+        for name in ("audit_base", "audit_tuned")
+    ]
     if all(drawn):
         try:
             base, tuned = [read_samples(folder, "audit_base")], read_samples(folder, "audit_tuned")
@@ -196,10 +199,17 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
     both = base.seed is not None and tuned.seed is not None
     seeds = (base.seed, tuned.seed) if both else (None, None)
     data = audit_data(
-        base.reward, tuned.reward, codes[0], codes[1], base_features=base.features,
-        tuned_features=tuned.features, base_seed=seeds[0], tuned_seed=seeds[1],
-        prompt_names=list(names), common_prompts=common_prompts,
-    )  # fmt: skip
+        base.reward,
+        tuned.reward,
+        codes[0],
+        codes[1],
+        base_features=base.features,
+        tuned_features=tuned.features,
+        base_seed=seeds[0],
+        tuned_seed=seeds[1],
+        prompt_names=list(names),
+        common_prompts=common_prompts,
+    )
     pictures = None
     if base.images is not None and tuned.images is not None:
         paths = [

@@ -82,18 +82,28 @@ class Case:
         budget = self.budget or asked
         method = self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank)
         return TrainConfig(
-            method=method, reward=self.reward, steps=budget.steps, batch=budget.batch,
-            bank=budget.bank, lora_rank=budget.rank, learning_rate=self.rate,
-            evaluate=96, grid_every=0, chunk=budget.chunk,
-            checkpoint_every=max(budget.steps // 4, 1), device=device,  # type: ignore[arg-type]
-        )  # fmt: skip
+            method=method,
+            reward=self.reward,
+            steps=budget.steps,
+            batch=budget.batch,
+            bank=budget.bank,
+            lora_rank=budget.rank,
+            learning_rate=self.rate,
+            evaluate=96,
+            grid_every=0,
+            chunk=budget.chunk,
+            checkpoint_every=max(budget.steps // 4, 1),
+            device=device,  # type: ignore[arg-type]
+        )
 
 
 def _weighted(scale: int, control: str | None = CONTROL) -> Case:
     return Case(
-        f"weighted flow matching, a = {scale}", f"weighted_flow_matching:scale={scale}",
-        scale=float(scale), control=control,
-    )  # fmt: skip
+        f"weighted flow matching, a = {scale}",
+        f"weighted_flow_matching:scale={scale}",
+        scale=float(scale),
+        control=control,
+    )
 
 
 CASES = {
@@ -101,19 +111,28 @@ CASES = {
     "weighted_8": _weighted(8),
     "weighted_15": _weighted(15),
     "implicit_8": Case(
-        "implicit Tilt Matching, a = 8", "tilt_matching:scale=8", scale=8.0, rate=1e-3,
-        budget=SHORT, reward="brightness:zero=0.2",
+        "implicit Tilt Matching, a = 8",
+        "tilt_matching:scale=8",
+        scale=8.0,
+        rate=1e-3,
+        budget=SHORT,
+        reward="brightness:zero=0.2",
     ),
     "nft": Case(
-        "DiffusionNFT, nft_beta = 0.2", "nft:nft_beta=0.2,reward_mapping=released", nft_beta=0.2,
-        rate=1e-3, budget=SHORT,
+        "DiffusionNFT, nft_beta = 0.2",
+        "nft:nft_beta=0.2,reward_mapping=released",
+        nft_beta=0.2,
+        rate=1e-3,
+        budget=SHORT,
     ),
     "nft_online": Case(
         f"DiffusionNFT online, {EPOCHS} epochs of nft_beta = 1",
         "nft:nft_beta=1,reward_mapping=released,refresh_every={epoch},pool={pool}",
-        nft_beta=1.0, epochs=EPOCHS, rate=2e-4,
+        nft_beta=1.0,
+        epochs=EPOCHS,
+        rate=2e-4,
     ),
-}  # fmt: skip
+}
 
 
 def predicted(case: Case, folder: Path) -> float:

@@ -156,14 +156,24 @@ def _wrapper_table(report: AuditReport) -> str:
 
 def _prompts(report: AuditReport) -> str:
     figure = figures.prompts(report)
-    drawn = "" if figure is None else _plot(
-        figure, "Each prompt's own tilt, and the variance it lost beyond what its tilt implies."
-    )  # fmt: skip
+    drawn = (
+        ""
+        if figure is None
+        else _plot(
+            figure, "Each prompt's own tilt, and the variance it lost beyond what its tilt implies."
+        )
+    )
     rows = []
     for number, row in enumerate(by_prompt(report), 1):
-        cells = [f"{number}. {row['prompt']}", row["base_samples"], row["tuned_samples"],
-                 f"{row['base_reward']:.4g}", f"{row['tuned_reward']:.4g}",
-                 _number(row["tilt"], 3), _number(row["effective_samples"], 3)]  # fmt: skip
+        cells = [
+            f"{number}. {row['prompt']}",
+            row["base_samples"],
+            row["tuned_samples"],
+            f"{row['base_reward']:.4g}",
+            f"{row['tuned_reward']:.4g}",
+            _number(row["tilt"], 3),
+            _number(row["effective_samples"], 3),
+        ]
         if report.conditional is not None:
             cells.append(_number(row["conditional_p_value"], 2))
         if report.excess is not None:

@@ -7,7 +7,6 @@ are pixels, 2 image - 1, of 3 x 16 x 16.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from scaleup.builtin import builtin_folder
 from scaleup.builtin.shapes import COLOURS, SHAPES, SIZE
 
 WIDTHS = (32, 64, 64)
@@ -113,24 +111,6 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-
-
-def load_builtin(folder: Path | None = None) -> Any:
-    """The pipeline of a folder that `train_builtin` wrote (None: the shipped one), in float32.
-
-    Raises:
-        FileNotFoundError: the folder holds no model_index.json.
-    """
-    folder = builtin_folder() if folder is None else Path(folder)
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"folder = {str(folder)!r} holds no model_index.json: allowed is a folder written by "
-            "train_builtin"
-        )
-    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, **ABSENT)
-    pipe.unet.eval()
-    pipe.text_encoder.eval()
-    return pipe
 
 
 # --- the clock, and a sampler

@@ -185,25 +185,6 @@ def verify_shapes(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return verify(images, prompts).score
 
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share of successes; z = 1.96 covers 95 %.
-
-    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)   (Wilson 1927)
-
-    Raises:
-        ValueError: not 0 <= successes <= n, or n < 1.
-    """
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(
-            f"successes = {successes}, n = {n}: allowed is 0 <= successes <= n, n >= 1"
-        )
-    p, share = successes / n, z**2 / n
-    half = math.sqrt(share * (p * (1 - p) + share / 4))
-    low, high = (p + share / 2 - half) / (1 + share), (p + share / 2 + half) / (1 + share)
-    # At p = 0 and 1 the ends are exact; rounding may miss them.
-    return max(0.0, low), min(1.0, high)
-
-
 def _decide(scores: Tensor, wanted: Tensor, least: float, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Right: the named option is the best one, and good enough. The part: 1, or half the score."""
     named = scores.gather(1, wanted[:, None])[:, 0]

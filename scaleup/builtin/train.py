@@ -36,11 +36,12 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from scipy.stats import binomtest
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from scaleup.builtin.model import build_pipeline, embed_prompts, nearest_steps, rf_times, sample
-from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verify, wilson
+from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verify
 from theory.common.checks import check_order, check_positive
 
 LOG_SECONDS = 10.0
@@ -204,7 +205,7 @@ def accuracy(
         "of": len(prompts),
         "colour": int(verdict.colour_ok.sum()),
         "shape": int(verdict.shape_ok.sum()),
-        "interval": wilson(right, len(prompts)),
+        "interval": tuple(binomtest(right, len(prompts)).proportion_ci(method="wilson")),
     }
 
 

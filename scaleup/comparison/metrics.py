@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.stats import DegenerateDataWarning
 
+from theory.audit.estimators.excess import frechet as frechet_of_moments
 from theory.common.checks import check_order
 
 Array = NDArray[np.float64]
@@ -248,12 +249,9 @@ def _frechet(first: Array, second: Array) -> float:
     gap = first.mean(0) - second.mean(0)
     a = (first - first.mean(0)) / np.sqrt(len(first) - 1)
     b = (second - second.mean(0)) / np.sqrt(len(second) - 1)
-    if max(len(a), len(b)) < a.shape[1]:
-        cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    else:
-        values, vectors = np.linalg.eigh(a.T @ a)
-        root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-        cross = np.sqrt(np.linalg.eigvalsh(root @ (b.T @ b) @ root).clip(0)).sum()
+    if max(len(a), len(b)) >= a.shape[1]:
+        return frechet_of_moments((gap, a.T @ a), (np.zeros_like(gap), b.T @ b))
+    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     distance = gap @ gap + np.square(a).sum() + np.square(b).sum() - 2 * cross
     return float(max(distance, 0.0))  # equal samples: rounding may leave it below zero
 

@@ -158,8 +158,14 @@ def _draw(
     panel = max(PANEL, _table_height(table) + sum(0.2 + LINE * n.count("\n") for n in notes) + 0.5)
     width = max(LEAST_WIDTH, LEFT + columns * (SIDE + GAP) + GAP)
     page = _Page(width, TOP + bands * pitch + panel + 0.3)
-    page.text(0.1, 0.1, f"Base against tuned, same seeds: {len(base)} of {measured.n} pairs",
-              ha="left", fontsize=11, weight="bold")  # fmt: skip
+    page.text(
+        0.1,
+        0.1,
+        f"Base against tuned, same seeds: {len(base)} of {measured.n} pairs",
+        ha="left",
+        fontsize=11,
+        weight="bold",
+    )
     for row in range(len(base)):
         band, column = divmod(row, columns)
         left, top = LEFT + column * (SIDE + GAP), TOP + band * pitch + (lines + 1) * LINE
@@ -167,8 +173,16 @@ def _draw(
         for samples, name, color in ((base, "base", BLUE), (tuned, "tuned", VERMILION)):
             assert samples.images is not None
             if column == 0:
-                page.text(LEFT - 0.12, top + SIDE / 2, name, ha="right", va="center",
-                          fontsize=10, weight="bold", color=color)  # fmt: skip
+                page.text(
+                    LEFT - 0.12,
+                    top + SIDE / 2,
+                    name,
+                    ha="right",
+                    va="center",
+                    fontsize=10,
+                    weight="bold",
+                    color=color,
+                )
             page.picture(left, top, samples.images[row], color)
             values = [f"{_short(label)} {samples.rewards[label][row]:.3g}" for label in labels[:3]]
             page.text(left + SIDE / 2, top + SIDE + 0.05, "\n".join(values), fontsize=7)
@@ -214,8 +228,14 @@ def _draw_histogram(
     axes.set_xlabel(f"reward {_wrap_label(label, 40)}", fontsize=8, parse_math=False)
     axes.set_ylabel("pictures", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8,
-                title="vertical: means", title_fontsize=7)  # fmt: skip
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+        fontsize=8,
+        title="vertical: means",
+        title_fontsize=7,
+    )
 
 
 def _wrap(text: str, width: int = CAPTION_WIDTH) -> str:

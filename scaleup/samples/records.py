@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -81,9 +80,13 @@ class SampleWriter:
             write_json(listed, {"prompts": list(self.prompts)})
         path = self.folder / "manifest.json"
         fresh = {
-            "format": FORMAT, "rank": rank, "world": world, "made_by": made_by, "closed": False,
+            "format": FORMAT,
+            "rank": rank,
+            "world": world,
+            "made_by": made_by,
+            "closed": False,
             "shards": [],
-        }  # fmt: skip
+        }
         if path.exists():
             found = _manifest(path)
             if found["world"] != world:
@@ -206,12 +209,7 @@ class SampleWriter:
     def __enter__(self) -> SampleWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         # After an error the part is not complete: a resumed run adds the rest.
         if kind is None:
             self.close()

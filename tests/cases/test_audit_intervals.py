@@ -8,7 +8,7 @@ from scipy import stats
 
 from theory.audit.data.inputs import audit_data
 from theory.audit.estimators.tilt import ONE_TILT, PROMPTS_LIKE, THESE_PROMPTS, effective_tilt
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.audit.page.verdict import verdict
 from theory.audit.report import audit
 from theory.common.tolerances import FALSE_FAILURE_RATE

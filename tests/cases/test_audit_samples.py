@@ -8,7 +8,7 @@ import pytest
 from theory.audit import audit, audit_data, validity, verdict
 from theory.audit.data.copies import distinct
 from theory.audit.estimators.validity import Check
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 
 QUICK = {"wrappers": ["linear"], "permutations": 39, "second": False}

@@ -10,7 +10,8 @@ from theory.audit import audit, audit_data, verdict
 from theory.audit.estimators.conditional import permute
 from theory.audit.estimators.excess import excess
 from theory.audit.estimators.tilt import Interval
-from theory.audit.families.family import FAMILIES, best_start
+from theory.audit.families.curved import best_start
+from theory.audit.families.families import FAMILIES
 from theory.audit.fit.likelihood import NoFitError
 from theory.common.tolerances import QUADRATURE
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from theory.audit import audit_data
 from theory.audit.estimators.compare import _folds, compare_wrappers
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 
 
 def ragged(seed):

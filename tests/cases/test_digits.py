@@ -19,16 +19,10 @@ from theory.laws.gaussians import GaussianSum
 from theory.laws.posterior import Posterior
 from theory.problems.problem import Problem, load_problem, parse_problem
 from theory.samplers.flow import FlowLaw
+from theory.tilts.bump_rewards import BumpReward, bump_reward, bumps_reward
 from theory.tilts.bumps import Bumps, BumpsGiven
-from theory.tilts.rewards import (
-    BumpReward,
-    CallableReward,
-    Reward,
-    bump_reward,
-    bumps_reward,
-    linear_reward,
-    quadratic_reward,
-)
+from theory.tilts.quadratic import linear_reward, quadratic_reward
+from theory.tilts.rewards import CallableReward, Reward
 from theory.tilts.tilt import tilt
 from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 

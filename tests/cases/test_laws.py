@@ -24,9 +24,10 @@ from theory.__main__ import main
 from theory.common import progress
 from theory.common.files import check_folder
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.evaluation import draw, report
+from theory.evaluation import choices, draw
+from theory.evaluation.choices import choose_field
 from theory.evaluation.grids import GridLaw, push_starts
-from theory.evaluation.report import PARTS, choose_field, law_report
+from theory.evaluation.report import PARTS, law_report
 from theory.fields.diffusion import Diffusion
 from theory.laws.gaussians import GaussianSum
 from theory.ledger import command
@@ -34,7 +35,7 @@ from theory.problems.problem import Problem, load_problem
 from theory.samplers import flow as transport
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = load_problem("note_1d")
@@ -203,7 +204,7 @@ def test_e9_the_advice_can_be_taken(capsys):
 
 
 def test_e9_every_field_has_advice_that_it_takes():
-    for name in report.FIELDS:
+    for name in choices.FIELDS:
         gentler = choose_field(NOTE, name).gentler
         assert ("nft_beta" in gentler) == (name == "nft")
         assert ("scale" in gentler) == (name in ("tilt", "cumulant"))

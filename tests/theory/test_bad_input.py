@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers import LINE, PLANE
-from theory.evaluation.report import choose_field
+from theory.evaluation.choices import choose_field
 from theory.fields.diffusion import Diffusion
 from theory.fields.paths import RECTIFIED_FLOW, VarianceExploding, VariancePreserving
 from theory.laws.distances import GridLaw, grid_distances, sliced_w2
@@ -18,13 +18,9 @@ from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem, parse_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import (
-    CallableReward,
-    bump_reward,
-    bumps_reward,
-    linear_reward,
-    quadratic_reward,
-)
+from theory.tilts.bump_rewards import bump_reward, bumps_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
+from theory.tilts.rewards import CallableReward
 from theory.tilts.tilt import tilt
 from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import size, tensor
 from theory.__main__ import main
 from theory.common.tolerances import QUADRATURE
-from theory.evaluation.report import FIELDS
+from theory.evaluation.choices import FIELDS
 from theory.evaluation.triviality import LEAST_FIRST_ORDER_GAP, LEAST_SHIFT
 from theory.problems.problem import problem_names
 

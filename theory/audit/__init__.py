@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING
 from theory.common.face import face
 
 if TYPE_CHECKING:
-    from theory.audit.data.inputs import AuditData, audit_data
+    from theory.audit.data.inputs import audit_data
+    from theory.audit.data.samples import AuditData
     from theory.audit.page.verdict import as_json, validity, verdict
     from theory.audit.report import AuditReport, audit
 else:

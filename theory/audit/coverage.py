@@ -27,11 +27,12 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
-from theory.audit.data.inputs import Array, Pooled, Whole
+from theory.audit.data.samples import Array, Pooled, Whole
 from theory.audit.estimators.influence import LEAST_EFFECTIVE
 from theory.audit.estimators.reweighting import kl_at_most, kl_bound, reweighted
 from theory.audit.estimators.tilt import CONFIDENCE, ONE_TILT, PROMPTS_LIKE, effective_tilt
-from theory.audit.families.family import FAMILIES, Fitted
+from theory.audit.families.families import FAMILIES
+from theory.audit.families.family import Fitted
 from theory.audit.fit.likelihood import NoFitError, state
 from theory.audit.report import LEAST_ROWS
 

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from theory.audit.data.copies import distinct
-from theory.audit.data.inputs import Array, AuditData, audit_data
+from theory.audit.data.inputs import audit_data
+from theory.audit.data.samples import Array, AuditData
 from theory.audit.estimators.conditional import TooFewError, conditional_test, permute
 from theory.audit.estimators.tilt import Interval, effective_tilt
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.problems.problem import Problem, load_problem
-from theory.samplers.flow import FlowLaw
 from theory.tilts.wrappers import Exponential
 
 DIM, MODE, AWAY = 16, 0.05, 4.0
@@ -42,8 +42,10 @@ def tilted_rewards(problem: Problem, scale: float, n: int, seed: int) -> tuple[A
     """
     law = problem.tilt(Exponential(scale)).law
     if law is None:
-        raise ValueError(f"exp({scale:g} r) on {problem.name} cannot be drawn from: allowed are "
-                         "rewards with a closed form")  # fmt: skip
+        raise ValueError(
+            f"exp({scale:g} r) on {problem.name} cannot be drawn from: allowed are "
+            "rewards with a closed form"
+        )
     found = []
     for part, source in enumerate((problem.base, law)):
         generator = torch.Generator().manual_seed(2 * seed + part)
@@ -51,29 +53,10 @@ def tilted_rewards(problem: Problem, scale: float, n: int, seed: int) -> tuple[A
     return found[0], found[1]
 
 
-def nft_rewards(problem: Problem, nft_beta: float, n: int) -> tuple[Array, Array]:
-    """The same of base and NFT's exact law on the line, at n even quantiles: no randomness."""
-    levels = (np.arange(n) + 0.5) / n
-    noise = torch.from_numpy(np.sqrt(2) * _erfinv(2 * levels - 1))[:, None]
-    found = []
-    for field in (problem.base_field, problem.nft_field(nft_beta)):
-        found.append(problem.reward(FlowLaw(field).push(noise)).numpy())
-    return found[0], found[1]
-
-
 def _erfinv(x: Array) -> Array:
     from scipy.special import erfinv
 
     return np.asarray(erfinv(x))
-
-
-def best_of_rewards(n: int, of: int, prompts: int, rng: np.random.Generator) -> AuditData:
-    """n rewards a prompt and side, tuned ones the best of `of`; prompts differ in law."""
-    centre, width = rng.normal(size=(prompts, 1)), np.exp(0.5 * rng.normal(size=(prompts, 1)))
-    base = centre + width * rng.normal(size=(prompts, n))
-    tuned = centre + width * rng.normal(size=(prompts, n, of)).max(2)
-    who = np.repeat(np.arange(prompts), n)
-    return audit_data(base.ravel(), tuned.ravel(), who, who)
 
 
 def tilt_interval(base: Array, tuned: Array) -> Interval:
@@ -113,9 +96,13 @@ class Planted:
         sides[0][0][:, 4] += self.wrong_base
         who = np.arange(self.n) % self.prompts
         return audit_data(
-            sides[0][1], sides[1][1], who, who, base_features=sides[0][0],
+            sides[0][1],
+            sides[1][1],
+            who,
+            who,
+            base_features=sides[0][0],
             tuned_features=sides[1][0],
-        )  # fmt: skip
+        )
 
     def _side(self, rng: np.random.Generator, scale: float, lost: float) -> tuple[Array, Array]:
         """exp(a r) moves s_1 by a and widens s_3 to 1/sqrt(1 - 2 a c), r = s_1 + c (s_3^2 - 1)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from theory.audit.data.copies import Copies, distinct
 from theory.audit.data.features import spread
-from theory.audit.data.inputs import SIDES, AuditData, Pooled, Whole
+from theory.audit.data.samples import SIDES, AuditData, Pooled, Whole
 from theory.audit.estimators.compare import Wrappers, compare_wrappers
 from theory.audit.estimators.conditional import (
     PERMUTATIONS,
@@ -52,7 +52,8 @@ from theory.audit.estimators.validity import (
     sane_features,
     stays,
 )
-from theory.audit.families.family import FAMILIES, Fitted, some_rows
+from theory.audit.families.families import FAMILIES
+from theory.audit.families.family import Fitted, some_rows
 from theory.audit.fit.likelihood import NoFitError
 from theory.common.checks import check_order
 
@@ -156,9 +157,13 @@ def audit(
             "of such a base makes these"
         )
     checks = [
-        same_prompts(data, copies), no_copies(data, copies), not_shared(data),
-        same_sampling(sampling), base_varies(data, alike), sane_features(data),
-    ]  # fmt: skip
+        same_prompts(data, copies),
+        no_copies(data, copies),
+        not_shared(data),
+        same_sampling(sampling),
+        base_varies(data, alike),
+        sane_features(data),
+    ]
     prompts = np.flatnonzero(good) if varies else np.arange(everything.count)
     found = AuditReport(data, pooled, prompts, copies, tuple(checks), (*few, *doubts))
     if doubts or (few and not one_tilt):
@@ -173,9 +178,13 @@ def audit(
     place = Place(data, pooled, prompts)
     influences = influence(exponential, tilt, weights.total, pooled)
     found = replace(
-        found, exponential=exponential, tilt=tilt, reweighted=weights, influence=influences,
+        found,
+        exponential=exponential,
+        tilt=tilt,
+        reweighted=weights,
+        influence=influences,
         validity=(*checks, enough(data, weights), *stays(influences, tilt, place)),
-    )  # fmt: skip
+    )
     doubts = few
     if influences.row.changes:
         doubts.append(_one_row(influences, tilt, weights, place))
@@ -202,11 +211,17 @@ def audit(
         except TooFewError as error:
             beyond.append(str(error))
     return replace(
-        found, beyond=tuple(beyond), tilts=prompt_tilts(pooled), wrappers=fits, kl=kl,
+        found,
+        beyond=tuple(beyond),
+        tilts=prompt_tilts(pooled),
+        wrappers=fits,
+        kl=kl,
         kl_at_most=kl_at_most(tilt, pooled) if tilt.low <= 0 <= tilt.high else None,
-        conditional=conditional, excess=excess_, compared=compared,
+        conditional=conditional,
+        excess=excess_,
+        compared=compared,
         notes=(*notes, *_notes(data, pooled, everything, compared)),
-    )  # fmt: skip
+    )
 
 
 def _kl(fits: Wrappers, compared: Pooled, place: Place) -> tuple[Interval | None, list[str]]:

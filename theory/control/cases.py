@@ -223,10 +223,16 @@ def _ou(dim: int, seed: int, growth: float, running: float, final: float, name: 
     F, Q, S = definite(running), definite(final), definite(0.4)
     q = (0.7 if final == 0 else 0.3) * rng.normal(size=dim)
     return LinearQuadratic(
-        matrix=lambda t: A, shift=lambda t: np.zeros(dim), noise=lambda t: 1.0,
-        running_matrix=F, final_matrix=Q, final_vector=q,
-        mean=0.5 * rng.normal(size=dim), cov=S, name=name,
-    )  # fmt: skip
+        matrix=lambda t: A,
+        shift=lambda t: np.zeros(dim),
+        noise=lambda t: 1.0,
+        running_matrix=F,
+        final_matrix=Q,
+        final_vector=q,
+        mean=0.5 * rng.normal(size=dim),
+        cov=S,
+        name=name,
+    )
 
 
 def _well(counts: Sequence[int], kinds: Sequence[tuple[float, float]], name: str) -> DoubleWell:

@@ -16,7 +16,7 @@ from theory.common.checks import check_order
 from theory.control.cases import CASES, Case, DoubleWell, control_case
 from theory.control.grid import GridOptimum
 from theory.control.value import MemorylessOptimum, value_at_noise
-from theory.evaluation.report import mixture_on_grid, tilt_on_grid
+from theory.evaluation.grids import mixture_on_grid, tilt_on_grid
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array, GridLaw, grid_distances
 from theory.problems.problem import Problem, load_problem

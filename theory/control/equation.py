@@ -130,9 +130,14 @@ def solve(
     for stop in stops:
         # From stop to stop: no interpolation between the steps is needed.
         run = solve_ivp(
-            system.rate, (1 - start, 1 - stop), found[-1], method=METHODS[equation.dim],
-            jac=system.jacobian, rtol=rtol, atol=atol,
-        )  # fmt: skip
+            system.rate,
+            (1 - start, 1 - stop),
+            found[-1],
+            method=METHODS[equation.dim],
+            jac=system.jacobian,
+            rtol=rtol,
+            atol=atol,
+        )
         if not run.success or not np.isfinite(run.y[:, -1]).all():
             raise ValueError(
                 f"the equation has no finite solution before t = {1 - run.t[-1]:.4g} "

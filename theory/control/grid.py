@@ -137,8 +137,13 @@ class GridOptimum:
         self.squared(min(times, default=self.schedule.start))  # before any work, not at its end
         equation = Equation(dim, self.drift, self.squared, self.terminal, self.state_cost)
         frame = law_frame(self.problem, self.reach or REACH[dim])
-        chosen = {"points": self.points or POINTS[dim], "reach": 1.0, "frame": frame,
-                  "order": ORDER[dim], **options}  # fmt: skip
+        chosen = {
+            "points": self.points or POINTS[dim],
+            "reach": 1.0,
+            "frame": frame,
+            "order": ORDER[dim],
+            **options,
+        }
         return solve(equation, times, **chosen)  # type: ignore[arg-type]
 
     @cached_property
@@ -270,7 +275,7 @@ class GridOptimum:
             equation, frame = _shortened(equation, frame, start)
         found = solve(
             equation, [0.0], points=len(begin.axes[0]), reach=1.0, frame=frame, order=begin.order
-        )  # fmt: skip
+        )
         return found.points(0.0), found.at(0.0)
 
 
@@ -292,7 +297,13 @@ def _shortened(equation: Equation, frame: Frame, start: float) -> tuple[Equation
     squared, cost = equation.squared, equation.state_cost
     paid: Scalar | None = None if cost is None else lambda x, t: keep * cost(x, keep * t)
     return (
-        Equation(equation.dim, drift, lambda t: keep * squared(keep * t), equation.terminal, paid,
-                 equation.kappa),
+        Equation(
+            equation.dim,
+            drift,
+            lambda t: keep * squared(keep * t),
+            equation.terminal,
+            paid,
+            equation.kappa,
+        ),
         Frame(centre, width),
-    )  # fmt: skip
+    )

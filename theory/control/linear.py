@@ -32,7 +32,7 @@ from theory.common.checks import check_finite
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array
 from theory.problems.problem import Problem
-from theory.tilts.rewards import QuadraticReward
+from theory.tilts.quadratic import QuadraticReward
 
 RTOL, ATOL = 1e-11, 1e-13
 Matrix = Callable[[float], Array]
@@ -104,9 +104,14 @@ class LinearQuadratic:
 
         end = np.concatenate([self.final_matrix.ravel(), self.final_vector, [self.final_constant]])
         found = solve_ivp(
-            rate, (0.0, 1 - self.start), end, method="DOP853", rtol=RTOL, atol=ATOL,
+            rate,
+            (0.0, 1 - self.start),
+            end,
+            method="DOP853",
+            rtol=RTOL,
+            atol=ATOL,
             dense_output=True,
-        )  # fmt: skip
+        )
         if not found.success or not np.isfinite(found.y).all():
             raise ValueError(
                 f"{self.name}: the value function is not finite before t = {1 - found.t[-1]:.4g} "
@@ -238,9 +243,12 @@ class LinearQuadratic:
             offsets.insert(0, -g * K @ (P @ drift + p))
             PK = P @ K
             rho = (
-                rho + 0.5 * drift @ PK @ drift + p @ K @ drift - 0.5 * s2 * p @ K @ p
+                rho
+                + 0.5 * drift @ PK @ drift
+                + p @ K @ drift
+                - 0.5 * s2 * p @ K @ p
                 + 0.5 * s2 * np.trace(P)
-            )  # fmt: skip
+            )
             p = M.T @ (PK @ drift + K @ p) + dt * self.running_vector
             P = M.T @ PK @ M + dt * self.running_matrix
             P = 0.5 * (P + P.T)

@@ -131,9 +131,13 @@ def _projection(axes: Axes, report: LawReport) -> None:
         np.concatenate([v @ direction for v in report.samples.values()]), bins=45
     )
     axes.hist(
-        report.samples["law"] @ direction, edges.tolist(), density=True, color=SKY, alpha=0.45,
+        report.samples["law"] @ direction,
+        edges.tolist(),
+        density=True,
+        color=SKY,
+        alpha=0.45,
         label=f"{report.field}, draws",
-    )  # fmt: skip
+    )
     styles = [("0.55", "-"), *LINES]
     for name, (color, dash) in zip([n for n in report.samples if n != "law"], styles, strict=False):
         tv = report.distances[name]["TV"].value

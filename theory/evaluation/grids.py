@@ -16,6 +16,7 @@ from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, GridLaw
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
+from theory.samplers.chain import grid_points
 from theory.samplers.flow import FlowLaw
 from theory.tilts.tilt import Tilt
 
@@ -223,8 +224,3 @@ def _on_grid(
         else:
             cdf = CubicSpline(axes[0], np.exp(values)).antiderivative()(axes[0])
     return GridLaw(axes, values, cdf)
-
-
-def grid_points(axes: tuple[Array, ...]) -> Tensor:
-    grid = torch.meshgrid(*(torch.as_tensor(a) for a in axes), indexing="ij")
-    return torch.stack([g.reshape(-1) for g in grid], -1)

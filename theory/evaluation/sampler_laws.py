@@ -12,14 +12,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from theory.evaluation.report import make_grid, mixture_on_grid, tilt_on_grid
+from theory.evaluation.grids import make_grid, mixture_on_grid, tilt_on_grid
 from theory.fields.mixture import ExactField, ModelField, VelocityModel
 from theory.laws.distances import Array, GridLaw
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
-from theory.samplers.chain import Chain, chain_law, state_axes
+from theory.samplers.chain import Chain, chain_law, grid_points, state_axes
 from theory.samplers.flow import FlowLaw
 from theory.tilts.tilt import Tilt
 
@@ -88,7 +87,7 @@ class Bench:
         )
         law = FlowLaw(field, *TOLERANCES[self.problem.dim])
         shape = [len(a) for a in self.axes]
-        grid = GridLaw(self.axes, law.log_density(_points(self.axes)).reshape(shape).numpy())
+        grid = GridLaw(self.axes, law.log_density(grid_points(self.axes)).reshape(shape).numpy())
         if self.problem.dim > 1:
             return Law(grid)
         return Law(grid, law.quantile(torch.as_tensor(levels())).numpy())
@@ -127,11 +126,6 @@ def _plane(laws: Sequence[GaussianSum]) -> tuple[Array, ...]:
             high = max(high, float((mean + PLANE_STDS * std).max()))
         axes.append(np.linspace(low, high, PLANE_POINTS))
     return tuple(axes)
-
-
-def _points(axes: tuple[Array, ...]) -> Tensor:
-    grid = np.meshgrid(*axes, indexing="ij")
-    return torch.as_tensor(np.stack([g.ravel() for g in grid], -1))
 
 
 # --- what finite samples add

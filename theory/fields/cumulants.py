@@ -22,7 +22,7 @@ from theory.common.checks import check_order, check_scale, check_time
 from theory.fields.mixture import DisplacedField, MixtureField
 from theory.laws.posterior import Posterior
 from theory.laws.rounding import is_bounded
-from theory.tilts.conditional import BumpMoments, MomentSource, QuadraticMoments
+from theory.tilts.moments import BumpMoments, MomentSource, QuadraticMoments
 from theory.tilts.wrappers import MAX_ORDER, Scale
 
 

@@ -42,9 +42,12 @@ class CouplingFamily:
     def __post_init__(self) -> None:
         k, width = self.means.shape
         wanted = {
-            "logits": (k,), "logit_rates": (k,), "mean_rates": (k, width),
-            "factors": (k, width, width), "factor_rates": (k, width, width),
-        }  # fmt: skip
+            "logits": (k,),
+            "logit_rates": (k,),
+            "mean_rates": (k, width),
+            "factors": (k, width, width),
+            "factor_rates": (k, width, width),
+        }
         for name, shape in wanted.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:

@@ -4,8 +4,7 @@ The family is closed under addition, products, integer powers, marginals, affine
 with noise and multiplication by exp(quadratic). Everything in `theory` that has a closed form is a
 ratio of two such sums (DESIGN: "the algebra that makes everything closed form").
 
-Coefficients are kept as sign and log|c_k|: products of many terms neither overflow nor lose the
-sign. Every parameter may carry leading batch axes (*b); a batch is many laws evaluated at once.
+The components and how they are kept: `theory.laws.components`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,24 +27,18 @@ from theory.common.checks import (
     check_squares,
     check_weights,
 )
-from theory.laws.posterior import Posterior, Spectrum, posterior
-from theory.laws.rounding import Extent
-
-MAX_TERMS = 100_000
+from theory.laws.components import Components, check_terms
+from theory.laws.posterior import Posterior, posterior
+from theory.laws.spectrum import Spectrum
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianSum:
+class GaussianSum(Components):
     """sum_k sign_k exp(log_abs_k) N(x; mean_k, cov_k).
 
     log_abs, sign: (*b, K); mean: (*b, K, d); cov: (*b, K, d, d). Build one with `mixture` (checked
     weights, a density) or by the operations below; the bare constructor checks nothing.
     """
-
-    log_abs: Tensor
-    sign: Tensor
-    mean: Tensor
-    cov: Tensor
 
     # --- construction
 
@@ -100,56 +92,6 @@ class GaussianSum:
             check_squares("stds", std)
             cov = torch.diag_embed(std**2)
         return cls(w.log(), torch.ones_like(w), mu, cov)
-
-    # --- shape, dtype
-
-    @property
-    def dim(self) -> int:
-        return self.mean.shape[-1]
-
-    @property
-    def n_components(self) -> int:
-        return self.mean.shape[-2]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return self.log_abs.shape[:-1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.mean.dtype
-
-    def to(
-        self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> GaussianSum:
-        """The same law in another dtype or on another device.
-
-        The spectra of the covariances are computed first, in the precision at hand, so that a
-        float32 copy has rounded, not recomputed, eigenvalues. So are the signs: what is moved
-        never reads a value from its new device.
-        """
-        parts = (self.log_abs, self.sign, self.mean, self.cov)
-        moved = GaussianSum(*(p.to(dtype=dtype, device=device) for p in parts))
-        moved.__dict__["spectrum"] = self.spectrum.to(dtype, device)
-        moved.__dict__["is_positive"] = self.is_positive
-        return moved
-
-    @cached_property
-    def spectrum(self) -> Spectrum:
-        """Eigenvectors and eigenvalues of every covariance, computed once."""
-        return Spectrum.of(self.cov)
-
-    @cached_property
-    def extent(self) -> Extent:
-        """The law's largest and smallest numbers."""
-        variances = self.spectrum.variances
-        least, most = float(variances.min()), float(variances.max())
-        return Extent(float(self.mean.abs().max()), least, most, self.spectrum.axes is not None)
-
-    @cached_property
-    def is_positive(self) -> bool:
-        """Whether no coefficient is negative."""
-        return bool((self.sign > 0).all())
 
     # --- evaluation
 
@@ -252,33 +194,6 @@ class GaussianSum:
 
     # --- algebra
 
-    def scaled(self, log_abs: Tensor | float, sign: Tensor | float = 1.0) -> GaussianSum:
-        """S times the constant sign exp(log_abs)."""
-        size = torch.as_tensor(log_abs, dtype=self.dtype, device=self.mean.device)
-        direction = torch.as_tensor(sign, dtype=self.dtype, device=self.mean.device)
-        log_abs, sign = self.log_abs + size[..., None], self.sign * direction[..., None]
-        batch = log_abs.shape[:-1]
-        found = GaussianSum(log_abs, sign, self.mean, self.cov)
-        return found.with_spectrum(self.__dict__.get("spectrum")).expanded(batch)
-
-    def expanded(self, batch: torch.Size | Sequence[int]) -> GaussianSum:
-        """The same law as a batch of this shape."""
-        k, d = self.mean.shape[-2:]
-        found = GaussianSum(
-            self.log_abs.expand(*batch, k),
-            self.sign.expand(*batch, k),
-            self.mean.expand(*batch, k, d),
-            self.cov.expand(*batch, k, d, d),
-        )
-        known = self.__dict__.get("spectrum")
-        return found.with_spectrum(None if known is None else known.expanded(batch))
-
-    def with_spectrum(self, spectrum: Spectrum | None) -> GaussianSum:
-        """The law itself, which keeps a spectrum that is known better than from its covariances."""
-        if spectrum is not None:
-            self.__dict__["spectrum"] = spectrum
-        return self
-
     @staticmethod
     def sum_of(parts: Sequence[GaussianSum]) -> GaussianSum:
         """The sum of several, all of one batch shape, dimension and dtype."""
@@ -302,7 +217,7 @@ class GaussianSum:
             TypeError: dtypes differ.
         """
         _check_alike("product", self, other)
-        _check_terms("product", self.n_components * other.n_components)
+        check_terms("product", self.n_components * other.n_components)
         m, c = self.mean[..., :, None, :], self.cov[..., :, None, :, :]
         n, d = other.mean[..., None, :, :], other.cov[..., None, :, :, :]
         factor = torch.linalg.cholesky(c + d)
@@ -326,7 +241,7 @@ class GaussianSum:
     def power(self, n: int) -> GaussianSum:
         """S(x)^n for a whole n >= 1: K^n terms."""
         check_order("power", n, 1, 64)
-        _check_terms("power", self.n_components**n)
+        check_terms("power", self.n_components**n)
         result = self
         for _ in range(n - 1):
             result = result.product(self)
@@ -410,12 +325,10 @@ class GaussianSum:
         white = (root @ gradient[..., None])[..., 0]
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
-        found = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
-        return (
-            found
-            if root.device.type == "meta"
-            else found.with_spectrum(Spectrum.of_root(root, self.spectrum.keeps_digits))
-        )
+        tilted = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)
+        if root.device.type == "meta":
+            return tilted
+        return tilted.with_spectrum(Spectrum.of_root(root, self.spectrum.keeps_digits))
 
 
 def _half_log_det(factor: Tensor) -> Tensor:
@@ -434,12 +347,4 @@ def _check_alike(what: str, one: GaussianSum, other: GaussianSum) -> None:
     if one.dtype != other.dtype:
         raise TypeError(
             f"{what} of laws of dtype {one.dtype} and {other.dtype}: allowed is one dtype for all"
-        )
-
-
-def _check_terms(name: str, count: int) -> None:
-    if count > MAX_TERMS:
-        raise ValueError(
-            f"{name} has {count} Gaussian terms: allowed are at most {MAX_TERMS}; "
-            "use the quadrature route"
         )

@@ -22,16 +22,15 @@ Inside, axes run (*b, K, d, n): the points last, where vector units want them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from theory.laws.gaussians import GaussianSum
+from theory.laws.components import Components
 
 # Above this dimension |x - mu|^2 of isotropic components is expanded into a matrix product.
 MAX_DIM_DIFFERENCES = 8
@@ -40,109 +39,10 @@ _TINY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
-    """C_k = axes diag(variances) axes'; axes None where every C_k is diagonal.
-
-    variances: (*b, K, d), or (*b, K, 1) where every C_k is a multiple of I; from_roots: whether
-    they are squares of singular values.
-    """
-
-    axes: Tensor | None
-    variances: Tensor
-    dim: int
-    from_roots: bool = False
-
-    @classmethod
-    def of(cls, cov: Tensor) -> Spectrum:
-        dim = cov.shape[-1]
-        diagonal = cov.diagonal(dim1=-2, dim2=-1)
-        if not torch.equal(cov, torch.diag_embed(diagonal)):
-            variances, axes = torch.linalg.eigh(cov)
-            return cls(axes, variances, dim)
-        return cls._diagonal(diagonal)
-
-    @classmethod
-    def of_root(cls, root: Tensor, exact: bool) -> Spectrum:
-        """Of R'R for roots R (*b, K, d, d), by their singular values: the small ones keep digits
-        that R'R has rounded away, where the roots themselves have them (exact)."""
-        diagonal = root.diagonal(dim1=-2, dim2=-1)
-        if torch.equal(root, torch.diag_embed(diagonal)):
-            return cls._diagonal(diagonal**2)
-        _, values, axes = torch.linalg.svd(root)
-        return cls(axes.mT, values**2, root.shape[-1], exact)
-
-    @classmethod
-    def _diagonal(cls, diagonal: Tensor) -> Spectrum:
-        dim = diagonal.shape[-1]
-        if bool((diagonal == diagonal[..., :1]).all()):
-            diagonal = diagonal[..., :1]
-        return cls(None, diagonal.contiguous(), dim)
-
-    @property
-    def keeps_digits(self) -> bool:
-        """Whether the small variances are as exact as the large ones' roots allow."""
-        return self.axes is None or self.from_roots
-
-    @property
-    def isotropic(self) -> bool:
-        return self.axes is None and self.variances.shape[-1] == 1
-
-    def to(self, dtype: torch.dtype | None, device: torch.device | str | None) -> Spectrum:
-        axes = None if self.axes is None else self.axes.to(dtype=dtype, device=device)
-        return replace(self, axes=axes, variances=self.variances.to(dtype=dtype, device=device))
-
-    def expanded(self, batch: Sequence[int]) -> Spectrum:
-        axes, variances = self.axes, self.variances
-        axes = None if axes is None else axes.expand(*batch, *axes.shape[-3:])
-        return replace(self, axes=axes, variances=variances.expand(*batch, *variances.shape[-2:]))
-
-    @staticmethod
-    def cat(parts: Sequence[Spectrum]) -> Spectrum:
-        """Of the components of several sums of one dimension, one after the other."""
-        dim, bare = parts[0].dim, all(p.axes is None for p in parts)
-        short = bare and all(p.isotropic for p in parts)
-        sizes = [p.variances.shape[:-1] for p in parts]
-        variances = [
-            p.variances if short else p.variances.expand(*size, dim)
-            for p, size in zip(parts, sizes, strict=True)
-        ]
-        if bare:
-            return Spectrum(None, torch.cat(variances, -2), dim)
-        eye = torch.eye(dim, dtype=variances[0].dtype, device=variances[0].device)
-        axes = [
-            eye.expand(*size, dim, dim) if p.axes is None else p.axes
-            for p, size in zip(parts, sizes, strict=True)
-        ]
-        exact = all(p.keeps_digits for p in parts)
-        return Spectrum(torch.cat(axes, -3), torch.cat(variances, -2), dim, exact)
-
-    def factor(self) -> Tensor:
-        """A square root of every C_k, (*b, K, d, d)."""
-        std = self.variances.sqrt().expand(*self.variances.shape[:-1], self.dim)
-        return torch.diag_embed(std) if self.axes is None else self.axes * std[..., None, :]
-
-    def matrix(self) -> Tensor:
-        """Every C_k, (*b, K, d, d)."""
-        full = self.variances.expand(*self.variances.shape[:-1], self.dim)
-        if self.axes is None:
-            return torch.diag_embed(full)
-        half = self.factor()
-        return half @ half.mT
-
-    def rotate(self, z: Tensor) -> Tensor:
-        """Eigen-coordinates to coordinates, (*b, K, d, n)."""
-        return z if self.axes is None else self.axes @ z
-
-    def unrotate(self, y: Tensor) -> Tensor:
-        """Coordinates to eigen-coordinates, (*b, K, d, n)."""
-        return y if self.axes is None else self.axes.mT @ y
-
-
-@dataclass(frozen=True, eq=False)
 class Posterior:
     """The conditional law at the points x (*b, n, d); shapes of results are (*b, n, ...)."""
 
-    law: GaussianSum
+    law: Components
     points: Tensor  # (*b, d, n)
     alpha: Tensor  # broadcasts to (*b, K, n)
     sigma: Tensor
@@ -175,8 +75,8 @@ class Posterior:
             if spectrum.dim == 1:
                 return total + (toward * mean).sum(-2)[..., None]
             return total + toward.mT @ mean
-        p_, q_ = _inner(p), _inner(q)
-        slope = (p_ * _inner(self.alpha) * spectrum.variances[..., None] + q_) / self.variance
+        p_, q_ = inner(p), inner(q)
+        slope = (p_ * inner(self.alpha) * spectrum.variances[..., None] + q_) / self.variance
         parts = p_ * mean[..., None] + spectrum.rotate(slope * self.eigen_offsets)
         return (self.weights[..., None, :] * parts).sum(-3).mT
 
@@ -193,7 +93,7 @@ class Posterior:
     def covariance(self) -> Tensor:
         """Cov(X_1 | x), (*b, n, d, d)."""
         spectrum = self.law.spectrum
-        within = _inner(self.sigma) ** 2 * spectrum.variances[..., None] / self.variance
+        within = inner(self.sigma) ** 2 * spectrum.variances[..., None] / self.variance
         within = within.expand(*self.eigen_offsets.shape).mT  # (*b, K, n, d)
         if spectrum.axes is None:
             own = torch.diag_embed(within)
@@ -206,8 +106,8 @@ class Posterior:
 
     def combine_divergence(self, p: Tensor | float, q: Tensor | float) -> Tensor:
         """Divergence in x of `combine(p, q)`, (*b, n): trace plus covariance with the score."""
-        p_, q_ = _inner(p), _inner(q)
-        slope = (p_ * _inner(self.alpha) * self.law.spectrum.variances[..., None] + q_) / (
+        p_, q_ = inner(p), inner(q)
+        slope = (p_ * inner(self.alpha) * self.law.spectrum.variances[..., None] + q_) / (
             self.variance
         )
         trace = slope.expand(self.eigen_offsets.shape).sum(-2)
@@ -221,13 +121,13 @@ class Posterior:
     @cached_property
     def eigen_offsets(self) -> Tensor:
         """z = Q'(x - alpha mu_k)."""
-        offset = self.points[..., None, :, :] - _inner(self.alpha) * self.law.mean[..., None]
+        offset = self.points[..., None, :, :] - inner(self.alpha) * self.law.mean[..., None]
         return self.law.spectrum.unrotate(offset)
 
     @cached_property
     def component_means(self) -> Tensor:
         """m_k."""
-        slope = _inner(self.alpha) * self.law.spectrum.variances[..., None] / self.variance
+        slope = inner(self.alpha) * self.law.spectrum.variances[..., None] / self.variance
         return self.law.mean[..., None] + self.law.spectrum.rotate(slope * self.eigen_offsets)
 
     @cached_property
@@ -250,8 +150,8 @@ class Posterior:
         gap = _displacement(
             lambda: from_heaviest(self.component_means),
             lambda: from_heaviest(self.component_scores),
-            _inner(self.alpha),
-            _inner(self.sigma),
+            inner(self.alpha),
+            inner(self.sigma),
         )
         return gap - (self.weights[..., None, :] * gap).sum(-3, keepdim=True)
 
@@ -284,7 +184,7 @@ class Posterior:
             lambda: gain, lambda: -inverse / self.alpha.clamp_min(_TINY), self.alpha, self.sigma
         )
 
-    def of(self, law: GaussianSum) -> Posterior:
+    def of(self, law: Components) -> Posterior:
         """Another law's posterior at the same points and time."""
         return _posterior(law, self.points, self.alpha, self.sigma)
 
@@ -297,17 +197,8 @@ class Posterior:
             _outer(self.sigma),
         )
 
-    def displacement_divergence_from(self, other: Posterior) -> Tensor:
-        """Divergence in x of `displacement_from`, (*b, n)."""
 
-        def gap(p: float, q: float) -> Tensor:
-            return self.combine_divergence(p, q) - other.combine_divergence(p, q)
-
-        alpha, sigma = (v[..., 0, :] if v.ndim else v for v in (self.alpha, self.sigma))
-        return _displacement(lambda: gap(1.0, 0.0), lambda: gap(0.0, -1.0), alpha, sigma)
-
-
-def posterior(law: GaussianSum, x: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
+def posterior(law: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
     """Condition `law` on alpha X_1 + sigma X_0 = x.
 
     x: (*b, n, d); alpha, sigma: scalars or (*b, n). Shapes and dtypes are the caller's duty.
@@ -317,15 +208,15 @@ def posterior(law: GaussianSum, x: Tensor, alpha: Tensor, sigma: Tensor) -> Post
     return _posterior(law, x.mT, alpha, sigma)
 
 
-def _posterior(law: GaussianSum, points: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
+def _posterior(law: Components, points: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
     spectrum, dim = law.spectrum, law.dim
-    variance = _inner(alpha) ** 2 * spectrum.variances[..., None] + _inner(sigma) ** 2
+    variance = inner(alpha) ** 2 * spectrum.variances[..., None] + inner(sigma) ** 2
     if spectrum.isotropic:
         square = _square_distances(points, law.mean, alpha, dim)
         own = variance[..., 0, :]
         log_parts = -0.5 * (square / own) - 0.5 * dim * own.log()
     else:
-        offset = points[..., None, :, :] - _inner(alpha) * law.mean[..., None]
+        offset = points[..., None, :, :] - inner(alpha) * law.mean[..., None]
         z = spectrum.unrotate(offset)
         log_det = variance.log().expand(*variance.shape[:-2], dim, variance.shape[-1]).sum(-2)
         log_parts = -0.5 * (z**2 / variance).sum(-2) - 0.5 * log_det
@@ -350,7 +241,7 @@ def _posterior(law: GaussianSum, points: Tensor, alpha: Tensor, sigma: Tensor) -
 
 
 def combine_by_matmul(
-    law: GaussianSum, x: Tensor, alpha: Tensor, sigma: Tensor, p: Tensor, q: Tensor
+    law: Components, x: Tensor, alpha: Tensor, sigma: Tensor, p: Tensor, q: Tensor
 ) -> Tensor:
     """`Posterior.combine(p, q)` for an isotropic mixture at one time: a softmax between two GEMMs.
 
@@ -381,7 +272,7 @@ def _square_distances(points: Tensor, mean: Tensor, alpha: Tensor, dim: int) -> 
     return square.clamp_min(0)
 
 
-def _inner(value: Any) -> Any:
+def inner(value: Any) -> Any:
     """A coefficient over (K, n) as one over (K, d, n)."""
     return value[..., None, :] if isinstance(value, Tensor) and value.ndim else value
 

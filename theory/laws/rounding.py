@@ -4,7 +4,7 @@ The closed forms lose no digits that the numbers they are given have. What is le
 numbers, rounded to float64, decide the value: a component that is 1e-7 wide at a distance of 1 has
 its weight known to 1e-9 only. These are first-order bounds on that error, with every product's and
 every difference's rounding added up; they are worked out only where a glance at the largest
-numbers (`Extent`) cannot exclude a loss.
+numbers (`theory.laws.components.Extent`) cannot exclude a loss.
 """
 
 from __future__ import annotations
@@ -12,47 +12,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from theory.common.tolerances import QUADRATURE_TIGHT
+from theory.laws.components import UNIT
+from theory.laws.posterior import Posterior, inner
+from theory.laws.spectrum import Spectrum
 
-if TYPE_CHECKING:
-    from theory.laws.posterior import Posterior, Spectrum
-    from theory.tilts.bumps import Bumps, BumpsGiven
-
-UNIT = torch.finfo(torch.float64).eps
 # Units of rounding in a difference, a square or an eigenvalue: measured errors stay below.
 STEPS = 1.0
-
-
-def _beneath(x: Tensor) -> Tensor:
-    """The values beneath torch.func's transforms, of all rows that vmap goes through."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
-    return x
-
-
-@dataclass(frozen=True)
-class Extent:
-    """The largest |mean|, and the smallest and largest variance of a law."""
-
-    reach: float
-    least: float
-    most: float
-    turned: bool
-
-    def may_lose(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> bool:
-        """Whether a value at points x may have lost digits beyond the quadrature_tight tier."""
-        x, alpha, sigma = map(_beneath, (x, alpha, sigma))
-        size = float(x.detach().abs().max()) + self.reach
-        least = float((alpha.min() ** 2 * self.least + sigma.min() ** 2).clamp_min(1e-300))
-        ratio = size**2 / least
-        if self.turned:
-            ratio *= max(1.0, float(alpha.max()) ** 2 * self.most / least)
-        return not UNIT * x.shape[-1] * ratio <= QUADRATURE_TIGHT.rtol / 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +36,7 @@ class Rounding:
         """Of z = Q'(x - alpha mu), (*b, K, d, n)."""
         post = self.post
         size = (
-            post.points.abs()[..., None, :, :] + _wide(post.alpha) * post.law.mean.abs()[..., None]
+            post.points.abs()[..., None, :, :] + inner(post.alpha) * post.law.mean.abs()[..., None]
         )
         if post.law.spectrum.axes is not None:
             size = size.norm(dim=-2, keepdim=True).expand(size.shape)
@@ -80,7 +50,7 @@ class Rounding:
     @cached_property
     def relative(self) -> Tensor:
         """Of V = alpha^2 l + sigma^2, relative."""
-        own = _wide(self.post.alpha) ** 2 * self.own
+        own = inner(self.post.alpha) ** 2 * self.own
         return STEPS * UNIT + own / self.post.variance
 
     @cached_property
@@ -97,8 +67,8 @@ class Rounding:
 
     def _slope(self, p: Tensor | float, q: Tensor | float) -> tuple[Tensor, Tensor]:
         """The slope of p m_k - q s_k along z, and its error."""
-        post, p_, q_ = self.post, _wide(p), _wide(q)
-        pull = p_ * _wide(post.alpha)
+        post, p_, q_ = self.post, inner(p), inner(q)
+        pull = p_ * inner(post.alpha)
         slope = (pull * post.law.spectrum.variances[..., None] + q_) / post.variance
         steep = slope.abs() * self.relative + abs(pull) * self.own / post.variance
         size = post.eigen_offsets.shape
@@ -113,7 +83,7 @@ class Rounding:
     def _apart(self, p: Tensor | float, q: Tensor | float) -> Tensor:
         """p m_k - q s_k less its average, (*b, K, d, n)."""
         post = self.post
-        value = _wide(p) * post.component_means - _wide(q) * post.component_scores
+        value = inner(p) * post.component_means - inner(q) * post.component_scores
         return value - (post.weights[..., None, :] * value).sum(-3, keepdim=True)
 
     def combination(self, p: Tensor | float, q: Tensor | float) -> Tensor:
@@ -143,72 +113,9 @@ class Rounding:
     def precision_gain(self) -> Tensor:
         """Of P_k = S_k / sigma^2, its largest eigenvalue, (*b, K, n): l / V moves with l by
         sigma^2 / V^2."""
-        V, noise = self.post.variance, _wide(self.post.sigma) ** 2
+        V, noise = self.post.variance, inner(self.post.sigma) ** 2
         gain = self.post.law.spectrum.variances[..., None] / V
         return (2 * STEPS * UNIT * gain + noise * self.own / V**2).amax(-2)
-
-
-@dataclass(frozen=True, eq=False)
-class BumpRounding:
-    """First-order bounds on errors of bumps under one posterior's components."""
-
-    given: BumpsGiven
-    bumps: Bumps
-
-    @cached_property
-    def log_values(self) -> Tensor:
-        """Of log E_k[b_t], (*b, K, T, n).
-
-        With y = A (I + S A)^-1 e, the exponent -e'y / 2 moves by y'de, y'dS y / 2 and f'dA f / 2,
-        f the centre less the mean under the bump; matrices that are not diagonal are known to
-        rounding of their largest eigenvalue, S being (sigma^2 / V) dC (sigma^2 / V) through C.
-        """
-        given, bumps, post = self.given, self.bumps, self.given.post
-        spectrum, sigma, alpha = post.law.spectrum, _wide(post.sigma), _wide(post.alpha)
-        variances, V = spectrum.variances[..., None], post.variance
-        e = bumps.centre[..., None, :, :, None] - post.component_means[..., :, None, :, :]
-        y = (V / variances)[..., :, None, :, :] * self._unrotated(given.push)
-        square = (self._unrotated(e) * y).sum(-2).abs()
-        log_det = (-2 * given.log_mean - square).clamp_min(0)
-        slope = y.norm(dim=-2)
-        gain = alpha * variances / V
-        size = (post.component_means.abs() + gain * post.points.abs()[..., None, :, :])[
-            ..., :, None, :, :
-        ] + bumps.centre.abs()[..., None, :, :, None]
-        error = slope * size.norm(dim=-2) + square + log_det + 1
-        most = bumps.values.amax(-1)[..., None, :, None]
-        cov = sigma**2 * variances / V
-        if spectrum.axes is not None:
-            share = (sigma**2 / V)[..., :, None, :, :]
-            seen = (share * y.abs()).sum(-2)
-            pull = (post.eigen_offsets.abs() / V).sum(-2)[..., :, None, :]
-            flat = (cov.sqrt() / variances)[..., :, None, :, :]
-            bend = torch.minimum(share * most[..., None, :].sqrt(), flat).sum(-2)
-            own = 0.5 * seen**2 + _over_bumps(post.alpha) * seen * pull + 0.5 * bend**2
-            error = error + variances.amax(-2)[..., :, None, :] * own
-        if spectrum.axes is not None or bumps.axes is not None:
-            wide = (
-                sigma[..., None, :, :] ** 2
-                if isinstance(sigma, Tensor) and sigma.ndim
-                else (sigma**2)
-            )
-            left = (e - wide * given.push).square().sum(-2)
-            half = given.half_covariance().square().sum((-1, -2))
-            error = error + 0.5 * most * (left + _over_bumps(post.sigma) ** 2 * half)
-            error = error + cov.amax(-2)[..., :, None, :] * slope**2
-        return UNIT * error
-
-    def _unrotated(self, vectors: Tensor) -> Tensor:
-        axes = self.given.post.law.spectrum.axes
-        return vectors if axes is None else axes[..., :, None, :, :].mT @ vectors
-
-    def moment(self, sign: Tensor, log_coef: Tensor) -> tuple[Tensor, Tensor]:
-        """Of sum_t sign_t exp(log_coef_t) E[b_t | x], and the size of its terms, each (*b, n)."""
-        post = self.given.post
-        size = (self.given.log_value + log_coef[..., None, :, None]).exp()
-        parts = post.weights[..., :, None, :] * size
-        own = Rounding(post).weights[..., :, None, :] * size
-        return (own + parts * self.log_values).sum((-2, -3)), parts.sum((-2, -3))
 
 
 def variance_error(spectrum: Spectrum) -> Tensor:
@@ -219,16 +126,6 @@ def variance_error(spectrum: Spectrum) -> Tensor:
         return STEPS * UNIT * variances
     most = variances.amax(-1, keepdim=True).expand(variances.shape)
     return STEPS * UNIT * ((most * variances).sqrt() if spectrum.from_roots else most)
-
-
-def _over_bumps(value: Tensor) -> Tensor:
-    """A coefficient over (K, n) as one over (K, T, n)."""
-    return value[..., None, :] if value.ndim else value
-
-
-def _wide(value: Any) -> Any:
-    """A coefficient over (K, n) as one over (K, d, n)."""
-    return value[..., None, :] if isinstance(value, Tensor) and value.ndim else value
 
 
 def is_bounded(x: Tensor) -> bool:

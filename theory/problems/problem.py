@@ -21,14 +21,11 @@ from theory.fields.guidance import GuidedField
 from theory.fields.mixture import DisplacedField, ExactField, MixtureField, tilted_field
 from theory.fields.paths import PATHS, RECTIFIED_FLOW, Path
 from theory.laws.gaussians import GaussianSum
-from theory.tilts.conditional import MomentSource, moments_of
-from theory.tilts.rewards import (
-    Reward,
-    bumps_reward,
-    check_reward,
-    linear_reward,
-    quadratic_reward,
-)
+from theory.tilts.bump_rewards import bumps_reward
+from theory.tilts.conditional import moments_of
+from theory.tilts.moments import MomentSource
+from theory.tilts.quadratic import linear_reward, quadratic_reward
+from theory.tilts.rewards import Reward, check_reward
 from theory.tilts.tilt import QUADRATURE_TOLERANCE, Route, Tilt, quadrature_moments, tilt
 from theory.tilts.wrappers import Power, Scale, Wrapper
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from theory.common.checks import check_choice, check_order, check_positive
-from theory.evaluation.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
+from theory.evaluation.grids import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, Distance, GridLaw, grid_distances
 from theory.problems.problem import Problem

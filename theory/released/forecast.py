@@ -157,10 +157,15 @@ def forecast(recipe: Recipe, rewards: Rewards, epochs: int) -> Forecast:
     *_, straight = _tilts(recipe, rows, decays, follow=False)
     limit, searched = _limit(recipe, rewards, base)
     return Forecast(
-        recipe, epochs, tuple(rows), stopped, straight,
+        recipe,
+        epochs,
+        tuple(rows),
+        stopped,
+        straight,
         recipe.step(base.std, base.clip) * recipe.mean_limit() if recipe.kl_weight else None,
-        limit, searched,
-    )  # fmt: skip
+        limit,
+        searched,
+    )
 
 
 def _rows(
@@ -295,6 +300,12 @@ def _exact_of(run: Trajectory, found: Forecast, stopped: str) -> Exact:
     std = math.sqrt(max(run.mean(-1, run.rewards**2) - last["reward"] ** 2, 0.0))
     error = (found.rows[epoch].rewards.mean - last["reward"]) / found.rows[0].rewards.std
     return Exact(
-        epoch, last["reward"], std, last["tilt"], last["tilt_explained"], last["std"], error,
+        epoch,
+        last["reward"],
+        std,
+        last["tilt"],
+        last["tilt_explained"],
+        last["std"],
+        error,
         stopped,
-    )  # fmt: skip
+    )

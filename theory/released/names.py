@@ -27,27 +27,38 @@ from theory.released.schedule import NAMES as SCHEDULE_NAMES
 NFT_BETA, KL_WEIGHT, ADV_CLIP_MAX, EMA = "nft_beta", "kl_weight", "adv_clip_max", "ema"
 SPELLINGS: Mapping[str, Mapping[str, str]] = {
     NFT_BETA: {
-        "nft_beta": "", "mix_beta": "verl-omni", "config.beta": "DiffusionNFT",
-        "method.beta": "FastVideo", "algorithm.beta": "UniRL",
+        "nft_beta": "",
+        "mix_beta": "verl-omni",
+        "config.beta": "DiffusionNFT",
+        "method.beta": "FastVideo",
+        "algorithm.beta": "UniRL",
     },
     KL_WEIGHT: {
-        "kl_weight": "", "kl_beta": "FastVideo, Flow-Factory, VRL", "ref_kl_coef": "verl-omni",
-        "ref_deviation_coef": "UniRL", "train.beta": "DiffusionNFT",
+        "kl_weight": "",
+        "kl_beta": "FastVideo, Flow-Factory, VRL",
+        "ref_kl_coef": "verl-omni",
+        "ref_deviation_coef": "UniRL",
+        "train.beta": "DiffusionNFT",
         "config.train.beta": "DiffusionNFT",
     },
     ADV_CLIP_MAX: {"adv_clip_max": "", "advantage_high": "VRL", "adv_std_saturate": "UniRL"},
     EMA: {
-        "ema": "", "decay_type": "DiffusionNFT, FastVideo",
+        "ema": "",
+        "decay_type": "DiffusionNFT, FastVideo",
         "old_policy_decay_schedule": "verl-omni",
     },
-}  # fmt: skip
+}
 """By knob, its names and whose they are; the first is ours."""
 BETA = {"diffusionnft": "config.beta", "fastvideo": "method.beta", "unirl": "algorithm.beta"}
 """What a bare beta is in a trainer's config."""
 DECAYS = {
-    "0": "none", "copy": "none", "1": "half", "linear_to_0_5": "half", "2": "late",
+    "0": "none",
+    "copy": "none",
+    "1": "half",
+    "linear_to_0_5": "half",
+    "2": "late",
     "delayed_linear_to_0_999": "late",
-}  # fmt: skip
+}
 MEANING = {
     NFT_BETA: "the mixing strength of the branches",
     KL_WEIGHT: "the weight of |v - v_ref|²",

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from theory.methods.matching.nft import CLIP, STD_FLOOR
 from theory.problems.problem import Problem
-from theory.tilts.conditional import moments_of, reward_moments
+from theory.tilts.conditional import moments_of
+from theory.tilts.moments import reward_moments
 from theory.tilts.wrappers import Exponential
 
 Array = NDArray[np.float64]
@@ -151,9 +152,16 @@ class SampledRewards:
                 f"are {LEAST_ESS:g} and {LEAST_PROMPT_ESS:g}"
             )
         return Tilted(
-            base.mean, base.std, base.within, base.kl, base.clip, None, ess, min(carriers, 1.0),
+            base.mean,
+            base.std,
+            base.within,
+            base.kl,
+            base.clip,
+            None,
+            ess,
+            min(carriers, 1.0),
             doubt,
-        )  # fmt: skip
+        )
 
 
 def tail_index(weights: Array) -> float:

@@ -53,13 +53,21 @@ def print_forecast(
         row = found.rows[epoch]
         r = row.rewards
         last = (
-            [f"{r.ess:.0f}", f"{100 * (r.carriers or 0):.2g} %"] if r.ess is not None
+            [f"{r.ess:.0f}", f"{100 * (r.carriers or 0):.2g} %"]
+            if r.ess is not None
             else ["" if r.spread is None else f"{r.spread:.4g}"]
-        )  # fmt: skip
+        )
         table.add_row(
-            str(epoch), f"{row.updates:.4g}", f"{row.tilt:.4g}", f"{row.tilt * base.std:.4g}",
-            f"{r.mean:.4g}", f"{found.gain(row):.3g}", f"{r.std:.3g}", f"{r.kl:.3g}", *last,
-        )  # fmt: skip
+            str(epoch),
+            f"{row.updates:.4g}",
+            f"{row.tilt:.4g}",
+            f"{row.tilt * base.std:.4g}",
+            f"{r.mean:.4g}",
+            f"{found.gain(row):.3g}",
+            f"{r.std:.3g}",
+            f"{r.kl:.3g}",
+            *last,
+        )
     console.print(table)
     errors = data["standard_error"]
     text = (

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from theory.laws.gaussians import GaussianSum
 from theory.laws.posterior import Posterior
+from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.bumps import Bumps, BumpsGiven
-from theory.tilts.conditional import ConditionalTilt, Series
+from theory.tilts.conditional import ConditionalTilt
+from theory.tilts.moments import Series
 from theory.tilts.quadrature import STANDARD, Grid, Nodes, least_step, standard_z
-from theory.tilts.rewards import BumpReward
 from theory.tilts.wrappers import Wrapper
 
 # How much narrower, in some direction, a bump may be than one that is taken after it.

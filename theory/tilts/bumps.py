@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from theory.laws.gaussians import GaussianSum
-from theory.laws.posterior import Posterior, Spectrum
+from theory.laws.posterior import Posterior
+from theory.laws.spectrum import Spectrum
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from theory.laws.posterior import Posterior
-from theory.tilts.conditional import ConditionalTilt, Series
+from theory.tilts.conditional import ConditionalTilt
+from theory.tilts.moments import Series
 from theory.tilts.rewards import Reward
 from theory.tilts.wrappers import Wrapper
 

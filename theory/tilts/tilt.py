@@ -24,13 +24,10 @@ from theory.tilts.bump_quadrature import (
     BumpQuadratureTilt,
     check_nested,
 )
-from theory.tilts.conditional import (
-    ClippedLinearTilt,
-    ConditionalTilt,
-    PolynomialTilt,
-    blind_posterior,
-    moments_of,
-)
+from theory.tilts.bump_rewards import BumpReward
+from theory.tilts.conditional import ClippedLinearTilt, ConditionalTilt, PolynomialTilt, moments_of
+from theory.tilts.moments import blind_posterior
+from theory.tilts.quadratic import QuadraticReward
 from theory.tilts.quadrature import (
     STANDARD,
     Grid,
@@ -40,7 +37,7 @@ from theory.tilts.quadrature import (
     nodes_at,
     other_grids,
 )
-from theory.tilts.rewards import BumpReward, CallableReward, QuadraticReward, Reward, check_reward
+from theory.tilts.rewards import CallableReward, Reward, check_reward
 from theory.tilts.wrappers import ClippedExponential, Exponential, Polynomial, Wrapper
 
 Route = Literal["closed", "quadrature"]

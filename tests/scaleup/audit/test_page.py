@@ -153,10 +153,18 @@ def quick(monkeypatch):
 def test_a_page_with_all_parts_stands_alone(nasty_page):
     stands_alone(nasty_page)
     decode(nasty_page)
-    heads = [t for t in nasty_page.texts if t in (
-        "The reward", "Which wrapper", "Prompts", "Pictures, given their reward",
-        "How this was found",
-    )]  # fmt: skip
+    heads = [
+        t
+        for t in nasty_page.texts
+        if t
+        in (
+            "The reward",
+            "Which wrapper",
+            "Prompts",
+            "Pictures, given their reward",
+            "How this was found",
+        )
+    ]
     assert len(heads) == 5
     plots = [a for a, _ in nasty_page.images if a.get("class") == "plot"]
     assert len(plots) == 3
@@ -379,8 +387,9 @@ def test_prompts_in_other_shares_are_no_tilt():
     rng = np.random.default_rng(1)
     sizes = ((1000, 500), (500, 1000))
     codes = [np.repeat([0, 1], size) for size in sizes]
-    data = audit_data(*(3 * c + rng.normal(size=len(c)) for c in codes), *codes,
-                      prompt_names=["x", "y"])  # fmt: skip
+    data = audit_data(
+        *(3 * c + rng.normal(size=len(c)) for c in codes), *codes, prompt_names=["x", "y"]
+    )
     report = audit(data, wrappers=["linear"], permutations=19)
     (axes,) = figures.ratio(report, "reward").axes
     (bars,) = axes.containers
@@ -418,8 +427,10 @@ def test_histograms_are_densities():
     assert len(drawn) == 3
     for data in drawn.values():
         assert ALGEBRA.holds((data.values * np.diff(data.edges)).sum(), 1.0)
-    means = [(d.values * (d.edges[1:] + d.edges[:-1]) / 2).sum() * np.diff(d.edges)[0]
-             for d in drawn.values()]  # fmt: skip
+    means = [
+        (d.values * (d.edges[1:] + d.edges[:-1]) / 2).sum() * np.diff(d.edges)[0]
+        for d in drawn.values()
+    ]
     bin_ = float(np.diff(next(iter(drawn.values())).edges)[0])
     of_base, of_tuned, of_tilted = means
     assert abs(of_base - base.mean()) < bin_

@@ -23,7 +23,6 @@ from scaleup.builtin.model import (
     ABSENT,
     build_pipeline,
     build_tokenizer,
-    load_builtin,
     nearest_steps,
     rf_times,
     rf_velocity,
@@ -37,9 +36,9 @@ from scaleup.builtin.shapes import (
     draw_pictures,
     verify,
     verify_shapes,
-    wilson,
 )
 from scaleup.builtin.train import Recipe, save_pipeline, train_builtin, v_loss
+from tests.scaleup.builtin.shipped import load_builtin
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.fields.paths import Path as FlowPath
 
@@ -179,21 +178,9 @@ def test_verifier_bad_input(images, prompts, error, words):
     assert words in str(caught.value)
 
 
-def test_drawing_and_wilson_bad_input():
+def test_drawing_bad_input():
     with pytest.raises(ValueError, match="size = 4"):
         draw_pictures(["a red square"], seeded(), size=4)
-    with pytest.raises(ValueError, match="n = 0"):
-        wilson(0, 0)
-
-
-def test_wilson_covers():
-    """The ends p solve (share - p)^2 = z^2 p (1 - p) / n; 0 and n successes give 0 and 1."""
-    for successes, n in ((3, 10), (446, 480), (0, 7), (7, 7)):
-        for p in wilson(successes, n):
-            gap = (successes / n - p) ** 2
-            assert ALGEBRA.holds(gap, 1.96**2 * p * (1 - p) / n, scale=1 / n)
-    assert wilson(0, 7)[0] == 0
-    assert wilson(7, 7)[1] == 1
 
 
 # --- the pipeline

@@ -167,15 +167,18 @@ def clustered(rng):
 METRICS = {
     "mean reward": (lambda rng: mean_reward(rng.gamma(2.0, size=60), 0, 200), 2.0, 0.90),
     "gain": (
-        lambda rng: reward_gain(*rng.normal([[0.0], [0.8]], 1.0, size=(2, 50)), 0, 200), 0.8, 0.90,
+        lambda rng: reward_gain(*rng.normal([[0.0], [0.8]], 1.0, size=(2, 50)), 0, 200),
+        0.8,
+        0.90,
     ),
     "diversity": (lambda rng: diversity(draws(0, 60, rng), None, 0, 200), np.trace(COVS[0]), 0.85),
     "within": (lambda rng: diversity(*clustered(rng), 0, 200), np.trace(COVS[0]), 0.85),
     "frechet": (
         lambda rng: frechet_distance(draws(0, 120, rng), draws(1, 120, rng), 0, 60),
-        distance(MEANS, COVS), 0.85,
+        distance(MEANS, COVS),
+        0.85,
     ),
-}  # fmt: skip
+}
 TRIALS = 240
 
 

@@ -195,20 +195,32 @@ DAMAGE = {
     "spoilt": (spoil_shard, r"rank-00000/000002\.safetensors: damaged \(its digest"),
     "lost": (lambda f: shards(f)[1].unlink(), r"rank-00000/000002\.safetensors: missing"),
     "rank lost": (lose_rank, "rank-00001: missing; 2 processes"),
-    "no manifest": (lambda f: (f / "samples/base/rank-00001/manifest.json").unlink(),
-                    r"rank-00001/manifest\.json: missing"),
-    "manifest": (lambda f: (f / "samples/base/rank-00001/manifest.json").write_text("{"),
-                 r"rank-00001/manifest\.json: damaged"),
-    "format": (lambda f: edit(f / "samples/base/rank-00001/manifest.json", format=9),
-               "no manifest of format 1"),
-    "worlds": (lambda f: edit(f / "samples/base/rank-00001/manifest.json", world=3),
-               r"allowed is one for all"),
-    "models": (lambda f: edit(f / "samples/base/rank-00001/manifest.json", made_by="x"),
-               r"allowed is one for all"),
-    "open": (lambda f: edit(f / "samples/base/rank-00001/manifest.json", closed=False),
-             r"processes \[1\] have not"),
+    "no manifest": (
+        lambda f: (f / "samples/base/rank-00001/manifest.json").unlink(),
+        r"rank-00001/manifest\.json: missing",
+    ),
+    "manifest": (
+        lambda f: (f / "samples/base/rank-00001/manifest.json").write_text("{"),
+        r"rank-00001/manifest\.json: damaged",
+    ),
+    "format": (
+        lambda f: edit(f / "samples/base/rank-00001/manifest.json", format=9),
+        "no manifest of format 1",
+    ),
+    "worlds": (
+        lambda f: edit(f / "samples/base/rank-00001/manifest.json", world=3),
+        r"allowed is one for all",
+    ),
+    "models": (
+        lambda f: edit(f / "samples/base/rank-00001/manifest.json", made_by="x"),
+        r"allowed is one for all",
+    ),
+    "open": (
+        lambda f: edit(f / "samples/base/rank-00001/manifest.json", closed=False),
+        r"processes \[1\] have not",
+    ),
     "no prompts": (lambda f: (f / "samples/base/prompts.json").unlink(), "holds no samples"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", DAMAGE)

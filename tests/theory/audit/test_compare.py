@@ -9,7 +9,7 @@ import pytest
 
 from tests.theory.audit.synthetic import data_of, gaussians
 from theory.audit.estimators.compare import _folds, compare_wrappers
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.audit.fit.likelihood import NoFitError, row_values
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 

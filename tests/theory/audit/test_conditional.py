@@ -133,9 +133,13 @@ def test_rows_of_one_seed_are_on_one_side():
     n = 120
     noise = rng.normal(size=(n, 3))
     data = data_of(
-        [noise[:, 0]], [0.4 + noise[:, 0]], [noise], [noise + 0.01],
-        base_seed=np.arange(n), tuned_seed=np.arange(n),
-    )  # fmt: skip
+        [noise[:, 0]],
+        [0.4 + noise[:, 0]],
+        [noise],
+        [noise + 0.01],
+        base_seed=np.arange(n),
+        tuned_seed=np.arange(n),
+    )
     strata = stratify(data)
     label = strata.pooled.label
     assert not set(strata.side_row[label == 0]) & set(strata.side_row[label == 1])
@@ -185,8 +189,9 @@ def test_random_features_are_a_gaussian_kernel():
     gap = np.linalg.norm(x[:, None] - x[None], axis=-1)
     median = np.median(gap)
     errors = []
-    for factor, phi in zip((0.5, 1, 2), fourier_features(strata, np.random.default_rng(0)),
-                           strict=True):  # fmt: skip
+    for factor, phi in zip(
+        (0.5, 1, 2), fourier_features(strata, np.random.default_rng(0)), strict=True
+    ):
         kernel = np.exp(-(gap**2) / (2 * (factor * median) ** 2))
         errors.append(np.sqrt(np.square(phi @ phi.T - kernel).mean()))
     assert max(errors) < 0.12  # about 1/sqrt(256), and the sampled median
@@ -201,10 +206,14 @@ def test_ranks_and_standardisation():
 
 def test_constant_features_are_dropped_or_refused():
     data = planted(np.random.default_rng(13), 2, 80)
-    more = [np.hstack([s.features, np.full((len(s), 1), 0.1) + s.prompt[:, None]])
-            for s in (data.base, data.tuned)]  # fmt: skip
-    split = [[f[s.prompt == g] for g in range(2)]
-             for f, s in zip(more, (data.base, data.tuned), strict=True)]  # fmt: skip
+    more = [
+        np.hstack([s.features, np.full((len(s), 1), 0.1) + s.prompt[:, None]])
+        for s in (data.base, data.tuned)
+    ]
+    split = [
+        [f[s.prompt == g] for g in range(2)]
+        for f, s in zip(more, (data.base, data.tuned), strict=True)
+    ]
     rewards = [[s.reward[s.prompt == g] for g in range(2)] for s in (data.base, data.tuned)]
     with_constant = data_of(*rewards, *split)
     assert stratify(with_constant).features.shape[1] == data.dim

@@ -9,7 +9,7 @@ from scipy import stats
 from tests.theory.audit.synthetic import SIGMAS, gaussians
 from theory.audit import coverage
 from theory.audit.coverage import SPREADS, Cell, count, mean_tilt, own_mean
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.common.tolerances import FALSE_FAILURE_RATE
 
 

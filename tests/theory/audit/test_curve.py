@@ -12,7 +12,7 @@ from scipy import special, stats
 from tests.helpers import ks_bound, ks_distance
 from tests.theory.audit.synthetic import data_of, gaussians
 from theory.audit.estimators.curve import DEGREE, RIDGE, basis, fit_curve, goodness
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.audit.fit.likelihood import maximise, value_at
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 

@@ -14,15 +14,10 @@ import pytest
 from scipy import optimize, special
 
 from tests.theory.audit.synthetic import data_of, gaussians, quantiles, tilted_quantiles
-from theory.audit.families.family import (
-    FAMILIES,
-    LEAST_FOR_RANKS,
-    Range,
-    TruncatedFamily,
-    _root,
-    best_start,
-    some_rows,
-)
+from theory.audit.families.curved import Range, TruncatedFamily, _root, best_start
+from theory.audit.families.families import FAMILIES
+from theory.audit.families.family import some_rows
+from theory.audit.families.ranks import LEAST_FOR_RANKS
 from theory.audit.fit.likelihood import NoFitError, value_at
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 
@@ -250,9 +245,15 @@ def positive(seed=4):
 
 @pytest.mark.parametrize(
     ("name", "scale", "shift"),
-    [("exponential", 2.5, -7.0), ("power", 3.0, 0.0), ("truncated_2", 2.5, 0.0),
-     ("truncated_3", 0.3, 0.0), ("clipped", 2.5, 3.0), ("linear", 0.2, 0.3)],
-)  # fmt: skip
+    [
+        ("exponential", 2.5, -7.0),
+        ("power", 3.0, 0.0),
+        ("truncated_2", 2.5, 0.0),
+        ("truncated_3", 0.3, 0.0),
+        ("clipped", 2.5, 3.0),
+        ("linear", 0.2, 0.3),
+    ],
+)
 def test_affine_changes_of_the_reward(name, scale, shift):
     base, tuned = positive()
     one = fits(base, tuned, name)
@@ -324,8 +325,9 @@ def test_rewards_that_a_form_does_not_take_are_refused():
     pooled = data_of([rng.normal(size=50)], [rng.normal(size=50)]).pooled
     with pytest.raises(NoFitError, match=r"rewards > 0, the smallest is -"):
         FAMILIES["power"].fit(pooled)
-    few = data_of([rng.normal(size=LEAST_FOR_RANKS - 1), rng.normal(size=90)],
-                  rng.normal(size=(2, 50))).pooled  # fmt: skip
+    few = data_of(
+        [rng.normal(size=LEAST_FOR_RANKS - 1), rng.normal(size=90)], rng.normal(size=(2, 50))
+    ).pooled
     for name in RANKED:
         with pytest.raises(NoFitError, match=r"ranks need 20 base samples .* fewest are 19"):
             FAMILIES[name].fit(few)

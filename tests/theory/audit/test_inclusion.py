@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from tests.theory.audit.synthetic import label_law
-from theory.audit.data.inputs import Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.fit.inclusion import SMALL, _of_block, draw_labels, inclusion
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 
@@ -20,8 +20,9 @@ def setting(sizes, seed=0, spread=1.5):
     odds, chances, labels, prompt = [], [], [], []
     for g, (n, m) in enumerate(sizes):
         u = rng.normal(scale=spread, size=n)
-        alpha = optimize.brentq(lambda a, u=u, m=m: special.expit(u + a).sum() - m, -60, 60,
-                                xtol=1e-14)  # fmt: skip
+        alpha = optimize.brentq(
+            lambda a, u=u, m=m: special.expit(u + a).sum() - m, -60, 60, xtol=1e-14
+        )
         odds.append(u)
         chances.append(special.expit(u + alpha))
         labels.append(rng.permutation(np.arange(n) < m).astype(float))

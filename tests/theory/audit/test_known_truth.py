@@ -6,17 +6,10 @@ import numpy as np
 import torch
 from scipy import integrate, optimize, stats
 
+from tests.theory.audit.known_rewards import best_of_rewards, nft_rewards
 from theory.audit import audit, verdict
 from theory.audit.data.inputs import audit_data
-from theory.audit.known_truth import (
-    Planted,
-    alarm_rate,
-    best_of_rewards,
-    coverage,
-    nft_rewards,
-    tilt_interval,
-    tilted_rewards,
-)
+from theory.audit.known_truth import Planted, alarm_rate, coverage, tilt_interval, tilted_rewards
 from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.problems.problem import load_problem
 

@@ -71,8 +71,10 @@ def test_intercepts_put_the_right_number_into_each_prompt():
         rows = data.pooled.prompt == g
         own = optimize.brentq(
             lambda a, rows=rows, g=g: special.expit(log_ratio[rows] + a).sum() - data.pooled.n1[g],
-            -40, 40, xtol=1e-13,
-        )  # fmt: skip
+            -40,
+            40,
+            xtol=1e-13,
+        )
         assert QUADRATURE_TIGHT.holds(alpha[g], own, scale=1.0)
         assert QUADRATURE_TIGHT.holds(p[rows], special.expit(log_ratio[rows] + own))
     # A common factor of Phi, however large, is the intercept's.
@@ -96,8 +98,10 @@ def test_gradient_is_that_of_the_value(prompts):
     rng = np.random.default_rng(1)
     sizes = {"small": [(4, 3), (9, 20)], "large": [(30, 20), (70, 9)]}
     sizes["both"] = sizes["small"] + sizes["large"]
-    data = data_of([rng.normal(size=n) for n, _ in sizes[prompts]],
-                   [rng.normal(size=m) for _, m in sizes[prompts]])  # fmt: skip
+    data = data_of(
+        [rng.normal(size=n) for n, _ in sizes[prompts]],
+        [rng.normal(size=m) for _, m in sizes[prompts]],
+    )
     evaluate, theta, h = two(data.pooled.reward), np.array([0.6, -0.4]), 1e-3
     _, gradient = state(evaluate, theta, data.pooled, None)
 
@@ -131,22 +135,24 @@ def test_maximum_of_small_prompts_is_scipys():
     def loss(t):
         return -conditional_likelihood(lambda a, r: a * r, t, data)
 
-    best = optimize.minimize_scalar(loss, bounds=(-5, 5), method="bounded",
-                                    options={"xatol": 1e-9})  # fmt: skip
+    best = optimize.minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-9})
     assert QUADRATURE.holds(found.theta, best.x)
     assert QUADRATURE.holds(found.value, -best.fun)
     two_found = maximise(two(data.pooled.reward), np.zeros(2), data.pooled)
     two_best = optimize.minimize(
         lambda t: -conditional_likelihood(lambda a, r: a[0] * r + a[1] * np.sin(2 * r), t, data),
-        np.zeros(2), method="BFGS", options={"gtol": 1e-7},
-    )  # fmt: skip
+        np.zeros(2),
+        method="BFGS",
+        options={"gtol": 1e-7},
+    )
     assert QUADRATURE.holds(two_found.theta, two_best.x, scale=1.0)
     # An intercept a prompt, fitted beside the slope, would have found another slope.
     pooled = data.pooled
     free = optimize.minimize_scalar(
         lambda t: -row_values(times(pooled.reward), np.array([t]), pooled).sum(),
-        bounds=(-5, 5), method="bounded",
-    )  # fmt: skip
+        bounds=(-5, 5),
+        method="bounded",
+    )
     assert free.x / best.x > 1.1
 
 
@@ -191,8 +197,10 @@ def test_pairs_are_a_regression_on_differences():
     # "An intercept a prompt costs a factor of two for pairs."
     free = optimize.minimize_scalar(
         lambda t: -row_values(times(data.pooled.reward), np.array([t]), data.pooled).sum(),
-        bounds=(0, 9), method="bounded", options={"xatol": 1e-9},
-    )  # fmt: skip
+        bounds=(0, 9),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
     assert QUADRATURE.holds(free.x, 2 * a)
 
 
@@ -211,10 +219,14 @@ def test_ridge_is_taken_off():
     data = few(1)
     found = maximise(two(data.pooled.reward), np.zeros(2), data.pooled, ridge=1.5)
     best = optimize.minimize(
-        lambda t: 0.75 * t @ t
-        - conditional_likelihood(lambda a, r: a[0] * r + a[1] * np.sin(2 * r), t, data),
-        np.zeros(2), method="BFGS", options={"gtol": 1e-7},
-    )  # fmt: skip
+        lambda t: (
+            0.75 * t @ t
+            - conditional_likelihood(lambda a, r: a[0] * r + a[1] * np.sin(2 * r), t, data)
+        ),
+        np.zeros(2),
+        method="BFGS",
+        options={"gtol": 1e-7},
+    )
     assert QUADRATURE.holds(found.theta, best.x, scale=1.0)
 
 
@@ -290,8 +302,9 @@ def test_variance_of_paired_rows():
     def draw(rng):
         noise = rng.normal(size=60)
         seeds = np.arange(60)
-        return data_of([noise], [0.5 + noise + 0.3 * rng.normal(size=60)],
-                       base_seed=seeds, tuned_seed=seeds)  # fmt: skip
+        return data_of(
+            [noise], [0.5 + noise + 0.3 * rng.normal(size=60)], base_seed=seeds, tuned_seed=seeds
+        )
 
     variance, sandwich, plain = spread_of_estimates(draw)
     assert agrees(variance, sandwich)

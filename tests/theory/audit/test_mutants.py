@@ -22,14 +22,18 @@ from tests.theory.audit.synthetic import (
     statistic,
 )
 from tests.theory.methods.mutants import mutant_module
-from theory.audit.data.inputs import Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.estimators import conditional, curve, tilt
-from theory.audit.families import family as families
+from theory.audit.families import families
 from theory.audit.fit import inclusion, likelihood
 from theory.common.tolerances import ALGEBRA, FLOAT32, QUADRATURE, QUADRATURE_2D
 
-ELSEWHERE = {"inclusion": "fit.inclusion", "likelihood": "fit.likelihood",
-             "families": "families.family"}  # fmt: skip
+FAMILIES = ("family", "ranks", "curved", "clipped")
+ELSEWHERE = {
+    "inclusion": "fit.inclusion",
+    "likelihood": "fit.likelihood",
+    **{name: f"families.{name}" for name in FAMILIES},
+}
 Checks = dict[str, bool]
 ZERO = np.zeros(1)
 
@@ -41,8 +45,9 @@ def times(T):
 def small(seed=0):
     rng = np.random.default_rng(seed)
     sizes = [(3, 2), (2, 5), (4, 1)]
-    return data_of([rng.normal(size=n) for n, _ in sizes],
-                   [0.7 + rng.normal(size=m) for _, m in sizes])  # fmt: skip
+    return data_of(
+        [rng.normal(size=n) for n, _ in sizes], [0.7 + rng.normal(size=m) for _, m in sizes]
+    )
 
 
 def check_inclusion(module: ModuleType) -> Checks:
@@ -101,8 +106,9 @@ def check_likelihood(module: ModuleType) -> Checks:
             cell = rest[(big.prompt == g) & (big.label == label)]
             total += len(cell) * np.var(cell, ddof=1)
     seeds = np.arange(30)
-    pairs = data_of([rng.normal(size=30)], [rng.normal(size=30)], base_seed=seeds,
-                    tuned_seed=seeds).pooled  # fmt: skip
+    pairs = data_of(
+        [rng.normal(size=30)], [rng.normal(size=30)], base_seed=seeds, tuned_seed=seeds
+    ).pooled
     of_pairs = module.maximise(times(pairs.reward), ZERO, pairs)
     score = of_pairs.scores(pairs)[:, 0]
     both = [score[pairs.label == k] - score[pairs.label == k].mean() for k in (0, 1)]
@@ -121,7 +127,11 @@ def check_families(module: ModuleType) -> Checks:
     rng = np.random.default_rng(2)
     pooled = data_of([0.5 + rng.gamma(3, size=90)], [0.4 + rng.gamma(4, size=70)]).pooled
     found: Checks = {}
-    for name, family in module.FAMILIES.items():
+    for name, known in families.FAMILIES.items():
+        kind = getattr(module, type(known).__name__, None)  # those that the module defines
+        if kind is None:
+            continue
+        family = kind(**vars(known))
         fitted = family.fit(pooled)
         h, theta = 1e-5, fitted.fit.theta
         slope = (fitted.evaluate(theta + h)[0] - fitted.evaluate(theta - h)[0]) / (2 * h)
@@ -170,8 +180,9 @@ def check_curve(module: ModuleType) -> Checks:
     seeds = np.arange(60)
     rng = np.random.default_rng(4)
     noise = rng.normal(size=60)
-    pairs = data_of([noise], [0.4 + noise + 0.2 * rng.normal(size=60)], base_seed=seeds,
-                    tuned_seed=seeds).pooled  # fmt: skip
+    pairs = data_of(
+        [noise], [0.4 + noise + 0.2 * rng.normal(size=60)], base_seed=seeds, tuned_seed=seeds
+    ).pooled
     own = families.FAMILIES["exponential"].fit(pairs).fit
     square = pairs.z**2
     square = square - np.average(square, weights=own.weight)
@@ -208,9 +219,10 @@ def check_tilt(module: ModuleType) -> Checks:
     for g in range(12):
         rows = pooled.prompt == g
         fit = likelihood.maximise(
-            times(pooled.reward[rows]), ZERO, Pooled.sorted(pooled.reward[rows], pooled.label[rows],
-                                                             np.zeros(rows.sum(), dtype=int))
-        )  # fmt: skip
+            times(pooled.reward[rows]),
+            ZERO,
+            Pooled.sorted(pooled.reward[rows], pooled.label[rows], np.zeros(rows.sum(), dtype=int)),
+        )
         own.append((fit.theta[0], fit.information[0, 0] ** -0.5))
     own = np.array(own)
     fitted = families.FAMILIES["exponential"].fit(pooled)
@@ -289,8 +301,9 @@ def check_reweighting(module: ModuleType) -> Checks:
     bound = module.kl_bound(g, pooled_kl)
     rng = np.random.default_rng(7)
     sizes = 15 + 3 * np.arange(15)
-    many = data_of([rng.normal(size=40) for _ in sizes],
-                   [0.9 + rng.normal(size=n) for n in sizes]).pooled  # fmt: skip
+    many = data_of(
+        [rng.normal(size=40) for _ in sizes], [0.9 + rng.normal(size=n) for n in sizes]
+    ).pooled
     share = sizes / sizes.sum()
     own = parts(many, 0.9 * many.reward)[0]
     flips = np.sign(np.random.default_rng(1).normal(size=(40_000, 15)))
@@ -342,8 +355,9 @@ def check_conditional(module: ModuleType) -> Checks:
     moved = module.conditional_test(shifted, module.permute(shifted, 0, 39), 0, False)
     noise = np.random.default_rng(0).normal(size=(200, 2))
     seeds = np.arange(200)
-    pairs = data_of([noise[:, 0]], [noise[:, 0] + 0.1], [noise], [noise], base_seed=seeds,
-                    tuned_seed=seeds)  # fmt: skip
+    pairs = data_of(
+        [noise[:, 0]], [noise[:, 0] + 0.1], [noise], [noise], base_seed=seeds, tuned_seed=seeds
+    )
     kept = module.stratify(pairs)
     label = kept.pooled.label
     null = planted(np.random.default_rng(10), 2, 80, a=1.0)
@@ -366,11 +380,9 @@ def check_conditional(module: ModuleType) -> Checks:
         ),
         "seeds": not set(kept.side_row[label == 0]) & set(kept.side_row[label == 1]),
         "chances": ALGEBRA.holds(strata.p, p),
-        "residual": FLOAT32.holds(
-            permuted.residual.mean(1)[1:] + 1, np.ones(39), 1.0
-        ),
+        "residual": FLOAT32.holds(permuted.residual.mean(1)[1:] + 1, np.ones(39), 1.0),
         "narrow": bool(strata.pooled.sizes.max() <= 32 and strata.pooled.count > 10),
-    }  # fmt: skip
+    }
 
 
 def check_excess(module: ModuleType) -> Checks:
@@ -427,10 +439,15 @@ def check_excess(module: ModuleType) -> Checks:
 
 
 CHECKS = {
-    "inclusion": check_inclusion, "likelihood": check_likelihood, "families": check_families,
-    "curve": check_curve, "tilt": check_tilt, "reweighting": check_reweighting,
-    "conditional": check_conditional, "excess": check_excess,
-}  # fmt: skip
+    "inclusion": check_inclusion,
+    "likelihood": check_likelihood,
+    **dict.fromkeys(FAMILIES, check_families),
+    "curve": check_curve,
+    "tilt": check_tilt,
+    "reweighting": check_reweighting,
+    "conditional": check_conditional,
+    "excess": check_excess,
+}
 
 MUTANTS = {
     # inclusion
@@ -442,47 +459,75 @@ MUTANTS = {
     "labels of no doubt": ("inclusion", "size = W + rest / (2 * np.pi)", "size = W"),
     "p for pi": ("inclusion", "chance[rows] = found", "pass"),
     "normaliser's sign": ("inclusion", "log_normaliser += logs", "log_normaliser -= logs"),
-    "later rows with this one": ("inclusion",
-                                 "table[:, 1:] = chance[:, i, None] * later[i + 1, :, :-1]",
-                                 "table[:, 1:] = chance[:, i, None] * later[i, :, :-1]"),
+    "later rows with this one": (
+        "inclusion",
+        "table[:, 1:] = chance[:, i, None] * later[i + 1, :, :-1]",
+        "table[:, 1:] = chance[:, i, None] * later[i, :, :-1]",
+    ),
     "labels not counted down": ("inclusion", "left -= one", "left -= 0 * one"),
     # likelihood
     "no normaliser": ("likelihood", "rows.sum()) - given.log_normaliser", "rows.sum())"),
-    "chance without condition": ("likelihood", "chance, c = given.chance, given.weight",
-                                 "chance, c = p, given.weight"),
-    "labels swapped": ("likelihood", "(2 * pooled.label - 1) * eta",
-                       "(1 - 2 * pooled.label) * eta"),
+    "chance without condition": (
+        "likelihood",
+        "chance, c = given.chance, given.weight",
+        "chance, c = p, given.weight",
+    ),
+    "labels swapped": (
+        "likelihood",
+        "(2 * pooled.label - 1) * eta",
+        "(1 - 2 * pooled.label) * eta",
+    ),
     "ridge's sign": ("likelihood", "gradient - ridge * theta", "gradient + ridge * theta"),
-    "means of cells kept": ("likelihood", "rest = scores - means[cell]",
-                            "rest = scores - 0 * means[cell]"),
-    "cells by label alone": ("likelihood", "cell = 2 * pooled.prompt + pooled.label",
-                             "cell = 0 * pooled.prompt + pooled.label"),
+    "means of cells kept": (
+        "likelihood",
+        "rest = scores - means[cell]",
+        "rest = scores - 0 * means[cell]",
+    ),
+    "cells by label alone": (
+        "likelihood",
+        "cell = 2 * pooled.prompt + pooled.label",
+        "cell = 0 * pooled.prompt + pooled.label",
+    ),
     "pairs as single rows": ("likelihood", "rest = _by(rest, pooled.unit)", "pass"),
-    "spread not taken off": ("families", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
-    "n for n - 1": ("families", 'return {"n": value + 1}', 'return {"n": value}'),
-    "ranks of the tuned": ("families", "own[pooled.label[start:end] == 0]",
-                           "own[pooled.label[start:end] == 1]"),
-    "linear slope's sign": ("families", "((c * z - s) / phi)", "((c * z + s) / phi)"),
-    "linear centre": ("families", "math.cos(theta) - slope * pooled.centre",
-                      "math.cos(theta) + slope * pooled.centre"),
-    "truncated derivative": ("families", "_coefficients(self.order - 1)",
-                             "_coefficients(self.order)"),
-    "factorials forgotten": ("families", "1 / math.factorial(j)", "1.0"),
-    "cap in standard units": ("families", "cap = pooled.centre + pooled.spread * cut", "cap = cut"),
+    "spread not taken off": ("family", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
+    "n for n - 1": ("ranks", 'return {"n": value + 1}', 'return {"n": value}'),
+    "ranks of the tuned": (
+        "ranks",
+        "own[pooled.label[start:end] == 0]",
+        "own[pooled.label[start:end] == 1]",
+    ),
+    "linear slope's sign": ("curved", "((c * z - s) / phi)", "((c * z + s) / phi)"),
+    "linear centre": (
+        "curved",
+        "math.cos(theta) - slope * pooled.centre",
+        "math.cos(theta) + slope * pooled.centre",
+    ),
+    "truncated derivative": (
+        "curved",
+        "_coefficients(self.order - 1)",
+        "_coefficients(self.order)",
+    ),
+    "factorials forgotten": ("curved", "1 / math.factorial(j)", "1.0"),
+    "cap in standard units": ("clipped", "cap = pooled.centre + pooled.spread * cut", "cap = cut"),
     # curve
     "no projection on the wrapper": ("curve", "np.vstack([-inner,", "np.vstack([0 * inner,"),
     "projection's sign": ("curve", "np.vstack([-inner,", "np.vstack([inner,"),
     "prompts' sums not centred": ("curve", "rest = sums - sums.mean(0)", "rest = sums"),
-    "Hotelling's share": ("curve", "share = (groups - freedom) / (freedom * (groups - 1))",
-                          "share = groups / (freedom * (groups - 1))"),
+    "Hotelling's share": (
+        "curve",
+        "share = (groups - freedom) / (freedom * (groups - 1))",
+        "share = groups / (freedom * (groups - 1))",
+    ),
     "prompts' means kept": ("curve", "inner - (totals / mass[:, None]).T @ totals", "inner"),
     "pairs as rows in the test": ("curve", "if pooled.unit is not None:", "if False:"),
-    "ranks of half the range": ("curve", "overall = 2 * share - 1",
-                                "overall = share - 0.5"),
+    "ranks of half the range": ("curve", "overall = 2 * share - 1", "overall = share - 0.5"),
     # tilt
     "intercept's bias left in": ("tilt", "(y - given.chance) * slope", "(y - p) * slope"),
-    "spread in standard units": ("tilt", "np.where(good, a, np.nan) / pooled.spread",
-                                 "np.where(good, a, np.nan)"),
+    "spread in standard units": (
+        "tilt",
+        "np.where(good, a, np.nan) / pooled.spread",
+        "np.where(good, a, np.nan)",
+    ),
     "Q's weights": ("tilt", "w = error**-2", "w = error**-1"),
     "heterogeneity's norm": ("tilt", "(w.sum() - (w**2).sum() / w.sum())", "w.sum()"),
     "half the rows do not matter": ("tilt", "MOST_SHARE = 0.5", "MOST_SHARE = 1.0"),
@@ -490,76 +535,150 @@ MUTANTS = {
     "flips in standard units": ("tilt", "ends[0] / unit, ends[1] / unit", "ends[0], ends[1]"),
     "chi^2 of two": ("tilt", "chi2.ppf(CONFIDENCE, 1)", "chi2.ppf(CONFIDENCE, 2)"),
     "information at the maximum for all a": (
-        "tilt", "max(float(fit.information[0, 0]), TINY)", "float(fitted.fit.information[0, 0])"
+        "tilt",
+        "max(float(fit.information[0, 0]), TINY)",
+        "float(fitted.fit.information[0, 0])",
     ),
-    "information for the sandwich": ("tilt", "math.sqrt(float(score_variance(fit, pooled)[0, 0]))",
-                                     "math.sqrt(float(fit.information[0, 0]))"),
+    "information for the sandwich": (
+        "tilt",
+        "math.sqrt(float(score_variance(fit, pooled)[0, 0]))",
+        "math.sqrt(float(fit.information[0, 0]))",
+    ),
     # reweighting
-    "weights of all prompts together": ("reweighting",
-                                        "w = parts / np.bincount(prompt, parts)[prompt]",
-                                        "w = parts / parts.sum()"),
+    "weights of all prompts together": (
+        "reweighting",
+        "w = parts / np.bincount(prompt, parts)[prompt]",
+        "w = parts / parts.sum()",
+    ),
     "tuned rows reweighted": ("reweighting", "rows = pooled.is_base", "rows = ~pooled.is_base"),
     "bias left in": ("reweighting", "log_z = top + jackknife", "log_z = top + plain"),
     "top forgotten": ("reweighting", "log_z = top + jackknife", "log_z = jackknife"),
     "prompts even in the error": ("reweighting", "share**2 @ (of_tuned", "share @ (of_tuned"),
     "base rows' own noise": ("reweighting", "+ pooled.spreaded(n1) * ratio", ""),
     "any number of base rows": ("reweighting", "return None if few else found", "return found"),
-    "nearer end": ("reweighting", "max(abs(tilt.low), abs(tilt.high))",
-                   "min(abs(tilt.low), abs(tilt.high))"),
-    "n for n - 1 in the spread": ("reweighting", "float((pooled.n0 - 1).sum())",
-                                  "float(pooled.n0.sum())"),
-    "prompts even in the flips": ("reweighting", "away = share * (own - value)",
-                                  "away = (own - value) / len(own)"),
+    "nearer end": (
+        "reweighting",
+        "max(abs(tilt.low), abs(tilt.high))",
+        "min(abs(tilt.low), abs(tilt.high))",
+    ),
+    "n for n - 1 in the spread": (
+        "reweighting",
+        "float((pooled.n0 - 1).sum())",
+        "float(pooled.n0.sum())",
+    ),
+    "prompts even in the flips": (
+        "reweighting",
+        "away = share * (own - value)",
+        "away = (own - value) / len(own)",
+    ),
     # conditional
-    "real labels not among them": ("conditional",
-                                   "np.concatenate([strata.pooled.label[None] == 1, drawn])",
-                                   "drawn"),
-    "real labels last": ("conditional", "np.concatenate([strata.pooled.label[None] == 1, drawn])",
-                         "np.concatenate([drawn, strata.pooled.label[None] == 1])"),
-    "labels without their chance": ("conditional", "- self.strata.chance.astype(np.float32)",
-                                    "- np.float32(0.3)"),
-    "no projection on the curve": ("conditional", ("return np.asarray(rest - H.astype(np.float32)"
-                                   " @ inner.astype(np.float32))"), "return rest"),
-    "strata's means kept": ("conditional",
-                            ("rest = phi - pooled.spreaded(prompt_means(phi, c, pooled))"
-                            ".astype(np.float32)"), "rest = phi"),
-    "small values are extreme": ("conditional", "(values >= values[..., :1])",
-                                 "(values <= values[..., :1])"),
-    "ties do not count": ("conditional", "(values >= values[..., :1])",
-                          "(values > values[..., :1])"),
+    "real labels not among them": (
+        "conditional",
+        "np.concatenate([strata.pooled.label[None] == 1, drawn])",
+        "drawn",
+    ),
+    "real labels last": (
+        "conditional",
+        "np.concatenate([strata.pooled.label[None] == 1, drawn])",
+        "np.concatenate([drawn, strata.pooled.label[None] == 1])",
+    ),
+    "labels without their chance": (
+        "conditional",
+        "- self.strata.chance.astype(np.float32)",
+        "- np.float32(0.3)",
+    ),
+    "no projection on the curve": (
+        "conditional",
+        ("return np.asarray(rest - H.astype(np.float32) @ inner.astype(np.float32))"),
+        "return rest",
+    ),
+    "strata's means kept": (
+        "conditional",
+        ("rest = phi - pooled.spreaded(prompt_means(phi, c, pooled)).astype(np.float32)"),
+        "rest = phi",
+    ),
+    "small values are extreme": (
+        "conditional",
+        "(values >= values[..., :1])",
+        "(values <= values[..., :1])",
+    ),
+    "ties do not count": (
+        "conditional",
+        "(values >= values[..., :1])",
+        "(values > values[..., :1])",
+    ),
     "witness turned": ("conditional", "values = (phi @ direction)", "values = -(phi @ direction)"),
-    "pairs on both sides": ("conditional", "at_most(data.unpaired(), MOST_ROWS)",
-                            "at_most(data, MOST_ROWS)"),
-    "strata by prompt alone": ("conditional", "np.lexsort((pooled.reward, pooled.prompt))",
-                               "np.lexsort((pooled.label, pooled.prompt))"),
+    "pairs on both sides": (
+        "conditional",
+        "at_most(data.unpaired(), MOST_ROWS)",
+        "at_most(data, MOST_ROWS)",
+    ),
+    "strata by prompt alone": (
+        "conditional",
+        "np.lexsort((pooled.reward, pooled.prompt))",
+        "np.lexsort((pooled.label, pooled.prompt))",
+    ),
     # excess
-    "base not reweighted": ("excess", "implied = _variance(rest, weights, pooled)",
-                            "implied = _variance(rest, 1 - label, pooled)"),
-    "base for tuned": ("excess", "tuned = _variance(rest, label * (1 - curve.chance), pooled)",
-                       "tuned = _variance(rest, (1 - label) * curve.chance, pooled)"),
-    "overlap turned round": ("excess", "label * (1 - curve.chance), pooled)",
-                             "label * curve.chance, pooled)"),
+    "base not reweighted": (
+        "excess",
+        "implied = _variance(rest, weights, pooled)",
+        "implied = _variance(rest, 1 - label, pooled)",
+    ),
+    "base for tuned": (
+        "excess",
+        "tuned = _variance(rest, label * (1 - curve.chance), pooled)",
+        "tuned = _variance(rest, (1 - label) * curve.chance, pooled)",
+    ),
+    "overlap turned round": (
+        "excess",
+        "label * (1 - curve.chance), pooled)",
+        "label * curve.chance, pooled)",
+    ),
     "variance with bias": ("excess", "away / np.maximum(room, TINY) * (room > 0)", "away"),
-    "tuned and base swapped": ("excess", "math.log(of_tuned / self.mean(",
-                               "-math.log(of_tuned / self.mean("),
-    "p of another calibration": ("excess", "2 * float(student.sf(abs(log) / error, freedom))",
-                                 "float(rank(np.abs(standardised(np.ones((1, 40)))))[0])"),
-    "features in their own units": ("excess", "units.standard(pooled_features(data))",
-                                    "pooled_features(data)"),
-    "ends not swapped": ("excess", "-math.expm1(inner.high), -math.expm1(inner.low)",
-                         "-math.expm1(inner.low), -math.expm1(inner.high)"),
-    "rows of no weight": ("excess", "_variance(spread.features, u * weight, pooled)",
-                          "_variance(spread.features, weight, pooled)"),
-    "curve's refit doubled many times": ("excess", "inverse @ ((u - 1) @ scores)",
-                                         "30 * inverse @ ((u - 1) @ scores)"),
+    "tuned and base swapped": (
+        "excess",
+        "math.log(of_tuned / self.mean(",
+        "-math.log(of_tuned / self.mean(",
+    ),
+    "p of another calibration": (
+        "excess",
+        "2 * float(student.sf(abs(log) / error, freedom))",
+        "float(rank(np.abs(standardised(np.ones((1, 40)))))[0])",
+    ),
+    "features in their own units": (
+        "excess",
+        "units.standard(pooled_features(data))",
+        "pooled_features(data)",
+    ),
+    "ends not swapped": (
+        "excess",
+        "-math.expm1(inner.high), -math.expm1(inner.low)",
+        "-math.expm1(inner.low), -math.expm1(inner.high)",
+    ),
+    "rows of no weight": (
+        "excess",
+        "_variance(spread.features, u * weight, pooled)",
+        "_variance(spread.features, weight, pooled)",
+    ),
+    "curve's refit doubled many times": (
+        "excess",
+        "inverse @ ((u - 1) @ scores)",
+        "30 * inverse @ ((u - 1) @ scores)",
+    ),
     "root not doubled": ("excess", "np.trace(q[1]) - 2 * cross", "np.trace(q[1]) - cross"),
     "covariance with bias": ("excess", "@ rest / (1 - float((weights**2).sum()))", "@ rest"),
-    "floor not taken off": ("excess", "float(found[0] - found[1:].mean())",
-                            "float(found[1:].mean())"),
+    "floor not taken off": (
+        "excess",
+        "float(found[0] - found[1:].mean())",
+        "float(found[1:].mean())",
+    ),
     "implied of the base": ("excess", "share[base.prompt] * spread.weights", "even"),
-    "not about a mean": ("excess", ("away = np.square(strata.raw - centre[np.searchsorted(turns, "
-                         "strata.prompt)]).sum(1)"), "away = strata.raw.sum(1)"),
-}  # fmt: skip
+    "not about a mean": (
+        "excess",
+        ("away = np.square(strata.raw - centre[np.searchsorted(turns, strata.prompt)]).sum(1)"),
+        "away = strata.raw.sum(1)",
+    ),
+}
 
 
 def mutated(name: str, *edits: tuple[str, str]) -> ModuleType:

@@ -14,14 +14,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from theory.audit import as_json, audit, audit_data, validity, verdict
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 
 EXAMPLES = {"": 40, "ci": 40, "thorough": 3000}
 PROFILE = os.environ.get("PLUMBLINE_PROFILE", "")
 MOST = 4000 if PROFILE == "thorough" else 400  # rows of a side
 REWARDS = (
-    "normal", "binary", "rounded", "heavy", "clipped", "constant", "float32", "outlier", "shared",
-)  # fmt: skip
+    "normal",
+    "binary",
+    "rounded",
+    "heavy",
+    "clipped",
+    "constant",
+    "float32",
+    "outlier",
+    "shared",
+)
 FEATURES = ("none", "normal", "units", "binary", "constant", "rewards", "outlier")
 SEEDS = ("none", "own", "shared", "constant", "batch", "one side")
 SIZES = (1e-300, 1e-8, 1.0, 1e8, 1e153, 1e300)
@@ -57,13 +65,18 @@ def shapes(draw: st.DrawFn) -> Shape:
     else:
         rows = ((MOST // 2, MOST // 3), *(draw(st.tuples(side, side)),) * (prompts - 1))
     return Shape(
-        rows, draw(st.sampled_from(REWARDS)), draw(st.sampled_from((0.0, 0.3, -1.0, 4.0, 40.0))),
-        draw(st.sampled_from((0.0, 3.0, -1e4))), draw(st.sampled_from(SIZES)),
-        draw(st.sampled_from(FEATURES)), draw(st.integers(1, 6)), draw(st.sampled_from(SEEDS)),
+        rows,
+        draw(st.sampled_from(REWARDS)),
+        draw(st.sampled_from((0.0, 0.3, -1.0, 4.0, 40.0))),
+        draw(st.sampled_from((0.0, 3.0, -1e4))),
+        draw(st.sampled_from(SIZES)),
+        draw(st.sampled_from(FEATURES)),
+        draw(st.integers(1, 6)),
+        draw(st.sampled_from(SEEDS)),
         draw(st.sampled_from((1, 1, 1, 2, 5))),
         tuple(draw(st.sets(st.sampled_from(tuple(FAMILIES)), min_size=1, max_size=3))),
         draw(st.integers(0, 2**32 - 1)),
-    )  # fmt: skip
+    )
 
 
 def data_of(shape: Shape):
@@ -82,9 +95,10 @@ def data_of(shape: Shape):
             found["features"] = _features(shape, rng, r, n)
         if shape.seeds != "none" and (side == "base" or shape.seeds != "one side"):
             found["seed"] = {
-                "own": np.arange(n) + 10**6 * number, "constant": np.full(n, 7),
+                "own": np.arange(n) + 10**6 * number,
+                "constant": np.full(n, 7),
                 "batch": np.arange(n) // 4,
-            }.get(shape.seeds, np.arange(n))  # fmt: skip
+            }.get(shape.seeds, np.arange(n))
         for name, values in found.items():
             columns[f"{side}_{name}"] = np.repeat(values, shape.copies, axis=0)
     return audit_data(**columns)
@@ -92,11 +106,13 @@ def data_of(shape: Shape):
 
 def _rewards(kind: str, r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     found = {
-        "binary": (r > 0) * 1.0, "rounded": np.round(r, 1),
+        "binary": (r > 0) * 1.0,
+        "rounded": np.round(r, 1),
         "heavy": np.sinh(np.clip(2 * r, -10, 10)),
-        "clipped": np.clip(r, -0.5, 0.5), "constant": np.full(len(r), 0.1),
+        "clipped": np.clip(r, -0.5, 0.5),
+        "constant": np.full(len(r), 0.1),
         "float32": r.astype(np.float32).astype(np.float64),
-    }.get(kind, r)  # fmt: skip
+    }.get(kind, r)
     if kind == "outlier":
         found = np.array(found)
         found[rng.integers(len(found))] = 1e6
@@ -119,9 +135,12 @@ def _features(shape: Shape, rng: np.random.Generator, r: np.ndarray, n: int) -> 
 
 
 @settings(
-    derandomize=True, deadline=None, max_examples=EXAMPLES[PROFILE], database=None,
+    derandomize=True,
+    deadline=None,
+    max_examples=EXAMPLES[PROFILE],
+    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)  # fmt: skip
+)
 @given(shapes())
 def test_a_verdict_or_a_named_reason(shape):
     data = data_of(shape)

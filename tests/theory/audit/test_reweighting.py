@@ -10,7 +10,7 @@ from scipy import special
 
 from tests.theory.audit.synthetic import SIGMAS, data_of, gaussians
 from theory.audit.estimators.reweighting import kl_bound, reweighted
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 
 
@@ -82,8 +82,11 @@ def test_bound_is_below_what_rewards_do_not_show():
 
 
 def replications(draw, a, repeats):
-    found = [kl_bound(a * p.reward, p) for s in range(repeats)
-             if (p := draw(np.random.default_rng(s)).pooled)]  # fmt: skip
+    found = [
+        kl_bound(a * p.reward, p)
+        for s in range(repeats)
+        if (p := draw(np.random.default_rng(s)).pooled)
+    ]
     return np.array([f.value for f in found]), np.array([f.error for f in found])
 
 
@@ -116,8 +119,9 @@ def test_errors_are_those_of_replications(prompts, n0, n1):
 
 def test_prompts_count_by_their_tuned_samples():
     rng = np.random.default_rng(6)
-    data = data_of([rng.normal(size=50), rng.normal(size=70)],
-                   [1 + rng.normal(size=8), rng.normal(size=40)])  # fmt: skip
+    data = data_of(
+        [rng.normal(size=50), rng.normal(size=70)], [1 + rng.normal(size=8), rng.normal(size=40)]
+    )
     pooled = data.pooled
     f = 0.5 * pooled.reward
     one = [

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.theory.audit.synthetic import data_of
-from theory.audit.data.inputs import Pooled, audit_data
+from theory.audit.data.inputs import audit_data
+from theory.audit.data.samples import Pooled
 from theory.common.tolerances import ALGEBRA
 
 R3, R4 = np.arange(3.0), np.arange(4.0)
@@ -47,7 +48,7 @@ P3, P4 = ["a", "b", "a"], ["b", "a", "a", "b"]
         ((R3, R4), {"base_seed": [0.0, 1, 2]}, r"base seeds .*allowed are whole numbers"),
         ((R3, R4), {"tuned_seed": [0, 1, 2]}, r"tuned seeds have shape \(3,\).*\(4,\)"),
     ],
-)  # fmt: skip
+)
 def test_refused(arguments, keywords, message):
     with pytest.raises(ValueError, match=message):
         audit_data(*arguments, **keywords)
@@ -62,9 +63,13 @@ def test_many_missing_prompts_are_not_all_shown():
 
 def test_only_common_prompts_are_kept():
     found = audit_data(
-        [0.0, 1, 2, 3, 4], [5.0, 6, 7], ["c", "a", "x", "a", "c"], ["c", "y", "a"],
-        common_prompts=True, prompt_names=None,
-    )  # fmt: skip
+        [0.0, 1, 2, 3, 4],
+        [5.0, 6, 7],
+        ["c", "a", "x", "a", "c"],
+        ["c", "y", "a"],
+        common_prompts=True,
+        prompt_names=None,
+    )
     assert found.prompts == ("a", "c")
     assert set(found.left_out) == {"x", "y"}
     assert found.base.row.tolist() == [1, 3, 0, 4]
@@ -75,15 +80,23 @@ def test_only_common_prompts_are_kept():
 
 def some(rng, n, m, prompts=5):
     """Columns that all name their row."""
-    p, q = (np.concatenate([np.arange(prompts), rng.integers(prompts, size=k - prompts)])
-            for k in (n, m))  # fmt: skip
+    p, q = (
+        np.concatenate([np.arange(prompts), rng.integers(prompts, size=k - prompts)])
+        for k in (n, m)
+    )
     p, q = rng.permutation(p), rng.permutation(q)
     r, s = rng.normal(size=n), rng.normal(size=m)
     data = audit_data(
-        r, s, p, q, prompt_names=list("vwxyz"), base_features=np.stack([r, 2 * r], 1),
-        tuned_features=np.stack([s, 2 * s], 1), base_seed=np.arange(n),
+        r,
+        s,
+        p,
+        q,
+        prompt_names=list("vwxyz"),
+        base_features=np.stack([r, 2 * r], 1),
+        tuned_features=np.stack([s, 2 * s], 1),
+        base_seed=np.arange(n),
         tuned_seed=100 + np.arange(m),
-    )  # fmt: skip
+    )
     return data, (r, s), (p, q)
 
 
@@ -166,10 +179,14 @@ def seeded(base, tuned):
     rng = np.random.default_rng(len(base))
     (p, u), (q, v) = (np.array(rows).T for rows in (base, tuned))
     return audit_data(
-        rng.normal(size=len(p)), rng.normal(size=len(q)), p, q,
+        rng.normal(size=len(p)),
+        rng.normal(size=len(q)),
+        p,
+        q,
         prompt_names=list("abcdefgh"[: max(p) + 1]),
-        base_seed=u, tuned_seed=v,
-    )  # fmt: skip
+        base_seed=u,
+        tuned_seed=v,
+    )
 
 
 PAIRS = {
@@ -225,8 +242,11 @@ def test_units_are_pairs():
     for number, row in zip(unit.tolist(), rows, strict=True):
         named[number].append(row)
     assert sorted(map(sorted, named.values())) == [
-        [(0, 0.0)], [(0, 0.0), (0, 1.0)], [(0, 1.0)], [(1, 0.0), (1, 1.0)]
-    ]  # fmt: skip
+        [(0, 0.0)],
+        [(0, 0.0), (0, 1.0)],
+        [(0, 1.0)],
+        [(1, 0.0), (1, 1.0)],
+    ]
 
 
 def test_unpaired_keeps_every_prompt_that_it_can():

@@ -10,7 +10,7 @@ from scipy import stats
 
 from tests.theory.audit.synthetic import data_of, gaussians
 from theory.audit.estimators.tilt import CONFIDENCE, Interval, effective_tilt, prompt_tilts
-from theory.audit.families.family import FAMILIES
+from theory.audit.families.families import FAMILIES
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
 
 EXP = FAMILIES["exponential"]
@@ -92,8 +92,9 @@ def test_units_of_the_tilt():
         effective_tilt(EXP.fit(d.pooled), d.pooled)
         for d in (data_of(base, tuned), data_of(5 + 4 * base, 5 + 4 * tuned))
     )
-    assert QUADRATURE.holds([4 * other.value, 4 * other.low, 4 * other.error],
-                            [one.value, one.low, one.error])  # fmt: skip
+    assert QUADRATURE.holds(
+        [4 * other.value, 4 * other.low, 4 * other.error], [one.value, one.low, one.error]
+    )
     logs = data_of(np.log(base), np.log(tuned))
     power = FAMILIES["power"].fit(data_of(base, tuned).pooled)
     interval = effective_tilt(power, data_of(base, tuned).pooled)
@@ -137,10 +138,15 @@ def test_spread_between_prompts():
     found = prompt_tilts(gaussians(rng, 150, 80, 80, own).pooled)
     assert abs(found.spread - 0.5) < 5 * 0.5 / math.sqrt(2 * 150) * 1.3
     assert found.p_value < FALSE_FAILURE_RATE
-    values = [prompt_tilts(gaussians(np.random.default_rng(s), 60, 60, 60, 0.3).pooled)
-              for s in range(40)]  # fmt: skip
-    assert stats.binomtest(sum(v.p_value < 0.05 for v in values), 40, 0.05,
-                           alternative="greater").pvalue > FALSE_FAILURE_RATE  # fmt: skip
+    values = [
+        prompt_tilts(gaussians(np.random.default_rng(s), 60, 60, 60, 0.3).pooled) for s in range(40)
+    ]
+    assert (
+        stats.binomtest(
+            sum(v.p_value < 0.05 for v in values), 40, 0.05, alternative="greater"
+        ).pvalue
+        > FALSE_FAILURE_RATE
+    )
     assert np.mean([v.spread for v in values]) < 0.1
 
 

@@ -264,11 +264,18 @@ def test_smoothing_against_an_integral():
     def mean(weight):
         return [
             integrate.quad(
-                lambda z, m=m: line.final(np.array([m + s * z]))[0] * weight(z)
-                * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi), -9, 9, epsabs=1e-12,
+                lambda z, m=m: (
+                    line.final(np.array([m + s * z]))[0]
+                    * weight(z)
+                    * math.exp(-0.5 * z * z)
+                    / math.sqrt(2 * math.pi)
+                ),
+                -9,
+                9,
+                epsabs=1e-12,
             )[0]
             for m in m
-        ]  # fmt: skip
+        ]
 
     assert QUADRATURE.holds(value, mean(lambda z: 1), 1.0)
     assert QUADRATURE.holds(slope, np.array(mean(lambda z: z)) / s, 1.0)

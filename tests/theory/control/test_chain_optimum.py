@@ -29,7 +29,7 @@ from theory.methods.chain.rollouts import GRID_SPACING
 from theory.problems.problem import Problem, load_problem
 from theory.samplers import chain as chains
 from theory.samplers.chain import Chain, chain_law, state_axes
-from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 
@@ -193,7 +193,7 @@ OPTIMUM_MUTANTS = {
     "value not smoothed": ("(m + std * z)", "(m + 0 * z)"),
     "Stein's slope without 1/s": ("w * z / std", "w * z"),
     "Q left out of the shift": (") / Q[k]", ")"),
-}  # fmt: skip
+}
 
 
 # Its own check stops this one: the maximum is not unique.
@@ -216,9 +216,8 @@ PLANE_MUTANTS = {
     "second order for first": ("(0, 1), (2, 0)", "(0, 2), (2, 0)"),
     "slopes exchanged": ("[(0, 0), (1, 0), (0, 1),", "[(0, 0), (0, 1), (1, 0),"),
     "curvatures without 1/s": ("w * (z**2 - 1) / std**2", "w * (z**2 - 1)"),
-    "values not smoothed": ("places = axis[:, None] + steps",
-                            "places = axis[:, None] + 0 * steps"),
-}  # fmt: skip
+    "values not smoothed": ("places = axis[:, None] + steps", "places = axis[:, None] + 0 * steps"),
+}
 
 
 @pytest.mark.parametrize("name", PLANE_MUTANTS)

@@ -20,9 +20,14 @@ from theory.problems.problem import load_problem
 def scalar(k=0.0, g=1.0, q=0.8, lin=0.0):
     eye = np.eye(1)
     return LinearQuadratic(
-        matrix=lambda t: k * eye, shift=lambda t: np.zeros(1), noise=lambda t: g,
-        final_matrix=q * eye, final_vector=np.array([lin]), mean=np.zeros(1), cov=eye,
-    )  # fmt: skip
+        matrix=lambda t: k * eye,
+        shift=lambda t: np.zeros(1),
+        noise=lambda t: g,
+        final_matrix=q * eye,
+        final_vector=np.array([lin]),
+        mean=np.zeros(1),
+        cov=eye,
+    )
 
 
 def test_brownian_motion_with_a_quadratic_end_by_hand():
@@ -101,9 +106,15 @@ def test_double_well_against_composed_kernels():
     well = DoubleWell(np.array([2.0]), np.array([1.5]), np.array([-1.0]))
     axis, x = np.linspace(-2.4, 2.4, 601), np.array([-1.1, -0.3, 0.6])
     found = line_expectation(
-        lambda z, t: -8.0 * z * (z**2 - 1), lambda t: 1.0, lambda z: np.exp(-1.5 * (z - 1) ** 2),
-        x, axis, uniform_clock(0.0), steps=160, levels=2,
-    ).value  # fmt: skip
+        lambda z, t: -8.0 * z * (z**2 - 1),
+        lambda t: 1.0,
+        lambda z: np.exp(-1.5 * (z - 1) ** 2),
+        x,
+        axis,
+        uniform_clock(0.0),
+        steps=160,
+        levels=2,
+    ).value
     assert QUADRATURE.holds(well.value(x[:, None], 0.0), -np.log(found), 1.0)
     assert not QUADRATURE.holds(well.value(x[:, None], 0.01), -np.log(found), 1.0)
 
@@ -159,11 +170,22 @@ def test_the_law_of_the_controlled_process_by_its_own_moments():
         (lambda: scalar().coefficients(1.5), ("t = 1.5",)),
         (lambda: scalar().discrete([0.0, 0.5]), ("times", "end at 1")),
         (lambda: scalar(q=-3.0).value(np.zeros((1, 1)), 0.0), ("not finite", "before t")),
-        (lambda: LinearQuadratic(lambda t: np.eye(2), lambda t: np.zeros(2), lambda t: 1.0,
-                                 np.array([[1.0, 2.0], [0.0, 1.0]]), np.zeros(2), np.zeros(2),
-                                 np.eye(2)), ("final_matrix", "symmetric")),
-        (lambda: of_gaussian(load_problem("note_1d"), 1.0, Diffusion.of_constant(1.0)),
-         ("note_1d", "2 Gaussians", "one Gaussian")),
+        (
+            lambda: LinearQuadratic(
+                lambda t: np.eye(2),
+                lambda t: np.zeros(2),
+                lambda t: 1.0,
+                np.array([[1.0, 2.0], [0.0, 1.0]]),
+                np.zeros(2),
+                np.zeros(2),
+                np.eye(2),
+            ),
+            ("final_matrix", "symmetric"),
+        ),
+        (
+            lambda: of_gaussian(load_problem("note_1d"), 1.0, Diffusion.of_constant(1.0)),
+            ("note_1d", "2 Gaussians", "one Gaussian"),
+        ),
         (lambda: DoubleWell(np.array([-1.0]), np.array([1.0]), np.zeros(1)), ("kappa", "-1")),
         (lambda: DoubleWell(np.ones(2), np.ones(1), np.zeros(2)), ("nu", r"\(1,\)")),
         (lambda: control_case("double_well_10d").value(np.full((1, 10), 9.0), 0.0), ("9", "in")),
@@ -174,7 +196,7 @@ def test_the_law_of_the_controlled_process_by_its_own_moments():
         (lambda: scalar(k=1.0, q=-3.0).discrete([0.0, 1.0]), ("least cost", "-2")),
         (lambda: scalar().discrete([0.5, 1.0]), ("times", "ascend from 0")),
     ],
-)  # fmt: skip
+)
 def test_bad_input(call, needles):
     with pytest.raises(ValueError, match="allowed") as caught:
         call()

@@ -21,8 +21,16 @@ from tests.theory.control.mutants import (
 from tests.theory.control.mutants.shared import failures
 from tests.theory.methods.mutants import mutant_module
 
-ROOMS = (values_and_equations, grids, schedules, linear, wells_and_chains, processes, adjoints,
-         critical)  # fmt: skip
+ROOMS = (
+    values_and_equations,
+    grids,
+    schedules,
+    linear,
+    wells_and_chains,
+    processes,
+    adjoints,
+    critical,
+)
 CHECKS = {name: check for room in ROOMS for name, check in room.CHECKS.items()}
 CASES: Mapping[str, Any] = {
     f"{mutant[0]}: {what}": mutant for room in ROOMS for what, mutant in room.MUTANTS.items()

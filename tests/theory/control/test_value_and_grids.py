@@ -17,7 +17,7 @@ from theory.fields.diffusion import Diffusion
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 TIMES = (0.7, 0.1, 0.02)
@@ -193,8 +193,9 @@ def test_differences_are_exact_for_polynomials(order, derivative):
         assert QUADRATURE_TIGHT.holds(found, expected, 1.0)
     assert not QUADRATURE_TIGHT.holds(
         differences(axis, order, derivative) @ axis ** (order + 2),
-        differences(axis, order + 2, derivative) @ axis ** (order + 2), 1.0,
-    )  # fmt: skip
+        differences(axis, order + 2, derivative) @ axis ** (order + 2),
+        1.0,
+    )
 
 
 FIVE = load_problem("full_5d")
@@ -208,15 +209,23 @@ LINE = load_problem("note_1d")
         (lambda: GridOptimum(LINE, -1.0, ONE), ("scale", "-1", "> 0")),
         (lambda: GridOptimum(LINE, 1.0, ONE).solve_at([1.0]), ("times", "1.0", r"\[0, 1\)")),
         (lambda: GridOptimum(LINE, 1.0, ONE, points=9).solve_at([0.5]), ("points", "9")),
-        (lambda: GridOptimum(LINE, 1.0, MEMORYLESS, points=81).value(np.zeros((1, 1)), 0.0),
-         ("t = 0", r"\[0.02, 1\]")),
-        (lambda: GridOptimum(LINE, 1.0, Diffusion(memoryless=1.0), points=81).at_start,
-         ("memoryless", "t = 0", "offset")),
+        (
+            lambda: GridOptimum(LINE, 1.0, MEMORYLESS, points=81).value(np.zeros((1, 1)), 0.0),
+            ("t = 0", r"\[0.02, 1\]"),
+        ),
+        (
+            lambda: GridOptimum(LINE, 1.0, Diffusion(memoryless=1.0), points=81).at_start,
+            ("memoryless", "t = 0", "offset"),
+        ),
         (lambda: MemorylessOptimum(LINE, float("nan")), ("scale", "nan", "finite")),
-        (lambda: MemorylessOptimum(LINE, 1.0).control(torch.zeros(1, 1).double(), 0.0),
-         ("memoryless", "inf", "t = 0")),
-        (lambda: MemorylessOptimum(LINE, 1.0).control(torch.zeros(1, 1).double(), 0.5, ONE),
-         ("schedule", "g = 1", "memoryless")),
+        (
+            lambda: MemorylessOptimum(LINE, 1.0).control(torch.zeros(1, 1).double(), 0.0),
+            ("memoryless", "inf", "t = 0"),
+        ),
+        (
+            lambda: MemorylessOptimum(LINE, 1.0).control(torch.zeros(1, 1).double(), 0.5, ONE),
+            ("schedule", "g = 1", "memoryless"),
+        ),
         (lambda: Diffusion.of_offset(0.0), ("offset", "0", "> 0")),
         (lambda: Diffusion(constant=-1.0), ("constant", "-1", "> 0")),
         (lambda: Diffusion(constant=float("nan")), ("constant", "nan")),
@@ -227,12 +236,18 @@ LINE = load_problem("note_1d")
         (lambda: GridOptimum(LINE, 1.0, ONE, points=81).value(np.zeros(3), 0.5), (r"\(3,\)",)),
         (lambda: of_gaussian(LINE, float("nan"), ONE), ("scale", "nan")),
         (lambda: Diffusion(constant=1.0, memoryless=1.0), ("exactly one",)),
-        (lambda: Diffusion.of_function("negative", lambda p, t: t - 1).squared(
-            LINE.path, torch.tensor(0.5)), ("negative", "-0.5")),
-        (lambda: solve(Equation(3, None, None, None), [0.0], points=40, reach=1.0),
-         ("dim = 3", "d = 1 and 2")),
+        (
+            lambda: Diffusion.of_function("negative", lambda p, t: t - 1).squared(
+                LINE.path, torch.tensor(0.5)
+            ),
+            ("negative", "-0.5"),
+        ),
+        (
+            lambda: solve(Equation(3, None, None, None), [0.0], points=40, reach=1.0),
+            ("dim = 3", "d = 1 and 2"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input(call, needles):
     with pytest.raises(ValueError, match="allowed") as caught:
         call()
@@ -245,5 +260,8 @@ def test_an_equation_without_a_finite_solution_says_so():
     with pytest.raises(ValueError, match=r"no finite solution.*allowed"):
         solve(
             Equation(1, lambda x, t: 0 * x, lambda t: 4.0, lambda x: -2 * x[:, 0] ** 2),
-            [0.0], points=33, reach=2.0, frame=Frame.still(1),
-        )  # fmt: skip
+            [0.0],
+            points=33,
+            reach=2.0,
+            frame=Frame.still(1),
+        )

@@ -12,8 +12,10 @@ import torch
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 from theory.evaluation import grids as grid_laws
+from theory.evaluation.choices import choose_field
 from theory.evaluation.draw import draw_report, save
-from theory.evaluation.report import choose_field, law_report, mixture_on_grid
+from theory.evaluation.grids import mixture_on_grid
+from theory.evaluation.report import law_report
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import MixtureField
 from theory.fields.paths import VarianceExploding, VariancePreserving
@@ -22,7 +24,7 @@ from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.wrappers import ClippedExponential, TruncatedExponential
 
 

@@ -13,7 +13,9 @@ from theory.fields.mixture import DisplacedField, ExactField, MixtureField, Velo
 from theory.fields.paths import PATHS, RectifiedFlow
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem, problem_names
-from theory.tilts.rewards import CallableReward, bump_reward, bumps_reward, linear_reward
+from theory.tilts.bump_rewards import bump_reward, bumps_reward
+from theory.tilts.quadratic import linear_reward
+from theory.tilts.rewards import CallableReward
 from theory.tilts.wrappers import ClippedExponential, Exponential, Power, TruncatedExponential
 
 ENDS = [0.0, 1e-9, 0.3, 0.5, 0.7, 1 - 1e-9, 1.0]

@@ -28,6 +28,8 @@ def root(tmp_path, ledger):
     (tmp_path / "README.md").write_text(f"# Hello\n\n{BEGIN}\nold\n{END}\n\nBye.\n")
     paths = write_docs(ledger, tmp_path)
     assert [p.relative_to(tmp_path).as_posix() for p in paths] == [
-        "docs/ledger.json", "docs/LEDGER.md", "README.md"
-    ]  # fmt: skip
+        "docs/ledger.json",
+        "docs/LEDGER.md",
+        "README.md",
+    ]
     return tmp_path

@@ -16,10 +16,15 @@ MAPPED = replace(FAST, cells=4)
 def part(context: Context) -> Finding:
     """Its number is its seed: parts must not share one."""
     return Finding(
-        "first | part", "claim", "exact", True, "error 1e-12 | of x < y",
+        "first | part",
+        "claim",
+        "exact",
+        True,
+        "error 1e-12 | of x < y",
         {"error": 1e-12, "tv": 0.25, "settings": 3, "seed": context.seed, "gone": np.nan},
-        "d = 1 | x", mutants={"a | wrong one": np.bool_(True)},  # type: ignore[dict-item]
-    )  # fmt: skip
+        "d = 1 | x",
+        mutants={"a | wrong one": np.bool_(True)},  # type: ignore[dict-item]
+    )
 
 
 def other(context: Context) -> Finding:
@@ -44,9 +49,16 @@ def some_map(cells: int) -> Region:
 
 
 EXACT = Claim(
-    "Q1", "liu, (1) | <i>", "a * b | c_d < e", "r > 0 & s", "by hand", "by | foot", "exact",
-    "Mind the | pipe.", (part, other),
-)  # fmt: skip
+    "Q1",
+    "liu, (1) | <i>",
+    "a * b | c_d < e",
+    "r > 0 & s",
+    "by hand",
+    "by | foot",
+    "exact",
+    "Mind the | pipe.",
+    (part, other),
+)
 WRONG = replace(EXACT, id="Q2", recorded="false", remark="", parts=(failing,), region=some_map)
 ORDER = replace(EXACT, id="Z3", recorded="order 2", parts=(ordered, other))
 CLAIMS = (EXACT, WRONG, ORDER)

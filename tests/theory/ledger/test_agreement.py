@@ -18,8 +18,8 @@ from theory.ledger.oracle import QuadratureError
 from theory.ledger.settings.plane import disagreement
 from theory.ledger.settings.random import Shape, random_case, random_point
 from theory.problems.problem import Problem
-from theory.tilts import rewards
-from theory.tilts.conditional import Series
+from theory.tilts import bump_rewards
+from theory.tilts.moments import Series
 
 
 def check(drawn) -> None:
@@ -90,13 +90,13 @@ def test_mutant_no_determinant(drawn, monkeypatch):
         )
         return replace(result, log_abs=result.log_abs - 0.5 * ratio)
 
-    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, rewards.times_bumps
+    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, bump_rewards.times_bumps
     monkeypatch.setattr(
         GaussianSum,
         "times_exp_quadratic",
         lambda law, *q, **k: without(by_quadratic(law, *q, **k), law),
     )
-    monkeypatch.setattr(rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
+    monkeypatch.setattr(bump_rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
     if drawn[0].kind == "linear":  # a linear tilt keeps every determinant: no difference
         assert worst(drawn) <= QUADRATURE_TIGHT.rtol
     else:

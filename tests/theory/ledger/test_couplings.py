@@ -26,9 +26,13 @@ def one_gaussian(B, c, noise, rates=(0.0, 0.0, 0.0)) -> CouplingFamily:
     factor = np.block([[eye, zero], [B, noise * eye]])
     rate = np.block([[zero, zero], [dB * np.ones((d, d)), dn * eye]])
     return CouplingFamily(
-        tensor([0.0]), tensor([[0.0] * d + c.tolist()]), torch.as_tensor(factor)[None],
-        tensor([0.0]), tensor([[0.0] * d + [dc] * d]), torch.as_tensor(rate)[None],
-    )  # fmt: skip
+        tensor([0.0]),
+        tensor([[0.0] * d + c.tolist()]),
+        torch.as_tensor(factor)[None],
+        tensor([0.0]),
+        tensor([[0.0] * d + [dc] * d]),
+        torch.as_tensor(rate)[None],
+    )
 
 
 def by_hand(b, c, s, t, x):
@@ -94,9 +98,13 @@ def mixture(d: int, seed: int, dependent: bool = True, k: int = 3) -> CouplingFa
     factors = factors * (1 - np.eye(2 * d)) + np.diag([1.0] * d + [0.7] * d)
     late = np.array([0.0] * d + [1.0] * d)
     parts = (
-        g.normal(size=k), late * g.normal(size=(k, 2 * d)), factors, g.normal(size=k),
-        late * g.normal(size=(k, 2 * d)), 0.2 * keep * g.normal(size=(k, 2 * d, 2 * d)),
-    )  # fmt: skip
+        g.normal(size=k),
+        late * g.normal(size=(k, 2 * d)),
+        factors,
+        g.normal(size=k),
+        late * g.normal(size=(k, 2 * d)),
+        0.2 * keep * g.normal(size=(k, 2 * d, 2 * d)),
+    )
     return CouplingFamily(*map(torch.as_tensor, parts))
 
 
@@ -108,8 +116,9 @@ def test_independent_coupling_is_the_field_of_a_mixture(d, t, a):
     factors = (family.factors + a * family.factor_rates)[:, d:, d:]
     law = GaussianSum.mixture(
         torch.softmax(family.logits + a * family.logit_rates, 0),
-        (family.means + a * family.mean_rates)[:, d:], covs=factors @ factors.mT,
-    )  # fmt: skip
+        (family.means + a * family.mean_rates)[:, d:],
+        covs=factors @ factors.mT,
+    )
     x = points(6, d)
     assert ALGEBRA.holds(family.velocity(x, t, a), MixtureField(law)(x, t), 1.0)
 
@@ -117,10 +126,13 @@ def test_independent_coupling_is_the_field_of_a_mixture(d, t, a):
 def difference(family: CouplingFamily, x, t, a, h=2e-3):
     """Central differences of the velocity, eighth order."""
     weights = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}
-    return sum(
-        w * (family.velocity(x, t, a + j * h) - family.velocity(x, t, a - j * h))
-        for j, w in weights.items()
-    ) / h  # fmt: skip
+    return (
+        sum(
+            w * (family.velocity(x, t, a + j * h) - family.velocity(x, t, a - j * h))
+            for j, w in weights.items()
+        )
+        / h
+    )
 
 
 @pytest.mark.parametrize("dependent", [True, False])
@@ -137,9 +149,11 @@ def test_slope_against_differences(dependent, d, t, a):
 def test_frozen_family_has_no_slope():
     family = mixture(2, 1)
     still = replace(
-        family, logit_rates=0 * family.logit_rates, mean_rates=0 * family.mean_rates,
+        family,
+        logit_rates=0 * family.logit_rates,
+        mean_rates=0 * family.mean_rates,
         factor_rates=0 * family.factor_rates,
-    )  # fmt: skip
+    )
     x = points(5, 2)
     assert ALGEBRA.holds(still.velocity_slope(x, 0.4, 0.3), torch.zeros_like(x), 1.0)
     assert torch.equal(still.velocity(x, 0.4, 0.0), still.velocity(x, 0.4, 0.9))
@@ -164,11 +178,13 @@ def test_upper_triangular_factors():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("logits", torch.zeros(2)), ("logit_rates", torch.zeros(3, 1)),
-        ("mean_rates", torch.zeros(3, 3)), ("factors", torch.zeros(3, 2)),
+        ("logits", torch.zeros(2)),
+        ("logit_rates", torch.zeros(3, 1)),
+        ("mean_rates", torch.zeros(3, 3)),
+        ("factors", torch.zeros(3, 2)),
         ("factor_rates", torch.zeros(3, 2, 3)),
     ],
-)  # fmt: skip
+)
 def test_shapes_that_do_not_fit(name, value):
     with pytest.raises(ValueError, match=rf"{name} has shape .*: allowed is \("):
         replace(mixture(1, 0), **{name: value.double()})

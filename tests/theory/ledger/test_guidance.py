@@ -137,9 +137,7 @@ def test_fields_that_do_not_fit():
 def test_gaussians_of_one_covariance_give_the_product():
     """p(x|c) = N(m, s^2), p(x) = N(n, s^2): the product is N(m + w (m - n), s^2)."""
     m, n, s, w = -0.5, 0.6, 0.8, 2.0
-    one, other = (
-        MixtureField(GaussianSum.mixture([1.0], [[mean]], stds=[s])) for mean in (m, n)
-    )  # fmt: skip
+    one, other = (MixtureField(GaussianSum.mixture([1.0], [[mean]], stds=[s])) for mean in (m, n))
     x = tensor([[-3.5], [-2.7], [-1.9]])
     law = FlowLaw(GuidedField(one, other, w)).log_density(x)
     stated = GaussianSum.mixture([1.0], [[m + w * (m - n)]], stds=[s]).log_density(x)

@@ -124,11 +124,19 @@ def test_result_compares_with_the_record():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0, "0"), (0.123456, "0.123"), (12.0, "12"), (9999.4, "1e+04"), (12345.0, "1.2e+04"),
-        (1e-3, "0.001"), (9.4e-4, "9.4e-04"), (-0.5, "-0.5"), (-2e-9, "-2.0e-09"),
-        (math.inf, "inf"), (math.nan, "nan"),
+        (0.0, "0"),
+        (0.123456, "0.123"),
+        (12.0, "12"),
+        (9999.4, "1e+04"),
+        (12345.0, "1.2e+04"),
+        (1e-3, "0.001"),
+        (9.4e-4, "9.4e-04"),
+        (-0.5, "-0.5"),
+        (-2e-9, "-2.0e-09"),
+        (math.inf, "inf"),
+        (math.nan, "nan"),
     ],
-)  # fmt: skip
+)
 def test_number(value, text):
     assert number(value) == text
 

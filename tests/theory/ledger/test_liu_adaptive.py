@@ -10,16 +10,15 @@ from tests.theory.ledger.examined import CHECKS, FAST, identities_of
 from theory.ledger.core.claim import Context
 from theory.ledger.liu.adaptive import (
     L13,
-    axes_matter,
     constant_reward,
     drift,
     drift_region,
     drift_table,
-    many_dimensions,
     quiet_axes,
     returns,
     small_spread,
 )
+from theory.ledger.liu.adaptive_draws import axes_matter, many_dimensions
 from theory.ledger.run import measure
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,14 +11,13 @@ from tests.strategies import SOME, seeds
 from tests.theory.ledger.examined import CHECKS, FAST, identities_of
 from theory.common.tolerances import QUADRATURE
 from theory.ledger.core.claim import Context
+from theory.ledger.liu.toy_noise import toy
 from theory.ledger.liu.variance import (
     L12,
     against_beta,
     network,
-    noise_by_range,
     noise_region,
     released_rewards,
-    toy,
 )
 from theory.ledger.oracle import variance
 from theory.ledger.run import measure
@@ -102,7 +100,5 @@ def test_region():
     assert region.errors[2, 2] == pytest.approx(1.0)  # r = 1/2 everywhere: no noise in NFT
 
 
-def test_figure_numbers():
-    rows = noise_by_range(np.array([0.5, 1.0]))
-    assert rows["v0"][1] == pytest.approx(toy().ratio(0.0, 1.0))
-    assert rows["v0"][0] > rows["v0"][1]
+def test_smaller_beta_has_more_noise():
+    assert toy().ratio(0.0, 1.0, 0.5) > toy().ratio(0.0, 1.0)

@@ -22,12 +22,13 @@ from theory.ledger.core.claim import Context, Profile
 from theory.ledger.core.laws import Distances, Estimate, draw
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.zhu import guided_planes as zhu_guided_planes
-from theory.ledger.zhu import planes as zhu_planes
-from theory.ledger.zhu.planes import SHARE, Plane, gaussian_along_reward
+from theory.ledger.zhu.planes import guided as zhu_guided_planes
+from theory.ledger.zhu.planes import objective as objective_planes
+from theory.ledger.zhu.planes import planes as zhu_planes
+from theory.ledger.zhu.planes.planes import SHARE, Plane, gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 SMALL = Context(Profile("small", {1: 1}, draws=600 * SHARE, cells=0), seed=1)
@@ -217,14 +218,17 @@ def linear_reward_direction(problem: Problem) -> np.ndarray:
 def few(monkeypatch):
     """One problem in the plane of R^5 and one of full rank."""
     for module, name in (
-        (zhu_planes, "DRAWN"), (zhu_planes, "AT_POINTS"), (zhu_guided_planes, "GUIDED"),
-    ):  # fmt: skip
+        (zhu_planes, "DRAWN"),
+        (zhu_planes, "AT_POINTS"),
+        (objective_planes, "DRAWN"),
+        (zhu_guided_planes, "GUIDED"),
+    ):
         monkeypatch.setattr(module, name, ("plane_5d", "full_5d"))
 
 
 @pytest.mark.parametrize(
     "part",
-    [*zhu_planes.Z4_PLANES, *zhu_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES],
+    [*zhu_planes.Z4_PLANES, *objective_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES],
     ids=lambda part: part.part.__name__,
 )
 def test_parts(few, part):

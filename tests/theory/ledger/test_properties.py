@@ -45,9 +45,12 @@ def examine(
         most = whole + (identities.index(part) < left)  # the first parts take what is left
         if dims and most:
             profile = settings(
-                derandomize=True, deadline=None, max_examples=most, database=None,
+                derandomize=True,
+                deadline=None,
+                max_examples=most,
+                database=None,
                 suppress_health_check=[HealthCheck.too_slow],
-            )  # fmt: skip
+            )
             profile(given(dim=st.sampled_from(dims), seed=seeds)(check))()
 
 

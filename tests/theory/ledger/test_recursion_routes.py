@@ -16,13 +16,12 @@ from theory.ledger.zhu.online import (
     densities_apart,
     epochs_of_tilts,
     frozen_laws,
-    growth,
     law_gap,
-    old_velocity_gaps,
     recursion_in_the_gaussian_case,
     second_route,
     turned,
 )
+from theory.ledger.zhu.student import growth, old_velocity_gaps
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, carry, online
 from theory.recursion.checks import GridError
@@ -96,11 +95,14 @@ def _patch_times(monkeypatch):
 @pytest.mark.parametrize(
     ("patch", "name"),
     [
-        (_patch_half_step, "refit"), (_patch_without_last_term, "student"),
-        (_patch_divergence, "refit"), (_patch_average, "student"), (_patch_times, "refit"),
+        (_patch_half_step, "refit"),
+        (_patch_without_last_term, "student"),
+        (_patch_divergence, "refit"),
+        (_patch_average, "student"),
+        (_patch_times, "refit"),
     ],
     ids=lambda v: getattr(v, "__name__", v),
-)  # fmt: skip
+)
 def test_mutants_of_the_recursion(patch, name, theirs, monkeypatch):
     patch(monkeypatch)
     try:

@@ -20,7 +20,9 @@ from theory.ledger.core.search import search
 from theory.ledger.oracle.released import loss as released_loss
 from theory.ledger.oracle.released.loss import Sample
 from theory.ledger.released import cancel as released_cancel
-from theory.ledger.released.cancel import N2, NORMALISERS, Sizes, gradient, sizes, value
+from theory.ledger.released import cancel_given
+from theory.ledger.released.cancel import N2, NORMALISERS, gradient, value
+from theory.ledger.released.cancel_given import Sizes, sizes
 from theory.ledger.run import measure
 from theory.ledger.settings.lemma import Lemmas, LemmaSetting
 from theory.ledger.settings.problems import full_rank_setting
@@ -128,7 +130,7 @@ def test_given_parts_refuse_more_directions():
 def test_branches_tell_apart_where_old_is_not_the_datas_velocity():
     """The means of |v+ - Y|² and |v- - Y|² are one because v_old = E[Y|x]: about another v_old
     they differ by 4 b D.(v_old - E[Y|x])."""
-    s = released_cancel.SETTINGS.draw(1, 4)
+    s = cancel_given.SETTINGS.draw(1, 4)
     given = released_loss._Given(s.case, s.x, s.at)
     same = released_loss.branch_means(s.case, s.x, s.at, s.nft_beta, s.x)
     assert QUADRATURE_TIGHT.holds(same[0], same[1])

@@ -11,7 +11,8 @@ from scipy.special import erfc
 from tests.theory.ledger.examined import CHECKS, identities_of
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.ledger.core.claim import PROFILES
-from theory.ledger.released import modes as row
+from theory.ledger.released.reward import modes as row
+from theory.ledger.released.reward import offset
 from theory.ledger.run import measure
 from theory.released.modes import MODES, Mode
 
@@ -56,8 +57,10 @@ def test_one_in_ten_good_is_where_the_sides_part():
     good, bad = found["one in ten good"], found["one in ten bad"]
     assert good["positive_only"] > 3 * good["negative_only"]
     for name, mirrored in (
-        ("positive_only", "negative_only"), ("one_only", "one_only"), ("binary", "binary"),
-    ):  # fmt: skip
+        ("positive_only", "negative_only"),
+        ("one_only", "one_only"),
+        ("binary", "binary"),
+    ):
         assert ALGEBRA.holds(good[name], bad[mirrored])
 
 
@@ -72,5 +75,5 @@ def test_wrong_slopes_in_the_source_are_seen(monkeypatch):
 
 
 def test_an_offset_is_seen_by_both_routes_or_by_none():
-    same, without = row.route_gaps(0.1, 0.0)
+    same, without = offset.route_gaps(0.1, 0.0)
     assert same <= QUADRATURE.rtol < without

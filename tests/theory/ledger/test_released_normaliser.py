@@ -14,13 +14,15 @@ from theory.ledger.core.claim import Context
 from theory.ledger.liu.adaptive import posterior
 from theory.ledger.released.normaliser import (
     N5,
-    VARIANTS,
     against_others,
-    least_weight,
     one_weight_for_all,
     steps,
-    time_weights,
     weighted_step,
+)
+from theory.ledger.released.normaliser_times import (
+    VARIANTS,
+    least_weight,
+    time_weights,
     weights_over_time,
 )
 from theory.ledger.run import measure

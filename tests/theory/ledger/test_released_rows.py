@@ -14,9 +14,11 @@ from theory.ledger.core.claim import PROFILES, Context, is_extra
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.released import penalty as released_penalty
+from theory.ledger.released import penalty_laws
 from theory.ledger.released import schedule as released_schedule
-from theory.ledger.released.mapping import N1, code_path, code_path_covariances
 from theory.ledger.released.penalty import N3
+from theory.ledger.released.reward.beyond import code_path, code_path_covariances
+from theory.ledger.released.reward.mapping import N1
 from theory.ledger.released.schedule import N4
 from theory.ledger.run import measure
 from theory.ledger.settings.penalty import LineSetting, PenalisedSetting, TimedAtoms
@@ -33,14 +35,34 @@ PARTS = [
     if isinstance(part, Identity)
 ]
 SETTINGS = (
-    PromptSetting, BatchSetting, AtomBatch, PenalisedSetting, TimedAtoms, LineSetting,
-    ScheduleSetting, FactorSetting,
-)  # fmt: skip
+    PromptSetting,
+    BatchSetting,
+    AtomBatch,
+    PenalisedSetting,
+    TimedAtoms,
+    LineSetting,
+    ScheduleSetting,
+    FactorSetting,
+)
 # Plain numbers of these settings that second routes read.
 NUMBERS = {
-    "weights", "means", "stds", "group", "prompts", "kl", "size", "A", "B", "decays", "flat",
-    "rate", "most", "steps", "share", "ravel",
-}  # fmt: skip
+    "weights",
+    "means",
+    "stds",
+    "group",
+    "prompts",
+    "kl",
+    "size",
+    "A",
+    "B",
+    "decays",
+    "flat",
+    "rate",
+    "most",
+    "steps",
+    "share",
+    "ravel",
+}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
@@ -139,8 +161,8 @@ def test_too_few_draws_would_be_seen():
 
 @pytest.mark.slow
 def test_penalty_of_velocities_alone_is_told_from_the_recipe():
-    assert released_penalty.recipe_gap(1, 0.3) < 1e-7
-    assert released_penalty.recipe_gap(1, 0.3, 0.31) > 1e-4
+    assert penalty_laws.recipe_gap(1, 0.3) < 1e-7
+    assert penalty_laws.recipe_gap(1, 0.3, 0.31) > 1e-4
 
 
 def test_wrong_penalty_in_the_source_is_seen(monkeypatch):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
+from tests.theory.ledger.oracle.references import multistep
 from tests.theory.ledger.test_second_routes import offences, quick, strangers
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
 from theory.laws.gaussians import GaussianSum
@@ -20,8 +21,8 @@ from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import times as oracle
-from theory.ledger.released import times as row
-from theory.ledger.released.moves import EVALUATION, GRID, TRAINING, move, times_region
+from theory.ledger.released.sampling import times as row
+from theory.ledger.released.sampling.moves import EVALUATION, GRID, TRAINING, move, times_region
 from theory.ledger.run import measure
 from theory.methods.contract.task import heun
 from theory.problems.problem import load_problem
@@ -129,8 +130,10 @@ def test_score_and_posterior_mean_belong_to_its_velocity():
         (lambda: KnownAtTimes(FULL, (0.5, 0.5)), "increasing numbers"),
         (lambda: KnownAtTimes(FULL, (0.5, 1.5)), "increasing numbers"),
         (lambda: KnownAtTimes(FULL, GRID, "cubic"), "allowed are 'linear', 'nearest', 'none'"),
-        (lambda: KnownAtTimes(FULL, GRID)(X, torch.linspace(0, 1, 7, dtype=torch.float64)),
-         "one time for all points"),
+        (
+            lambda: KnownAtTimes(FULL, GRID)(X, torch.linspace(0, 1, 7, dtype=torch.float64)),
+            "one time for all points",
+        ),
         (lambda: Sampler("euler", (0.1, 0.5)), "increasing numbers from 0"),
         (lambda: Sampler("rk4", GRID), "allowed are 'euler'"),
         (lambda: uniform_times(0), "n = 0"),
@@ -140,7 +143,7 @@ def test_score_and_posterior_mean_belong_to_its_velocity():
         (lambda: oracle.known_field(plain_numbers(NOTE), 1.0, GRID, "cubic"), "linear, nearest"),
         (lambda: oracle.distribution(-oracle.STARTS, X.numpy()), "does not increase"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_by_name(make, said):
     with pytest.raises(ValueError, match=said):
         make()
@@ -209,7 +212,7 @@ def test_slopes_are_derivatives_and_steps_converge(method):
 @pytest.mark.parametrize("method", ["euler", "heun", "dpm2"])
 def test_maps_by_two_routes(method, between):
     case, times = plain_numbers(NOTE), shifted_times(9)
-    theirs = {"euler": oracle.euler, "heun": oracle.heun, "dpm2": oracle.multistep}[method](
+    theirs = {"euler": oracle.euler, "heun": oracle.heun, "dpm2": multistep}[method](
         oracle.known_field(case, 2.0, GRID[1:], between), X[:, 0].numpy(), times
     )
     ours = Sampler(method, times).push(KnownAtTimes(FULL, GRID[1:], between), X)[0]

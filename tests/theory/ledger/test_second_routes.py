@@ -44,30 +44,105 @@ from theory.ledger.settings.steps import StepSetting
 
 ROOT = Path(theory.__file__).parent
 SETTINGS = (
-    Setting, CouplingSetting, LemmaSetting, AtomSetting, PromptSetting, BatchSetting, AtomBatch,
-    PenalisedSetting, TimedAtoms, LineSetting, ScheduleSetting, FactorSetting,
-    LinearSetting, AdvantageSetting, ModeSetting, StepSetting,
-)  # fmt: skip
+    Setting,
+    CouplingSetting,
+    LemmaSetting,
+    AtomSetting,
+    PromptSetting,
+    BatchSetting,
+    AtomBatch,
+    PenalisedSetting,
+    TimedAtoms,
+    LineSetting,
+    ScheduleSetting,
+    FactorSetting,
+    LinearSetting,
+    AdvantageSetting,
+    ModeSetting,
+    StepSetting,
+)
 MAY_USE = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 # Numbers of a setting, and what oracle's own objects and numpy's arrays have.
 NUMBERS = {
-    "case", "x", "t", "at", "path", "nft_beta", "a", "joint", "exact", "dim", "v", "y", "mu",
-    "other", "r", "b", "m", "p_k", "p_0", "eta_0", "eta_1", "epochs", "scale",
-    "alpha", "sigma", "dalpha", "dsigma",
-    "weights", "means", "stds", "group", "prompts", "kl", "size", "A", "B",
-    "decays", "flat", "rate", "most", "steps", "share",
-    "frame", "plane_dim", "region", "log_joint", "T", "sum", "max", "ravel",
-    "reward", "numbers", "shift", "g0", "g1", "F", "f", "Q", "q", "mean", "cov", "P", "p",
+    "case",
+    "x",
+    "t",
+    "at",
+    "path",
+    "nft_beta",
+    "a",
+    "joint",
+    "exact",
+    "dim",
+    "v",
+    "y",
+    "mu",
+    "other",
+    "r",
+    "b",
+    "m",
+    "p_k",
+    "p_0",
+    "eta_0",
+    "eta_1",
+    "epochs",
+    "scale",
+    "alpha",
+    "sigma",
+    "dalpha",
+    "dsigma",
+    "weights",
+    "means",
+    "stds",
+    "group",
+    "prompts",
+    "kl",
+    "size",
+    "A",
+    "B",
+    "decays",
+    "flat",
+    "rate",
+    "most",
+    "steps",
+    "share",
+    "frame",
+    "plane_dim",
+    "region",
+    "log_joint",
+    "T",
+    "sum",
+    "max",
+    "ravel",
+    "reward",
+    "numbers",
+    "shift",
+    "g0",
+    "g1",
+    "F",
+    "f",
+    "Q",
+    "q",
+    "mean",
+    "cov",
+    "P",
+    "p",
     "W",
-    "centre", "gap",
-}  # fmt: skip
+    "centre",
+    "gap",
+}
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 # First routes in the ledger's rooms.
 FIRST_HOMES = {
     f"theory.ledger.{name}"
-    for name in ("settings.plane", "settings.random", "liu.stationary", "liu.noise",
-                 "domingo.line_chain")
-}  # fmt: skip
+    for name in (
+        "settings.plane",
+        "settings.random",
+        "liu.stationary",
+        "liu.noise",
+        "domingo.line_chain",
+    )
+}
 FIRST = ("problem", "family", "point", "spread", "route_path")
 PARTS = [
     pytest.param(part, route, id=f"{claim.id}-{part.name}-{name}")
@@ -223,9 +298,9 @@ def _helper(s):
 
 
 def _hidden_import(s):
-    from theory.ledger.zhu import rows as zhu
+    from theory.ledger.zhu import points
 
-    return zhu.guidance(s)
+    return points.guidance(s)
 
 
 def _in_a_branch(s):

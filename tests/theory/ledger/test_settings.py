@@ -102,8 +102,10 @@ def test_nudge_stays_inside(domain, dim):
 def kept_tilts(module):
     """Where a < 0 and r falls exp(a r) grows: too steep a tilt is no neighbour, a mild one is."""
     domain = module.Problems(kinds=("quadratic",))
-    case = replace(domain.draw(1, 0).case, parameters={"matrix": np.array([[-1.0]]),
-                   "vector": np.zeros(1), "constant": np.array(0.0)})  # fmt: skip
+    case = replace(
+        domain.draw(1, 0).case,
+        parameters={"matrix": np.array([[-1.0]]), "vector": np.zeros(1), "constant": np.array(0.0)},
+    )
     top = float(np.linalg.eigvalsh(case.covs).max())
     rng = np.random.default_rng(0)
     found = {}

@@ -22,13 +22,13 @@ from theory.ledger.core.claim import PROFILES, Context
 from theory.ledger.liu import rows as liu
 from theory.ledger.oracle import flow
 from theory.ledger.zhu import guidance as zhu_guidance
-from theory.ledger.zhu import rows as zhu
+from theory.ledger.zhu import points
 from theory.ledger.zhu import two_kl as zhu_two_kl
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL
-from theory.tilts import rewards
+from theory.tilts import bump_rewards
 from theory.tilts.bumps import BumpsGiven
-from theory.tilts.conditional import Series
+from theory.tilts.moments import Series
 
 
 def whole_slope(edit: Callable[[dict[str, Any]], None]) -> Callable[..., torch.Tensor]:
@@ -39,13 +39,19 @@ def whole_slope(edit: Callable[[dict[str, Any]], None]) -> Callable[..., torch.T
         inverse = torch.linalg.inv(p.factors)
         weights = torch.softmax(self.logits + a * self.logit_rates, 0)
         pieces: dict[str, Any] = {
-            "mean": p.mean, "cov": p.cov, "move": p.move, "weights": p.weights,
+            "mean": p.mean,
+            "cov": p.cov,
+            "move": p.move,
+            "weights": p.weights,
             "rates": self.logit_rates - weights @ self.logit_rates,
             "trace": (inverse @ self.factor_rates).diagonal(dim1=-2, dim2=-1).sum(-1),
             "score": inverse.mT @ inverse @ self.mean_rates[..., None],
-            "left": inverse.mT @ inverse @ self.factor_rates @ inverse, "inverse": inverse,
-            "family": self, "subtract": 1.0, "curvature": 1.0,
-        }  # fmt: skip
+            "left": inverse.mT @ inverse @ self.factor_rates @ inverse,
+            "inverse": inverse,
+            "family": self,
+            "subtract": 1.0,
+            "curvature": 1.0,
+        }
         edit(pieces)
         left, cov = pieces["left"], pieces["cov"]
         square = 0.5 * (left + left.mT)
@@ -96,8 +102,15 @@ def _nothing(p):
     pass
 
 
-SLOPES = [_without_trace, _transposed, _rate_not_transposed, _weights_stand, _means_stand,
-          _no_curvature, _product]  # fmt: skip
+SLOPES = [
+    _without_trace,
+    _transposed,
+    _rate_not_transposed,
+    _weights_stand,
+    _means_stand,
+    _no_curvature,
+    _product,
+]
 
 
 @cache
@@ -167,9 +180,10 @@ def _patch_noised(monkeypatch):
     """sigma for sigma^2 in the noised covariances."""
     whole = GaussianSum.noised
     monkeypatch.setattr(
-        GaussianSum, "noised",
+        GaussianSum,
+        "noised",
         lambda self, x, alpha, sigma: whole(self, x, alpha, torch.as_tensor(sigma) ** 0.5),
-    )  # fmt: skip
+    )
 
 
 def _patch_velocity(monkeypatch):
@@ -187,13 +201,13 @@ def _patch_tilt(monkeypatch):
         ratio = torch.logdet(found.cov) - torch.logdet(law.cov).repeat_interleave(terms, -1)
         return replace(found, log_abs=found.log_abs - 0.5 * ratio)
 
-    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, rewards.times_bumps
+    by_quadratic, by_bumps = GaussianSum.times_exp_quadratic, bump_rewards.times_bumps
     monkeypatch.setattr(
         GaussianSum,
         "times_exp_quadratic",
         lambda law, *q, **k: without(by_quadratic(law, *q, **k), law),
     )
-    monkeypatch.setattr(rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
+    monkeypatch.setattr(bump_rewards, "times_bumps", lambda law, b: without(by_bumps(law, b), law))
 
 
 def _patch_bumps(monkeypatch):
@@ -229,15 +243,29 @@ def _patch_tilt_of_epochs(monkeypatch):
 
 
 SOURCE = [
-    (_patch_gain, "L1", 0), (_patch_gain, "L5", 1), (_patch_gain, "L6", 1),
-    (_patch_gain, "L2", 0), (_patch_gain, "Z3", 0), (_patch_raw_moments, "L6", 2),
-    (_patch_raw_moments, "L5", 0), (_patch_raw_moments, "Z3", 0), (_patch_nft_sign, "L6", 2),
-    (_patch_nft_sign, "Z3", 0), (_patch_noised, "L1", 0), (_patch_noised, "L2", 0),
-    (_patch_noised, "L11", 0), (_patch_velocity, "L1", 0), (_patch_velocity, "L11", 2),
-    (_patch_tilt, "L11", 2), (_patch_bumps, "L2", 0), (_patch_exchanged, "Z8", 0),
-    (_patch_lam, "Z8", 0), (_patch_rate_for_lam, "Z8", 0), (_patch_exchanged, "Z9", 0),
+    (_patch_gain, "L1", 0),
+    (_patch_gain, "L5", 1),
+    (_patch_gain, "L6", 1),
+    (_patch_gain, "L2", 0),
+    (_patch_gain, "Z3", 0),
+    (_patch_raw_moments, "L6", 2),
+    (_patch_raw_moments, "L5", 0),
+    (_patch_raw_moments, "Z3", 0),
+    (_patch_nft_sign, "L6", 2),
+    (_patch_nft_sign, "Z3", 0),
+    (_patch_noised, "L1", 0),
+    (_patch_noised, "L2", 0),
+    (_patch_noised, "L11", 0),
+    (_patch_velocity, "L1", 0),
+    (_patch_velocity, "L11", 2),
+    (_patch_tilt, "L11", 2),
+    (_patch_bumps, "L2", 0),
+    (_patch_exchanged, "Z8", 0),
+    (_patch_lam, "Z8", 0),
+    (_patch_rate_for_lam, "Z8", 0),
+    (_patch_exchanged, "Z9", 0),
     (_patch_tilt_of_epochs, "Z9", 0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +302,7 @@ def guided_gap(weight: float = 1.5) -> float:
         return one(x, t) + weight * (one(x, t) - other(x, t))
 
     y = np.array([-1.0, 0.3, 1.4])
-    ours = zhu_guidance.guided_density(zhu_guidance.MIXED, weight, y)
+    ours = zhu_guidance.guided_densities(zhu_guidance.MIXED, (weight,), y)[0]
     return QUADRATURE.error(ours, flow.density(theirs, y, 0.1), 1.0)
 
 
@@ -292,7 +320,7 @@ def test_guided_law_and_its_mutants(monkeypatch):
 def test_parts_of_function_kind_in_the_fast_profile():
     """Z10's findings and the limits of Z9 hold, and reject their own mutants."""
     context = Context(PROFILES["fast"])
-    for part in (zhu_two_kl.limit_of_iteration, zhu.factor_is_not_two_over_beta):
+    for part in (zhu_two_kl.limit_of_iteration, points.factor_is_not_two_over_beta):
         found = part(context)
         assert found.holds
         assert all(found.mutants.values())

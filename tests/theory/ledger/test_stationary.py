@@ -182,11 +182,15 @@ def test_bad_input_of_the_second_route():
         ),
         (
             lambda: oracle.sampled(
-                s.case, s.x + 90, Instant.rectified_flow(0.9), np.zeros(1), 50,
+                s.case,
+                s.x + 90,
+                Instant.rectified_flow(0.9),
+                np.zeros(1),
+                50,
                 np.random.default_rng(0),
             ),
             "draw in 300",
         ),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=needle):
             call()

@@ -11,7 +11,7 @@ from theory.methods.contract.probe import Perturbed, sweep
 from theory.methods.matching.nft import NFT
 from theory.methods.registry import build, methods, parse_method
 from theory.problems.problem import load_problem
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 
 GOOD = '''
 from dataclasses import dataclass

@@ -32,7 +32,8 @@ from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem
 from theory.recursion import Recursion, TwoKL, carry
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import bumps_reward, linear_reward, quadratic_reward
+from theory.tilts.bump_rewards import bumps_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 # Log-density below the peak that holds 99.9 % of a Gaussian's mass and more.

@@ -23,7 +23,7 @@ from theory.recursion import GridError, TwoKL, carry
 from theory.recursion.checks import EDGE
 from theory.recursion.reference import closed_law, log_density
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import linear_reward
+from theory.tilts.quadratic import linear_reward
 
 CLASS = replace(load_problem("note_1d"), base=MIXED.law(True))
 GUIDED = MIXED.field(0.8)

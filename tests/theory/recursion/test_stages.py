@@ -14,7 +14,7 @@ from scipy.integrate import quad, solve_ivp
 
 import theory.recursion.stages as frontier
 from theory.common.tolerances import ALGEBRA, QUADRATURE_2D, QUADRATURE_TIGHT
-from theory.evaluation.report import tilt_on_grid
+from theory.evaluation.grids import tilt_on_grid
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, carry
 from theory.recursion.flow import Velocity
@@ -193,9 +193,14 @@ def _weight_share_by_quadrature(h: float, before: float) -> float:
 
     def total(a: float) -> float:
         return quad(
-            lambda y: float(_base(np.array(y))) * math.exp(a * r(y)), -12, 12,
-            epsabs=0, epsrel=1e-11, limit=400, points=[-1.2, 1.1, 2.0],
-        )[0]  # fmt: skip
+            lambda y: float(_base(np.array(y))) * math.exp(a * r(y)),
+            -12,
+            12,
+            epsabs=0,
+            epsrel=1e-11,
+            limit=400,
+            points=[-1.2, 1.1, 2.0],
+        )[0]
 
     return total(before + h) ** 2 / (total(before) * total(before + 2 * h))
 

@@ -33,9 +33,11 @@ def random_rewards(seed: int, parts: int = 2) -> Rewards:
 
 @MANY
 @given(
-    seed=seeds, group=st.sampled_from([None, 2, 5, 24]), size=st.floats(0.1, 5.0),
+    seed=seeds,
+    group=st.sampled_from([None, 2, 5, 24]),
+    size=st.floats(0.1, 5.0),
     name=st.sampled_from(sorted(MODES)),
-)  # fmt: skip
+)
 def test_slope_is_the_regression_of_the_expected_reward(seed, group, size, name):
     """Cov(E[r | R], R) by Gauss-Legendre: the conditional mean and the slope are one law."""
     law = random_rewards(seed)
@@ -87,8 +89,12 @@ def test_batch_std_holds_the_spread_of_means():
     laws = [Rewards.gaussian(m, s) for m, s in ((0.0, 1.0), (3.0, 0.5))]
     assert batch_std(laws) == pytest.approx(math.sqrt(0.5 * 1.25 + 2.25))
     assert batch_std(laws, [1.0, 0.0]) == pytest.approx(1.0)
-    draws = np.concatenate([np.random.default_rng(i).normal(m, s, 200_000)
-                            for i, (m, s) in enumerate(((0.0, 1.0), (3.0, 0.5)))])  # fmt: skip
+    draws = np.concatenate(
+        [
+            np.random.default_rng(i).normal(m, s, 200_000)
+            for i, (m, s) in enumerate(((0.0, 1.0), (3.0, 0.5)))
+        ]
+    )
     assert batch_std(laws) == pytest.approx(draws.std(), rel=0.01)
 
 

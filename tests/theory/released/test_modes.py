@@ -11,7 +11,7 @@ from scipy.special import erfc
 
 from tests.strategies import SOME
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.released.modes import smooth
+from theory.ledger.released.reward.offset import smooth
 from theory.methods.matching.nft import CLIP, SPREAD
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.modes import MODES, mode
@@ -71,9 +71,12 @@ def test_slopes_at_zero():
     found = {n: float(f.slope(0.0, 1.0, 5.0)) for n, f in MODES.items()}
     kept, density = 1 - erfc(5 / np.sqrt(2)), 1 / np.sqrt(2 * np.pi)
     wanted = {
-        "all": kept, "positive_only": kept / 2, "negative_only": kept / 2, "one_only": density,
+        "all": kept,
+        "positive_only": kept / 2,
+        "negative_only": kept / 2,
+        "one_only": density,
         "binary": 2 * density,
-    }  # fmt: skip
+    }
     assert all(ALGEBRA.holds(found[n], wanted[n]) for n in MODES)
 
 

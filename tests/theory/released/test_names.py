@@ -36,20 +36,49 @@ def error_of(capsys, *arguments):
 
 
 ALIKE = [
-    (["--nft-beta", 0.3], ["--nft_beta", 0.3], ["--mix-beta", 0.3], ["--mix_beta", 0.3],
-     ["--config.beta", 0.3], ["--method.beta", 0.3], ["--algorithm.beta", 0.3],
-     ["--beta", 0.3, "--trainer", "diffusionnft"], ["--beta", 0.3, "--trainer", "fastvideo"],
-     ["--beta", 0.3, "--trainer", "unirl"]),
-    (["--kl-weight", 0.02], ["--kl_weight", 0.02], ["--kl_beta", 0.02], ["--ref_kl_coef", 0.02],
-     ["--ref-deviation-coef", 0.02], ["--train.beta", 0.02], ["--config.train.beta", 0.02]),
+    (
+        ["--nft-beta", 0.3],
+        ["--nft_beta", 0.3],
+        ["--mix-beta", 0.3],
+        ["--mix_beta", 0.3],
+        ["--config.beta", 0.3],
+        ["--method.beta", 0.3],
+        ["--algorithm.beta", 0.3],
+        ["--beta", 0.3, "--trainer", "diffusionnft"],
+        ["--beta", 0.3, "--trainer", "fastvideo"],
+        ["--beta", 0.3, "--trainer", "unirl"],
+    ),
+    (
+        ["--kl-weight", 0.02],
+        ["--kl_weight", 0.02],
+        ["--kl_beta", 0.02],
+        ["--ref_kl_coef", 0.02],
+        ["--ref-deviation-coef", 0.02],
+        ["--train.beta", 0.02],
+        ["--config.train.beta", 0.02],
+    ),
     (["--adv-clip-max", 2], ["--advantage_high", 2], ["--adv_std_saturate", 2]),
-    (["--ema", "none"], ["--decay_type", 0], ["--decay-type", "copy"], ["--ema", "copy"],
-     ["--old_policy_decay_schedule", "copy"]),
-    (["--ema", "half"], ["--decay-type", 1], ["--decay_type", "linear_to_0_5"], ["--ema", 1],
-     ["--old-policy-decay-schedule", "linear_to_0_5"]),
-    (["--ema", "late"], ["--decay_type", 2], ["--ema", "delayed_linear_to_0_999"],
-     ["--old_policy_decay_schedule", "delayed_linear_to_0_999"]),
-]  # fmt: skip
+    (
+        ["--ema", "none"],
+        ["--decay_type", 0],
+        ["--decay-type", "copy"],
+        ["--ema", "copy"],
+        ["--old_policy_decay_schedule", "copy"],
+    ),
+    (
+        ["--ema", "half"],
+        ["--decay-type", 1],
+        ["--decay_type", "linear_to_0_5"],
+        ["--ema", 1],
+        ["--old-policy-decay-schedule", "linear_to_0_5"],
+    ),
+    (
+        ["--ema", "late"],
+        ["--decay_type", 2],
+        ["--ema", "delayed_linear_to_0_999"],
+        ["--old_policy_decay_schedule", "delayed_linear_to_0_999"],
+    ),
+]
 
 
 @pytest.mark.parametrize("spellings", ALIKE, ids=lambda s: s[0][0] + str(s[0][1]))
@@ -94,9 +123,14 @@ def test_how_it_was_read_is_said(capsys):
 def test_a_bare_beta_is_refused_with_both_readings(capsys):
     err = error_of(capsys, "--beta", 0.1)
     for part in (
-        "--beta = 0.1 has two readings", "nft_beta", "kl_weight", "--train.beta", "--config.beta",
-        "--method.beta", "--trainer diffusionnft or fastvideo or unirl",
-    ):  # fmt: skip
+        "--beta = 0.1 has two readings",
+        "nft_beta",
+        "kl_weight",
+        "--train.beta",
+        "--config.beta",
+        "--method.beta",
+        "--trainer diffusionnft or fastvideo or unirl",
+    ):
         assert part in err
 
 

@@ -120,7 +120,7 @@ def test_rewards_may_be_shifted():
     """The mapping subtracts the mean: a constant in r changes no law."""
     from dataclasses import replace
 
-    from theory.tilts.rewards import linear_reward
+    from theory.tilts.quadratic import linear_reward
 
     problem = load_problem("linear_1d")
     moved = replace(problem, reward=linear_reward([0.45], 7.0))

@@ -25,7 +25,7 @@ from theory.released.sources import (
     rewards_of,
     tail_index,
 )
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 GAUSSIAN = """\
 [base]

@@ -24,9 +24,12 @@ from theory.released.schedule import (
 
 @MANY
 @given(
-    flat=st.integers(0, 200), rate=st.floats(0, 0.5), most=st.floats(0, 0.999),
-    epochs=st.integers(0, 400), steps=st.integers(1, 9),
-)  # fmt: skip
+    flat=st.integers(0, 200),
+    rate=st.floats(0, 0.5),
+    most=st.floats(0, 0.999),
+    epochs=st.integers(0, 400),
+    steps=st.integers(1, 9),
+)
 def test_closed_sum(flat, rate, most, epochs, steps):
     """Against the decays one by one; the ramp read at the epoch's number would be seen."""
     rule = Schedule(flat, rate, most)

@@ -25,7 +25,8 @@ from theory.fields.paths import PATHS
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain, chain_law, state_axes
-from theory.tilts.rewards import bump_reward, bumps_reward, linear_reward
+from theory.tilts.bump_rewards import bump_reward, bumps_reward
+from theory.tilts.quadratic import linear_reward
 
 
 @pytest.mark.parametrize("chain", [SHORT, Chain(16, 0.04), Chain(2, 0.3)])
@@ -62,8 +63,9 @@ def test_base_chain_is_first_order_on_every_path(path):
 
 
 def test_batch_of_rollouts_is_step_by_step():
-    noise = torch.randn(7, SHORT.steps + 1, 1, dtype=torch.float64,
-                        generator=torch.Generator().manual_seed(0))  # fmt: skip
+    noise = torch.randn(
+        7, SHORT.steps + 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     x = SHORT.rollout(NOTE.base_field, noise).numpy()[..., 0]
     place = noise.numpy()[:, 0, 0]
     for k in range(SHORT.steps):
@@ -100,8 +102,10 @@ def test_law_is_that_of_simulation():
     draws = simulated(n, 3)
     assert ks_distance(draws, cdf) <= ks_bound(n)
     # n is enough to tell the chain's law from the base's, with or without the last noise.
-    for wrong in (NOTE.base, GaussianSum.mixture([0.65, 0.35], [[-1.2], [1.1]],
-                                                 stds=np.hypot(STDS, 0.12).tolist())):  # fmt: skip
+    for wrong in (
+        NOTE.base,
+        GaussianSum.mixture([0.65, 0.35], [[-1.2], [1.1]], stds=np.hypot(STDS, 0.12).tolist()),
+    ):
         far = ks_distance(draws, lambda y, law=wrong: law.cdf(torch.as_tensor(y)).numpy())
         assert far > ks_bound(n)
 
@@ -111,14 +115,16 @@ def test_law_of_two_independent_coordinates_is_their_product():
     p = GaussianSum.mixture([0.65, 0.35], [[-1.2], [1.1]], stds=[0.6, 0.9])
     q = GaussianSum.mixture([1.0], [[0.4]], stds=[0.7])
     both = GaussianSum.mixture(
-        [0.65, 0.35], [[-1.2, 0.4], [1.1, 0.4]], covs=[np.diag([0.36, 0.49]).tolist(),
-                                                     np.diag([0.81, 0.49]).tolist()]
-    )  # fmt: skip
+        [0.65, 0.35],
+        [[-1.2, 0.4], [1.1, 0.4]],
+        covs=[np.diag([0.36, 0.49]).tolist(), np.diag([0.81, 0.49]).tolist()],
+    )
     # A bump without precision along the other axis: r_1(x_1) + r_2(x_2).
     reward = bumps_reward(
-        [1.0, 0.7], [[2.0, 0.0], [0.0, -0.5]],
+        [1.0, 0.7],
+        [[2.0, 0.0], [0.0, -0.5]],
         precisions=[[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.5]]],
-    )  # fmt: skip
+    )
     chain = Chain(3, 0.25)
     plane = Problem("both", both, reward)
     lines = [
@@ -197,17 +203,22 @@ def test_refusals_name_what_is_allowed():
 
 
 MUTANTS = {
-    "alpha and sigma swapped in Q": ("Q = (kept * alpha - alpha_next * sigma)",
-                                     "Q = (kept * sigma - alpha_next * alpha)"),
+    "alpha and sigma swapped in Q": (
+        "Q = (kept * alpha - alpha_next * sigma)",
+        "Q = (kept * sigma - alpha_next * alpha)",
+    ),
     "full noise kept": ("(sigma_next**2 - variance).clamp_min(0.0).sqrt()", "sigma_next"),
-    "variance of the noising kernel": ("variance = sigma_next**2 * forward / sigma**2",
-                                       "variance = forward"),
+    "variance of the noising kernel": (
+        "variance = sigma_next**2 * forward / sigma**2",
+        "variance = forward",
+    ),
     "variance for std": ("Q.to(like), variance.sqrt().to(like)", "Q.to(like), variance.to(like)"),
-    "times one step late": ("* k / self.steps",
-                            "* k / (self.steps + 1)"),
-    "one kernel is missing": ("in range(chain.steps):\n        with torch.no_grad():",
-                              "in range(chain.steps - 1):\n        with torch.no_grad():"),
-}  # fmt: skip
+    "times one step late": ("* k / self.steps", "* k / (self.steps + 1)"),
+    "one kernel is missing": (
+        "in range(chain.steps):\n        with torch.no_grad():",
+        "in range(chain.steps - 1):\n        with torch.no_grad():",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
-from theory.evaluation.report import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
+from theory.evaluation.grids import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import MixtureField
 from theory.laws.distances import GridLaw, grid_distances, sample_distances

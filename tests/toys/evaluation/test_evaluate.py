@@ -17,7 +17,7 @@ from theory.common.tolerances import (
     QUADRATURE_2D,
     TRAINED_SHARE,
 )
-from theory.evaluation.report import mixture_on_grid
+from theory.evaluation.grids import mixture_on_grid
 from theory.evaluation.sampler_laws import BIN, Bench, Law, levels, sample_distance, sampling_floor
 from theory.laws.distances import GridLaw
 from theory.laws.gaussians import GaussianSum

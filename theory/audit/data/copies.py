@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, AuditData, Side, Whole, spelling
+from theory.audit.data.inputs import spelling
+from theory.audit.data.samples import Array, AuditData, Side, Whole
 
 NAMED = 0.05  # of the variance within prompts, what rows of one seed may differ by
 CHANCE = 1e-9  # of all values coming a multiple of k times
@@ -308,8 +309,8 @@ def _deviations(values: Rows, prompt: Whole) -> Array:
     """(d,) within prompts, of all rows where that is nothing; inf where they do not vary."""
     some = _some(len(values))
     (x,) = _scaled(values, some)
-    size = np.maximum(np.abs(values[some] - values[some[len(some) // 2]]).max(0),
-                      np.finfo(float).tiny)  # fmt: skip
+    reach = np.abs(values[some] - values[some[len(some) // 2]]).max(0)
+    size = np.maximum(reach, np.finfo(float).tiny)
     own = _mean_square(x, _numbers(prompt[some]))
     found = size * np.sqrt(np.where(own > 0, own, x.var(0)))
     return np.where(found > 0, found, np.inf)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import LEAST_ROWS, MOST_SHARE, TRIMMED, Array, AuditData, Side, Whole
+from theory.audit.data.samples import LEAST_ROWS, MOST_SHARE, TRIMMED, Array, AuditData, Side, Whole
 
 MOST_ROWS = 50_000  # of a side; of more, an even choice
 BLOCK = 32  # features at once
@@ -52,8 +52,12 @@ def deviations(data: AuditData) -> Deviations:
         found = [_of_side(side, columns) for side in (few.base, few.tuned)]
         pooled = np.sqrt(sum(s.square for s in found) / max(sum(s.freedom for s in found), 1))
         own = found[0].spread
-        size = np.maximum(*(np.abs(side.features[:, columns]).max(0)  # type: ignore[index]
-                            for side in (few.base, few.tuned)))  # fmt: skip
+        size = np.maximum(
+            *(
+                np.abs(side.features[:, columns]).max(0)  # type: ignore[index]
+                for side in (few.base, few.tuned)
+            )
+        )
         # Of what is left when rows that are alike lose their mean.
         least = 16 * np.finfo(base.features.dtype).eps * size
         chosen = np.where(own > least, own, pooled)

@@ -4,42 +4,30 @@
     .parquet          the same columns (pyarrow reads them)
     .jsonl, .ndjson   one object a line, with the same keys
 
-Files are read in blocks of rows, and only the columns that are used are kept. CSV is read by
-Python's own strict reader: pandas pads short rows without a word, and pyarrow takes all that
-follows a quote that was left open for one cell. Either would lose samples unnoticed.
+Files are read in blocks of rows, and only the columns that are used are kept.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import importlib
-import json
 import math
-import re
-import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import accumulate, islice
 from pathlib import Path
 from reprlib import repr as shown
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.audit.data.columns import SETTINGS, Plan, choose_columns, quoted
+from theory.audit.data.readers import ROWS, Block, csv_blocks, jsonl_blocks, parquet_blocks
+
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".jsonl", ".ndjson")
 LEAST = 2  # samples
-ROWS = 1024  # a block: thousands of feature columns still take little memory
 LARGEST_EXACT = 2**53  # a float from here on may stand for another whole number than was meant
-SETTINGS = (
-    "scheduler", "sampler", "steps", "num_inference_steps", "guidance", "guidance_scale",
-)  # fmt: skip
 MOST_VALUES = 100  # of a setting, that are kept
-LINE_BREAK = re.compile("\r\n|\r|\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,217 +92,22 @@ def read_table(
         )
     asked = {"reward": reward, "prompt": prompt, "seed": seed, "image": image}
 
-    def choose(where: str, names: Sequence[str]) -> _Plan:
-        plan = _choose(where, names, asked, feature_columns)
+    def choose(where: str, names: Sequence[str]) -> Plan:
+        plan = choose_columns(where, names, asked, feature_columns)
         if features is not None and plan.features:
             raise ValueError(
-                f"features = {str(features)!r}: {where} has {_some(plan.features)} as well; "
+                f"features = {str(features)!r}: {where} has {quoted(plan.features)} as well; "
                 "allowed is one of both"
             )
         return plan
 
     rows = _Rows(path, "row" if kind == ".parquet" else "line", text=kind.startswith(".csv"))
-    read = {".parquet": _of_parquet, ".csv": _of_csv, ".csv.gz": _of_csv}.get(kind, _of_jsonl)
+    read = {".parquet": parquet_blocks, ".csv": csv_blocks, ".csv.gz": csv_blocks}.get(
+        kind, jsonl_blocks
+    )
     for block in read(path, choose):
         rows.add(block)
     return rows.table(features)
-
-
-# --- which columns
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Columns that are used: by role ("reward", ...), and features; listed: one of lists."""
-
-    named: dict[str, str]
-    features: tuple[str, ...]
-    listed: bool
-
-    @property
-    def used(self) -> list[str]:
-        return list(dict.fromkeys([*self.named.values(), *self.features]))
-
-
-Choose = Callable[[str, Sequence[str]], _Plan]
-
-
-def _choose(
-    where: str, names: Sequence[str], asked: Mapping[str, str | None], prefix: str
-) -> _Plan:
-    named = {}
-    for role, told in asked.items():
-        if told is not None and told not in names:
-            raise ValueError(
-                f"{role} = {told!r}: {where} has no such column; allowed are {_some(names)}"
-            )
-        if told is not None or role in names:
-            named[role] = role if told is None else told
-    named |= {name: name for name in SETTINGS if name in names and name not in named.values()}
-    pattern = re.compile(re.escape(prefix) + r"[\s_.:-]*([0-9]+)")
-    free = [name for name in names if name not in named.values()]
-    numbered = sorted((int(m[1]), name) for name in free if (m := pattern.fullmatch(name)))
-    features = [name for _, name in numbered]
-    first = min(1, numbered[0][0]) if numbered else 0
-    if [number for number, _ in numbered] != list(range(first, first + len(numbered))):
-        raise ValueError(
-            f"{where}: columns of features {_some(features)}; allowed are the numbers from 0 or 1 "
-            "on, each once"
-        )
-    lists = [name for name in free if name in (prefix, prefix + "s")]
-    if len(lists) + bool(features) > 1:
-        raise ValueError(
-            f"{where}: features in {_some(lists + features)}; allowed are one column of lists, or "
-            "numbered columns"
-        )
-    plan = _Plan(named, tuple(lists or features), bool(lists))
-    count = Counter(names)
-    for name in plan.used:
-        if count[name] > 1:
-            raise ValueError(f"{where}: {count[name]} columns {name!r}; allowed is one")
-    return plan
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    return ", ".join([*map(repr, names[:most]), *more]) or "none"
-
-
-# --- blocks of rows
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Some rows: the line or row of the file where each is, and the cells of used columns."""
-
-    plan: _Plan
-    places: Sequence[int]
-    columns: dict[str, Any]  # lists or, of numbers in Parquet, arrays
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """Text with its line breaks as they are."""
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
-    except UnicodeDecodeError as error:
-        with opener(path, "rb") as file:
-            lines = enumerate(file, 1)
-            line = next(i for i, raw in lines if raw.decode(errors="ignore").encode() != raw)
-        raise ValueError(f"{path}, line {line}: {error.reason}; allowed is UTF-8") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: {error}; allowed is a whole gzip file") from error
-
-
-def _of_csv(path: Path, choose: Choose) -> Iterator[_Block]:
-    with _opened(path) as file:
-        reader = csv.reader(file, strict=True)
-        rows: list[list[str]] = []
-        line = 1
-        try:
-            header = [name.strip() for name in next(filter(None, reader), [])]
-            if not header:
-                raise ValueError(f"{path}: empty lines alone; allowed are a header and samples")
-            plan = choose(str(path), header)
-            if plan.listed:
-                raise ValueError(
-                    f"{path}: column {plan.features[0]!r} of features, and CSV has no lists; "
-                    "allowed are numbered columns, Parquet and JSON lines"
-                )
-            index = {name: header.index(name) for name in plan.used}
-            while True:
-                line, rows = reader.line_num + 1, []
-                rows.extend(islice(reader, ROWS))  # keeps what comes before an error
-                if not rows:
-                    return
-                starts: Sequence[int] = range(line, line + len(rows))
-                if reader.line_num != starts[-1] or not all(rows):
-                    starts = [i for i, row in zip(_starts(line, rows), rows, strict=False) if row]
-                    rows = [row for row in rows if row]
-                for i, size in enumerate(map(len, rows)):
-                    if size != len(header):
-                        raise ValueError(
-                            f"{path}, line {starts[i]}: {size} cells, allowed are {len(header)} "
-                            "(one with a comma or a line break stands in double quotes)"
-                        )
-                yield _Block(plan, starts, {k: [row[i] for row in rows] for k, i in index.items()})
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}, line {_starts(line, rows)[-1]}: {error}; allowed are cells in double "
-                "quotes with those inside doubled, and the last one closed"
-            ) from error
-
-
-def _starts(line: int, rows: Iterable[list[str]]) -> list[int]:
-    """The line on which each row begins, if the first does on `line`, and the line after."""
-    sizes = (1 + sum(len(LINE_BREAK.findall(cell)) for cell in row) for row in rows)
-    return list(accumulate(sizes, initial=line))
-
-
-def _of_jsonl(path: Path, choose: Choose) -> Iterator[_Block]:
-    plan: _Plan | None = None
-    keys: list[str] = []
-    with _opened(path) as file:
-        lines = ((i, line) for i, line in enumerate(file, 1) if not line.isspace())
-        while part := dict(islice(lines, ROWS)):
-            records = []
-            for i, line in part.items():
-                try:
-                    record = json.loads(line)
-                    if "\\u" in line:  # half a character may be written so, and is no text
-                        json.dumps(record, ensure_ascii=False).encode()
-                except (ValueError, RecursionError) as error:
-                    raise ValueError(
-                        f"{path}, line {i}: {error}; allowed is a JSON object"
-                    ) from error
-                if not isinstance(record, dict):
-                    raise ValueError(f"{path}, line {i}: {shown(record)}; allowed is an object")
-                if plan is None or list(record) != keys:
-                    keys = list(record)
-                    found = choose(f"{path}, line {i}", keys)
-                    plan = plan or found
-                    if found != plan:
-                        raise ValueError(
-                            f"{path}, line {i}: has {_some(found.used)}; allowed are "
-                            f"{_some(plan.used)}, as before"
-                        )
-                records.append(record)
-            assert plan is not None
-            columns = {name: [record[name] for record in records] for name in plan.used}
-            yield _Block(plan, list(part), columns)
-
-
-def _of_parquet(path: Path, choose: Choose) -> Iterator[_Block]:
-    try:  # not an import statement: pyarrow is optional, and has no types
-        arrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: Parquet needs pyarrow, which is not installed; allowed without it are CSV "
-            "and JSON lines"
-        ) from error
-    row = 1
-    with path.open("rb") as file:
-        try:
-            source = parquet.ParquetFile(file, page_checksum_verification=True)
-            plan = choose(str(path), source.schema_arrow.names)
-            for batch in source.iter_batches(batch_size=ROWS, columns=plan.used):
-                columns = {name: _cells(batch.column(name)) for name in plan.used}
-                yield _Block(plan, range(row, row + len(batch)), columns)
-                row += len(batch)
-        except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}, from row {row}: {error}; allowed is a whole Parquet file"
-            ) from error
-
-
-def _cells(column: Any) -> Any:
-    values = column.to_numpy(zero_copy_only=False)
-    if values.dtype.kind in "iuf":
-        return values
-    # Dates would become whole numbers.
-    return values.tolist() if values.dtype.kind == "O" else column.to_pylist()
 
 
 # --- cells
@@ -380,7 +173,7 @@ class _Rows:
         # By column: the first place, the cell there in words, the number of such rows.
         self.faults: dict[str, tuple[int, str, int]] = {}
 
-    def add(self, block: _Block) -> None:
+    def add(self, block: Block) -> None:
         read = {"reward": self._finite, "prompt": self._prompts, "seed": self._seeds}
         for role, name in block.plan.named.items():
             cells = block.columns[name]

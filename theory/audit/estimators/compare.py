@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, Pooled, Whole
+from theory.audit.data.samples import Array, Pooled, Whole
 from theory.audit.estimators.curve import basis, fit_curve, goodness
 from theory.audit.estimators.rank_fit import rank_goodness
 from theory.audit.estimators.tilt import LEAST_PROMPTS, like_these
-from theory.audit.families.family import FAMILIES, Family, Fitted, Ranked, some_rows, times
+from theory.audit.families.families import FAMILIES
+from theory.audit.families.family import Family, Fitted, some_rows, times
+from theory.audit.families.ranks import Ranked
 from theory.audit.fit.likelihood import Fit, NoFitError, maximise, row_values
 from theory.common.checks import check_choice
 

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.audit.data.features import MOST_ROWS, at_most, centred, deviations, spread
-from theory.audit.data.inputs import Array, AuditData, Pooled, Whole
+from theory.audit.data.samples import Array, AuditData, Pooled, Whole
 from theory.audit.estimators.curve import basis, fit_curve
 from theory.audit.fit.inclusion import SMALL, draw_labels, inclusion
 from theory.audit.fit.likelihood import intercepts, prompt_means
@@ -204,9 +204,17 @@ def stratify(data: AuditData) -> Strata:
     _, p = intercepts(curve.log_ratio[order], pooled)
     given = inclusion(p, pooled)
     found = Strata(
-        pooled, prompt[order], features[order], _standard(features, prompt)[order],
-        curve.log_ratio[order], p, given.chance, given.weight, functions[order], side_row[order],
-    )  # fmt: skip
+        pooled,
+        prompt[order],
+        features[order],
+        _standard(features, prompt)[order],
+        curve.log_ratio[order],
+        p,
+        given.chance,
+        given.weight,
+        functions[order],
+        side_row[order],
+    )
     if found.informed < LEAST_INFORMED:
         raise TooFewError(
             f"strata of equal prompt and reward hold the information of {found.informed:.0f} pairs "
@@ -296,9 +304,13 @@ def _classifier(strata: Strata, residual: Floats, seed: int) -> tuple[float | No
     y = strata.pooled.label
     w = np.where(y == 1, 1 - strata.chance, strata.chance)
     trees = HistGradientBoostingClassifier(
-        max_iter=60, max_leaf_nodes=15, min_samples_leaf=20, max_bins=32, random_state=seed,
+        max_iter=60,
+        max_leaf_nodes=15,
+        min_samples_leaf=20,
+        max_bins=32,
+        random_state=seed,
         early_stopping=False,
-    )  # fmt: skip
+    )
     trees.fit(strata.features[half], y[half], sample_weight=w[half])
     score = np.zeros(len(y), dtype=np.float32)
     score[~half] = trees.decision_function(strata.features[~half])

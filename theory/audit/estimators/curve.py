@@ -24,7 +24,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2, rankdata
 from scipy.stats import f as fisher
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.fit.inclusion import TINY
 from theory.audit.fit.likelihood import Evaluate, Fit, maximise, prompt_means
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from theory.audit.data.features import MOST_ROWS, Deviations, at_most, deviations
-from theory.audit.data.inputs import SIDES, Array, AuditData, Pooled
+from theory.audit.data.samples import SIDES, Array, AuditData, Pooled
 from theory.audit.estimators.conditional import (
     Permuted,
     TooFewError,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.reweighting import kl_bound, reweighted
 from theory.audit.estimators.tilt import ONE_TILT, Interval, Tilt, effective_tilt
 from theory.audit.families.family import Fitted, check_together, times

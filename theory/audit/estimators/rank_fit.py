@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.curve import Goodness, goodness, rank_basis
-from theory.audit.families.family import LEAST_FOR_RANKS, Fitted, Ranked
+from theory.audit.families.family import Fitted
+from theory.audit.families.ranks import LEAST_FOR_RANKS, Ranked
 from theory.audit.fit.likelihood import NoFitError
 
 DRAWS = 99

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from theory.audit.data.inputs import Array, Pooled, Whole
+from theory.audit.data.samples import Array, Pooled, Whole
 from theory.audit.estimators import sign_flips
 from theory.audit.estimators.tilt import CONFIDENCE, Interval, like_these
 from theory.audit.fit.inclusion import TINY

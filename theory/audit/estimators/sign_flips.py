@@ -24,7 +24,7 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtr
 
-from theory.audit.data.inputs import Array
+from theory.audit.data.samples import Array
 
 ENUMERATED, LARGEST, DRAWS = 12, 64, 4096
 TIE = 1e-12  # of a statistic: what rounding makes of equal ones

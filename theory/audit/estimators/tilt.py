@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators import sign_flips
 from theory.audit.families.family import Fitted
 from theory.audit.fit.inclusion import TINY, inclusion

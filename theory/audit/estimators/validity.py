@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from theory.audit.data.copies import Copies
 from theory.audit.data.features import deviations
-from theory.audit.data.inputs import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole, some
+from theory.audit.data.inputs import some
+from theory.audit.data.samples import MOST_SHARE, SIDES, AuditData, Pooled, Side, Whole
 from theory.audit.estimators.influence import LEAST_EFFECTIVE, Influence, Without
 from theory.audit.estimators.reweighting import Reweighted
 from theory.audit.estimators.tilt import Interval
@@ -59,11 +60,12 @@ def same_prompts(data: AuditData, copies: Copies) -> Check:
             f"({some(copies.spelt[0])})"
         )
     return Check(
-        "prompts", "Are the prompts the same?",
+        "prompts",
+        "Are the prompts the same?",
         ("no: " if out or copies.spelt else "yes: ") + "; ".join(parts),
         not (out or copies.spelt),
         {"prompts": len(data.prompts), "left_out": len(out), "spelt": len(copies.spelt)},
-    )  # fmt: skip
+    )
 
 
 def no_copies(data: AuditData, copies: Copies) -> Check:
@@ -104,10 +106,12 @@ def not_shared(data: AuditData) -> Check:
     levels = int((np.diff(sorted_keys) != 0).sum()) + 1 if shared else 0
     ok = shared < whole or levels < whole / 2
     return Check(
-        "shared", "Are the tuned samples others than the base's?",
-        f"{'yes' if ok else 'no'}: {shared} of {whole} have the values of a base sample", ok,
+        "shared",
+        "Are the tuned samples others than the base's?",
+        f"{'yes' if ok else 'no'}: {shared} of {whole} have the values of a base sample",
+        ok,
         {"shared": shared},
-    )  # fmt: skip
+    )
 
 
 def _keys(side: Side) -> NDArray[np.uint64]:
@@ -136,8 +140,9 @@ def same_sampling(sampling: Sampling | None) -> Check:
             f"{name} {base[0]}" if same else f"{name} {some(base)} in base, {some(tuned)} in tuned"
         )
     numbers = {name: [list(side) for side in sides] for name, sides in sampling.items()}
-    return Check("sampling", question, ("yes: " if alike else "no: ") + "; ".join(parts), alike,
-                 numbers)  # fmt: skip
+    return Check(
+        "sampling", question, ("yes: " if alike else "no: ") + "; ".join(parts), alike, numbers
+    )
 
 
 # --- rewards and features
@@ -155,8 +160,13 @@ def base_varies(data: AuditData, alike: NDArray[np.bool_]) -> Check:
         answer = f"no: they are all alike in each of {of} prompts"
     if not of:
         answer = "not known: no prompt has two base samples"
-    return Check("base", "Do the base's rewards vary within prompts?", answer,
-                 None if not of else count < of, {"alike": count, "prompts": of})  # fmt: skip
+    return Check(
+        "base",
+        "Do the base's rewards vary within prompts?",
+        answer,
+        None if not of else count < of,
+        {"alike": count, "prompts": of},
+    )
 
 
 def sane_features(data: AuditData) -> Check:
@@ -173,22 +183,33 @@ def sane_features(data: AuditData) -> Check:
     )
     ok = constant < data.dim and share <= MOST_SHARE
     return Check(
-        "features", question, ("yes: " if ok else "no: ") + answer, ok,
-        {"features": data.dim, "constant": constant, "largest_share": share, "side": SIDES[side],
-         "row": row, "feature": feature},
-    )  # fmt: skip
+        "features",
+        question,
+        ("yes: " if ok else "no: ") + answer,
+        ok,
+        {
+            "features": data.dim,
+            "constant": constant,
+            "largest_share": share,
+            "side": SIDES[side],
+            "row": row,
+            "feature": feature,
+        },
+    )
 
 
 def enough(data: AuditData, weights: Reweighted) -> Check:
     """How many samples there are, and what the reweighted base is worth."""
     ok = weights.total >= LEAST_EFFECTIVE
     return Check(
-        "enough", "Are there enough samples?",
+        "enough",
+        "Are there enough samples?",
         f"{'yes' if ok else 'no'}: reweighted to the {len(data.tuned)} tuned samples, "
         f"{len(data.base)} base samples are worth {weights.total:.1f}, {LEAST_EFFECTIVE:g} are "
-        "needed", ok,
+        "needed",
+        ok,
         {"base": len(data.base), "tuned": len(data.tuned), "effective": weights.total},
-    )  # fmt: skip
+    )
 
 
 # --- influence
@@ -215,8 +236,12 @@ def stays(found: Influence, tilt: Interval, place: Place) -> list[Check]:
             answer = (
                 f"{'no' if without.changes else 'yes'}: {without.tilt} without {who}, {tilt} with"
             )
-            numbers |= {"tilt": without.tilt.value, "low": without.tilt.low,
-                        "high": without.tilt.high, "effective": without.effective}  # fmt: skip
+            numbers |= {
+                "tilt": without.tilt.value,
+                "low": without.tilt.low,
+                "high": without.tilt.high,
+                "effective": without.effective,
+            }
         checks.append(Check(name, question, answer, not without.changes, numbers))
     return checks
 

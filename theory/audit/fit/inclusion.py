@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import SMALL, Array, Pooled
+from theory.audit.data.samples import SMALL, Array, Pooled
 
 BLOCK = 4096  # prompts at once: the recursion keeps (prompts, rows, labels)
 TINY = 1e-300

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Array, Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.fit.inclusion import TINY, Inclusion, inclusion
 
 INNER, OUTER, MOST_HALVINGS = 60, 60, 30
@@ -84,8 +84,10 @@ def intercepts(log_ratio: Array, pooled: Pooled, start: Array | None = None) -> 
         p = chance_of(log_ratio + pooled.spreaded(alpha))
         if float(np.abs(step).max()) < ARRIVED:  # what is left is the square of it
             return alpha, p
-    ends = [np.log(pooled.n1 / pooled.n0) - by.reduceat(log_ratio, pooled.starts)
-            for by in (np.maximum, np.minimum)]  # fmt: skip
+    ends = [
+        np.log(pooled.n1 / pooled.n0) - by.reduceat(log_ratio, pooled.starts)
+        for by in (np.maximum, np.minimum)
+    ]
     for _ in range(HALVINGS):
         alpha = 0.5 * (ends[0] + ends[1])
         p = chance_of(log_ratio + pooled.spreaded(alpha))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from numpy.typing import NDArray
 
-from theory.audit.data.inputs import Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.estimators.compare import Candidate
 from theory.audit.estimators.reweighting import reweighted
 from theory.audit.estimators.tilt import CONFIDENCE
@@ -33,8 +33,9 @@ Array = NDArray[np.float64]
 def png(figure: Figure) -> bytes:
     """The figure as a file."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, bbox_inches="tight",
-                   metadata={"Software": "plumbline"})  # fmt: skip
+    figure.savefig(
+        out, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": "plumbline"}
+    )
     return out.getvalue()
 
 
@@ -78,8 +79,18 @@ def ratio(report: AuditReport, reward: str) -> Figure:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.log(counts / flat)
         error = SIGMAS * np.sqrt(1 / counts + 1 / of_base)
-    axes.errorbar(place[good], value[good], error[good], fmt="o", ms=4, color="black", lw=1,
-                  capsize=2, label="samples, 95 %", zorder=3)  # fmt: skip
+    axes.errorbar(
+        place[good],
+        value[good],
+        error[good],
+        fmt="o",
+        ms=4,
+        color="black",
+        lw=1,
+        capsize=2,
+        label="samples, 95 %",
+        zorder=3,
+    )
     for candidate, (color, dash) in zip(_shown(report), LINES, strict=False):
         with np.errstate(divide="ignore", invalid="ignore"):
             line = np.log(_binned(base, edges, _tilted_weights(candidate, pooled)) / flat)
@@ -132,13 +143,20 @@ def histograms(report: AuditReport, reward: str) -> Figure:
         heights, _ = np.histogram(values, edges, weights=weights)
         return np.asarray(heights / max(float(heights.sum()), 1e-300) / width)
 
-    axes.stairs(density(base, _base_weights(pooled)), edges, fill=True, color=SKY, alpha=0.5,
-                label="base")  # fmt: skip
+    axes.stairs(
+        density(base, _base_weights(pooled)), edges, fill=True, color=SKY, alpha=0.5, label="base"
+    )
     axes.stairs(density(tuned), edges, color=VERMILION, lw=2.0, label="tuned")
     if report.wrappers is not None:
         best = report.wrappers.best
-        axes.stairs(density(base, _tilted_weights(best, pooled)), edges, color="black", lw=1.3,
-                    ls="--", label=f"base reweighted by {best.fitted.label}")  # fmt: skip
+        axes.stairs(
+            density(base, _tilted_weights(best, pooled)),
+            edges,
+            color="black",
+            lw=1.3,
+            ls="--",
+            label=f"base reweighted by {best.fitted.label}",
+        )
     axes.set(xlabel=_label(reward), ylabel="density")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
@@ -186,8 +204,9 @@ def prompts(report: AuditReport) -> Figure | None:
     if cut:
         most = "lost" if lost else "were tilted"
         half = MOST_PROMPTS // 2
-        figure.suptitle(f"{half} prompts that {most} most and {half} that {most} least, of {total}",
-                        fontsize=9)  # fmt: skip
+        figure.suptitle(
+            f"{half} prompts that {most} most and {half} that {most} least, of {total}", fontsize=9
+        )
     return figure
 
 

@@ -242,19 +242,28 @@ def as_json(report: AuditReport) -> dict[str, Any]:
     if report.conditional is not None:
         c = report.conditional
         found["conditional"] = {
-            "p_value": c.p_value, "statistic": c.statistic, "accuracy": c.accuracy,
-            "c2st_p_value": c.c2st_p, "informed": c.informed, "rows": c.rows,
+            "p_value": c.p_value,
+            "statistic": c.statistic,
+            "accuracy": c.accuracy,
+            "c2st_p_value": c.c2st_p,
+            "informed": c.informed,
+            "rows": c.rows,
             "permutations": c.permutations,
-        }  # fmt: skip
+        }
     if report.excess is not None:
         e = report.excess
         found["excess"] = {
-            "variance_base": e.base, "variance_implied": e.implied,
-            "lost": _interval(e.lost), "p_value": e.p_value, "resampled": e.resampled,
-            "frechet_total": e.frechet_total, "frechet_implied": e.frechet_implied,
-            "frechet_excess": e.frechet_excess, "frechet_floor": e.frechet_floor,
+            "variance_base": e.base,
+            "variance_implied": e.implied,
+            "lost": _interval(e.lost),
+            "p_value": e.p_value,
+            "resampled": e.resampled,
+            "frechet_total": e.frechet_total,
+            "frechet_implied": e.frechet_implied,
+            "frechet_excess": e.frechet_excess,
+            "frechet_floor": e.frechet_floor,
             "frechet_p_value": e.frechet_p,
-        }  # fmt: skip
+        }
     found["by_prompt"] = by_prompt(report) if len(data.prompts) > 1 else []
     return _plain(found)
 
@@ -277,10 +286,15 @@ def by_prompt(report: AuditReport) -> list[dict[str, Any]]:
     rows = []
     for i, prompt in enumerate(data.prompts):
         row = {
-            "prompt": prompt, "base_samples": int(n[0][i]), "tuned_samples": int(n[1][i]),
-            "base_reward": means[0][i], "tuned_reward": means[1][i], "tilt": tilts[i],
-            "tilt_error": errors[i], "effective_samples": effective[i],
-        }  # fmt: skip
+            "prompt": prompt,
+            "base_samples": int(n[0][i]),
+            "tuned_samples": int(n[1][i]),
+            "base_reward": means[0][i],
+            "tuned_reward": means[1][i],
+            "tilt": tilts[i],
+            "tilt_error": errors[i],
+            "effective_samples": effective[i],
+        }
         if report.conditional is not None:
             row["conditional_p_value"] = report.conditional.prompt_p[i]
         if report.excess is not None:
@@ -292,11 +306,17 @@ def by_prompt(report: AuditReport) -> list[dict[str, Any]]:
 
 def _candidate(c: Candidate) -> dict[str, Any]:
     return {
-        "name": c.name, "label": c.fitted.label, "parameters": c.fitted.parameters,
-        "held_out": c.held_out, "behind_best": c.behind, "behind_error": c.error,
-        "p_value": c.p_value, "explained": c.explained, "explains": c.explains,
+        "name": c.name,
+        "label": c.fitted.label,
+        "parameters": c.fitted.parameters,
+        "held_out": c.held_out,
+        "behind_best": c.behind,
+        "behind_error": c.error,
+        "p_value": c.p_value,
+        "explained": c.explained,
+        "explains": c.explains,
         "as_good_as_best": c.as_good,
-    }  # fmt: skip
+    }
 
 
 def _interval(found: Interval | None) -> dict[str, float] | None:

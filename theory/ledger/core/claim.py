@@ -18,10 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from theory.common.checks import check_choice
+from theory.laws.distances import Array as Array
 
+T = TypeVar("T")
 Role = Literal["claim", "condition", "instead", "support"]
 Kind = Literal["exact", "order", "statistical"]
 BROKEN = "broken"
@@ -95,6 +97,15 @@ class Context:
     profile: Profile
     seed: int = 0
     recorded: Sequence[dict[str, Any]] = ()
+
+    @property
+    def is_fast(self) -> bool:
+        return self.profile.name == "fast"
+
+    def choose(self, fast: T, default: T, thorough: T | None = None) -> T:
+        """What the profile's size calls for; thorough: as default, unless told."""
+        larger = default if thorough is None else thorough
+        return {"fast": fast, "default": default}.get(self.profile.name, larger)
 
 
 Part = Callable[[Context], Finding]

@@ -17,9 +17,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE_TIGHT, Tier
-from theory.ledger.core.claim import Context, Finding, Role, number
+from theory.ledger.core.claim import Array, Context, Finding, Role, number
 from theory.ledger.oracle import QuadratureError
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Domain, S, Setting, full_rank_setting
 
 Route = Callable[[S], Array]
@@ -27,6 +26,11 @@ Route = Callable[[S], Array]
 SampledRoute = Callable[[Setting, int, np.random.Generator], tuple[Array, Array]]
 MOST_LOST = 0.2  # share of settings on which the second route may give up
 FULL_RANK = 5
+
+
+def row(values: Any) -> Array:
+    """The values at the one point of a setting."""
+    return np.asarray(values)[0]
 
 
 def unit(setting: Any) -> float:
@@ -88,9 +92,14 @@ class Identity(Generic[S]):
             f"settings, d = {', '.join(map(str, dims))}"
         )
         numbers: dict[str, Any] = {
-            "error": largest, "tier": self.tier.name, "bound": self.tier.rtol,
-            "settings": len(settings), "dims": dims, "gave_up": lost, **self.notes,
-        }  # fmt: skip
+            "error": largest,
+            "tier": self.tier.name,
+            "bound": self.tier.rtol,
+            "settings": len(settings),
+            "dims": dims,
+            "gave_up": lost,
+            **self.notes,
+        }
         if lost:
             figure += f", quadrature gave up on {lost}"
         if self.sampled is not None:
@@ -100,9 +109,15 @@ class Identity(Generic[S]):
             figure += f"; full-rank d = {FULL_RANK} by Monte Carlo: |z| {z:.2f} of {bound:.2f}"
             numbers |= {"z": z, "z_bound": bound, "rejected_by_draws": rejected}
         return Finding(
-            self.name, self.role, "exact", holds, figure, numbers,
-            settings[worst].describe(), mutants=killed,
-        )  # fmt: skip
+            name=self.name,
+            role=self.role,
+            kind="exact",
+            holds=holds,
+            figure=figure,
+            numbers=numbers,
+            worst=settings[worst].describe(),
+            mutants=killed,
+        )
 
     def compare(self, setting: S, with_mutants: bool = True) -> Comparison:
         """Both routes at one setting, and the wrong versions."""

@@ -21,13 +21,13 @@ from torch import Tensor
 from theory.fields.mixture import ExactField
 from theory.laws.distances import integral_of_absolute
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import number
+from theory.ledger.core.claim import Array, number
 from theory.ledger.core.order import CONFIDENCE
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import BumpReward, QuadraticReward, bumps_reward
+from theory.tilts.bump_rewards import BumpReward, bumps_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import QuadraticReward
 from theory.tilts.tilt import polynomial_sum
 from theory.tilts.wrappers import Exponential, TruncatedExponential
 
@@ -48,17 +48,6 @@ def exponential_tilts(problem: Problem, scales: Tensor) -> GaussianSum:
     if not base.batch_shape:
         base = base.expanded((len(scales),))
     return reward.exponential_tilt(base, scales).normalised()
-
-
-def log_ratio_errors(problem: Problem, scales: Array, points: Tensor, order: int = 1) -> Array:
-    """RMS over the points (n, d) of log q_a - log p_a: q_a the law of the cumulant field of that
-    order (1: NFT's optimum at a = 2/nft_beta), p_a the exponential tilt; one a scale."""
-    a = torch.as_tensor(scales)
-    x = points.expand(len(scales), *points.shape)
-    field = problem.cumulant_field(a, order)
-    law = FlowLaw(field, rtol=SLOPE_RTOL, atol=SLOPE_ATOL).log_density(x)
-    gap = law - exponential_tilts(problem, a).log_density(x)
-    return np.asarray((gap**2).mean(-1).sqrt())
 
 
 def field_errors(problem: Problem, scales: Array, order: int = 1, stretch: float = 1.0) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from theory.common.tolerances import SLOPE
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 CONFIDENCE = 0.99
 ABOVE_FLOOR = 100.0

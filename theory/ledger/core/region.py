@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,12 +54,14 @@ class Region:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "title": self.title, "error": self.error_name,
-            self.x_name: np.round(self.x, 12).tolist(), self.y_name: np.round(self.y, 12).tolist(),
+            "title": self.title,
+            "error": self.error_name,
+            self.x_name: np.round(self.x, 12).tolist(),
+            self.y_name: np.round(self.y, 12).tolist(),
             "errors": [[float(f"{v:.4g}") for v in row] for row in self.errors],
             "share": {f"{b:g}": self.share(b) for b in GOOD},
             "limits": {f"{b:g}": self.limits(b) for b in GOOD},
-        }  # fmt: skip
+        }
 
     def draw(self) -> Figure:
         """Colour: the error; lines: where it is 1 % and 5 %."""

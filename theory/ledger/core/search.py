@@ -67,6 +67,10 @@ def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
     ends.sort(key=lambda pair: -pair[0])
     kept = ends[:KEPT]
     return Found(
-        identity.name, profile.starts, evaluations, gave_up,
-        tuple(e for e, _ in kept), tuple(s for _, s in kept),
-    )  # fmt: skip
+        identity.name,
+        profile.starts,
+        evaluations,
+        gave_up,
+        tuple(e for e, _ in kept),
+        tuple(s for _, s in kept),
+    )

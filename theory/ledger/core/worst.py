@@ -42,9 +42,12 @@ def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None
     record = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     for one in found:
         record[f"{claim}/{one.name}"] = {
-            "starts": one.starts, "evaluations": one.evaluations, "gave_up": one.gave_up,
-            "errors": list(one.errors), "settings": list(one.settings),
-        }  # fmt: skip
+            "starts": one.starts,
+            "evaluations": one.evaluations,
+            "gave_up": one.gave_up,
+            "errors": list(one.errors),
+            "settings": list(one.settings),
+        }
     draft = place.with_name(f".{place.name}.{os.getpid()}")
     draft.write_text(json.dumps(dict(sorted(record.items()))) + "\n", encoding="utf-8")
     draft.replace(place)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from theory.control.adjoints import Process, full_adjoint, lean_adjoint, rollout
+from theory.laws.distances import Array
 from theory.ledger.domingo.line_chain import Adjoint, LineChain, Spline
-from theory.ledger.oracle.integrals.integrate import Array
 
 ANGLE = 0.7
 

@@ -25,14 +25,13 @@ from theory.control.adjoints import (
     rollout,
 )
 from theory.control.linear import LinearQuadratic
-from theory.ledger.core.claim import Context, Finding, number
+from theory.ledger.core.claim import Array, Context, Finding, number
 from theory.ledger.core.order import Slope, fit_slope
 from theory.ledger.core.region import Region
-from theory.ledger.oracle.integrals.integrate import Array
 
 CONSTANT = 0.8
 OFFSETS = {"g = 0.8": 0.0, "memoryless, offset 0.3": 0.3}
-STEPS = {"fast": (12, 16, 20, 24, 32, 48)}
+STEPS = (12, 16, 20, 24, 32, 48)
 MORE_STEPS = (12, 16, 24, 32, 48, 64, 96)
 STEP = 0.02  # of the central difference of sixth order
 WEIGHTS = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}
@@ -59,12 +58,15 @@ def linear_case(dim: int, label: str, seed: int = 0, constant: float = CONSTANT)
         return np.asarray(slope @ np.linalg.inv(t**2 * C + (1 - t) ** 2 * eye))
 
     return LinearQuadratic(
-        matrix=matrix, shift=lambda t: mu - matrix(t) @ (t * mu),
+        matrix=matrix,
+        shift=lambda t: mu - matrix(t) @ (t * mu),
         noise=lambda t: math.sqrt(squared(t)),
         final_matrix=0.3 * (turn + turn.T) / math.sqrt(dim) + 0.4 * eye,
-        final_vector=rng.normal(size=dim), mean=np.zeros(dim), cov=eye,
+        final_vector=rng.normal(size=dim),
+        mean=np.zeros(dim),
+        cov=eye,
         name=f"Gaussian, d = {dim}, {label}",
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +141,12 @@ class Feedback:
         times = torch.arange(n + 1, dtype=torch.float64) / n
         states = rollout(process, times, start, z[:, 1:])
         quiet = Process(
-            process.drift, process.control, process.noise, process.final,
+            process.drift,
+            process.control,
+            process.noise,
+            process.final,
             lambda x, t: -0.5 * (process.control(x, t) ** 2).sum(-1),
-        )  # fmt: skip
+        )
         heun = full_adjoint(process, times, states, "heun")
         adjoints: dict[str, tuple[Tensor, Place]] = {
             "discrete": (full_adjoint(process, times, states), "next"),
@@ -171,20 +176,25 @@ def step_region(cells: int) -> Region:
             gap = found["continuous"] - found["discrete"]
             errors[i, j] = np.linalg.norm(gap) / np.linalg.norm(found["discrete"])
     return Region(
-        "continuous against discrete adjoint, one Gaussian, d = 1", "g", levels, "1/steps",
-        1 / steps, errors, "relative gap of gradients", log_axes="xy",
-    )  # fmt: skip
+        "continuous against discrete adjoint, one Gaussian, d = 1",
+        "g",
+        levels,
+        "1/steps",
+        1 / steps,
+        errors,
+        "relative gap of gradients",
+        log_axes="xy",
+    )
 
 
 def meets_the_continuous(context: Context) -> Finding:
     """Expected gradients of both adjoints against that of the continuous cost, over steps."""
-    fast = context.profile.name == "fast"
-    counts = STEPS.get(context.profile.name, MORE_STEPS)
+    counts = context.choose(STEPS, MORE_STEPS)
     slopes: dict[str, Slope] = {}
     sizes: dict[str, float] = {}
     killed: dict[str, bool] = {}
-    for dim in (1, 2) if fast else (1, 2, 5):
-        for label in list(OFFSETS)[2 - dim :][:1] if fast else OFFSETS:
+    for dim in context.choose((1, 2), (1, 2, 5)):
+        for label in context.choose(list(OFFSETS)[2 - dim :][:1], list(OFFSETS)):
             # Fixed cases: where the leading terms of an error happen to cancel no order is seen.
             feedback = Feedback(linear_case(dim, label))
             limit = feedback.continuous()
@@ -212,14 +222,20 @@ def meets_the_continuous(context: Context) -> Finding:
                 killed[name] = killed.get(name, False) or stays
     far = max(slopes, key=lambda k: abs(slopes[k].slope - 1))
     return Finding(
-        "continuous adjoint = discrete adjoint = gradient of the continuous cost, in the limit",
-        "claim", "order", all(s.is_order and s.order == 1 for s in slopes.values()),
-        f"slopes {min(s.slope for s in slopes.values()):.3f} to "
+        name=(
+            "continuous adjoint = discrete adjoint = gradient of the continuous cost, in the limit"
+        ),
+        role="claim",
+        kind="order",
+        holds=all(s.is_order and s.order == 1 for s in slopes.values()),
+        figure=f"slopes {min(s.slope for s in slopes.values()):.3f} to "
         f"{max(s.slope for s in slopes.values()):.3f} in dt over {len(slopes)} fits; at "
         f"{counts[-1]} steps errors up to {number(max(sizes.values()))} of the gradient",
-        {"slopes": {k: str(s) for k, s in slopes.items()}, "last_errors": sizes},
-        f"{far}: {slopes[far]}", order=1, mutants=killed,
-    )  # fmt: skip
+        numbers={"slopes": {k: str(s) for k, s in slopes.items()}, "last_errors": sizes},
+        worst=f"{far}: {slopes[far]}",
+        order=1,
+        mutants=killed,
+    )
 
 
 def lean_mean(lq: LinearQuadratic, share: float, x: Array, t: float) -> Array:
@@ -242,14 +258,13 @@ def lean_mean(lq: LinearQuadratic, share: float, x: Array, t: float) -> Array:
 
 def dropped_terms_linear(context: Context) -> Finding:
     """(grad u)'(g E[a | X_t = x] + u) at u*, in continuous time, against its two terms' size."""
-    fast = context.profile.name == "fast"
     shares = {"u*": 1.0, "u*/2": 0.5, "2 u*": 2.0}
     most = dict.fromkeys(shares, 0.0)
     worst, rng = "", np.random.default_rng([context.seed, 8])
-    for dim in (1, 2) if fast else (1, 2, 5):
+    for dim in context.choose((1, 2), (1, 2, 5)):
         for label in OFFSETS:
             lq = linear_case(dim, label, context.seed)
-            for t in (0.1, 0.9) if fast else (0.1, 0.5, 0.9):
+            for t in context.choose((0.1, 0.9), (0.1, 0.5, 0.9)):
                 x = rng.normal(size=dim)
                 g, (P, p, _) = lq.noise(t), lq.coefficients(t)
                 for name, share in shares.items():
@@ -264,10 +279,13 @@ def dropped_terms_linear(context: Context) -> Finding:
                     most[name] = max(most[name], float(error))
     tier = QUADRATURE_TIGHT
     return Finding(
-        "zero conditional mean, linear-quadratic, continuous time", "claim", "exact",
-        most["u*"] <= tier.rtol,
-        f"{number(most['u*'])} of the terms' size ({tier.name} {tier.rtol:g}); at u*/2 "
+        name="zero conditional mean, linear-quadratic, continuous time",
+        role="claim",
+        kind="exact",
+        holds=most["u*"] <= tier.rtol,
+        figure=f"{number(most['u*'])} of the terms' size ({tier.name} {tier.rtol:g}); at u*/2 "
         f"{number(most['u*/2'])}, at 2 u* {number(most['2 u*'])}",
-        {"error": most["u*"], "shares": most}, worst,
+        numbers={"error": most["u*"], "shares": most},
+        worst=worst,
         mutants={k: v > tier.rtol for k, v in most.items() if k != "u*"},
-    )  # fmt: skip
+    )

@@ -17,7 +17,7 @@ from theory.control.adjoints import (
     lean_adjoint,
     matching_gradient,
 )
-from theory.ledger.core.claim import Part
+from theory.ledger.core.claim import Array, Part
 from theory.ledger.core.identity import Identity
 from theory.ledger.domingo.adjoint_limits import dropped_terms_linear, meets_the_continuous
 from theory.ledger.domingo.adjoint_paths import Steered, steered
@@ -28,7 +28,6 @@ from theory.ledger.domingo.critical import (
 )
 from theory.ledger.domingo.dropped import dropped_draws, dropped_line
 from theory.ledger.oracle.control import steered as control_steered
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Problems, Setting
 
 # Ridges of a density, ten times as narrow as it is wide, make no adjoint worth comparing:

@@ -9,10 +9,9 @@ import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Context, Finding, Part, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, Part, extra, number
 from theory.ledger.domingo.line_chain import Adjoint, CriticalPoint, Function, LineChain, Spline
 from theory.ledger.domingo.search import Family, Search
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain
 
@@ -44,11 +43,11 @@ def solved(
 
 
 def _grid(context: Context) -> list[tuple[str, str, int]]:
-    if context.profile.name == "fast":
+    if context.is_fast:
         return [("bumps_1d", "ancestral", 8), ("note_1d", "g = 1", 8)]
     # From 8 steps on the offset's first kernel does not overshoot.
-    few = context.profile.name == "default"
-    names, longest = (NAMES[:3], (8, 16)) if few else (NAMES, (8, 16, 32, 64, 128))
+    names = context.choose(NAMES[:3], NAMES[:3], NAMES)
+    longest = context.choose((8, 16), (8, 16), (8, 16, 32, 64, 128))
     return [(n, s, T) for n in names for s in SCHEDULES for T in longest]
 
 
@@ -91,10 +90,15 @@ def _unique(adjoint: Adjoint, title: str) -> Part:
             f"{number(residual)} of |u*|"
         )
         return Finding(
-            title, "claim", "exact", holds, figure,
-            {"least": least, "roots": sorted(roots), "gradient_field": residual}, worst,
+            name=title,
+            role="claim",
+            kind="exact",
+            holds=holds,
+            figure=figure,
+            numbers={"least": least, "roots": sorted(roots), "gradient_field": residual},
+            worst=worst,
             mutants={k: v > ALGEBRA.rtol for k, v in wrong.items()},
-        )  # fmt: skip
+        )
 
     return part
 
@@ -129,7 +133,7 @@ def programmed(name: str, label: str, steps: int) -> Array:
 def cases(context: Context) -> list[tuple[str, str, int]]:
     """Where dynamic programming is asked too."""
     cases = [("note_1d", "ancestral", 4), ("bumps_1d", "g = 1", 4)]
-    if context.profile.name == "fast":
+    if context.is_fast:
         return cases
     return [
         *cases,
@@ -172,11 +176,17 @@ def _is_optimal(adjoint: Adjoint) -> Part:
                 G = relative(line, p, line.gradient_fields(means, adjoint)) / size
                 killed[key] = killed[key] and bool(G / QUADRATURE.rtol > 10)
         return Finding(
-            "the optimum of dynamic programming is that root", "claim", "exact",
-            gap <= QUADRATURE.rtol,
-            f"|G| {number(gap)} of |u*| in L2 of the path law (quadrature {QUADRATURE.rtol:g})",
-            {"gradient_field": gap}, worst, mutants=killed,
-        )  # fmt: skip
+            name="the optimum of dynamic programming is that root",
+            role="claim",
+            kind="exact",
+            holds=gap <= QUADRATURE.rtol,
+            figure=(
+                f"|G| {number(gap)} of |u*| in L2 of the path law (quadrature {QUADRATURE.rtol:g})"
+            ),
+            numbers={"gradient_field": gap},
+            worst=worst,
+            mutants=killed,
+        )
 
     return part
 
@@ -186,8 +196,8 @@ def _is_optimal(adjoint: Adjoint) -> Part:
 
 def _search(adjoint: Adjoint) -> Part:
     def part(context: Context) -> Finding:
-        starts = {"fast": 6, "default": 30}.get(context.profile.name, 200)
-        names = NAMES[: {"fast": 1, "default": 2}.get(context.profile.name, 3)]
+        starts = context.choose(6, 30, 200)
+        names = NAMES[: context.choose(1, 2, 3)]
         found: dict[str, Search] = {}
         for name in names:
             problem = load_problem(name)
@@ -201,18 +211,31 @@ def _search(adjoint: Adjoint) -> Part:
         lost = sum(s.lost for s in found.values())
         wrong = all(s.wrong for s in found.values())
         return Finding(
-            "zeros of the gradient in a family around u*", "support", "exact",
-            zeros > 0 and least > VISIBLE and lost <= MOST_LOST * starts * len(names),
-            f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other parameters "
-            f"with zero gradient in the family ({sum(s.distinct for s in found.values())} "
-            "distinct), "
-            + (f"whose gradient field is {number(least)} of E|u*|² or more" if others else
-               "none of which there is to name")
+            name="zeros of the gradient in a family around u*",
+            role="support",
+            kind="exact",
+            holds=zeros > 0 and least > VISIBLE and lost <= MOST_LOST * starts * len(names),
+            figure=(
+                f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other "
+                "parameters with zero gradient in the family "
+                f"({sum(s.distinct for s in found.values())} distinct), "
+            )
+            + (
+                f"whose gradient field is {number(least)} of E|u*|² or more"
+                if others
+                else "none of which there is to name"
+            )
             + f"; {stalled} stalled where the gradient is not zero, {lost} did not settle",
-            {"at_optimum": zeros, "elsewhere": others, "stalled": stalled, "lost": lost,
-             "least_field": least if others else None, "parameters": Family.PARAMETERS},
+            numbers={
+                "at_optimum": zeros,
+                "elsewhere": others,
+                "stalled": stalled,
+                "lost": lost,
+                "least_field": least if others else None,
+                "parameters": Family.PARAMETERS,
+            },
             mutants={"half the adjoint: u* is no zero": wrong},
-        )  # fmt: skip
+        )
 
     return part
 
@@ -240,20 +263,34 @@ def second_critical_point(context: Context) -> Finding:
     # With the kernels narrower (more steps) one root is left.
     enough = next(T for T in (4, 8, 12, 16, 24) if solved(name, "ancestral", T, factor)[1].unique)
     holds = (
-        flat and count == 3
-        and max(fields + lean) <= ALGEBRA.rtol and max(slopes) <= QUADRATURE.rtol
-    )  # fmt: skip
+        flat
+        and count == 3
+        and max(fields + lean) <= ALGEBRA.rtol
+        and max(slopes) <= QUADRATURE.rtol
+    )
     return Finding(
-        "on few, wide steps there are other critical points", "instead", "exact", holds,
-        f"{name}, {steps} ancestral steps, scale {factor * problem.scale:g}: first means "
-        + ", ".join(number(m) for m in means) + " with costs "
+        name="on few, wide steps there are other critical points",
+        role="instead",
+        kind="exact",
+        holds=holds,
+        figure=f"{name}, {steps} ancestral steps, scale {factor * problem.scale:g}: first means "
+        + ", ".join(number(m) for m in means)
+        + " with costs "
         + ", ".join(f"{c:.4f}" for c in costs)
         + f", |G| at most {number(max(fields + lean))}; 1 + s² d/dm E[A] falls to "
         f"{number(float(first.least.min()))}; {enough} steps have one",
-        {"means": means, "costs": costs, "fields": fields, "lean": lean,
-         "forward_slopes": list(slopes), "least": first.least.tolist(), "enough": enough},
-        name, mutants={"a mean between two roots": min(wrong) > 10 * QUADRATURE.rtol},
-    )  # fmt: skip
+        numbers={
+            "means": means,
+            "costs": costs,
+            "fields": fields,
+            "lean": lean,
+            "forward_slopes": list(slopes),
+            "least": first.least.tolist(),
+            "enough": enough,
+        },
+        worst=name,
+        mutants={"a mean between two roots": min(wrong) > 10 * QUADRATURE.rtol},
+    )
 
 
 def _forward_slopes(line: LineChain, means: Array) -> tuple[float, float]:

@@ -10,11 +10,10 @@ from scipy.special import ndtri
 
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
 from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.domingo.adjoint_draws import dropped_terms
 from theory.ledger.domingo.critical import FINE, cases, compared, programmed, relative, weights
 from theory.ledger.domingo.line_chain import LineChain
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain
 
@@ -43,20 +42,23 @@ def dropped_line(context: Context) -> Finding:
         base = max(base, float(np.abs(line.dropped(line.base)[0]).max()))
     wrong = {k: v for k, v in most.items() if k != "u*"} | {"scale 1.02": other}
     return Finding(
-        "zero conditional mean at the chain's optimum", "claim", "exact",
-        most["u*"] <= QUADRATURE.rtol and base <= ALGEBRA.rtol,
-        f"{number(most['u*'])} of the terms' size in L2 of the path law (quadrature "
+        name="zero conditional mean at the chain's optimum",
+        role="claim",
+        kind="exact",
+        holds=most["u*"] <= QUADRATURE.rtol and base <= ALGEBRA.rtol,
+        figure=f"{number(most['u*'])} of the terms' size in L2 of the path law (quadrature "
         f"{QUADRATURE.rtol:g}); at u*/2 {number(most['u*/2'])}, at 2 u* {number(most['2 u*'])}, at "
         f"a 2 % larger scale's optimum {number(other)}; at u = 0 nothing is dropped",
-        {"dropped": most, "other_scale": other, "base": base}, worst,
+        numbers={"dropped": most, "other_scale": other, "base": base},
+        worst=worst,
         mutants={k: v > 10 * QUADRATURE.rtol for k, v in wrong.items()},
-    )  # fmt: skip
+    )
 
 
 @extra
 def dropped_draws(context: Context) -> Finding:
     """Pathwise dropped terms times features of X_k, by draws and autograd."""
-    n = {"fast": 4_000, "default": 40_000}.get(context.profile.name, 200_000)
+    n = context.choose(4_000, 40_000, 200_000)
     worst, killed, checks = 0.0, {}, 0
     lines = [
         LineChain.of_problem(p, Chain(5, schedule=Diffusion.of_constant(1.0)), p.scale, FINE)
@@ -76,9 +78,14 @@ def dropped_draws(context: Context) -> Finding:
     bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * checks)))
     worst = max(found.values())
     return Finding(
-        "zero conditional mean by draws", "support", "statistical", worst <= bound,
-        f"|z| {worst:.2f} of {bound:.2f} over {checks} products with features of X_k, d = 1 and 2, "
-        f"{n} trajectories; at u*/2 {number(min(killed.values()))} or more",
-        {"z": found, "bound": bound, "z_half": killed},
+        name="zero conditional mean by draws",
+        role="support",
+        kind="statistical",
+        holds=worst <= bound,
+        figure=(
+            f"|z| {worst:.2f} of {bound:.2f} over {checks} products with features of X_k, d = 1 "
+            f"and 2, {n} trajectories; at u*/2 {number(min(killed.values()))} or more"
+        ),
+        numbers={"z": found, "bound": bound, "z_half": killed},
         mutants={k: z > bound for k, z in killed.items()},
-    )  # fmt: skip
+    )

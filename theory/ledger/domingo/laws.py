@@ -8,7 +8,7 @@ and backwards, with fields that are trapezoidal sums (`theory.ledger.oracle.cont
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,110 +18,42 @@ from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
 from theory.control.grid import GridOptimum
 from theory.control.steered import SteeredField
 from theory.fields.diffusion import Diffusion
-from theory.laws.distances import GridLaw
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import column, tilt_density, total_variation
+from theory.ledger.domingo.law_routes import (
+    AXIS,
+    CASES,
+    GRID,
+    KERNELS,
+    MEMORYLESS_START,
+    NAMES,
+    SPOTS,
+    constant,
+    grid_optimum,
+    normal,
+    on_axis,
+    plain_drift,
+    tilt_weight,
+    tilted_path_law,
+)
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
 from theory.ledger.oracle.flow import LineField
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import load_problem
 from theory.samplers.sde import sde_law
 from theory.tilts.wrappers import Exponential
 
-NAMES = ("note_1d", "linear_1d", "bumps_1d", "quadratic_1d")
-AXIS = np.linspace(-8.0, 9.0, 851)  # of composed kernels, steps of 0.02
-GRID = np.linspace(-8.0, 8.0, 481)  # of Fokker-Planck
-SPOTS = np.linspace(-2.5, 2.5, 21)
-# Problems with a constant g; a fast profile takes the first, the default the first two.
-CASES = (("note_1d", 1.0), ("note_1d", 0.2), ("linear_1d", 1.0), ("bumps_1d", 1.0),
-         ("quadratic_1d", 1.0))  # fmt: skip
-# Points and times of the value function: the less noise, the sharper it is.
-GRIDS = {0.2: (501, 121), 1.0: (361, 61)}
-# Steps and levels of extrapolation: narrow kernels (small g) need a finer axis for more steps.
-KERNELS = {0.2: (16, 3), 1.0: (10, 4)}
-LAST = 1 - 1e-9  # a score at t = 1 is its limit
-MEMORYLESS_START = 4e-4
-
 
 def names(context: Context) -> tuple[str, ...]:
-    return NAMES if context.profile.name == "thorough" else NAMES[:1]
+    return context.choose(NAMES[:1], NAMES[:1], NAMES)
 
 
 def _cases(context: Context) -> tuple[tuple[str, float], ...]:
-    return CASES[: {"fast": 1, "default": 2}.get(context.profile.name, len(CASES))]
+    return CASES[: context.choose(1, 2, len(CASES))]
 
 
 def _labels(cases: tuple[tuple[str, float], ...]) -> str:
     return ", ".join(f"{name} (g = {g:g})" for name, g in cases)
-
-
-# --- second routes
-
-
-def plain_drift(field: LineField, g: float) -> Field:
-    """v + (g^2/2) s."""
-    return lambda x, t: field(x, min(t, LAST)) + 0.5 * g**2 * field.score(x, min(t, LAST))
-
-
-def constant(g: float) -> Callable[[float], float]:
-    """A schedule."""
-    return lambda t: g
-
-
-def tilt_weight(plain: PlaneNumbers, x: Array) -> Array:
-    """exp(a r) at points (n,)."""
-    return np.asarray(np.exp(plain.scale * plain.reward(x[:, None])))
-
-
-def normal(x: Array) -> Array:
-    """N(0, 1)."""
-    return np.asarray(np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi))
-
-
-@lru_cache(maxsize=16)
-def tilted_path_law(name: str, g: float) -> Array:
-    """X_1 under P exp(a r(X_1))/Z(X_0), X_0 ~ N(0, 1), on AXIS: exp(a r) times the base process's
-    law from the start N(0, 1)/Z, with Z(x) = E[exp(a r(X_1)) | X_0 = x]."""
-    plain = plain_numbers(load_problem(name))
-    drift = plain_drift(LineField(plain), g)
-
-    steps, levels = KERNELS[g]
-    Z = line_expectation(
-        drift,
-        constant(g),
-        partial(tilt_weight, plain),
-        AXIS,
-        AXIS,
-        uniform_clock(0.0),
-        steps=steps,
-        levels=levels,
-    ).value
-    start = np.where(np.abs(AXIS) < 7.0, normal(AXIS) / Z, 0.0)
-    moved = line_law(
-        drift, constant(g), start, AXIS, uniform_clock(0.0), steps=steps, levels=levels
-    ).value
-    return np.asarray(moved * tilt_weight(plain, AXIS))
-
-
-# --- first routes
-
-
-@lru_cache(maxsize=16)
-def grid_optimum(name: str, g: float) -> GridOptimum:
-    """The problem's optimum at its own scale under a constant g."""
-    problem = load_problem(name)
-    points, count = GRIDS[g]
-    schedule = Diffusion.of_constant(g)
-    return GridOptimum(problem, problem.scale, schedule, points=points, count=count)
-
-
-def on_axis(law: GridLaw, axis: Array = AXIS) -> Array:
-    """A law's density at points of another axis, 0 beyond its own."""
-    (own,) = law.axes
-    inside = (axis >= own[0]) & (axis <= own[-1])
-    return np.where(inside, CubicSpline(own, law.density)(np.clip(axis, own[0], own[-1])), 0.0)
 
 
 # --- D2
@@ -143,21 +75,32 @@ def marginals_are_kept(context: Context) -> Finding:
             if label and (killed[label] or g != 1.0):
                 continue
             found = line_law(
-                drift, constant(g), normal(AXIS), AXIS, uniform_clock(0.0),
-                steps=KERNELS[g][0], levels=KERNELS[g][1],
-            ).value  # fmt: skip
+                drift,
+                constant(g),
+                normal(AXIS),
+                AXIS,
+                uniform_clock(0.0),
+                steps=KERNELS[g][0],
+                levels=KERNELS[g][1],
+            ).value
             error = QUADRATURE.error(found, mixture, float(mixture.max()))
             if label:
                 killed[label] = error > QUADRATURE.rtol
             elif error >= worst:
                 worst, where = error, f"{name}, g = {g:g}"
     return Finding(
-        "the SDE's law at t = 1 is the base's, whatever g", "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
-        f"{_labels(_cases(context))}",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        name="the SDE's law at t = 1 is the base's, whatever g",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
+            f"{_labels(_cases(context))}"
+        ),
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 # --- D3 for any schedule, with a state cost
@@ -182,11 +125,17 @@ def value_under_any_schedule(context: Context) -> Finding:
             ours = _at_spots(optimum)
             theirs = -np.log(
                 line_expectation(
-                    plain_drift(field, g), constant(g), partial(tilt_weight, plain),
-                    SPOTS, AXIS, uniform_clock(0.0),
-                    potential=f, steps=KERNELS[g][0], levels=KERNELS[g][1],
+                    plain_drift(field, g),
+                    constant(g),
+                    partial(tilt_weight, plain),
+                    SPOTS,
+                    AXIS,
+                    uniform_clock(0.0),
+                    potential=f,
+                    steps=KERNELS[g][0],
+                    levels=KERNELS[g][1],
                 ).value
-            )  # fmt: skip
+            )
             error = QUADRATURE.error(ours, theirs, size)
             if error >= worst:
                 worst = error
@@ -202,12 +151,16 @@ def value_under_any_schedule(context: Context) -> Finding:
         gap = QUADRATURE.error(np.full_like(ours, blind), plain_value, size)
         killed["V of the memoryless schedule"] |= gap > QUADRATURE.rtol
     return Finding(
-        "V under a constant g, with and without a running cost", "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"error {number(worst)} of r's range (quadrature {QUADRATURE.rtol:g}), d = 1: "
+        name="V under a constant g, with and without a running cost",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"error {number(worst)} of r's range (quadrature {QUADRATURE.rtol:g}), d = 1: "
         f"{_labels(_cases(context))}",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 def _two_d(f: Callable[[Array, float], Array] | None) -> Callable[[Array, float], Array] | None:
@@ -247,12 +200,18 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
             law = sde_law(halved, Diffusion.of_constant(g), GRID, 1e-6, 1e-8)
             killed["half of u*"] = QUADRATURE.error(law.density, theirs, peak) > QUADRATURE.rtol
     return Finding(
-        "X_1 under the control u* has the law of P exp(-c)/Z(X_0)", "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
-        f"{_labels(_cases(context))}",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        name="X_1 under the control u* has the law of P exp(-c)/Z(X_0)",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
+            f"{_labels(_cases(context))}"
+        ),
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 # --- D6: what is off without memorylessness
@@ -282,12 +241,16 @@ def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
             QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
         )
     return Finding(
-        "the memoryless optimum samples base exp(a r)/Z", "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
+        name="the memoryless optimum samples base exp(a r)/Z",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
         f"{len(names(context))} problems, d = 1, from t = {MEMORYLESS_START:g}",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 @extra
@@ -309,12 +272,18 @@ def factor_of_memory(context: Context) -> Finding:
         )
     shown = ", ".join(f"{k} {number(v)}" for k, v in sizes.items())
     return Finding(
-        "without it the law is base exp(a r) E[exp V(X_0, 0) | X_1]", "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}); TV to the "
-        f"tilt: {shown}",
-        {"error": worst, "tv": sizes}, where, mutants=killed,
-    )  # fmt: skip
+        name="without it the law is base exp(a r) E[exp V(X_0, 0) | X_1]",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}); TV to "
+            f"the tilt: {shown}"
+        ),
+        numbers={"error": worst, "tv": sizes},
+        worst=where,
+        mutants=killed,
+    )
 
 
 @extra
@@ -322,7 +291,7 @@ def factor_in_the_plane(context: Context) -> Finding:
     """The same in d = 2: the mass of the law before it is normalised is 1 if all is right."""
     problem, g = load_problem("bump_2d"), 1.0
     masses, laws = [], []
-    for points in (41, 61) if context.profile.name == "thorough" else (51,):
+    for points in context.choose((51,), (51,), (41, 61)):
         optimum = GridOptimum(problem, problem.scale, Diffusion.of_constant(g), points=points)
         masses.append(abs(optimum.mass - 1))
         laws.append(optimum.law)
@@ -334,9 +303,15 @@ def factor_in_the_plane(context: Context) -> Finding:
     bare = problem.scale * problem.reward(torch.as_tensor(places))
     bare_mass = float((problem.base.log_density(torch.as_tensor(places)) + bare).exp().sum() * cell)
     return Finding(
-        "the same in d = 2", "support", "exact", masses[-1] <= QUADRATURE_2D.rtol,
-        f"mass off by {', '.join(number(m) for m in masses)} before it is normalised; TV to the "
-        f"tilt {number(tv)} at g = 1",
-        {"mass": masses, "tv": tv}, "bump_2d",
+        name="the same in d = 2",
+        role="support",
+        kind="exact",
+        holds=masses[-1] <= QUADRATURE_2D.rtol,
+        figure=(
+            f"mass off by {', '.join(number(m) for m in masses)} before it is normalised; TV to "
+            f"the tilt {number(tv)} at g = 1"
+        ),
+        numbers={"mass": masses, "tv": tv},
+        worst="bump_2d",
         mutants={"without the factor": abs(bare_mass - 1) > QUADRATURE_2D.rtol},
-    )  # fmt: skip
+    )

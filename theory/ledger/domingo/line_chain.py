@@ -107,8 +107,9 @@ class LineChain:
         axis = np.linspace(low, high, points)
 
         def final(x: Array) -> Array:
-            return np.asarray(-scale * problem.reward(torch.as_tensor(x.reshape(-1, 1))).numpy()
-                              .reshape(x.shape))  # fmt: skip
+            return np.asarray(
+                -scale * problem.reward(torch.as_tensor(x.reshape(-1, 1))).numpy().reshape(x.shape)
+            )
 
         def slope(x: Array) -> Array:
             with torch.enable_grad():

@@ -30,7 +30,7 @@ from theory.ledger.core.claim import Context, Finding, extra, number
 from theory.ledger.core.region import Region
 from theory.ledger.oracle.instants import instant
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.rewards import linear_reward
+from theory.tilts.quadratic import linear_reward
 
 EARLY = (1e-6, 1e-7)  # t' -> 0
 TIMES = (0.3, 0.9)
@@ -99,9 +99,13 @@ def printed(
 def _log_integral(rate: Callable[[float], float], low: float, high: float) -> float:
     """int rate ds over [low, high] in the variable log s."""
     found, _ = quad(
-        lambda w: rate(math.exp(w)) * math.exp(w), math.log(low), math.log(high),
-        limit=400, epsabs=1e-10, epsrel=1e-10,
-    )  # fmt: skip
+        lambda w: rate(math.exp(w)) * math.exp(w),
+        math.log(low),
+        math.log(high),
+        limit=400,
+        epsabs=1e-10,
+        epsrel=1e-10,
+    )
     return float(found)
 
 
@@ -121,8 +125,8 @@ def forgets_as_printed(context: Context) -> Finding:
     worst, where = 0.0, ""
     decided = True
     killed = dict.fromkeys(WRONG, False)
-    stds = STDS[1:] if context.profile.name == "fast" else STDS
-    times = TIMES[:1] if context.profile.name == "fast" else TIMES
+    stds = context.choose(STDS[1:], STDS)
+    times = context.choose(TIMES[:1], TIMES)
     rates: dict[str, float] = {}
     for case in CASES:
         for path in FORGETTING_PATHS:
@@ -137,17 +141,26 @@ def forgets_as_printed(context: Context) -> Finding:
                     rates[case.schedule.label] = ours
                     if path == FORGETTING_PATHS[0]:
                         for label, (factor, power) in WRONG.items():
-                            wrong = _cut(_slope(
-                                lambda e: printed(case.schedule, path, t, e, factor, power)  # noqa: B023
-                            ))  # fmt: skip
+                            wrong = _cut(
+                                _slope(
+                                    lambda e: printed(case.schedule, path, t, e, factor, power)  # noqa: B023
+                                )
+                            )
                             killed[label] |= abs(ours - wrong) > SLOPE
     shown = ", ".join(f"{k}: {v:.2f}" for k, v in rates.items())
     return Finding(
-        "for t in (0, 1) and g finite there: forgotten iff the printed limit is 0", "condition",
-        "exact", decided and worst <= SLOPE,
-        f"powers of t' agree within {number(worst)} on {len(CASES)} schedules, two paths ({shown})",
-        {"gap": worst, "rates": rates}, where, mutants=killed,
-    )  # fmt: skip
+        name="for t in (0, 1) and g finite there: forgotten iff the printed limit is 0",
+        role="condition",
+        kind="exact",
+        holds=decided and worst <= SLOPE,
+        figure=(
+            f"powers of t' agree within {number(worst)} on {len(CASES)} schedules, two paths "
+            f"({shown})"
+        ),
+        numbers={"gap": worst, "rates": rates},
+        worst=where,
+        mutants=killed,
+    )
 
 
 def at_the_end(context: Context) -> Finding:
@@ -160,14 +173,18 @@ def at_the_end(context: Context) -> Finding:
     memories = [math.exp(memory(switched, path, 0.7, t, early)) for t in ends]
     stated = [math.exp(printed(switched, path, t, early)) for t in ends]
     return Finding(
-        "iff the limit is 0 for every t in (0, 1], t = 1 included", "claim", "exact",
-        stated[-1] < stated[0],
-        f"g² = 2 eta to t = 1/2, then 0: corr(X_0, X_t) {number(memories[-1])} at t' = {early:g}, "
-        f"the printed expression {number(stated[0])}, {number(stated[1])}, {number(stated[2])} at "
-        "t = 0.9, 0.9999, 0.999999: infinite at t = 1",
-        {"memory": memories, "printed": stated},
-        "N(0.3, 0.7²), rectified flow: X_1/2 is independent of X_0, so is X_1",
-    )  # fmt: skip
+        name="iff the limit is 0 for every t in (0, 1], t = 1 included",
+        role="claim",
+        kind="exact",
+        holds=stated[-1] < stated[0],
+        figure=(
+            f"g² = 2 eta to t = 1/2, then 0: corr(X_0, X_t) {number(memories[-1])} at t' = "
+            f"{early:g}, the printed expression {number(stated[0])}, {number(stated[1])}, "
+            f"{number(stated[2])} at t = 0.9, 0.9999, 0.999999: infinite at t = 1"
+        ),
+        numbers={"memory": memories, "printed": stated},
+        worst="N(0.3, 0.7²), rectified flow: X_1/2 is independent of X_0, so is X_1",
+    )
 
 
 def switched_forgets(context: Context) -> Finding:
@@ -185,12 +202,18 @@ def switched_forgets(context: Context) -> Finding:
         powers[case.label] = (logs[0] - logs[1]) / math.log(10)
     found, other = powers[forgetful.label], powers[mindful.label]
     return Finding(
-        "the counterexample forgets X_0", "support", "exact", abs(found - 1) <= SLOPE,
-        f"corr(X_t', X_t) at t = 0.999999 falls like t'^{found:.3f}; with g = 1 to t = 1/2 like "
-        f"t'^{other:.3f}",
-        {"powers": powers}, "N(0.3, 0.7²), rectified flow",
+        name="the counterexample forgets X_0",
+        role="support",
+        kind="exact",
+        holds=abs(found - 1) <= SLOPE,
+        figure=(
+            f"corr(X_t', X_t) at t = 0.999999 falls like t'^{found:.3f}; with g = 1 to t = 1/2 "
+            f"like t'^{other:.3f}"
+        ),
+        numbers={"powers": powers},
+        worst="N(0.3, 0.7²), rectified flow",
         mutants={"g = 1 to t = 1/2, then 0": abs(other - 1) > SLOPE},
-    )  # fmt: skip
+    )
 
 
 def at_a_pole(context: Context) -> Finding:
@@ -207,12 +230,17 @@ def at_a_pole(context: Context) -> Finding:
         before.append(math.exp(printed(pole, path, 0.3, 1e-7)))
     powers = np.diff(np.log(ends)) / np.diff(np.log(widths))
     return Finding(
-        "a pole of g inside (0, 1) forgets X_0 though the limit at earlier t is not 0", "support",
-        "exact", bool((powers > SLOPE).all()) and before[-1] > 0.5 * before[0],
-        f"corr(X_0, X_0.9) {', '.join(number(e) for e in ends)} as the pole's width is 1e-2, 1e-4, "
-        f"1e-6; the printed expression at t = 0.3 stays {number(before[-1])}",
-        {"memory": ends, "printed": before}, "g² = 1 + 2/|t - 1/2|",
-    )  # fmt: skip
+        name="a pole of g inside (0, 1) forgets X_0 though the limit at earlier t is not 0",
+        role="support",
+        kind="exact",
+        holds=bool((powers > SLOPE).all()) and before[-1] > 0.5 * before[0],
+        figure=(
+            f"corr(X_0, X_0.9) {', '.join(number(e) for e in ends)} as the pole's width is 1e-2, "
+            f"1e-4, 1e-6; the printed expression at t = 0.3 stays {number(before[-1])}"
+        ),
+        numbers={"memory": ends, "printed": before},
+        worst="g² = 1 + 2/|t - 1/2|",
+    )
 
 
 @extra
@@ -236,13 +264,16 @@ def mixtures_forget_alike(context: Context) -> Finding:
     kept = float(np.abs(still.gradient_at(0.0)).max())
     shown = ", ".join(f"{k}: {v:.3f}" for k, v in found.items())
     return Finding(
-        "mixtures forget with the Gaussian's powers", "support", "exact",
-        max(gaps) <= SLOPE and kept > SLOPE,
-        f"powers of t' of |grad V|, note_1d: {shown}; at g = 1 |grad V(., 0)| reaches "
+        name="mixtures forget with the Gaussian's powers",
+        role="support",
+        kind="exact",
+        holds=max(gaps) <= SLOPE and kept > SLOPE,
+        figure=f"powers of t' of |grad V|, note_1d: {shown}; at g = 1 |grad V(., 0)| reaches "
         f"{number(kept)}",
-        {"powers": found, "kept": kept}, "note_1d",
+        numbers={"powers": found, "kept": kept},
+        worst="note_1d",
         mutants={"power 1 for all": max(abs(v - 1) for v in found.values()) > SLOPE},
-    )  # fmt: skip
+    )
 
 
 def memory_region(cells: int) -> Region:
@@ -256,9 +287,15 @@ def memory_region(cells: int) -> Region:
         for g in levels
     ]
     return Region(
-        "what a constant g remembers of X_0", "g", levels, "standard deviation of the data", stds,
-        np.array(kept), "|corr(X_0, X_1)|", log_axes="xy",
-    )  # fmt: skip
+        "what a constant g remembers of X_0",
+        "g",
+        levels,
+        "standard deviation of the data",
+        stds,
+        np.array(kept),
+        "|corr(X_0, X_1)|",
+        log_axes="xy",
+    )
 
 
 D7_PARTS = (at_the_end, switched_forgets, forgets_as_printed, at_a_pole, mixtures_forget_alike)

@@ -15,10 +15,10 @@ import torch
 
 from theory.control.value import MemorylessOptimum
 from theory.fields.paths import PATHS
-from theory.ledger.core.identity import Identity
+from theory.laws.distances import Array
+from theory.ledger.core.identity import Identity, row
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.control import values as oracle
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Problems, Setting
 
 ANY_PATH = Problems(paths=tuple(PATHS))
@@ -28,10 +28,6 @@ SMOOTH_PATHS = Problems(paths=("rectified_flow", "trigonometric", "variance_pres
 
 def _time(s: Setting) -> torch.Tensor:
     return torch.tensor(s.t, dtype=torch.float64)
-
-
-def _row(value: torch.Tensor) -> Array:
-    return np.asarray(value.detach().numpy())[0]
 
 
 def path_size(s: Setting) -> float:
@@ -48,7 +44,7 @@ def velocity_from_score(s: Setting, eta_factor: float = 1.0, without_growth: boo
     growth = path.dalpha(t) / path.alpha(t)
     score = s.problem.base_field.score(s.point, s.t)
     kept = 0.0 if without_growth else growth
-    return _row(kept * s.point + eta_factor * path.eta(t) * score)
+    return row(kept * s.point + eta_factor * path.eta(t) * score)
 
 
 def velocity_by_quadrature(s: Setting) -> Array:
@@ -224,145 +220,5 @@ D3_POINTS = (
             "the ODE's drift": minus_value_rate_of_ode,
         },
         _hjb_size,
-    ),
-)
-
-
-# --- D9 and D14: u* = (2/g)(v_finetuned - v_base) = -g grad V
-
-
-def control(s: Setting) -> Array:
-    """-g grad V by theory."""
-    return _row(_optimum(s).control(s.point, s.t))
-
-
-def control_from_velocities(s: Setting, factor: float = 2.0, power: int = -1) -> Array:
-    """factor g^power (v* - v) by theory."""
-    g = float(torch.sqrt(2 * s.route_path.eta(_time(s))))
-    gap = _optimum(s).velocity(s.point, s.t) - s.problem.base_field(s.point, s.t)
-    return _row(factor * g**power * gap)
-
-
-def control_by_quadrature(s: Setting) -> Array:
-    """-g grad V from integrals at points around x."""
-    return -oracle.memoryless_noise(s.at) * oracle.value_gradient(s.case, s.x, s.at, s.a)
-
-
-def control_by_drifts(s: Setting) -> Array:
-    """(b* - b)/g of the two generative SDEs, by quadrature: velocities and scores of both laws."""
-    g = oracle.memoryless_noise(s.at)
-
-    def phi(r: Array) -> Array:
-        return np.asarray(np.exp(s.a * r))
-
-    drifts = [
-        conditional.velocity(s.case, s.x, s.at, p)
-        + 0.5 * g**2 * conditional.score(s.case, s.x, s.at, p)
-        for p in (phi, None)
-    ]
-    return (drifts[0] - drifts[1]) / g
-
-
-def _control_size(s: Setting) -> float:
-    g = oracle.memoryless_noise(s.at)
-    return g * abs(s.a) * s.spread + path_size(s) / g
-
-
-D9_PARTS = (
-    Identity(
-        "u* = (2/g)(v_finetuned - v_base), g² = 2 eta",
-        SMOOTH_PATHS,
-        control_from_velocities,
-        control_by_quadrature,
-        {
-            "1/g": lambda s: control_from_velocities(s, 1.0),
-            "2 g": lambda s: control_from_velocities(s, 2.0, 1),
-            "sign": lambda s: control_from_velocities(s, -2.0),
-            "2/g²": lambda s: control_from_velocities(s, 2.0, -2),
-        },
-        _control_size,
-    ),
-)
-
-
-def terminal_control(s: Setting, factor: float = 1.0) -> Array:
-    """u*/g at t = 1, -grad V(x, 1), by theory's field at t = 1 itself."""
-    return _row(-factor * _optimum(s).gradient(s.point, 1.0))
-
-
-def terminal_gradient(s: Setting) -> Array:
-    """-grad c = a grad r by central differences of order 8 of the plain numpy reward."""
-    weights = np.array([4 / 5, -1 / 5, 4 / 105, -1 / 280])
-    frame, e = s.case.frame, s.case.plane_dim
-    plane = (frame.T @ s.x)[:e]
-    h = 4e-3
-    slopes = np.zeros(e)
-    for i in range(e):
-        for k, w in enumerate(weights, start=1):
-            move = np.zeros(e)
-            move[i] = k * h
-            pair = s.case.reward(np.stack([plane + move, plane - move]))
-            slopes[i] += w * (pair[0] - pair[1]) / h
-    return s.a * frame[:, :e] @ slopes
-
-
-def _slope_size(s: Setting) -> float:
-    return abs(s.a) * s.spread
-
-
-D14_POINTS = (
-    Identity(
-        "u* = (b* - b)/g is -g grad V",
-        SMOOTH_PATHS,
-        control,
-        control_by_drifts,
-        {
-            "g² grad V": lambda s: oracle.memoryless_noise(s.at) * control(s),
-            "sign": lambda s: -control(s),
-            "grad V": lambda s: control(s) / oracle.memoryless_noise(s.at),
-        },
-        _control_size,
-    ),
-    Identity(
-        "u*(x, t)/g(t) at t = 1 is -grad c(x)",
-        ANY_PATH,
-        terminal_control,
-        terminal_gradient,
-        {
-            "sign": lambda s: terminal_control(s, -1.0),
-            "half": lambda s: terminal_control(s, 0.5),
-            "at t = 0.9": lambda s: _row(-_optimum(s).gradient(s.point, 0.9)),
-        },
-        _slope_size,
-    ),
-)
-
-
-# --- D8: v_base + (g/2) u* is the velocity of the tilt
-
-
-def finetuned_velocity(s: Setting, factor: float = 0.5) -> Array:
-    """v + factor g u*, by theory."""
-    g = torch.sqrt(2 * s.route_path.eta(_time(s)))
-    base = s.problem.base_field(s.point, s.t)
-    return _row(base + factor * g * _optimum(s).control(s.point, s.t))
-
-
-def tilted_velocity_by_quadrature(s: Setting) -> Array:
-    return conditional.velocity(s.case, s.x, s.at, lambda r: np.exp(s.a * r))
-
-
-D8_POINTS = (
-    Identity(
-        "v_base + (g/2) u* is the velocity of base exp(a r)/Z (g² = 2 eta)",
-        SMOOTH_PATHS,
-        finetuned_velocity,
-        tilted_velocity_by_quadrature,
-        {
-            "v + g u": lambda s: finetuned_velocity(s, 1.0),
-            "v - (g/2) u": lambda s: finetuned_velocity(s, -0.5),
-            "v alone": lambda s: finetuned_velocity(s, 0.0),
-        },
-        path_size,
     ),
 )

@@ -12,15 +12,10 @@ from theory.control.steered import SteeredField
 from theory.fields.diffusion import Diffusion
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import ExactField, MixtureField
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import column, tilt_density, total_variation
-from theory.ledger.domingo.laws import (
-    GRID,
-    MEMORYLESS_START,
-    grid_optimum,
-    names,
-)
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.domingo.law_routes import GRID, MEMORYLESS_START, grid_optimum
+from theory.ledger.domingo.laws import names
 from theory.problems.problem import load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
@@ -47,7 +42,7 @@ def sampled(field: ExactField, schedule: Diffusion | None, rtol: float, atol: fl
 @extra
 def any_schedule_gives_the_tilt(context: Context) -> Finding:
     """v_base + (g/2) u*, fine-tuned memoryless, sampled by the ODE and by SDEs."""
-    labels = ("ODE", "g = 1") if context.profile.name == "fast" else tuple(SCHEDULES)
+    labels = context.choose(("ODE", "g = 1"), tuple(SCHEDULES))
     worst, where, killed = 0.0, "", {"v + g u*": False}
     for name in names(context):
         problem = load_problem(name)
@@ -63,12 +58,16 @@ def any_schedule_gives_the_tilt(context: Context) -> Finding:
             QUADRATURE.error(sampled(twice, None, 1e-6, 1e-8), claimed, peak) > QUADRATURE.rtol
         )
     return Finding(
-        "v_base + (g/2) u* gives the tilt by " + ", ".join(labels), "claim", "exact",
-        worst <= QUADRATURE.rtol,
-        f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
+        name="v_base + (g/2) u* gives the tilt by " + ", ".join(labels),
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
         f"{len(names(context))} problems, d = 1",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 def _twice_steered(name: str) -> ExactField:
@@ -83,7 +82,7 @@ def _twice_steered(name: str) -> ExactField:
 def only_memoryless_training_does(context: Context) -> Finding:
     """TV to the tilt of what is fine-tuned under another schedule, sampled with its own and with
     others; that of the memoryless g^2 = 4 eta too, which samples the tilt with its own alone."""
-    fast = context.profile.name == "fast"
+    fast = context.is_fast
     problem = load_problem("note_1d")
     claimed = tilt_density(problem, problem.scale, GRID)
     trained = {"g = 1": SteeredField(grid_optimum("note_1d", 1.0))}
@@ -114,7 +113,11 @@ def only_memoryless_training_does(context: Context) -> Finding:
     if not fast:
         shown += f" (with its own schedule {number(own)})"
     return Finding(
-        "fine-tuned under another schedule, no such sampler gives the tilt", "claim", "exact",
-        least > VISIBLE and own < VISIBLE / 10,
-        f"TV to the tilt on note_1d, {shown}", {"tv": table, "own": own}, "note_1d",
-    )  # fmt: skip
+        name="fine-tuned under another schedule, no such sampler gives the tilt",
+        role="claim",
+        kind="exact",
+        holds=least > VISIBLE and own < VISIBLE / 10,
+        figure=f"TV to the tilt on note_1d, {shown}",
+        numbers={"tv": table, "own": own},
+        worst="note_1d",
+    )

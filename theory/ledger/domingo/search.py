@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import least_squares, root
 
 from theory.common.tolerances import ALGEBRA
+from theory.laws.distances import Array
 from theory.ledger.domingo.line_chain import Adjoint, LineChain
-from theory.ledger.oracle.integrals.integrate import Array
 
 SPREADS = (0.3, 1.0, 2.5)  # of a start's rms control, over u*'s
 SETTLED = 1e-9  # of the gradient, over its size at the starts

@@ -7,21 +7,19 @@ stationary field from v*, over that of v* from v_0, root mean squares over X_t a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtri
 
-from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.common.tolerances import QUADRATURE
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
+from theory.ledger.liu.adaptive_draws import axes_matter, many_dimensions
 from theory.ledger.liu.noise import path_nodes
 from theory.ledger.liu.stationary import LinePosterior, line_posterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Setting
 from theory.ledger.settings.unit import UnitRewards
 from theory.problems.problem import load_problem
@@ -32,7 +30,6 @@ DIMS = (1, 2, 4, 16, 64, 256, 1024, 4096)
 LARGE = tuple(2**k for k in range(5, 17))  # to 65,536, an image's latent code
 LEAST_SHARE = 1e-4  # nodes with less of the path's law are left out
 FLOOR = 1e-11
-SEED, REST_STD = 2, 0.4  # of the problem for draws: four Gaussians, where axes tell
 RANGES = ((0.0, 1.0), (0.4, 0.6), (0.0, 0.1), (0.9, 1.0))
 
 
@@ -81,17 +78,28 @@ def without_companions(s: Setting) -> Array:
 IDENTITIES = (
     Identity(
         "d = 1: nft_beta (mu - v0) is the median of ±D with odds r : 1 - r",
-        UnitRewards(), stationary, _by_quadrature,
+        UnitRewards(),
+        stationary,
+        _by_quadrature,
         {**MUTANTS, "median of D": lambda s: at_step(s, posterior(s).with_reward(1, 1).step())},
-        size, role="condition", tier=QUADRATURE, dims=(1,),
+        size,
+        role="condition",
+        tier=QUADRATURE,
+        dims=(1,),
     ),
     Identity(
         "d = 2, 5 among independent axes: E[1/(|e| + T)] by erfcx",
-        UnitRewards(least=2), stationary, _by_quadrature,
+        UnitRewards(least=2),
+        stationary,
+        _by_quadrature,
         {**MUTANTS, "the median of d = 1": without_companions},
-        size, role="support", tier=QUADRATURE, dims=(2, 5), share=0.7,
+        size,
+        role="support",
+        tier=QUADRATURE,
+        dims=(2, 5),
+        share=0.7,
     ),
-)  # fmt: skip
+)
 
 
 # --- the drift
@@ -149,39 +157,51 @@ def pointwise_drifts(count: int, seed: int) -> Array:
 
 def breaks_everywhere(context: Context) -> Finding:
     """Is the stationary field further than 1 % of the step from v*, in every dimension?"""
-    dims = DIMS[::3] if context.profile.name == "fast" else DIMS
-    ranges = RANGES[:2] if context.profile.name == "fast" else RANGES
+    dims = context.choose(DIMS[::3], DIMS)
+    ranges = context.choose(RANGES[:2], RANGES)
     table = {k: [drift(d, *k) for d in dims] for k in ranges}
     largest = {d: max(row[i] for row in table.values()) for i, d in enumerate(dims)}
     near = [d for d in dims if largest[d] < APART]
     return Finding(
-        "the stationary field is not v*, whatever the dimension", "claim", "exact", not near,
-        "drift in the note's toy among axes of N(0, 1): "
+        name="the stationary field is not v*, whatever the dimension",
+        role="claim",
+        kind="exact",
+        holds=not near,
+        figure="drift in the note's toy among axes of N(0, 1): "
         + "; ".join(
-            f"r in [{k[0]:g}, {k[1]:g}] " + ", ".join(
-                f"{number(v)} (d = {d})" for d, v in zip(dims, row, strict=True)
-            )
+            f"r in [{k[0]:g}, {k[1]:g}] "
+            + ", ".join(f"{number(v)} (d = {d})" for d, v in zip(dims, row, strict=True))
             for k, row in table.items()
         ),
-        {"dims": list(dims), "drift": {f"{a:g} to {b:g}": v for (a, b), v in table.items()}},
-        f"d = {near[0]}: drift {number(largest[near[0]])} for every range of r" if near else "",
+        numbers={
+            "dims": list(dims),
+            "drift": {f"{a:g} to {b:g}": v for (a, b), v in table.items()},
+        },
+        worst=f"d = {near[0]}: drift {number(largest[near[0]])} for every range of r"
+        if near
+        else "",
         mutants={"v* itself in every dimension": max(table[ranges[0]]) > APART},
-    )  # fmt: skip
+    )
 
 
 def breaks_on_the_line(context: Context) -> Finding:
     """In d = 1 the drift is a fair part of the step."""
-    count = {"fast": 40, "default": 150}.get(context.profile.name, 1000)
+    count = context.choose(40, 150, 1000)
     found = pointwise_drifts(count, context.seed)
     share = float((found > APART).mean())
     quartiles = np.quantile(found, [0.25, 0.5, 0.75]).tolist()
     return Finding(
-        "d = 1: further than 1 % of the step from v*", "condition", "statistical", share > 0.75,
-        f"on {100 * share:.0f} % of {count} problems; drift {number(quartiles[1])} in the median "
-        f"(quartiles {number(quartiles[0])}, {number(quartiles[2])})",
-        {"share": share, "quartiles": quartiles},
+        name="d = 1: further than 1 % of the step from v*",
+        role="condition",
+        kind="statistical",
+        holds=share > 0.75,
+        figure=(
+            f"on {100 * share:.0f} % of {count} problems; drift {number(quartiles[1])} in the "
+            f"median (quartiles {number(quartiles[0])}, {number(quartiles[2])})"
+        ),
+        numbers={"share": share, "quartiles": quartiles},
         mutants={"nearer everywhere": bool(share > 0)},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -191,12 +211,15 @@ def returns(context: Context) -> Finding:
     drifts = np.array([drift(int(d)) for d in dims])
     slope = fit_slope(1 / dims, drifts, FLOOR)
     return Finding(
-        "among d - 1 independent errors of one size, v* comes back", "instead", "order",
-        slope.order == 1 and slope.is_order,
-        f"drift against 1/d: slope {slope}; {number(drifts[-1])} at d = {int(dims[-1])}",
-        {"dims": dims.tolist(), "drift": drifts.tolist(), "slope": slope.slope}, order=1,
+        name="among d - 1 independent errors of one size, v* comes back",
+        role="instead",
+        kind="order",
+        holds=slope.order == 1 and slope.is_order,
+        figure=f"drift against 1/d: slope {slope}; {number(drifts[-1])} at d = {int(dims[-1])}",
+        numbers={"dims": dims.tolist(), "drift": drifts.tolist(), "slope": slope.slope},
+        order=1,
         mutants={"1/sqrt(d)": abs(slope.slope - 0.5) > 0.3},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -206,13 +229,15 @@ def quiet_axes(context: Context) -> Finding:
     found = [drift(256, rest_std=s) for s in stds]
     alone = drift(1)
     return Finding(
-        "d = 256 with data that hardly vary along the other axes", "support", "exact",
-        found[0] < APART < found[2] and abs(found[-1] / alone - 1) < 0.05,
-        ", ".join(f"{number(v)} (std {s:g})" for s, v in zip(stds, found, strict=True))
+        name="d = 256 with data that hardly vary along the other axes",
+        role="support",
+        kind="exact",
+        holds=found[0] < APART < found[2] and abs(found[-1] / alone - 1) < 0.05,
+        figure=", ".join(f"{number(v)} (std {s:g})" for s, v in zip(stds, found, strict=True))
         + f"; d = 1: {number(alone)}: what counts is how many errors of one size there are",
-        {"stds": list(stds), "drift": found, "line": alone},
+        numbers={"stds": list(stds), "drift": found, "line": alone},
         mutants={"d alone decides": found[2] > 10 * found[0]},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -230,14 +255,16 @@ def constant_reward(context: Context) -> Finding:
         for _, _, p in toy_nodes()
     ]
     return Finding(
-        "a constant reward, d = 1", "support", "exact",
-        rows[0.5] < 1e-6 < rows[0.25] and max(medians) < 1e-9,
-        "RMS of nft_beta (mu - v0): "
+        name="a constant reward, d = 1",
+        role="support",
+        kind="exact",
+        holds=rows[0.5] < 1e-6 < rows[0.25] and max(medians) < 1e-9,
+        figure="RMS of nft_beta (mu - v0): "
         + ", ".join(f"{number(v)} (r = {k:g})" for k, v in rows.items())
         + ": towards the median of V for r > 1/2, away from it for r < 1/2; NFT stays at v0",
-        {"rms": {f"{k:g}": v for k, v in rows.items()}},
+        numbers={"rms": {f"{k:g}": v for k, v in rows.items()}},
         mutants={"stays at v0": rows[1.0] > APART},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -248,84 +275,19 @@ def small_spread(context: Context) -> Finding:
     half = [drift(1, 0.5 - e / 2, 0.5 + e / 2) for e in spans]
     low = [drift(1, 0.2 - e / 2, 0.2 + e / 2) for e in spans]
     return Finding(
-        "r of little spread, d = 1", "support", "exact",
-        min(half) > APART and low[-1] > 3 * low[0],
-        f"about 1/2: {_listed(spans, half)}; about 0.2: {_listed(spans, low)}",
-        {"ranges": list(spans), "about_half": half, "about_0.2": low},
+        name="r of little spread, d = 1",
+        role="support",
+        kind="exact",
+        holds=min(half) > APART and low[-1] > 3 * low[0],
+        figure=f"about 1/2: {_listed(spans, half)}; about 0.2: {_listed(spans, low)}",
+        numbers={"ranges": list(spans), "about_half": half, "about_0.2": low},
         mutants={"the drift falls with the spread": half[-1] > half[0] / 2},
-    )  # fmt: skip
+    )
 
 
 def _listed(spans: Sequence[float], drifts: Sequence[float]) -> str:
     pairs = zip(spans, drifts, strict=True)
     return ", ".join(f"{number(v)} (range {e:g})" for e, v in pairs)
-
-
-# --- Monte Carlo
-
-
-def sampled_setting(dim: int, turned: bool) -> Setting:
-    """A toy among dim - 1 axes at a middle time; turned: along (1, ..., 1) / sqrt(dim), a
-    direction that no permutation of the axes moves."""
-    s = UnitRewards().draw(1, SEED)
-    frame = np.eye(dim)
-    if turned:
-        first = np.ones((dim, 1)) / np.sqrt(dim)
-        frame = np.linalg.qr(np.hstack([first, np.eye(dim)[:, 1:]]))[0]
-        frame[:, 0] = first[:, 0]
-    case = replace(s.case, frame=frame, rest_std=REST_STD)
-    t = 0.45
-    mean = float(case.weights @ case.means[:, 0])
-    x = frame[:, 0] * t * mean
-    return replace(s, case=case, x=x, t=t)
-
-
-@extra
-def many_dimensions(context: Context) -> Finding:
-    """The semi-gradient at the closed root vanishes by draws in R^d; at v* it does not."""
-    dims, n = (3, 8, 64), min(context.profile.draws, 40_000)
-    bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * len(dims))))
-    worst, told = 0.0, 0.0
-    for d in dims:
-        s = sampled_setting(d, False)
-        p = line_posterior(s.problem, s.point, s.t)
-        steps = p.gain * np.array([p.step(), p.nft_step()])
-        rng = np.random.default_rng([context.seed, d])
-        value, error = oracle_adaptive.sampled(s.case, s.x, s.at, steps, n, rng)
-        z = np.abs(value / error)
-        worst, told = max(worst, float(z[0])), max(told, float(z[1]))
-    return Finding(
-        "d = 3, 8, 64 by draws in R^d", "support", "statistical", worst <= bound,
-        f"|z| of the semi-gradient {worst:.2f} of {bound:.2f} at the closed root, {told:.1f} at v*",
-        {"z": worst, "z_at_nft": told, "bound": bound, "draws": n},
-        mutants={"v*": told > bound},
-    )  # fmt: skip
-
-
-@extra
-def axes_matter(context: Context) -> Finding:
-    """Mean absolute errors depend on the axes: the same problem turned has another root."""
-    n = min(context.profile.draws, 40_000)
-    bound = float(-ndtri(FALSE_FAILURE_RATE / 2))
-    rows = {}
-    for turned in (False, True):
-        s = sampled_setting(4, turned)
-        straight = sampled_setting(4, False)
-        p = line_posterior(straight.problem, straight.point, straight.t)
-        rng = np.random.default_rng([context.seed, 1])
-        value, error = oracle_adaptive.sampled(
-            s.case, s.x, s.at, np.array([p.gain * p.step()]), n, rng
-        )
-        rows[turned] = float(abs(value[0] / error[0]))
-    return Finding(
-        "d = 4, the line along (1, 1, 1, 1)/2", "support", "statistical",
-        rows[False] <= bound < rows[True],
-        f"|z| of the semi-gradient at the root of the aligned problem: {rows[False]:.2f} aligned, "
-        f"{rows[True]:.1f} turned (bound {bound:.2f}): the stationary field of the normalised loss "
-        "is not equivariant to rotations, v* is",
-        {"z_aligned": rows[False], "z_turned": rows[True]},
-        mutants={"the same root": rows[True] > bound},
-    )  # fmt: skip
 
 
 # --- maps
@@ -337,30 +299,48 @@ def drift_region(cells: int) -> Region:
     spans = np.linspace(0.05, 1.0, max(4, cells // 3))
     errors = [[drift(int(d), float(0.5 - e / 2), float(0.5 + e / 2)) for e in spans] for d in dims]
     return Region(
-        "NFT with the adaptive normaliser against v*", "dimension d", dims.astype(float),
-        "range of r about 1/2", spans, np.asarray(errors), "drift over the step", "x",
-    )  # fmt: skip
+        "NFT with the adaptive normaliser against v*",
+        "dimension d",
+        dims.astype(float),
+        "range of r about 1/2",
+        spans,
+        np.asarray(errors),
+        "drift over the step",
+        "x",
+    )
 
 
 L13_PARTS = (
-    breaks_everywhere, *IDENTITIES, breaks_on_the_line, returns, quiet_axes, constant_reward,
-    small_spread, many_dimensions, axes_matter,
-)  # fmt: skip
+    breaks_everywhere,
+    *IDENTITIES,
+    breaks_on_the_line,
+    returns,
+    quiet_axes,
+    constant_reward,
+    small_spread,
+    many_dimensions,
+    axes_matter,
+)
 
 L13 = Claim(
-    "L13",
-    "liu, 'Caveat'",
-    "The adaptive normaliser of the released code (each squared error divided by its own "
+    id="L13",
+    source="liu, 'Caveat'",
+    statement="The adaptive normaliser of the released code (each squared error divided by its own "
     "stop-gradient mean absolute size) breaks the link to the theory.",
-    "r in [0, 1]; one (x, t); link: the stationary point, a zero of the semi-gradient, is v*.",
-    "cdfs of signed Gaussian sums, erfcx integrals and a root (theory.ledger.liu.stationary)",
-    "the semi-gradient on a grid of X_1 with its kinks cut, densities of sums of errors by "
+    assumptions=(
+        "r in [0, 1]; one (x, t); link: the stationary point, a zero of the semi-gradient, is v*."
+    ),
+    first="cdfs of signed Gaussian sums, erfcx integrals and a root (theory.ledger.liu.stationary)",
+    second="the semi-gradient on a grid of X_1 with its kinks cut, densities of sums of errors by "
     "numerical convolution, and a root; draws in R^d",
-    "conditional",
-    "Where few coordinates carry the error. In d = 1 the step is the median of ±D where NFT's is "
-    "the mean: no multiple of the tilt's slope, and not zero for a constant reward but 1/2. Among "
-    "d - 1 independent errors of one size the normaliser becomes a constant and v* comes back, as "
-    "1/d. nft_beta divides the step in every dimension, as in the theory.",
-    L13_PARTS,
-    drift_region,
+    recorded="conditional",
+    remark=(
+        "Where few coordinates carry the error. In d = 1 the step is the median of ±D where "
+        "NFT's is the mean: no multiple of the tilt's slope, and not zero for a constant reward "
+        "but 1/2. Among d - 1 independent errors of one size the normaliser becomes a constant "
+        "and v* comes back, as 1/d. nft_beta divides the step in every dimension, as in the "
+        "theory."
+    ),
+    parts=L13_PARTS,
+    region=drift_region,
 )

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
-import numpy as np
-
-from theory.common.tolerances import ALGEBRA
 from theory.fields.mixture import ExactField
-from theory.ledger.core.identity import Identity
-from theory.ledger.oracle import conditional, couplings, importance, lemma
+from theory.laws.distances import Array
+from theory.ledger.core.identity import Identity, row
+from theory.ledger.oracle import conditional, couplings, importance
 from theory.ledger.oracle.importance import Draw
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.couplings import Couplings, CouplingSetting
-from theory.ledger.settings.lemma import Lemmas, LemmaSetting
 from theory.ledger.settings.problems import Problems, Setting
-from theory.tilts.wrappers import Exponential, TruncatedExponential, Wrapper
+from theory.tilts.wrappers import Exponential, TruncatedExponential
 
 ANY = Problems()
 POSITIVE = Problems(kinds=("bumps",))
-
-
-def _array(value: object) -> Array:
-    return np.asarray(value)[0]
 
 
 # --- first routes: theory's closed forms at one point
 
 
 def base_velocity(s: Setting) -> Array:
-    return _array(s.problem.base_field(s.point, s.t))
+    return row(s.problem.base_field(s.point, s.t))
 
 
 def mean_reward(s: Setting) -> float:
@@ -40,7 +31,7 @@ def mean_reward(s: Setting) -> float:
 
 
 def covariance(s: Setting) -> Array:
-    return _array(s.problem.conditional_reward.covariance(s.point, s.t))
+    return row(s.problem.conditional_reward.covariance(s.point, s.t))
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +43,7 @@ def _weighted_field(s: Setting) -> ExactField:
 def weighted_velocity(s: Setting) -> Array:
     """vhat = E[r (X_1 - X_0) | x] / m: the tilt's own field where r > 0, else from the moments."""
     if s.case.kind == "bumps":
-        return _array(_weighted_field(s)(s.point, s.t))
+        return row(_weighted_field(s)(s.point, s.t))
     return base_velocity(s) + covariance(s) / mean_reward(s)
 
 
@@ -65,10 +56,6 @@ def guided(s: Setting, factor: float) -> Array:
 def by_covariance(s: Setting, factor: float) -> Array:
     """v0 + factor Cov(r, X_1 - X_0 | x)."""
     return base_velocity(s) + factor * covariance(s)
-
-
-def nft_optimum(s: Setting) -> Array:
-    return _array(s.problem.nft_field(s.nft_beta)(s.point, s.t))
 
 
 def nft_size(s: Setting) -> float:
@@ -140,10 +127,10 @@ L2_PARTS = (
         lambda s: conditional.velocity(s.case, s.x, s.at, lambda r: r),
         {
             # At the case's own scale: exp(r) of a large r has too many terms.
-            "velocity of pi_1 exp(a r)": lambda s: _array(
+            "velocity of pi_1 exp(a r)": lambda s: row(
                 s.problem.tilted_field(Exponential(s.case.scale))(s.point, s.t)
             ),
-            "velocity of pi_1 (1 + r)": lambda s: _array(
+            "velocity of pi_1 (1 + r)": lambda s: row(
                 s.problem.tilted_field(TruncatedExponential(1.0, 1))(s.point, s.t)
             ),
             "not divided by m_t": lambda s: base_velocity(s) + covariance(s),
@@ -155,7 +142,7 @@ L2_PARTS = (
 
 
 def _coupling_first(s: CouplingSetting) -> Array:
-    return _array(s.family.velocity_slope(s.point, s.t, s.a))
+    return row(s.family.velocity_slope(s.point, s.t, s.a))
 
 
 def _coupling_second(s: CouplingSetting) -> Array:
@@ -177,7 +164,7 @@ def _without_posterior_mean(s: CouplingSetting) -> Array:
     family, h = s.family, 1e-6
     gap = family.velocity(s.point, s.t, s.a + h) - family.velocity(s.point, s.t, s.a - h)
     own = family.velocity(s.point, s.t, s.a)
-    return _array(gap / (2 * h) + own)
+    return row(gap / (2 * h) + own)
 
 
 def coupling_parts(dependent: bool) -> tuple[Identity[CouplingSetting], ...]:
@@ -191,7 +178,7 @@ def coupling_parts(dependent: bool) -> tuple[Identity[CouplingSetting], ...]:
             {
                 "sign": lambda s: -_coupling_first(s),
                 "product for covariance": _without_posterior_mean,
-                "slope at a = 0 for the one at a": lambda s: _array(
+                "slope at a = 0 for the one at a": lambda s: row(
                     s.family.velocity_slope(s.point, s.t, 0.0 if s.a else 0.3)
                 ),
             },
@@ -204,7 +191,7 @@ def _tilted_covariance(s: Setting, a: float) -> Array:
     """Cov_a(X_1 - X_0, r | x) under the tilted base."""
     law = s.problem.tilt(Exponential(a)).law
     assert law is not None
-    return _array(replace(s.problem, base=law).conditional_reward.covariance(s.point, s.t))
+    return row(replace(s.problem, base=law).conditional_reward.covariance(s.point, s.t))
 
 
 L5_PARTS = (
@@ -227,7 +214,7 @@ L5_PARTS = (
         lambda s: conditional.tilted_velocity_slope(s.case, s.x, s.at, 0.0),
         {
             "covariance with X_1": lambda s: (1 - s.t) * covariance(s),
-            "grad m_t for the covariance": lambda s: _array(
+            "grad m_t for the covariance": lambda s: row(
                 s.problem.conditional_reward.gradient(s.point, s.t)
             ),
         },
@@ -273,7 +260,7 @@ def _three_forms(name: str, factor: Callable[[Setting], float]) -> tuple[Identit
         Identity(
             f"{name}: the field that Problem states against Cov(r, X_1 - X_0)",
             ANY,
-            lambda s: _array(s.problem.cumulant_field(factor(s), 1)(s.point, s.t)),
+            lambda s: row(s.problem.cumulant_field(factor(s), 1)(s.point, s.t)),
             lambda s: (
                 conditional.velocity(s.case, s.x, s.at)
                 + factor(s) * conditional.covariance(s.case, s.x, s.at)
@@ -299,97 +286,3 @@ L6_PARTS = (
     *_three_forms("v*+", lambda s: 2.0)[:2],
     *_three_forms("v*-", lambda s: -2.0)[:2],
 )
-
-# --- L7: the lemma, in float64 against rationals
-
-
-def _square_side(s: LemmaSetting, mu: Array, factor: float | None = None) -> Array:
-    """|b mu - b v - (2r - 1)(y - v)|^2."""
-    pull = 2 * s.r - 1 if factor is None else factor
-    return np.asarray(np.sum((s.b * (mu - s.v) - pull * (s.y - s.v)) ** 2))
-
-
-def _contrast_gap(s: LemmaSetting) -> Array:
-    """r |mu+ - y|^2 + (1 - r)|mu- - y|^2 at mu less that at the other mu, in rationals."""
-    v, y, r, b = s.exact["v"], s.exact["y"], Fraction(s.r), Fraction(s.b)
-    values = [lemma.contrast(s.exact[name], v, y, r, b) for name in ("mu", "other")]
-    return np.array(float(values[0] - values[1]))
-
-
-def _gap(s: LemmaSetting, factor: float | None = None) -> Array:
-    return _square_side(s, s.mu, factor) - _square_side(s, s.other, factor)
-
-
-L7_PARTS = (
-    Identity(
-        "the minimiser v + (2r - 1)/beta (y - v)",
-        Lemmas(),
-        lambda s: s.v + (2 * s.r - 1) / s.b * (s.y - s.v),
-        lambda s: np.array(
-            [
-                float(q)
-                for q in lemma.minimiser(s.exact["v"], s.exact["y"], Fraction(s.r), Fraction(s.b))
-            ]
-        ),
-        {
-            "r for 2r - 1": lambda s: s.v + s.r / s.b * (s.y - s.v),
-            "times beta": lambda s: s.v + (2 * s.r - 1) * s.b * (s.y - s.v),
-        },
-        lambda s: s.scale / s.b,
-        tier=ALGEBRA,
-    ),
-    Identity(
-        "the two sides differ by a constant in mu",
-        Lemmas(),
-        _gap,
-        _contrast_gap,
-        {
-            "divided by beta": lambda s: _gap(s) / s.b,
-            "r for 2r - 1": lambda s: _gap(s, s.r),
-        },
-        lambda s: s.scale,
-        tier=ALGEBRA,
-    ),
-)
-
-# --- L11: the weighted loss
-
-
-def _phi_scale(s: Setting) -> float:
-    return abs(s.a) + 0.1 * s.case.scale
-
-
-def _phis(s: Setting) -> list[Wrapper]:
-    """exp(a r), 1 + a r, 1 + a r + (a r)^2/2 at the setting's temperature (the note has a = 2)."""
-    a = _phi_scale(s)
-    return [Exponential(a), TruncatedExponential(a, 1), TruncatedExponential(a, 2)]
-
-
-def _weighted(index: int) -> Identity[Setting]:
-    def plain(s: Setting) -> Callable[[Array], Array]:
-        a = _phi_scale(s)
-        return (
-            lambda r: np.exp(a * r),
-            lambda r: 1 + a * r,
-            lambda r: 1 + a * r + 0.5 * (a * r) ** 2,
-        )[index]
-
-    name = ("exp(ar)", "1 + ar", "1 + ar + (ar)²/2")[index]
-    return Identity(
-        f"Phi = {name}",
-        POSITIVE if index == 1 else ANY,
-        lambda s: _array(s.problem.tilted_field(_phis(s)[index])(s.point, s.t)),
-        lambda s: conditional.weighted_minimiser(s.case, s.x, s.at, plain(s)),
-        {
-            "another Phi": lambda s: _array(
-                s.problem.tilted_field(_phis(s)[2 - index if index != 1 else 0])(s.point, s.t)
-            ),
-            "the base's velocity": base_velocity,
-        },
-        share=1.0 if index == 0 else 0.4,
-        sampled=lambda s, n, rng: importance.velocity(Draw(s.case, s.x, s.at, n, rng), plain(s)),
-        full_rank_kinds=("bumps",) if index == 1 else ("linear", "quadratic", "bumps"),
-    )
-
-
-L11_PARTS = tuple(_weighted(i) for i in range(3))

@@ -13,7 +13,7 @@ from torch import Tensor
 from theory.common.tolerances import QUADRATURE
 from theory.fields.mixture import ExactField
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import (
     AXIS,
     LOG_FLOOR,
@@ -31,11 +31,11 @@ from theory.ledger.core.laws import (
 from theory.ledger.core.order import Slope, fit_slope
 from theory.ledger.core.region import Region
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import BumpReward, QuadraticReward
+from theory.tilts.bump_rewards import BumpReward
+from theory.tilts.quadratic import QuadraticReward
 
 FIELD_FLOOR = 1e-14
 PROBLEMS = ("note_1d", "linear_1d", "quadratic_1d", "bump_2d", "plane_5d", "full_5d")
@@ -69,13 +69,12 @@ def order_part(
     at first order, which the same fit must see."""
 
     def part(context: Context) -> Finding:
-        fast = context.profile.name == "fast"
         slopes: dict[str, Slope] = {}
         sizes: dict[str, float] = {}
         wrong: list[Slope] = []
-        for key in quick if fast else problems:
+        for key in context.choose(quick, problems):
             problem = load_problem(key)
-            scales = scales_of(problem, 8 if fast else 14)
+            scales = scales_of(problem, context.choose(8, 14))
             further = np.empty(0) if wrong else scales_of(problem, 8)
             # One batch: what rides along costs hardly more than one law.
             at = np.concatenate([scales, [problem.scale], further])
@@ -95,15 +94,19 @@ def order_part(
         if sizes:
             figure += f"; at the problem's own scale up to {number(sizes[sized])} ({sized})"
         return Finding(
-            name, "claim", "order",
+            name,
+            "claim",
+            "order",
             holds=orders == {2} and all(s.is_order for s in slopes.values()),
-            figure=figure, order=min(orders), worst=sized or worst,
+            figure=figure,
+            order=min(orders),
+            worst=sized or worst,
             numbers={
                 "slopes": {k: [s.slope, s.half, s.low, s.high] for k, s in slopes.items()},
                 "at_scale": sizes,
             },
             mutants={"first order 10 % off": wrong[0].order != 2},
-        )  # fmt: skip
+        )
 
     return part
 
@@ -172,9 +175,10 @@ def plain_numbers(problem: Problem) -> PlaneNumbers:
     reward = problem.reward
     if isinstance(reward, BumpReward):
         parameters = {
-            "heights": reward.heights.numpy(), "centres": reward.centres.numpy(),
+            "heights": reward.heights.numpy(),
+            "centres": reward.centres.numpy(),
             "precisions": reward.precisions.numpy(),
-        }  # fmt: skip
+        }
         kind = "bumps"
     else:
         assert isinstance(reward, QuadraticReward)
@@ -184,9 +188,14 @@ def plain_numbers(problem: Problem) -> PlaneNumbers:
             parameters["matrix"] = reward.matrix.numpy()
     base = problem.base
     return PlaneNumbers(
-        base.log_abs.exp().numpy(), base.mean.numpy(), base.cov.numpy(), kind, parameters,
-        problem.scale, np.eye(problem.dim),
-    )  # fmt: skip
+        base.log_abs.exp().numpy(),
+        base.mean.numpy(),
+        base.cov.numpy(),
+        kind,
+        parameters,
+        problem.scale,
+        np.eye(problem.dim),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -211,15 +220,18 @@ def _agreement(names: tuple[str, ...]) -> tuple[float, str, bool]:
 @extra
 def laws_agree(context: Context) -> Finding:
     """The law of v* by torchdiffeq on closed forms, and by scipy on sums over a grid (cdf)."""
-    names = (
-        ("note_1d",) if context.profile.name == "fast" else ("note_1d", "quadratic_1d", "bumps_1d")
-    )
+    names = context.choose(("note_1d",), ("note_1d", "quadratic_1d", "bumps_1d"))
     worst, where, killed = _agreement(names)
     return Finding(
-        "law of v* by two routes (cdf)", "support", "exact", worst <= QUADRATURE.rtol,
-        f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems",
-        {"error": worst}, where, mutants={"scale 1 % off": killed},
-    )  # fmt: skip
+        name="law of v* by two routes (cdf)",
+        role="support",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems",
+        numbers={"error": worst},
+        worst=where,
+        mutants={"scale 1 % off": killed},
+    )
 
 
 L8_PARTS = (
@@ -263,14 +275,17 @@ def narrow_bump(context: Context) -> Finding:
     slope = float(np.polyfit(np.log(spreads), np.log(tvs), 1)[0])
     stays = min(fields) > 0.2 * max(fields)
     return Finding(
-        "a bump that only grows narrow", "support", "statistical", bool(stays),
-        f"spread {number(spreads[0])} to {number(spreads[-1])}: TV {number(tvs[0])} to "
+        name="a bump that only grows narrow",
+        role="support",
+        kind="statistical",
+        holds=bool(stays),
+        figure=f"spread {number(spreads[0])} to {number(spreads[-1])}: TV {number(tvs[0])} to "
         f"{number(tvs[-1])} (slope {slope:.2f} in the spread), but the largest error of the field "
         f"stays at {number(fields[-1])} (from {number(fields[0])}): nearly constant must be meant "
         "uniformly",
-        {"widths": widths.tolist(), "spreads": spreads, "tv": tvs, "field": fields},
-        f"bump of width {widths[-1]:g}",
-    )  # fmt: skip
+        numbers={"widths": widths.tolist(), "spreads": spreads, "tv": tvs, "field": fields},
+        worst=f"bump of width {widths[-1]:g}",
+    )
 
 
 def _single(problem: Problem, i: int) -> BumpReward:
@@ -310,9 +325,15 @@ def spread_region(cells: int) -> Region:
     law, targets = family_laws(family)
     errors[keep] = total_variations(law, targets[TARGETS[0]])
     return Region(
-        "NFT's law against the exponential tilt", "width of the reward bump", widths,
-        "a times the spread of r", exponents, errors.reshape(cells, cells), "TV", "xy",
-    )  # fmt: skip
+        "NFT's law against the exponential tilt",
+        "width of the reward bump",
+        widths,
+        "a times the spread of r",
+        exponents,
+        errors.reshape(cells, cells),
+        "TV",
+        "xy",
+    )
 
 
 def _spread_of_width(width: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.ledger.core.claim import Context, Finding, number
+from theory.ledger.core.claim import Array, Context, Finding, number
 from theory.ledger.core.laws import (
     AXIS,
     TARGETS,
@@ -16,7 +16,6 @@ from theory.ledger.core.laws import (
 )
 from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import NOTE_SCALE, laws_agree
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.problems.problem import load_problem
 
 
@@ -41,22 +40,27 @@ def nearest_in_the_toy(context: Context) -> Finding:
     found, half = note_distances(), note_distances(0.5)
     nearest = min(found, key=lambda k: found[k])
     return Finding(
-        "in the note's toy (two Gaussians, bump at 2, a = 2)", "instead", "exact",
-        nearest == TARGETS[2],
-        "TV " + ", ".join(f"{number(v)} to {k}" for k, v in found.items()), {"tv": found},
+        name="in the note's toy (two Gaussians, bump at 2, a = 2)",
+        role="instead",
+        kind="exact",
+        holds=nearest == TARGETS[2],
+        figure="TV " + ", ".join(f"{number(v)} to {k}" for k, v in found.items()),
+        numbers={"tv": found},
         mutants={
             "half the step": min(half, key=lambda k: half[k]) != TARGETS[2],
             "(ar)² for (ar)²/2": distance_to_whole_square() > min(found.values()),
         },
-    )  # fmt: skip
+    )
 
 
 def _ranking(cells: int) -> tuple[Array, Array, dict[str, Array]]:
     centres, scales = np.linspace(-3.0, 4.0, cells), np.linspace(0.25, 4.5, cells)
     law, targets = family_laws(product_family(centres.tolist(), scales.tolist()))
-    return centres, scales, {
-        name: total_variations(law, q).reshape(cells, cells) for name, q in targets.items()
-    }  # fmt: skip
+    return (
+        centres,
+        scales,
+        {name: total_variations(law, q).reshape(cells, cells) for name, q in targets.items()},
+    )
 
 
 def nearest_everywhere(context: Context) -> Finding:
@@ -69,16 +73,18 @@ def nearest_everywhere(context: Context) -> Finding:
     i, j = np.unravel_index(excess.argmax(), excess.shape)
     counter = {name: float(tv[name][i, j]) for name in TARGETS}
     return Finding(
-        "nearest target over bump centres and temperatures", "claim", "exact",
-        bool((nearest == 2).all()),
-        f"the second order is nearest on {100 * share[TARGETS[2]]:.0f} % of "
+        name="nearest target over bump centres and temperatures",
+        role="claim",
+        kind="exact",
+        holds=bool((nearest == 2).all()),
+        figure=f"the second order is nearest on {100 * share[TARGETS[2]]:.0f} % of "
         f"{cells} x {cells} problems, exp on {100 * share[TARGETS[0]]:.0f} %, the first order on "
         f"{100 * share[TARGETS[1]]:.0f} %",
-        {"share": share, "counterexample": counter},
-        f"bump at {centres[i]:.3g}, a = {scales[j]:.3g}: TV "
+        numbers={"share": share, "counterexample": counter},
+        worst=f"bump at {centres[i]:.3g}, a = {scales[j]:.3g}: TV "
         + ", ".join(f"{number(v)} to {k}" for k, v in counter.items()),
         mutants={f"{name} everywhere": share[name] < 1 for name in TARGETS[:2]},
-    )  # fmt: skip
+    )
 
 
 L10_PARTS = (nearest_everywhere, nearest_in_the_toy, laws_agree)
@@ -90,9 +96,14 @@ def note_region(cells: int) -> Region:
     """TV of NFT's law to the exponential tilt over the bump's centre and a."""
     centres, scales, tv = _ranking(cells)
     return Region(
-        "NFT's law against the exponential tilt", "centre of the reward bump", centres,
-        "inverse temperature a = 2/nft_beta", scales, tv[TARGETS[0]], "TV",
-    )  # fmt: skip
+        "NFT's law against the exponential tilt",
+        "centre of the reward bump",
+        centres,
+        "inverse temperature a = 2/nft_beta",
+        scales,
+        tv[TARGETS[0]],
+        "TV",
+    )
 
 
 def ranking_region(cells: int) -> Region:
@@ -101,6 +112,10 @@ def ranking_region(cells: int) -> Region:
     table = np.stack([tv[name] for name in TARGETS])
     return Region(
         "how much further the second order is than the nearest target",
-        "centre of the reward bump", centres, "inverse temperature a = 2/nft_beta", scales,
-        table[2] - table.min(0), "excess TV",
-    )  # fmt: skip
+        "centre of the reward bump",
+        centres,
+        "inverse temperature a = 2/nft_beta",
+        scales,
+        table[2] - table.min(0),
+        "excess TV",
+    )

@@ -32,8 +32,9 @@ from theory.common.checks import check_choice, check_finite, check_positive
 from theory.fields.paths import Path
 from theory.laws.posterior import Posterior
 from theory.problems.problem import Problem
-from theory.tilts.conditional import BumpMoments
-from theory.tilts.rewards import BumpReward, QuadraticReward
+from theory.tilts.bump_rewards import BumpReward
+from theory.tilts.moments import BumpMoments
+from theory.tilts.quadratic import QuadraticReward
 
 Place = Literal["v0", "optimum"]
 ORDER = 2

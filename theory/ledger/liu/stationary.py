@@ -37,19 +37,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import erfcx, ndtr
 from torch import Tensor
 
 from theory.common.checks import check_choice
+from theory.laws.distances import Array
 from theory.ledger.liu.noise import velocity_gain
 from theory.methods.matching.nft import LEAST_WEIGHT
 from theory.problems.problem import Problem
-from theory.tilts.conditional import BumpMoments
-from theory.tilts.rewards import BumpReward
+from theory.tilts.bump_rewards import BumpReward
+from theory.tilts.moments import BumpMoments
 
-Array = NDArray[np.float64]
 STEP = 0.35  # of log l: the trapezoidal rule's error is exp(-pi^2 / STEP)
 SAME = 1e-9  # how far laws along the other axes may differ from independent ones
 LEAST = 1e-300

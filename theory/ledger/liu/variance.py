@@ -10,24 +10,21 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-import torch
 
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, Role, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
 from theory.ledger.liu.noise import MarginalNoise, NoiseMoments, noise_moments
+from theory.ledger.liu.toy_noise import RANGES, TOY, network_ratio, pointwise_ratios, toy
 from theory.ledger.oracle import variance as oracle_variance
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.problems import Problems, Setting
-from theory.ledger.settings.unit import CONDITION, UnitRewards
+from theory.ledger.settings.unit import CONDITION
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import linear_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import linear_reward
 
 FACTOR = 2.0  # "comparable"
-TOY = "note_1d"
-MATCHED = 1.0  # the beta whose v* has the note's weight 1 + 2r
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 FLOOR = 1e-13
 RELEASED = 10.0  # the released mapping divides standardised rewards by so much
@@ -110,30 +107,9 @@ IDENTITIES = (
 # --- the statement
 
 
-def pointwise_ratios(count: int, seed: int) -> dict[str, Array]:
-    """NFT's noise over that of 1 + 2r at random problems, points and times with r in [0, 1];
-    level: E[(2r - 1)^2] given x."""
-    rows: dict[str, list[float]] = {"v0": [], "optimum": [], "level": []}
-    domain = UnitRewards()
-    for i in range(count):
-        s = domain.draw((1, 1, 5)[i % 3], seed + i)
-        m = noise_moments(s.problem, s.point, s.t)
-        own = float(m.nft(MATCHED)[0])
-        rows["v0"].append(own / float(m.weighted(2.0)[0]))
-        rows["optimum"].append(own / float(m.weighted(2.0, "optimum")[0]))
-        rows["level"].append(float(1 - 4 * m.mean[0] + 4 * m.powers[0, 2]))
-    return {k: np.array(v) for k, v in rows.items()}
-
-
-@lru_cache(maxsize=1)
-def toy() -> MarginalNoise:
-    """The note's mixture and bump, over all of X_t and t."""
-    return MarginalNoise.of(load_problem(TOY))
-
-
 def comparable(context: Context) -> Finding:
     """Within a factor of two at every problem?"""
-    count = {"fast": 24, "default": 120}.get(context.profile.name, 600)
+    count = context.choose(24, 120, 600)
     found = pointwise_ratios(count, context.seed)
     whole = {(low, high): toy().ratio(low, high) for low, high in RANGES}
     worst = min(whole, key=lambda k: whole[k])
@@ -144,27 +120,31 @@ def comparable(context: Context) -> Finding:
     quantiles = np.quantile(found["v0"], [0.0, 0.05, 0.5, 0.95, 1.0]).tolist()
     correlation = float(np.corrcoef(found["v0"], found["level"])[0, 1])
     return Finding(
-        "noise of NFT within a factor of 2 of that of 1 + 2r", "claim", "exact",
-        min(share.values()) == 1.0 and all(1 / FACTOR < v < FACTOR for v in whole.values()),
-        f"on {100 * share['v0']:.0f} % of {count} problems at v0, {100 * share['optimum']:.0f} % "
-        f"at the optima; ratio {number(quantiles[0])} to {number(quantiles[-1])}, median "
-        f"{number(quantiles[2])}; over all of X_t and t in the note's toy "
+        name="noise of NFT within a factor of 2 of that of 1 + 2r",
+        role="claim",
+        kind="exact",
+        holds=min(share.values()) == 1.0 and all(1 / FACTOR < v < FACTOR for v in whole.values()),
+        figure=(
+            f"on {100 * share['v0']:.0f} % of {count} problems at v0, "
+            f"{100 * share['optimum']:.0f} % at the optima; ratio {number(quantiles[0])} to "
+            f"{number(quantiles[-1])}, median {number(quantiles[2])}; over all of X_t and t in "
+            "the note's toy "
+        )
         + ", ".join(f"{number(v)} (r in [{k[0]:g}, {k[1]:g}])" for k, v in whole.items()),
-        {
-            "share": share, "quantiles": quantiles, "correlation_with_(2r-1)^2": correlation,
+        numbers={
+            "share": share,
+            "quantiles": quantiles,
+            "correlation_with_(2r-1)^2": correlation,
             "toy": {f"{k[0]:g} to {k[1]:g}": v for k, v in whole.items()},
         },
-        f"the note's toy with r in [{worst[0]:g}, {worst[1]:g}]: NFT's noise is "
+        worst=f"the note's toy with r in [{worst[0]:g}, {worst[1]:g}]: NFT's noise is "
         f"{number(whole[worst])} of the weighted loss's",
         mutants={"always less than half": bool((found["v0"] > 0.5).any())},
-    )  # fmt: skip
-
-
-RANGES = ((0.0, 1.0), (0.0, 0.1), (0.9, 1.0), (0.4, 0.6))
+    )
 
 
 def _order_part(
-    name: str, role: str, order: int, ends: Callable[[float], tuple[float, float]], one: bool
+    name: str, role: Role, order: int, ends: Callable[[float], tuple[float, float]], one: bool
 ) -> Callable[[Context], Finding]:
     """How the ratio leaves 1 (or 0) as the reward's range shrinks to one value."""
 
@@ -176,15 +156,21 @@ def _order_part(
         far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
         start = abs(1 - far[0]) if one else far[0]
         return Finding(
-            name, role, "order", slope.order == order and slope.is_order,  # type: ignore[arg-type]
-            f"{what} falls with the range of r, slope {slope}: {number(ratios[-1])} at a range of "
-            f"0.1, {number(ratios[0])} at 0.001; with beta = 2 it is {number(far[0])} there",
-            {"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
+            name=name,
+            role=role,
+            kind="order",
+            holds=slope.order == order and slope.is_order,
+            figure=(
+                f"{what} falls with the range of r, slope {slope}: {number(ratios[-1])} at a "
+                f"range of 0.1, {number(ratios[0])} at 0.001; with beta = 2 it is "
+                f"{number(far[0])} there"
+            ),
+            numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
             order=order,
             mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
             if one
             else {"of first order": slope.order != 1},
-        )  # fmt: skip
+        )
 
     return part
 
@@ -196,9 +182,12 @@ near_one = _order_part(
     "r near 1 everywhere, beta = 1", "condition", 1, lambda e: (1.0 - e, 1.0), one=True
 )
 near_half = _order_part(
-    "r near 1/2: NFT's noise is (2r - 1)²", "instead", 2,
-    lambda e: (0.5 - e / 2, 0.5 + e / 2), one=False,
-)  # fmt: skip
+    "r near 1/2: NFT's noise is (2r - 1)²",
+    "instead",
+    2,
+    lambda e: (0.5 - e / 2, 0.5 + e / 2),
+    one=False,
+)
 
 
 @extra
@@ -208,17 +197,24 @@ def against_beta(context: Context) -> Finding:
     signal = [toy().per_signal(0.0, 1.0, b) for b in BETAS]
     baseline, gain = toy().best_baseline(0.0, 1.0)
     return Finding(
-        "at a matched target, weight 1 + (2/beta) r", "instead", "exact",
-        ratios[0] > FACTOR and ratios[-1] < 1 / FACTOR and max(signal) < 1,
-        "in the toy with r in [0, 1] the ratio is "
+        name="at a matched target, weight 1 + (2/beta) r",
+        role="instead",
+        kind="exact",
+        holds=ratios[0] > FACTOR and ratios[-1] < 1 / FACTOR and max(signal) < 1,
+        figure="in the toy with r in [0, 1] the ratio is "
         + ", ".join(f"{number(v)} (beta {b:g})" for b, v in zip(BETAS, ratios, strict=True))
         + "; per squared mean step NFT has the less noise at every beta, "
         + " to ".join(number(f(signal)) for f in (min, max))
         + f" of the other's; best baseline {number(baseline)} for 1/2: noise less by a factor "
         f"{number(gain)}",
-        {"betas": list(BETAS), "ratios": ratios, "per_signal": signal, "baseline": baseline},
+        numbers={
+            "betas": list(BETAS),
+            "ratios": ratios,
+            "per_signal": signal,
+            "baseline": baseline,
+        },
         mutants={"the ratio does not depend on beta": ratios[0] > 10 * ratios[-1]},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -227,11 +223,17 @@ def released_rewards(context: Context) -> Finding:
     problem = released_problem()
     found = MarginalNoise.of(problem).ratio(0.0, 1.0)
     return Finding(
-        "rewards of the released code, r = 1/2 + z/10", "instead", "exact", found < 1 / FACTOR,
-        f"NFT has {number(found)} of the noise of 1 + 2r (linear reward on the toy's mixture): "
-        "its factor is (2r - 1)² = z²/25",
-        {"ratio": found}, mutants={"comparable": found < 0.1},
-    )  # fmt: skip
+        name="rewards of the released code, r = 1/2 + z/10",
+        role="instead",
+        kind="exact",
+        holds=found < 1 / FACTOR,
+        figure=(
+            f"NFT has {number(found)} of the noise of 1 + 2r (linear reward on the toy's "
+            "mixture): its factor is (2r - 1)² = z²/25"
+        ),
+        numbers={"ratio": found},
+        mutants={"comparable": found < 0.1},
+    )
 
 
 def released_problem() -> Problem:
@@ -246,52 +248,6 @@ def released_problem() -> Problem:
 # --- a network
 
 
-def network_ratio(
-    low: float, high: float, n: int, seed: int, width: int = 16
-) -> tuple[float, float]:
-    """(ratio, standard error) of the noise of parameter gradients at v_0, over the scalar
-    curvature E[weight |J|^2]: v = v_0 + a tanh network with two hidden layers whose last layer is
-    zero but for its gradient, so that every layer's direction J counts through a small one.
-
-    Standard error over 20 batches.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    problem = load_problem(TOY)
-    normal = {"generator": generator, "dtype": torch.float64}
-    x1 = problem.base.sample(n, generator)
-    x0 = torch.randn(n, 1, **normal)  # type: ignore[call-overload]
-    t = torch.rand(n, **normal)  # type: ignore[call-overload]
-    x = t[:, None] * x1 + (1 - t[:, None]) * x0
-    r = low + (high - low) * problem.reward(x1)
-    D = (x1 - x0 - problem.base_field(x, t))[:, 0]
-    jacobian = _network_jacobian(torch.cat([x, t[:, None]], 1), width, generator)
-    nft, other = -(2 * r - 1) * D, -(1 + 2 * r) * D
-    size = (jacobian**2).sum(1)
-    nft_curve, other_curve = size.mean(), ((1 + 2 * r) * size).mean()
-
-    def noise(g: torch.Tensor) -> torch.Tensor:
-        batches = (g[:, None] * jacobian).reshape(20, n // 20, -1)
-        return ((batches - batches.mean(1, keepdim=True)) ** 2).sum(-1).mean(1)
-
-    ratios = (noise(nft) / nft_curve**2) / (noise(other) / other_curve**2)
-    return float(ratios.mean()), float(ratios.std() / 20**0.5)
-
-
-def _network_jacobian(inputs: torch.Tensor, width: int, generator: torch.Generator) -> torch.Tensor:
-    """Derivatives of a network's output in all its parameters, (n, parameters)."""
-    normal = {"generator": generator, "dtype": torch.float64}
-    W1 = torch.randn(width, inputs.shape[1], **normal)  # type: ignore[call-overload]
-    W2 = torch.randn(width, width, **normal) / width**0.5  # type: ignore[call-overload]
-    w3 = torch.randn(width, **normal) / width**0.5  # type: ignore[call-overload]
-    h1 = torch.tanh(inputs @ W1.T)
-    h2 = torch.tanh(h1 @ W2.T)
-    back2 = w3 * (1 - h2**2)
-    back1 = (back2 @ W2) * (1 - h1**2)
-    parts = [h2, back2[:, :, None] * h1[:, None, :], back2, back1[:, :, None] * inputs[:, None, :]]
-    rows = [p.reshape(len(inputs), -1) for p in (*parts, back1, torch.ones_like(h1[:, :1]))]
-    return torch.cat(rows, 1)
-
-
 @extra
 def network(context: Context) -> Finding:
     """Parameter gradients of a small network by Monte Carlo, against the fields' numbers."""
@@ -302,15 +258,18 @@ def network(context: Context) -> Finding:
     ends = all(found[k][0] - 6 * found[k][1] > 0.5 for k in RANGES[1:3])
     middle = found[RANGES[3]][0] + 6 * found[RANGES[3]][1] < 0.1
     return Finding(
-        "parameter gradients of a small network", "support", "statistical", bool(ends and middle),
-        f"{n} draws: "
+        name="parameter gradients of a small network",
+        role="support",
+        kind="statistical",
+        holds=bool(ends and middle),
+        figure=f"{n} draws: "
         + ", ".join(
             f"{number(v)} ± {number(3 * e)} (r in [{k[0]:g}, {k[1]:g}], field {number(fields[k])})"
             for k, (v, e) in found.items()
         ),
-        {f"{k[0]:g} to {k[1]:g}": list(v) for k, v in found.items()},
+        numbers={f"{k[0]:g} to {k[1]:g}": list(v) for k, v in found.items()},
         mutants={"comparable at r near 1/2": bool(middle)},
-    )  # fmt: skip
+    )
 
 
 # --- maps
@@ -321,40 +280,49 @@ def noise_region(cells: int) -> Region:
     ends = np.linspace(0.0, 1.0, cells)
     errors = [[abs(toy().ratio(float(a), float(b)) - 1) for b in ends] for a in ends]
     return Region(
-        "noise of NFT against that of 1 + 2r, beta = 1", "r away from the bump", ends,
-        "r at the bump's top", ends, np.asarray(errors), "|ratio - 1|",
-    )  # fmt: skip
-
-
-def noise_by_range(betas: Array, low: float = 0.0, high: float = 1.0) -> dict[str, Array]:
-    """Numbers of a figure: the ratio at v_0 and at the optima, and per squared step."""
-    return {
-        "beta": betas,
-        "v0": np.array([toy().ratio(low, high, float(b)) for b in betas]),
-        "optimum": np.array([toy().ratio(low, high, float(b), "optimum") for b in betas]),
-        "per_signal": np.array([toy().per_signal(low, high, float(b)) for b in betas]),
-    }
+        "noise of NFT against that of 1 + 2r, beta = 1",
+        "r away from the bump",
+        ends,
+        "r at the bump's top",
+        ends,
+        np.asarray(errors),
+        "|ratio - 1|",
+    )
 
 
 L12_PARTS = (
-    comparable, near_zero, near_one, near_half, against_beta, released_rewards, network,
+    comparable,
+    near_zero,
+    near_one,
+    near_half,
+    against_beta,
+    released_rewards,
+    network,
     *IDENTITIES,
-)  # fmt: skip
+)
 
 L12 = Claim(
-    "L12",
-    "liu, after (2)",
-    "The NFT loss and the loss weighted by 1 + 2r should have comparable empirical variances, for "
-    "r properly scaled, say to [0, 1].",
-    "Variance: of one sample's gradient in the field's value, over the loss's own curvature; "
-    "comparable: within a factor of two; beta = 1, for which v* is v0 + 2 Cov.",
-    "closed conditional moments E[r^k D|x], E[r^k |D|²|x] of Gaussian sums "
+    id="L12",
+    source="liu, after (2)",
+    statement=(
+        "The NFT loss and the loss weighted by 1 + 2r should have comparable empirical "
+        "variances, for r properly scaled, say to [0, 1]."
+    ),
+    assumptions=(
+        "Variance: of one sample's gradient in the field's value, over the loss's own curvature; "
+        "comparable: within a factor of two; beta = 1, for which v* is v0 + 2 Cov."
+    ),
+    first="closed conditional moments E[r^k D|x], E[r^k |D|²|x] of Gaussian sums "
     "(theory.ledger.liu.noise)",
-    "the losses' values by quadrature: gradients and curvature by differences, minimisers found",
-    "conditional",
-    "True where r stays near 0 or near 1. NFT's noise is (2r - 1)², which vanishes at r = 1/2, "
-    "where the released code puts its rewards; it subtracts v0 as a control variate, which the "
-    "weighted loss does not. Over beta the ratio runs through every size.",
-    L12_PARTS,
-    noise_region,
+    second=(
+        "the losses' values by quadrature: gradients and curvature by differences, minimisers found"
+    ),
+    recorded="conditional",
+    remark=(
+        "True where r stays near 0 or near 1. NFT's noise is (2r - 1)², which vanishes at r = "
+        "1/2, where the released code puts its rewards; it subtracts v0 as a control variate, "
+        "which the weighted loss does not. Over beta the ratio runs through every size."
+    ),
+    parts=L12_PARTS,
+    region=noise_region,
 )

@@ -126,9 +126,16 @@ def _partitions(n: int) -> Iterator[tuple[int, ...]]:
 
 
 def mixed_cumulant(
-    density: Density, reward: Function, order: int, x: Array, alpha: float, sigma: float,
-    dalpha: float, dsigma: float, weight: Function | None = None
-) -> Estimate:  # fmt: skip
+    density: Density,
+    reward: Function,
+    order: int,
+    x: Array,
+    alpha: float,
+    sigma: float,
+    dalpha: float,
+    dsigma: float,
+    weight: Function | None = None,
+) -> Estimate:
     """kappa(V, r, ..., r), the joint cumulant of V = alpha' X_1 + sigma' X_0 and `order` <= 6
     copies of the reward r, (n, d) -> (n,), given X_t = x: the sum over set partitions of
     (-1)^(b-1) (b-1)! prod of the b blocks' central moments, (d,). Order 0 is E[V | x], 1 the

@@ -235,8 +235,10 @@ def sampled(
     line = Line(
         PlaneNumbers(
             case.weights, case.means, case.covs, case.kind, case.parameters, case.scale, np.eye(1)
-        ), rotated[:1], at,
-    )  # fmt: skip
+        ),
+        rotated[:1],
+        at,
+    )
     mean = float(line.integral(lambda z: z[None])[0] / line.total)
     r = case.reward(y[:, None])
     gap = gain * np.concatenate([(y - mean)[:, None], noise], axis=1) @ case.frame.T

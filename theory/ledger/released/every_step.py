@@ -19,17 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import ALGEBRA
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.liu.laws import PROBLEMS, QUICK
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.released import steps as released_steps
 from theory.ledger.released.cancel import PREFACTOR, _task
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.steps import Steps, StepSetting
 from theory.methods.matching.nft import NFT, SPREAD, Normaliser
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 
 class Adapted(nn.Module):
@@ -64,9 +63,13 @@ def descended(
         with torch.no_grad():
             old = policy.old(x, t, None)
         batch = {
-            "x": x, "t": t, "cond": None, "y": torch.tensor(s.y), "r": torch.tensor(s.r),
+            "x": x,
+            "t": t,
+            "cond": None,
+            "y": torch.tensor(s.y),
+            "r": torch.tensor(s.r),
             "v_old": old,
-        }  # fmt: skip
+        }
         loss = lead * method.loss(policy, task, batch)[0].mean()  # type: ignore[arg-type]
         slopes = torch.autograd.grad(loss, [student.A, student.B])
         with torch.no_grad():
@@ -187,10 +190,9 @@ def directions(problem: Problem) -> dict[str, float]:
 @extra
 def what_changes(context: Context) -> Finding:
     """Where the weighted loss is upside down, and how far the normaliser turns its mean field."""
-    fast = context.profile.name == "fast"
     shares = {
-        name: upside_down(load_problem(name), 256 if fast else 2048)
-        for name in (QUICK if fast else PROBLEMS)
+        name: upside_down(load_problem(name), context.choose(256, 2048))
+        for name in (context.choose(QUICK, PROBLEMS))
     }
     turned = {name: directions(load_problem(name)) for name in ("note_1d", "quadratic_1d")}
     least, most = min(shares.values()), max(shares.values())
@@ -198,33 +200,45 @@ def what_changes(context: Context) -> Finding:
         f"{name} {number(v['mapped'])} and {number(v['mean 0.6'])}" for name, v in turned.items()
     )
     return Finding(
-        "where it has no minimum, and what the normaliser turns", "support", "exact",
-        least > 0.1 and all(v["mean 0.6"] < v["mapped"] < 1 for v in turned.values()),
-        f"released mapping: E[r | X_t] < 1/2 on {100 * least:.0f} to {100 * most:.0f} % of the "
-        f"path ({len(shares)} problems); cosine of the mean fields with and without the "
-        f"normaliser, d = 1, E r = 0.5 and 0.6: {shown}",
-        {"upside_down": shares, "cosine": turned}, max(shares, key=lambda k: shares[k]),
+        name="where it has no minimum, and what the normaliser turns",
+        role="support",
+        kind="exact",
+        holds=least > 0.1 and all(v["mean 0.6"] < v["mapped"] < 1 for v in turned.values()),
+        figure=(
+            f"released mapping: E[r | X_t] < 1/2 on {100 * least:.0f} to {100 * most:.0f} % of "
+            f"the path ({len(shares)} problems); cosine of the mean fields with and without the "
+            f"normaliser, d = 1, E r = 0.5 and 0.6: {shown}"
+        ),
+        numbers={"upside_down": shares, "cosine": turned},
+        worst=max(shares, key=lambda k: shares[k]),
         mutants={"a minimum everywhere": most > 0},
-    )  # fmt: skip
+    )
 
 
 N8 = Claim(
-    "N8",
-    "released, its loss with the old copy replaced after every optimiser step",
-    "With the old copy replaced by the student after every step the gradient of the NFT loss is "
-    "that of signed advantage weighting: 5 (2r - 1) times the flow-matching gradient, the "
-    "clipped advantage itself, whatever nft_beta.",
-    "The adaptive normaliser off; the copy is whole (decay 0); any student, any optimiser that "
-    "sees gradients alone.",
-    "the method of theory.methods.matching.nft, its old copy and autograd, on a LoRA",
-    "the weighted loss, without an old copy, in exact rationals; quadrature given X_t",
-    "exact",
-    "nft_beta sets nothing then: the step is learning rate times advantage. What is lost is the "
-    "minimum. With the old copy kept the loss given X_t is curved by 2 nft_beta², whatever r; "
-    "weighted by the advantage it is curved by 2 E[2r - 1|X_t] (before the factor 5), upside down "
-    "wherever rewards are below one half, about half of the path: it does not end on fixed "
-    "samples, and needs fresh ones from the student. The normaliser divides every sample by its "
-    "own error: in d = 1 that turns the mean field, the more so the further E r is from one half. "
-    "What is logged as the distance to the old copy is 0 at every step.",
-    (STEPS, NORMALISED, CURVED, what_changes),
+    id="N8",
+    source="released, its loss with the old copy replaced after every optimiser step",
+    statement=(
+        "With the old copy replaced by the student after every step the gradient of the NFT loss "
+        "is that of signed advantage weighting: 5 (2r - 1) times the flow-matching gradient, the "
+        "clipped advantage itself, whatever nft_beta."
+    ),
+    assumptions=(
+        "The adaptive normaliser off; the copy is whole (decay 0); any student, any optimiser "
+        "that sees gradients alone."
+    ),
+    first="the method of theory.methods.matching.nft, its old copy and autograd, on a LoRA",
+    second="the weighted loss, without an old copy, in exact rationals; quadrature given X_t",
+    recorded="exact",
+    remark=(
+        "nft_beta sets nothing then: the step is learning rate times advantage. What is lost is "
+        "the minimum. With the old copy kept the loss given X_t is curved by 2 nft_beta², "
+        "whatever r; weighted by the advantage it is curved by 2 E[2r - 1|X_t] (before the "
+        "factor 5), upside down wherever rewards are below one half, about half of the path: it "
+        "does not end on fixed samples, and needs fresh ones from the student. The normaliser "
+        "divides every sample by its own error: in d = 1 that turns the mean field, the more so "
+        "the further E r is from one half. What is logged as the distance to the old copy is 0 "
+        "at every step."
+    ),
+    parts=(STEPS, NORMALISED, CURVED, what_changes),
 )

@@ -7,32 +7,26 @@ of V, sample by sample, and the stationary point is the same. Left: how times we
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import ndtr
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
-from theory.ledger.liu.adaptive import APART, TOY, at_step, posterior, size, stationary, toy_nodes
-from theory.ledger.liu.stationary import LinePosterior, line_posterior
+from theory.ledger.liu.adaptive import APART, at_step, posterior, size, stationary, toy_nodes
+from theory.ledger.liu.stationary import LinePosterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
 from theory.ledger.oracle.adaptive import Normaliser
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.released.normaliser_times import least_weight, mean_size, weights_over_time
 from theory.ledger.settings.problems import Setting
-from theory.ledger.settings.unit import UnitRewards, levelled
+from theory.ledger.settings.unit import UnitRewards
 from theory.methods.matching.nft import NFT
-from theory.problems.problem import Problem, load_problem
 
 PATHS = ("rectified_flow", "trigonometric", "variance_preserving")
 RELEASED_FACTOR = 5.0
-VARIANTS = ("x1, normalised", "velocity, normalised", "x1, none", "velocity, none")
-TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 # --- exact: the same stationary point
@@ -51,14 +45,6 @@ def _batch_step(s: Setting) -> float:
     for _ in range(60):
         u = weighted_step(p, mean_size(p, u), mean_size(p, -u))
     return u
-
-
-def mean_size(p: LinePosterior, u: float) -> float:
-    """E|u - D| given x, in units of X_1: folded Gaussians."""
-    m, s = p.mean + u - p.law.means, p.law.stds
-    z = m / s
-    folded = m * (2 * ndtr(z) - 1) + 2 * s * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    return float(p.law.shares @ folded)
 
 
 def weighted_step(p: LinePosterior, plus: float, minus: float) -> float:
@@ -129,7 +115,9 @@ def start_gradient(s: Setting, power: float = 0.0) -> Array:
 IDENTITIES = (
     Identity(
         "the stationary point of errors in x1 is that of errors in V",
-        UnitRewards(PATHS), stationary, _velocity_normaliser,
+        UnitRewards(PATHS),
+        stationary,
+        _velocity_normaliser,
         {
             "none": lambda s: at_step(s, posterior(s).nft_step()),
             "by branch, whole batch": lambda s: at_step(s, _batch_step(s)),
@@ -137,29 +125,37 @@ IDENTITIES = (
                 [posterior(s).old + posterior(s).step() / s.nft_beta]
             ),
         },
-        size, tier=QUADRATURE, dims=(1, 2), share=0.7,
+        size,
+        tier=QUADRATURE,
+        dims=(1, 2),
+        share=0.7,
     ),
     Identity(
         "sample by sample, the loss of x1 is dX_1 / dV times that of V",
-        UnitRewards(PATHS), lambda s: code_gradient(s, "x1"), _normalised_by_differences,
+        UnitRewards(PATHS),
+        lambda s: code_gradient(s, "x1"),
+        _normalised_by_differences,
         {
             "squared": lambda s: code_gradient(s, "x1", 2.0),
             "velocity": lambda s: code_gradient(s, "velocity"),
             "none": lambda s: code_gradient(s, "off"),
         },
-        size, tier=QUADRATURE_TIGHT,
+        size,
+        tier=QUADRATURE_TIGHT,
     ),
     Identity(
         "5/beta: the first gradient does not depend on beta",
-        UnitRewards(PATHS), start_gradient,
+        UnitRewards(PATHS),
+        start_gradient,
         lambda s: np.array([oracle_adaptive.start_gradient(s.case, s.x, s.at, s.nft_beta)]),
         {
             "of the loss without the prefactor": lambda s: start_gradient(s, 1.0),
             "sign": lambda s: -start_gradient(s),
         },
-        tier=QUADRATURE, dims=(1,),
+        tier=QUADRATURE,
+        dims=(1,),
     ),
-)  # fmt: skip
+)
 
 
 # --- measured
@@ -180,7 +176,7 @@ def steps(setting: Setting) -> dict[str, float]:
 @extra
 def against_others(context: Context) -> Finding:
     """Branches by their own size, by a shared one, by the batch's, and none: how far apart."""
-    count = 30 if context.profile.name == "default" else 120
+    count = context.choose(30, 30, 120)
     domain = UnitRewards()
     gaps: dict[str, list[float]] = {k: [] for k in ("branch", "shared", "batch")}
     exact = 0.0
@@ -193,14 +189,17 @@ def against_others(context: Context) -> Finding:
         exact = max(exact, QUADRATURE.error(found["batch"], closed, 1.0))
     medians = {k: float(np.median(v)) for k, v in gaps.items()}
     return Finding(
-        "against other normalisers and none, d = 1", "support", "exact",
-        exact <= QUADRATURE.rtol and medians["branch"] > APART,
-        "distance from none's stationary point over the step, median of "
-        f"{count} problems: " + ", ".join(f"{number(v)} ({k})" for k, v in medians.items())
+        name="against other normalisers and none, d = 1",
+        role="support",
+        kind="exact",
+        holds=exact <= QUADRATURE.rtol and medians["branch"] > APART,
+        figure="distance from none's stationary point over the step, median of "
+        f"{count} problems: "
+        + ", ".join(f"{number(v)} ({k})" for k, v in medians.items())
         + f"; the batch's closed form to {number(exact)}",
-        {"medians": medians, "gaps": gaps},
+        numbers={"medians": medians, "gaps": gaps},
         mutants={"all alike": medians["branch"] > 2 * medians["batch"]},
-    )  # fmt: skip
+    )
 
 
 def whole_batch(low: float, high: float) -> tuple[float, float]:
@@ -214,9 +213,7 @@ def whole_batch(low: float, high: float) -> tuple[float, float]:
             sum(w * mean_size(p, k * v) for (w, p), v in zip(rows, u, strict=True)) for k in (1, -1)
         ]
         ratio = sizes[0] / sizes[1]
-    triples = [
-        (w * p.gain**2, v, p.nft_step()) for (w, p), v in zip(rows, u, strict=True)
-    ]  # fmt: skip
+    triples = [(w * p.gain**2, v, p.nft_step()) for (w, p), v in zip(rows, u, strict=True)]
     gap = sum(w * (v - best) ** 2 for w, v, best in triples)
     return ratio, float(np.sqrt(gap / sum(w * best**2 for w, _, best in triples)))
 
@@ -226,123 +223,43 @@ def one_weight_for_all(context: Context) -> Finding:
     """w+ and w- as means over the whole batch, all x and t."""
     found = {k: whole_batch(*k) for k in ((0.0, 1.0), (0.4, 0.6))}
     return Finding(
-        "one weight a branch for the whole batch (all x, t)", "instead", "exact",
-        max(v for _, v in found.values()) < 0.25,
-        ", ".join(
+        name="one weight a branch for the whole batch (all x, t)",
+        role="instead",
+        kind="exact",
+        holds=max(v for _, v in found.values()) < 0.25,
+        figure=", ".join(
             f"w+/w- = {number(q)}, drift {number(v)} (r in [{k[0]:g}, {k[1]:g}])"
             for k, (q, v) in found.items()
         )
         + ": u = c (w+ + w-) / (m w- + (1 - m) w+), v* where the two weights are equal",
-        {f"{a:g} to {b:g}": list(v) for (a, b), v in found.items()},
+        numbers={f"{a:g} to {b:g}": list(v) for (a, b), v in found.items()},
         mutants={"as far as by sample": found[0.4, 0.6][1] < 0.1},
-    )  # fmt: skip
-
-
-def time_weights(times: Array) -> dict[str, Array]:
-    """What a squared error of V is multiplied by at v_0 at each time on the rectified flow, d = 1,
-    note's toy: 1 / mean|e| by its mean over X_t; means are 1. Numbers of a figure."""
-    problem = load_problem(TOY)
-    sizes = []
-    for t in times:
-        law = problem.base.convolved(float(t), float(1 - t))
-        width = float(law.covariance()[0, 0].sqrt())
-        x = float(law.expectation()[0]) + width * torch.linspace(-5, 5, 31, dtype=torch.float64)
-        share = law.density(x[:, None])
-        rows = [mean_velocity_size(problem, float(place), float(t)) for place in x]
-        sizes.append(float(share @ torch.tensor(rows, dtype=torch.float64) / share.sum()))
-    size, slope = np.array(sizes), 1 - times
-    raw = {
-        VARIANTS[0]: slope / size, VARIANTS[1]: 1 / size,
-        VARIANTS[2]: slope**2, VARIANTS[3]: np.ones_like(times),
-    }  # fmt: skip
-    return {k: v / v.mean() for k, v in raw.items()}
-
-
-def mean_velocity_size(problem: Problem, x: float, t: float) -> float:
-    """E|V - v_0| given X_t = x."""
-    p = line_posterior(problem, torch.tensor([[x]], dtype=torch.float64), t)
-    return p.gain * mean_size(p, 0.0)
-
-
-@extra
-def weights_over_time(context: Context) -> Finding:
-    """What changes: how times weigh on each other where one network serves them all."""
-    times = np.array(TIMES)
-    rows = time_weights(times)
-    early = {k: float(v[0] / v[-1]) for k, v in rows.items()}
-    return Finding(
-        "weight of a squared velocity error at t = 0.1 over that at t = 0.9", "instead", "exact",
-        early[VARIANTS[2]] > early[VARIANTS[0]] > early[VARIANTS[1]],
-        ", ".join(f"{number(v)} ({k})" for k, v in early.items())
-        + ": of no account to a field that is free at every (x, t), of account to a network",
-        {"times": list(TIMES), "weights": {k: v.tolist() for k, v in rows.items()}},
-        mutants={"the same in both spaces": early[VARIANTS[0]] > 3 * early[VARIANTS[1]]},
-    )  # fmt: skip
-
-
-@extra
-def least_weight(context: Context) -> Finding:
-    """The floor of 1e-5: none to be seen at the times of a sampling grid; where all errors of x1
-    are below it, w is constant and v* is back."""
-    s = UnitRewards().draw(1, 5)
-    whole = line_at(s)
-    sizes = {}
-    for t in (0.9, 0.99, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6):
-        p = whole(t)
-        sizes[t] = abs(p.step() / p.nft_step() - 1), abs(p.step() / p.step(0.0) - 1)
-    return Finding(
-        "the floor of 1e-5", "support", "exact",
-        sizes[0.9][1] < 1e-6 and sizes[1 - 1e-6][0] < 0.05 < sizes[0.9][0],
-        "drift of the step from v*, and its change by the floor: "
-        + ", ".join(
-            f"{number(a)}, {number(b)} (1 - t = {1 - t:.0e})" for t, (a, b) in sizes.items()
-        ),
-        {f"{1 - t:.0e}": list(v) for t, v in sizes.items()},
-        mutants={"no floor": sizes[1 - 1e-6][1] > 0.05},
-    )  # fmt: skip
-
-
-def line_at(s: Setting) -> Callable[[float], LinePosterior]:
-    """t -> the posterior at time t on the rectified flow, above one point of the data.
-
-    The reward is a bump as narrow as the posterior, so that it is informative there."""
-    y = float(s.case.means[0, 0])
-
-    def at(t: float) -> LinePosterior:
-        width = (1 - t) / t
-        case = replace(
-            s.case,
-            kind="bumps",
-            parameters={
-                "heights": np.array([1.0]),
-                "centres": np.array([[y + width]]),
-                "precisions": np.array([[[width**-2]]]),
-            },
-        )
-        problem = levelled(case, 0.1, 0.9).problem()
-        x = torch.tensor([[t * y]], dtype=torch.float64)
-        return line_posterior(problem, x, t)
-
-    return at
+    )
 
 
 N5_PARTS = (
-    *IDENTITIES, against_others, one_weight_for_all, weights_over_time, least_weight,
-)  # fmt: skip
+    *IDENTITIES,
+    against_others,
+    one_weight_for_all,
+    weights_over_time,
+    least_weight,
+)
 
 N5 = Claim(
-    "N5",
-    "released, adaptive normaliser",
-    "The adaptive normaliser acts on the x1-prediction, per sample and per branch: at a fixed "
-    "(x, t) that is the same on the velocity, times dX_1 / dV; against none it moves the "
-    "stationary point.",
-    "A field that is free at every (x, t); w above its floor of 1e-5.",
-    "theory.ledger.liu.stationary; theory.methods.matching.nft by autograd",
-    "semi-gradient of velocity errors on a grid; differences of values",
-    "exact",
-    "Where x1 and velocity differ is the weight of times, by dX_1 / dV. Against none the "
+    id="N5",
+    source="released, adaptive normaliser",
+    statement=(
+        "The adaptive normaliser acts on the x1-prediction, per sample and per branch: at a "
+        "fixed (x, t) that is the same on the velocity, times dX_1 / dV; against none it moves "
+        "the stationary point."
+    ),
+    assumptions="A field that is free at every (x, t); w above its floor of 1e-5.",
+    first="theory.ledger.liu.stationary; theory.methods.matching.nft by autograd",
+    second="semi-gradient of velocity errors on a grid; differences of values",
+    recorded="exact",
+    remark="Where x1 and velocity differ is the weight of times, by dX_1 / dV. Against none the "
     "stationary point moves (L13): dividing sample by sample does it, by a size that both branches "
     "share even more; by the whole batch's it moves little. 5/beta makes the first gradient the "
     "same at every beta.",
-    N5_PARTS,
+    parts=N5_PARTS,
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.region import Region
-from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import conditional
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.released import training as oracle
+from theory.ledger.oracle.released.penalty import penalised_minimiser
+from theory.ledger.released.penalty_laws import recipe_by_two_routes, runs_away
 from theory.ledger.settings.penalty import (
     AtomsInTime,
     Lines,
@@ -20,11 +20,8 @@ from theory.ledger.settings.penalty import (
     PenalisedSetting,
     TimedAtoms,
 )
-from theory.ledger.zhu.online import old_velocity
+from theory.ledger.zhu.student import old_velocity
 from theory.ledger.zhu.two_kl import iterated, tilted_start
-from theory.methods.matching.nft import SPREAD, STD_FLOOR
-from theory.problems.problem import load_problem
-from theory.released.exact import Epoch, carry_epochs
 from theory.released.penalty import Penalty, law_tilt, law_weights, matching_weight
 
 RELEASED = Penalty(nft_beta=1.0, kl_weight=1e-4)
@@ -53,9 +50,7 @@ def _share(s: PenalisedSetting) -> float:
 
 def one_epoch_by_quadrature(s: PenalisedSetting) -> Array:
     u = conditional.velocity(s.case, s.x, s.at)
-    return oracle.penalised_minimiser(
-        s.case, s.x, s.at, s.nft_beta, s.kl, u, old_velocity(s, u), s.size
-    )
+    return penalised_minimiser(s.case, s.x, s.at, s.nft_beta, s.kl, u, old_velocity(s, u), s.size)
 
 
 ONE_EPOCH = Identity(
@@ -130,9 +125,9 @@ LAW = Identity(
     "law of a penalised epoch, Gaussian data, linear reward: tilt int omega(t) (2/beta) d sin(phi)",
     Lines(),
     mean_after_epoch,
-    lambda s: np.array([
-        oracle.mean_after_epoch(s.case, oracle.Epochs(s.nft_beta, s.kl, mode="refit"))
-    ]),
+    lambda s: np.array(
+        [oracle.mean_after_epoch(s.case, oracle.Epochs(s.nft_beta, s.kl, mode="refit"))]
+    ),
     {
         "averaged over t": lambda s: mean_after_epoch(s, "even"),
         "as at t = 0": lambda s: mean_after_epoch(s, "start"),
@@ -142,7 +137,7 @@ LAW = Identity(
     tier=QUADRATURE,
     dims=(1,),
     share=0.5,
-)  # fmt: skip
+)
 
 # --- the statement
 
@@ -158,12 +153,20 @@ def one_number(context: Context) -> Finding:
         for a, b, c in zip(TIMES, anchors, with_normaliser, strict=True)
     )
     return Finding(
-        "one kl_weight is one eta_0", "claim", "exact", ratio <= QUADRATURE_TIGHT.rtol,
-        f"limit of the tilt per std at kl_weight = 1e-4: {figure}",
-        {"times": list(TIMES), "eta_0_per_std": anchors.tolist(),
-         "with_normaliser": with_normaliser.tolist()},
-        f"eta_0 falls by a factor of {number(ratio + 1)} from t = {TIMES[0]:g} to {TIMES[-1]:g}",
-    )  # fmt: skip
+        name="one kl_weight is one eta_0",
+        role="claim",
+        kind="exact",
+        holds=ratio <= QUADRATURE_TIGHT.rtol,
+        figure=f"limit of the tilt per std at kl_weight = 1e-4: {figure}",
+        numbers={
+            "times": list(TIMES),
+            "eta_0_per_std": anchors.tolist(),
+            "with_normaliser": with_normaliser.tolist(),
+        },
+        worst=(
+            f"eta_0 falls by a factor of {number(ratio + 1)} from t = {TIMES[0]:g} to {TIMES[-1]:g}"
+        ),
+    )
 
 
 def held_back(nft_beta: float, weight: float, normaliser: str, epochs: int) -> dict[str, float]:
@@ -189,95 +192,23 @@ def how_much(context: Context) -> Finding:
     off, on = found[f"off, {EPOCHS} epochs"], found[f"x1, {EPOCHS} epochs"]
     law = "law, data std 1"
     return Finding(
-        f"what kl_weight = 1e-4 holds back at nft_beta = 1, {EPOCHS} epochs", "instead", "exact",
-        off[law] < 0.05 and on[law] < 0.05,
-        f"{100 * off[law]:.2g} % of the law's tilt ({100 * on[law]:.2g} % with the normaliser; "
-        f"data std 0.3: {100 * off['law, data std 0.3']:.2g} %); at t = 0.5 "
-        f"{100 * off['t = 0.5']:.2g} %, 0.9 {100 * off['t = 0.9']:.2g} %, 0.99 "
-        f"{100 * off['t = 0.99']:.3g} %; of one epoch's law "
-        f"{100 * found['off, 1 epochs'][law]:.2g} %",
-        {"held_back": found}, mutants={"kl_weight = 1 would be seen": strong > 0.5},
-    )  # fmt: skip
-
-
-# --- laws
-
-
-def recipe_gap(epochs: int, weight: float, wrong: float | None = None) -> float:
-    """Largest difference of densities over the peak: mapped rewards, penalty and averages carried
-    on a grid by `theory.released.exact` (with the penalty `wrong`, if given) and by the oracle."""
-    problem, beta, decays = load_problem("note_1d"), 0.5, (0.0, 0.3, 0.5)[:epochs]
-    penalty = Penalty(beta, weight if wrong is None else wrong)
-
-    def plan(epoch: int, mean: float, std: float) -> Epoch:
-        return Epoch(2 / beta / (SPREAD * (std + STD_FLOOR)), decays[epoch - 1], penalty)
-
-    run = carry_epochs(problem, plan, epochs, 1.0 * epochs)
-    rule = oracle.Epochs(beta, weight, mapped=True)
-    theirs = oracle.released_laws(plain_numbers(problem), [rule] * epochs, decays)[-1]
-    axis = run.axes[0]
-    inside = (axis > theirs.nodes[0]) & (axis < theirs.nodes[-1])
-    q = run.laws[-1].density[inside]
-    return float(np.abs(np.exp(theirs.log_density(axis[inside])) - q).max() / q.max())
-
-
-@extra
-def recipe_by_two_routes(context: Context) -> Finding:
-    """Epochs of the whole recipe, as the old copy's own field carries them."""
-    error, wrong = recipe_gap(2, 0.3), recipe_gap(2, 0.3, 0.6)
-    return Finding(
-        "laws of two epochs with mapping, penalty and averages by two routes", "support", "exact",
-        error <= QUADRATURE.rtol, f"densities within {number(error)} of the peak", {"error": error},
-        mutants={"twice the kl_weight": wrong > QUADRATURE.rtol},
-    )  # fmt: skip
+        name=f"what kl_weight = 1e-4 holds back at nft_beta = 1, {EPOCHS} epochs",
+        role="instead",
+        kind="exact",
+        holds=off[law] < 0.05 and on[law] < 0.05,
+        figure=(
+            f"{100 * off[law]:.2g} % of the law's tilt ({100 * on[law]:.2g} % with the "
+            f"normaliser; data std 0.3: {100 * off['law, data std 0.3']:.2g} %); at t = 0.5 "
+            f"{100 * off['t = 0.5']:.2g} %, 0.9 {100 * off['t = 0.9']:.2g} %, 0.99 "
+            f"{100 * off['t = 0.99']:.3g} %; of one epoch's law "
+            f"{100 * found['off, 1 epochs'][law]:.2g} %"
+        ),
+        numbers={"held_back": found},
+        mutants={"kl_weight = 1 would be seen": strong > 0.5},
+    )
 
 
 # --- with rewards that are divided by their own spread
-
-
-def bowl_limit(penalty: Penalty, dim: int) -> float:
-    """Limit of the tilt by B R, R = -|x|^2/2 under N(0, I): std(R) = sqrt(d/2)/(1 + B), so that
-    B = g (1 + B), g = G/sqrt(d/2) with G the mean limit per std; infinite for g >= 1."""
-    g = law_tilt(penalty.limit_per_std) / np.sqrt(dim / 2)
-    return float(g / (1 - g)) if g < 1 else np.inf
-
-
-def bowl_iterated(penalty: Penalty, dim: int, epochs: int) -> float:
-    """The recursion itself, with E[R^j] of the tilted Gaussian by Gauss-Legendre in the radius."""
-    t, weight = law_weights()
-    share, tilts = penalty.share(t), np.zeros(len(t))
-    x, w = np.polynomial.legendre.leggauss(300)
-    for _ in range(epochs):
-        precision = 1 + float(weight @ tilts)
-        radius = (4 + np.sqrt(dim)) / np.sqrt(precision) * (1 + x)
-        p = w * radius ** (dim - 1) * np.exp(-0.5 * precision * radius**2)
-        r, p = -0.5 * radius**2, p / p.sum()
-        std = float(np.sqrt(p @ (r - p @ r) ** 2))
-        tilts = share * (tilts + penalty.eta_1 / (SPREAD * std))
-    return float(weight @ tilts)
-
-
-@extra
-def runs_away(context: Context) -> Finding:
-    """Mapped rewards over an isolated maximum: whether the penalty ends the growth at all."""
-    dim, unit = 3, law_tilt(Penalty(1.0, 1.0).limit_per_std)
-    edge = unit / np.sqrt(dim / 2)
-    strong, weak = Penalty(0.1, edge / 0.6), Penalty(0.1, edge / 1.5)
-    limit = bowl_limit(strong, dim)
-    error = abs(bowl_iterated(strong, dim, 400) / limit - 1)
-    grown = bowl_iterated(weak, dim, 400)
-    blind = abs(edge / strong.kl_weight / limit - 1)
-    directions = 2 * (unit / 1e-4) ** 2
-    return Finding(
-        "R divided by its own std, a maximum in d' directions: a limit only for large kl_weight",
-        "instead", "exact",
-        bool(error <= QUADRATURE.rtol and np.isinf(bowl_limit(weak, dim)) and grown > 100 * limit),
-        f"finite for kl_weight > {number(unit)} sqrt(2/d') (data std 1): the recursion ends "
-        f"{number(error)} from g/(1 - g) in d' = 3; kl_weight = 1e-4 ends it for d' > "
-        f"{number(directions)}",
-        {"error": error, "edge": float(unit), "directions": directions, "grown": grown},
-        mutants={"the spread stays": bool(blind > QUADRATURE.rtol)},
-    )  # fmt: skip
 
 
 def held_back_region(cells: int) -> Region:
@@ -286,31 +217,47 @@ def held_back_region(cells: int) -> Region:
     epochs = np.unique(np.round(np.geomspace(1, 2000, cells)).astype(int))
     errors = np.stack([1 - RELEASED.kept(1 - left, int(k)) for k in epochs], 1)
     return Region(
-        "no KL term for kl_weight = 1e-4, nft_beta = 1", "1 - t", left, "epochs",
-        epochs.astype(float), errors, "share of the tilt held back", "xy",
-    )  # fmt: skip
+        "no KL term for kl_weight = 1e-4, nft_beta = 1",
+        "1 - t",
+        left,
+        "epochs",
+        epochs.astype(float),
+        errors,
+        "share of the tilt held back",
+        "xy",
+    )
 
 
 N3_PARTS = (one_number, MATCHED, ONE_EPOCH, LAW, how_much, runs_away, recipe_by_two_routes)
 
 N3 = Claim(
-    "N3",
-    "released, kl_weight |v - v_ref|² in velocity space (default 1e-4)",
-    "The KL term makes the online iteration the anchored recursion Z9 with eta_1 = 2/nft_beta and "
-    "one eta_0, in inverse proportion to kl_weight.",
-    "Exact optimum every epoch, v_ref the base's field, m_t as for the base; normaliser off, or "
-    "one size w for both branches.",
-    "closed forms: omega(t) = c/(c + kl), c = 5 nft_beta (1-t)²/w; eta_0(t) = 10 (1-t)²/(w kl)",
-    "the penalised loss on x_1-predictions by quadrature at a stencil; iterated two-KL optimum on "
-    "atoms; scipy's ODE through normal equations on sums",
-    "conditional",
-    "eta_1 = 2/nft_beta is right, but eta_0 = 10 (1-t)²/(w kl) falls to 0 at the data end: the "
-    "loss fits x_1-predictions, whose weight is (1-t)², the penalty velocities. One number matches "
-    "at one time, or if the penalty is put on x_1-predictions. The law's tilt averages over time "
-    "by d sin(phi), tan(phi) = std t/(1-t). Per std of a mapped reward nothing depends on the "
-    "reward's spread; a raw one multiplies the limit by its own. But rewards are divided by the "
-    "std of the current epoch: over an isolated maximum it falls like 1/tilt, and the tilt runs "
-    "away unless kl_weight is far above 1e-4.",
-    N3_PARTS,
-    held_back_region,
+    id="N3",
+    source="released, kl_weight |v - v_ref|² in velocity space (default 1e-4)",
+    statement=(
+        "The KL term makes the online iteration the anchored recursion Z9 with eta_1 = "
+        "2/nft_beta and one eta_0, in inverse proportion to kl_weight."
+    ),
+    assumptions=(
+        "Exact optimum every epoch, v_ref the base's field, m_t as for the base; normaliser off, "
+        "or one size w for both branches."
+    ),
+    first=(
+        "closed forms: omega(t) = c/(c + kl), c = 5 nft_beta (1-t)²/w; eta_0(t) = 10 (1-t)²/(w kl)"
+    ),
+    second=(
+        "the penalised loss on x_1-predictions by quadrature at a stencil; iterated two-KL "
+        "optimum on atoms; scipy's ODE through normal equations on sums"
+    ),
+    recorded="conditional",
+    remark=(
+        "eta_1 = 2/nft_beta is right, but eta_0 = 10 (1-t)²/(w kl) falls to 0 at the data end: "
+        "the loss fits x_1-predictions, whose weight is (1-t)², the penalty velocities. One "
+        "number matches at one time, or if the penalty is put on x_1-predictions. The law's tilt "
+        "averages over time by d sin(phi), tan(phi) = std t/(1-t). Per std of a mapped reward "
+        "nothing depends on the reward's spread; a raw one multiplies the limit by its own. But "
+        "rewards are divided by the std of the current epoch: over an isolated maximum it falls "
+        "like 1/tilt, and the tilt runs away unless kl_weight is far above 1e-4."
+    ),
+    parts=N3_PARTS,
+    region=held_back_region,
 )

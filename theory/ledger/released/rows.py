@@ -12,11 +12,11 @@ from __future__ import annotations
 from theory.ledger.core.claim import Claim
 from theory.ledger.released.cancel import N2
 from theory.ledger.released.every_step import N8
-from theory.ledger.released.mapping import N1
-from theory.ledger.released.modes import N7
 from theory.ledger.released.normaliser import N5
 from theory.ledger.released.penalty import N3
+from theory.ledger.released.reward.mapping import N1
+from theory.ledger.released.reward.modes import N7
+from theory.ledger.released.sampling.times import N6
 from theory.ledger.released.schedule import N4
-from theory.ledger.released.times import N6
 
 ROWS: tuple[Claim, ...] = (N1, N2, N3, N4, N5, N6, N7, N8)

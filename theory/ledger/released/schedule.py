@@ -7,9 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT, SLOPE
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
 from theory.ledger.core.identity import Identity
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.released import training as oracle
 from theory.ledger.settings.schedule import Factors, FactorSetting, Schedules, ScheduleSetting
 from theory.problems.problem import load_problem
@@ -27,9 +26,7 @@ def _schedule(s: ScheduleSetting) -> Schedule:
 
 
 def sums(s: ScheduleSetting, rule: Schedule, epochs: int, steps: int) -> Array:
-    return np.array([
-        rule.full_updates(epochs, steps), rule.tilt(epochs, s.scale, s.share, steps)
-    ])  # fmt: skip
+    return np.array([rule.full_updates(epochs, steps), rule.tilt(epochs, s.scale, s.share, steps)])
 
 
 def _by_epoch_number(s: ScheduleSetting) -> Array:
@@ -151,8 +148,11 @@ def sizes(context: Context) -> Finding:
     going = capped.full_updates(1000) - capped.full_updates(500)
     rows = (f"{n} {', '.join(number(v) for v in row.values())}" for n, row in updates.items())
     return Finding(
-        "the released schedules", "support", "exact", stuck < 1.0 and random["0.01"] < 0.01,
-        "full updates after "
+        name="the released schedules",
+        role="support",
+        kind="exact",
+        holds=stuck < 1.0 and random["0.01"] < 0.01,
+        figure="full updates after "
         + ", ".join(f"{k}" for k in EPOCHS)
         + " epochs of one step: "
         + "; ".join(rows)
@@ -160,9 +160,9 @@ def sizes(context: Context) -> Finding:
         f"100 %: {', '.join(number(v) for v in random.values())}; a LoRA trained for 200 epochs: "
         f"{number(trained['half']['of the whole way'])} of the way (half), "
         f"{number(trained['late']['of the whole way'])} (late)",
-        {"updates": updates, "random": random, "trained": trained},
+        numbers={"updates": updates, "random": random, "trained": trained},
         mutants={"late with a decay of at most 1/2": going >= 1.0},
-    )  # fmt: skip
+    )
 
 
 # --- laws
@@ -188,28 +188,38 @@ def laws_follow(context: Context) -> Finding:
     halves = [abs(a / b) for a, b in pairwise(off)]
     blind = tilt_of_law(Schedule(), epochs, 0.05)[0] / (0.05 * rule.full_updates(epochs)) - 1
     return Finding(
-        "laws on a grid: tilt over sum (1 - d) lam", "support", "exact",
-        abs(off[-1]) < SLOPE and min(halves) > 1.5,
-        "off by " + ", ".join(f"{number(v)} at lam = {k}" for k, v in ratios.items()),
-        {"off": ratios}, mutants={"d forgotten": abs(blind) > SLOPE},
-    )  # fmt: skip
+        name="laws on a grid: tilt over sum (1 - d) lam",
+        role="support",
+        kind="exact",
+        holds=abs(off[-1]) < SLOPE and min(halves) > 1.5,
+        figure="off by " + ", ".join(f"{number(v)} at lam = {k}" for k, v in ratios.items()),
+        numbers={"off": ratios},
+        mutants={"d forgotten": abs(blind) > SLOPE},
+    )
 
 
 N4_PARTS = (UPDATES, FACTORS, sizes, laws_follow)
 
 N4 = Claim(
-    "N4",
-    "released, return_decay and the copy to the old adapter",
-    "Once per epoch old <- d old + (1 - d) student with d = min(0.001 k, 0.5) at optimiser step k "
-    "(or 0, or min(0.0075 (k - 75), 0.999) after step 75): after K epochs the old copy has made "
-    "sum(1 - d) full updates and its tilt is that many steps; averaged factors give the averaged "
-    "product less c(1-c)(B_2-B_1)(A_2-A_1).",
-    "The student reaches its optimum, old + lam, every epoch (frozen m_t; laws: first order, Z7).",
-    "closed sums over the ramp; product over epochs with an anchor; the cross term",
-    "the copies carried epoch by epoch in exact rationals; factors followed and multiplied",
-    "exact",
-    "After K = 1000 epochs of one step: 1000, 625 and 142 full updates. The third schedule stops "
-    "the old copy: from step 209 on an epoch counts 1/1000. k counts optimiser steps, so with "
-    "several steps an epoch the decay rises sooner.",
-    N4_PARTS,
+    id="N4",
+    source="released, return_decay and the copy to the old adapter",
+    statement=(
+        "Once per epoch old <- d old + (1 - d) student with d = min(0.001 k, 0.5) at optimiser "
+        "step k (or 0, or min(0.0075 (k - 75), 0.999) after step 75): after K epochs the old "
+        "copy has made sum(1 - d) full updates and its tilt is that many steps; averaged factors "
+        "give the averaged product less c(1-c)(B_2-B_1)(A_2-A_1)."
+    ),
+    assumptions=(
+        "The student reaches its optimum, old + lam, every epoch (frozen m_t; laws: first order, "
+        "Z7)."
+    ),
+    first="closed sums over the ramp; product over epochs with an anchor; the cross term",
+    second="the copies carried epoch by epoch in exact rationals; factors followed and multiplied",
+    recorded="exact",
+    remark=(
+        "After K = 1000 epochs of one step: 1000, 625 and 142 full updates. The third schedule "
+        "stops the old copy: from step 209 on an epoch counts 1/1000. k counts optimiser steps, "
+        "so with several steps an epoch the decay rises sooner."
+    ),
+    parts=N4_PARTS,
 )

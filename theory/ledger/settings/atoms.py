@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +56,13 @@ class Atoms:
         eta_1, eta_0 = np.exp(rng.uniform(np.log(0.1), np.log(10.0), size=2))
         m = rng.normal(size=n) * np.exp(rng.uniform(-2, 0.7))
         return AtomSetting(
-            m, _softmax(2 * rng.normal(size=n)), _softmax(2 * rng.normal(size=n)),
-            float(eta_1), float(eta_0), int(rng.integers(1, 7)),
-        )  # fmt: skip
+            m,
+            _softmax(2 * rng.normal(size=n)),
+            _softmax(2 * rng.normal(size=n)),
+            float(eta_1),
+            float(eta_0),
+            int(rng.integers(1, 7)),
+        )
 
     def nudge(
         self, setting: AtomSetting, rng: np.random.Generator, step: float
@@ -68,9 +72,13 @@ class Atoms:
 
         eta_1, eta_0 = np.array([setting.eta_1, setting.eta_0]) * np.exp(step * rng.normal(size=2))
         new = replace(
-            setting, m=setting.m + step * rng.normal(size=setting.m.shape),
-            p_k=moved(setting.p_k), p_0=moved(setting.p_0), eta_1=float(eta_1), eta_0=float(eta_0),
-        )  # fmt: skip
+            setting,
+            m=setting.m + step * rng.normal(size=setting.m.shape),
+            p_k=moved(setting.p_k),
+            p_0=moved(setting.p_0),
+            eta_1=float(eta_1),
+            eta_0=float(eta_0),
+        )
         inside = min(eta_1, eta_0) > 0.05 and max(eta_1, eta_0) < 20 and np.abs(new.m).max() < 6
         return new if inside and min(new.p_k.min(), new.p_0.min()) > 1e-8 else None
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from theory.laws.couplings import CouplingFamily
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 from theory.ledger.oracle.integrals.joint import JointNumbers, random_joint
 
 
@@ -50,9 +50,13 @@ class CouplingSetting:
             return rows @ into[:, : 2 * e].T
 
         parts = (
-            j.logits, long(j.means), wide(j.factors, 1.0),
-            j.logit_rates, long(j.mean_rates), wide(j.factor_rates, 0.0),
-        )  # fmt: skip
+            j.logits,
+            long(j.means),
+            wide(j.factors, 1.0),
+            j.logit_rates,
+            long(j.mean_rates),
+            wide(j.factor_rates, 0.0),
+        )
         return CouplingFamily(*(torch.as_tensor(p) for p in parts))
 
     @property
@@ -71,9 +75,13 @@ class CouplingSetting:
         fields = ("logits", "means", "factors", "logit_rates", "mean_rates", "factor_rates")
         arrays = {name: getattr(self.joint, name).tolist() for name in fields}
         return {
-            **arrays, "frame": self.joint.frame.tolist(), "rest_std": self.joint.rest_std,
-            "x": self.x.tolist(), "t": self.t, "a": self.a,
-        }  # fmt: skip
+            **arrays,
+            "frame": self.joint.frame.tolist(),
+            "rest_std": self.joint.rest_std,
+            "x": self.x.tolist(),
+            "t": self.t,
+            "a": self.a,
+        }
 
     @classmethod
     def unpack(cls, data: dict[str, Any]) -> Self:
@@ -114,11 +122,13 @@ class Couplings:
         factors = j.factors + step * keep * rng.normal(size=j.factors.shape)
         own = factors[:, range(e, 2 * e), range(e, 2 * e)]
         joint = replace(
-            j, logits=j.logits + step * rng.normal(size=j.logits.shape),
-            means=j.means + step * late * rng.normal(size=j.means.shape), factors=factors,
+            j,
+            logits=j.logits + step * rng.normal(size=j.logits.shape),
+            means=j.means + step * late * rng.normal(size=j.means.shape),
+            factors=factors,
             factor_rates=j.factor_rates + step * keep * rng.normal(size=j.factors.shape),
             mean_rates=j.mean_rates + step * late * rng.normal(size=j.means.shape),
-        )  # fmt: skip
+        )
         t = min(max(setting.t + 0.3 * step * rng.normal(), 0.0), 0.97)
         x = setting.x + step * rng.normal(size=setting.x.shape)
         inside = own.min() > 0.25 and own.max() < 2.0 and np.abs(joint.means).max() < 5

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 Rationals = list[Fraction]
 
@@ -73,10 +73,14 @@ class Lemmas:
             return np.asarray(value * np.exp(step * rng.normal(size=value.shape)))
 
         new = replace(
-            setting, v=moved(setting.v), y=moved(setting.y), mu=moved(setting.mu),
-            other=moved(setting.other), r=setting.r + step * rng.normal(),
+            setting,
+            v=moved(setting.v),
+            y=moved(setting.y),
+            mu=moved(setting.mu),
+            other=moved(setting.other),
+            r=setting.r + step * rng.normal(),
             b=setting.b * float(np.exp(step * rng.normal())),
-        )  # fmt: skip
+        )
         sizes = [np.abs(q).max() for q in (new.v, new.y, new.mu, new.other)]
         return new if max(sizes) < 1e3 and 0.05 < new.b < 20 and abs(new.r) < 10 else None
 

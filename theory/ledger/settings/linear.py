@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from theory.control.linear import LinearQuadratic
+from theory.laws.distances import Array
 from theory.ledger.oracle.control.linear import LinearNumbers
-from theory.ledger.oracle.integrals.integrate import Array
 
 ARRAYS = ("A", "B", "shift", "F", "f", "Q", "q", "mean", "cov", "P", "p", "x")
 LARGEST = 4.0  # of any entry: stiffer problems need more steps than the second route takes
@@ -49,10 +49,16 @@ class LinearSetting:
     @cached_property
     def problem(self) -> LinearQuadratic:
         return LinearQuadratic(
-            matrix=lambda t: self.A + t * self.B, shift=lambda t: (1 - t) * self.shift,
-            noise=lambda t: self.g0 + self.g1 * t, running_matrix=self.F, running_vector=self.f,
-            final_matrix=self.Q, final_vector=self.q, mean=self.mean, cov=self.cov,
-        )  # fmt: skip
+            matrix=lambda t: self.A + t * self.B,
+            shift=lambda t: (1 - t) * self.shift,
+            noise=lambda t: self.g0 + self.g1 * t,
+            running_matrix=self.F,
+            running_vector=self.f,
+            final_matrix=self.Q,
+            final_vector=self.q,
+            mean=self.mean,
+            cov=self.cov,
+        )
 
     def feedback(self, t: float) -> tuple[Array, Array]:
         """(P, p) at t."""
@@ -70,8 +76,13 @@ class LinearSetting:
             lambda t: self.A + t * self.B - square(t) * (1 + t) * self.P,
             lambda t: (1 - t) * self.shift - square(t) * (1 - 0.5 * t) * self.p,
             lambda t: self.g0 + self.g1 * t,
-            lambda t: self.F, lambda t: self.f, self.Q, self.q, self.mean, self.cov,
-        )  # fmt: skip
+            lambda t: self.F,
+            lambda t: self.f,
+            self.Q,
+            self.q,
+            self.mean,
+            self.cov,
+        )
 
     # --- tables
 
@@ -108,11 +119,22 @@ class LinearProblems:
 
         g0, g1 = float(rng.uniform(0.4, 0.9)), float(rng.uniform(0.0, 0.8))
         return LinearSetting(
-            full(0.6) - 0.4 * np.eye(dim), full(0.4), 0.5 * rng.normal(size=dim), g0, g1,
-            definite(0.5), 0.4 * rng.normal(size=dim), definite(0.8), 0.6 * rng.normal(size=dim),
-            0.5 * rng.normal(size=dim), definite(0.6), full(0.2), 0.4 * rng.normal(size=dim),
-            rng.normal(size=dim), float(rng.uniform(0.05, 0.95)),
-        )  # fmt: skip
+            full(0.6) - 0.4 * np.eye(dim),
+            full(0.4),
+            0.5 * rng.normal(size=dim),
+            g0,
+            g1,
+            definite(0.5),
+            0.4 * rng.normal(size=dim),
+            definite(0.8),
+            0.6 * rng.normal(size=dim),
+            0.5 * rng.normal(size=dim),
+            definite(0.6),
+            full(0.2),
+            0.4 * rng.normal(size=dim),
+            rng.normal(size=dim),
+            float(rng.uniform(0.05, 0.95)),
+        )
 
     def nudge(
         self, setting: LinearSetting, rng: np.random.Generator, step: float

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.released import Prompts, PromptSetting
 
@@ -133,8 +133,9 @@ class ModePoints:
             **_values(plain, Setting),
             centre=raw + plain.spread * float(rng.normal()),
             size=plain.spread * math.exp(rng.uniform(-1.5, 0.5)),
-            gap=float(rng.normal()), shift=0.2 * float(rng.normal()),
-        )  # fmt: skip
+            gap=float(rng.normal()),
+            shift=0.2 * float(rng.normal()),
+        )
 
     def nudge(
         self, setting: ModeSetting, rng: np.random.Generator, step: float
@@ -147,9 +148,12 @@ class ModePoints:
         if not 0.1 * plain.spread < size < 3 * plain.spread:
             return None
         return ModeSetting(
-            **_values(plain, Setting), centre=float(centre), size=size,
-            gap=setting.gap, shift=setting.shift,
-        )  # fmt: skip
+            **_values(plain, Setting),
+            centre=float(centre),
+            size=size,
+            gap=setting.gap,
+            shift=setting.shift,
+        )
 
     def unpack(self, data: dict[str, Any]) -> ModeSetting:
         return ModeSetting.unpack(data)

@@ -125,9 +125,14 @@ class LineSetting:
     def case(self) -> PlaneNumbers:
         parameters = {"vector": np.array([self.b]), "constant": np.asarray(0.5)}
         return PlaneNumbers(
-            np.ones(1), np.array([[self.x]]), np.array([[[self.v**2]]]), "linear", parameters, 1.0,
+            np.ones(1),
+            np.array([[self.x]]),
+            np.array([[[self.v**2]]]),
+            "linear",
+            parameters,
+            1.0,
             np.eye(1),
-        )  # fmt: skip
+        )
 
     def describe(self) -> str:
         return (
@@ -156,14 +161,19 @@ class Lines:
     ) -> LineSetting | None:
         grow = np.exp(step * rng.normal(size=4))
         new = LineSetting(
-            setting.x + step * float(rng.normal()), setting.v * float(grow[0]),
-            setting.b * float(grow[1]), setting.nft_beta * float(grow[2]),
+            setting.x + step * float(rng.normal()),
+            setting.v * float(grow[0]),
+            setting.b * float(grow[1]),
+            setting.nft_beta * float(grow[2]),
             setting.kl * float(grow[3]),
-        )  # fmt: skip
+        )
         inside = (
-            abs(new.x) < 3 and 0.3 < new.v < 3 and 0.02 < new.b < 1
-            and BETAS[0] <= new.nft_beta <= BETAS[1] and 1e-4 < new.kl < 30
-        )  # fmt: skip
+            abs(new.x) < 3
+            and 0.3 < new.v < 3
+            and 0.02 < new.b < 1
+            and BETAS[0] <= new.nft_beta <= BETAS[1]
+            and 1e-4 < new.kl < 30
+        )
         return new if inside else None
 
     def unpack(self, data: dict[str, Any]) -> LineSetting:

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 from theory.common.tolerances import QUADRATURE_TIGHT
+from theory.laws.distances import Array
 from theory.laws.gaussians import GaussianSum
 from theory.ledger import oracle
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers, RewardFunction
 from theory.problems.problem import Problem
-from theory.tilts.rewards import Reward, bumps_reward, linear_reward, quadratic_reward
+from theory.tilts.bump_rewards import bumps_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
+from theory.tilts.rewards import Reward
 from theory.tilts.wrappers import (
     ClippedExponential,
     Exponential,

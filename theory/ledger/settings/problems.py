@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from theory.fields.paths import PATHS, Path
+from theory.laws.distances import Array
 from theory.ledger.oracle.conditional import Instant
 from theory.ledger.oracle.instants import instant
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.settings.random import (
     KINDS,
@@ -31,7 +31,7 @@ from theory.ledger.settings.random import (
     random_case,
 )
 from theory.problems.problem import Problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 
 TIMES = (0.03, 0.97)  # 1e-2 from the ends: quadrature in x is differentiated there
 BETAS = (0.2, 5.0)
@@ -121,23 +121,35 @@ class Setting:
     def pack(self) -> dict[str, Any]:
         case = self.case
         return {
-            "weights": case.weights.tolist(), "means": case.means.tolist(),
-            "covs": case.covs.tolist(), "kind": case.kind, "scale": case.scale,
+            "weights": case.weights.tolist(),
+            "means": case.means.tolist(),
+            "covs": case.covs.tolist(),
+            "kind": case.kind,
+            "scale": case.scale,
             "parameters": {k: np.asarray(v).tolist() for k, v in case.parameters.items()},
-            "frame": case.frame.tolist(), "rest_std": case.rest_std,
-            "condition": case.condition, "x": self.x.tolist(), "t": self.t,
-            "nft_beta": self.nft_beta, "a": self.a, "path": self.path,
-        }  # fmt: skip
+            "frame": case.frame.tolist(),
+            "rest_std": case.rest_std,
+            "condition": case.condition,
+            "x": self.x.tolist(),
+            "t": self.t,
+            "nft_beta": self.nft_beta,
+            "a": self.a,
+            "path": self.path,
+        }
 
     @classmethod
     def unpack(cls, data: dict[str, Any]) -> Self:
         arrays = {k: np.asarray(data[k], dtype=float) for k in ("weights", "means", "covs")}
         parameters = {k: np.asarray(v, dtype=float) for k, v in data["parameters"].items()}
         case = PlaneProblem(
-            **arrays, kind=data["kind"], parameters=parameters, scale=data["scale"],
-            frame=np.asarray(data["frame"], dtype=float), rest_std=data["rest_std"],
+            **arrays,
+            kind=data["kind"],
+            parameters=parameters,
+            scale=data["scale"],
+            frame=np.asarray(data["frame"], dtype=float),
+            rest_std=data["rest_std"],
             condition=data["condition"],
-        )  # fmt: skip
+        )
         x = np.asarray(data["x"], dtype=float)
         return cls(case, x, data["t"], data["nft_beta"], data["a"], data["path"])
 
@@ -192,18 +204,25 @@ class Problems:
                 moved = value + step * (0.1 + np.abs(value)) * rng.normal(size=np.shape(value))
                 parameters[key] = 0.5 * (moved + moved.T) if key == "matrix" else moved
         moved_case = replace(
-            case, weights=weights / weights.sum(), covs=0.5 * (covs + np.swapaxes(covs, 1, 2)),
-            means=case.means + step * rng.normal(size=case.means.shape), parameters=parameters,
+            case,
+            weights=weights / weights.sum(),
+            covs=0.5 * (covs + np.swapaxes(covs, 1, 2)),
+            means=case.means + step * rng.normal(size=case.means.shape),
+            parameters=parameters,
             condition=condition,
-        )  # fmt: skip
+        )
         logit = math.log(setting.t / (1 - setting.t)) + 2 * step * rng.normal()
         t = min(max(1 / (1 + math.exp(-logit)), TIMES[0]), TIMES[1])
         low, high = math.log(BETAS[0]), math.log(BETAS[1])
         beta = math.exp(min(max(math.log(setting.nft_beta) + step * rng.normal(), low), high))
         new = replace(
-            setting, case=moved_case, x=setting.x + step * rng.normal(size=setting.x.shape), t=t,
-            nft_beta=beta, a=setting.a * math.exp(step * rng.normal()),
-        )  # fmt: skip
+            setting,
+            case=moved_case,
+            x=setting.x + step * rng.normal(size=setting.x.shape),
+            t=t,
+            nft_beta=beta,
+            a=setting.a * math.exp(step * rng.normal()),
+        )
         return new if self._allows(new) else None
 
     def _most_condition(self, dim: int) -> float:
@@ -266,19 +285,26 @@ def full_rank_setting(dim: int, seed: int, kinds: Sequence[str] = KINDS) -> Sett
     options: dict[str, dict[str, Array]] = {
         "linear": {"vector": 0.5 * rng.normal(size=dim), "constant": np.asarray(0.3)},
         "quadratic": {
-            "matrix": 0.5 * (matrix + matrix.T), "vector": 0.4 * rng.normal(size=dim),
+            "matrix": 0.5 * (matrix + matrix.T),
+            "vector": 0.4 * rng.normal(size=dim),
             "constant": np.asarray(0.2),
         },
         "bumps": {
-            "heights": np.array([0.9]), "centres": 0.4 * rng.normal(size=(1, dim)),
+            "heights": np.array([0.9]),
+            "centres": 0.4 * rng.normal(size=(1, dim)),
             "precisions": 0.35 * eye[None],
         },
-    }  # fmt: skip
+    }
     case = PlaneProblem(
-        np.array([0.65, 0.35]), 0.7 * rng.normal(size=(k, dim)),
-        0.5 * (covs + np.swapaxes(covs, 1, 2)), kind, options[kind], 0.8, eye,
+        np.array([0.65, 0.35]),
+        0.7 * rng.normal(size=(k, dim)),
+        0.5 * (covs + np.swapaxes(covs, 1, 2)),
+        kind,
+        options[kind],
+        0.8,
+        eye,
         condition=float(np.linalg.cond(covs).max()),
-    )  # fmt: skip
+    )
     t = float(rng.uniform(0.25, 0.5))
     x = _point(case, "rectified_flow", t, rng)
     return Setting(case, x, t, float(rng.uniform(0.5, 2.0)), 0.8)

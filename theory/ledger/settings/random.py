@@ -53,10 +53,16 @@ def random_case(shape: Shape, seed: int) -> PlaneProblem:
     frame = np.linalg.qr(rng.normal(size=(shape.dim, shape.dim)))[0]
     parameters = _reward(rng, shape, e, means, (weights, covs))
     draft = PlaneProblem(
-        weights, means, covs, shape.kind, parameters, 1.0, frame,
+        weights,
+        means,
+        covs,
+        shape.kind,
+        parameters,
+        1.0,
+        frame,
         rest_std=float(np.exp(rng.uniform(math.log(0.3), math.log(1.5)))),
         condition=shape.condition,
-    )  # fmt: skip
+    )
     return _rescaled(draft, shape.spread, rng)
 
 
@@ -127,6 +133,13 @@ def _rescaled(draft: PlaneProblem, spread: float, rng: np.random.Generator) -> P
         # Half of what the tightest Gaussian tail allows; order-2 cumulants see twice the scale.
         scale = min(scale, 0.5 / max(top * widest, 1e-12))
     return PlaneProblem(
-        draft.weights, draft.means, draft.covs, draft.kind, parameters, float(scale),
-        draft.frame, draft.rest_std, draft.condition,
-    )  # fmt: skip
+        draft.weights,
+        draft.means,
+        draft.covs,
+        draft.kind,
+        parameters,
+        float(scale),
+        draft.frame,
+        draft.rest_std,
+        draft.condition,
+    )

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
+
+GROUP = 24  # rows of a prompt in the released configurations
 
 GROUPS = (0, 2, 3, 4, 8, 24)  # rows of a prompt in a batch; 0: infinitely many
 BETAS = (0.05, 5.0)

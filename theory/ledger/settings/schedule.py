@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 
 # (flat, rate, most) of the released code
 RELEASED = ((0, 0.0, 0.0), (0, 0.001, 0.5), (75, 0.0075, 0.999))
@@ -53,20 +53,27 @@ class Schedules:
             rate, most = float(np.exp(rng.uniform(-8, -2))), float(rng.uniform(0.05, 0.999))
         share = 1 - math.exp(rng.uniform(math.log(1e-4), math.log(0.5)))
         return ScheduleSetting(
-            flat, rate, most, int(rng.integers(1, 251)), int(rng.integers(1, 5)), share,
+            flat,
+            rate,
+            most,
+            int(rng.integers(1, 251)),
+            int(rng.integers(1, 5)),
+            share,
             math.exp(rng.uniform(-3, 1)),
-        )  # fmt: skip
+        )
 
     def nudge(
         self, setting: ScheduleSetting, rng: np.random.Generator, step: float
     ) -> ScheduleSetting | None:
         left = (1 - setting.share) * math.exp(step * rng.normal())
         new = replace(
-            setting, flat=max(0, round(setting.flat + 40 * step * rng.normal())),
+            setting,
+            flat=max(0, round(setting.flat + 40 * step * rng.normal())),
             rate=setting.rate * math.exp(step * rng.normal()),
             most=float(np.clip(setting.most + 0.5 * step * rng.normal(), 0.0, 0.999)),
-            epochs=round(setting.epochs * math.exp(step * rng.normal())), share=1 - left,
-        )  # fmt: skip
+            epochs=round(setting.epochs * math.exp(step * rng.normal())),
+            share=1 - left,
+        )
         return new if 1 <= new.epochs <= 300 and 1e-5 < left < 0.9 else None
 
     def unpack(self, data: dict[str, Any]) -> ScheduleSetting:
@@ -103,9 +110,10 @@ class Factors:
         epochs, r = int(rng.integers(1, 7)), int(rng.integers(1, 5))
         m, n = rng.integers(2, 13, size=2)
         return FactorSetting(
-            rng.normal(size=(epochs + 1, r, n)), rng.normal(size=(epochs + 1, m, r)),
+            rng.normal(size=(epochs + 1, r, n)),
+            rng.normal(size=(epochs + 1, m, r)),
             rng.uniform(0.0, 0.99, size=epochs),
-        )  # fmt: skip
+        )
 
     def nudge(
         self, setting: FactorSetting, rng: np.random.Generator, step: float
@@ -115,8 +123,9 @@ class Factors:
         )
         return FactorSetting(
             setting.A + step * rng.normal(size=setting.A.shape),
-            setting.B + step * rng.normal(size=setting.B.shape), decays,
-        )  # fmt: skip
+            setting.B + step * rng.normal(size=setting.B.shape),
+            decays,
+        )
 
     def unpack(self, data: dict[str, Any]) -> FactorSetting:
         return FactorSetting(**{k: np.asarray(v, dtype=float) for k, v in data.items()})

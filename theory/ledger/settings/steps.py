@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.laws.distances import Array
 from theory.ledger.oracle.released.steps import Numbers
 
 BITS = 2.0**10
@@ -73,10 +73,16 @@ class Steps:
         r = _short(rng.choice([0.0, 1.0, rng.uniform(), 0.4, 0.6, 2 * rng.normal()], size=n))
         own = 0.5 * rng.normal(size=(2, dim))
         return StepSetting(
-            x, y, r, _short(rng.normal(size=(dim, dim))), _short(own[:1]), _short(own[1:].T),
-            float(_short(np.exp(rng.uniform(-2, 1.5)))), float(rng.choice([1, 2, 4])) / 128,
+            x,
+            y,
+            r,
+            _short(rng.normal(size=(dim, dim))),
+            _short(own[:1]),
+            _short(own[1:].T),
+            float(_short(np.exp(rng.uniform(-2, 1.5)))),
+            float(rng.choice([1, 2, 4])) / 128,
             int(rng.integers(2, 4 if dim == 1 else 3)),
-        )  # fmt: skip
+        )
 
     def nudge(
         self, setting: StepSetting, rng: np.random.Generator, step: float

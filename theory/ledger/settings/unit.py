@@ -35,18 +35,22 @@ class UnitRewards:
         dim = max(dim, self.least)
         rng = np.random.default_rng([seed, 17, dim])
         shape = Shape(
-            dim=1, components=int(rng.integers(1, 5)),
-            condition=float(np.exp(rng.uniform(0, np.log(CONDITION)))), kind="bumps", spread=1.0,
+            dim=1,
+            components=int(rng.integers(1, 5)),
+            condition=float(np.exp(rng.uniform(0, np.log(CONDITION)))),
+            kind="bumps",
+            spread=1.0,
             bumps=int(rng.integers(1, 3)),
-        )  # fmt: skip
+        )
         line = random_case(shape, int(rng.integers(2**32)))
         low, high = rng.uniform(0, 1, size=2)
         while abs(high - low) < LEAST_SPREAD:
             low, high = rng.uniform(0, 1, size=2)
         case = replace(
-            levelled(line, float(low), float(high)), frame=np.eye(dim),
+            levelled(line, float(low), float(high)),
+            frame=np.eye(dim),
             rest_std=float(np.exp(rng.uniform(*np.log(REST)))),
-        )  # fmt: skip
+        )
         t = float(rng.uniform(*TIMES))
         path = str(rng.choice(self.paths))
         beta = float(np.exp(rng.uniform(*np.log(BETAS))))

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.zhu.online import MODES, densities_apart, law_gap, second_route
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, Trajectory, carry
@@ -28,9 +27,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 def averaged_velocities(context: Context) -> Finding:
     """EMA of velocities with decay g at beta, against no EMA at beta/(1 - g): the first carried by
     theory.recursion; the second by it too, to rounding, and by `theory.ledger.oracle.online`."""
-    fast = context.profile.name == "fast"
-    modes: Sequence[Mode] = ("refit",) if fast else MODES
-    decays = {"note_1d": 0.5} if fast else {"note_1d": 0.5, "bumps_1d": 0.9}
+    modes: Sequence[Mode] = context.choose(("refit",), MODES)
+    decays = context.choose({"note_1d": 0.5}, {"note_1d": 0.5, "bumps_1d": 0.9})
     epochs, beta = 3, 2.0
     worst, where, apart = 0.0, "", 0.0
     killed = False
@@ -51,10 +49,15 @@ def averaged_velocities(context: Context) -> Finding:
     if context.profile.extras:
         figure += f"; the two sides by two routes: {number(apart)} (quadrature {QUADRATURE.rtol:g})"
     return Finding(
-        "velocities: decay g at nft_beta = no EMA at nft_beta/(1 - g)", "claim", "exact",
-        worst <= QUADRATURE_TIGHT.rtol and apart <= QUADRATURE.rtol, figure,
-        {"error": worst, "by_two_routes": apart}, where, mutants={"EMA changes nothing": killed},
-    )  # fmt: skip
+        name="velocities: decay g at nft_beta = no EMA at nft_beta/(1 - g)",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE_TIGHT.rtol and apart <= QUADRATURE.rtol,
+        figure=figure,
+        numbers={"error": worst, "by_two_routes": apart},
+        worst=where,
+        mutants={"EMA changes nothing": killed},
+    )
 
 
 def _gap(one: Trajectory, other: Trajectory) -> float:
@@ -87,8 +90,10 @@ def parameter_gaps(steps: Array, kind: Kind, of_parameters: float = DECAY) -> Ar
     generator = torch.Generator().manual_seed(2)
     net = _Adapted(generator)
     x = torch.randn(200, 2, generator=generator, dtype=torch.float64)
-    moves = [torch.randn(p.shape, generator=generator, dtype=torch.float64) / 4
-             for p in (net.lora_a, net.lora_b, net.second)]  # fmt: skip
+    moves = [
+        torch.randn(p.shape, generator=generator, dtype=torch.float64) / 4
+        for p in (net.lora_a, net.lora_b, net.second)
+    ]
     masks = (1.0, 1.0, 0.0) if kind == "lora" else (0.0, 0.0, 1.0)
     start = [net.lora_a, net.lora_b, net.second]
     found = []
@@ -116,14 +121,19 @@ def averaged_parameters(context: Context) -> Finding:
     big = {k: float(parameter_gaps(np.array([1.0]), k)[0]) for k in KINDS}
     worst = max(slopes, key=lambda k: abs(slopes[k].slope - 2))
     return Finding(
-        "parameters: difference to averaged velocities", "claim", "order",
-        all(s.order == 2 and s.is_order for s in slopes.values()),
-        f"slope {slopes[worst]} ({worst}, the further of weights and LoRA factors); at a step of "
-        f"the weights' own size RMS {number(big['weights'])} and {number(big['lora'])}",
-        {"slopes": {k: [s.slope, s.half] for k, s in slopes.items()}, "at_unit_step": big},
-        worst, order=2,
+        name="parameters: difference to averaged velocities",
+        role="claim",
+        kind="order",
+        holds=all(s.order == 2 and s.is_order for s in slopes.values()),
+        figure=(
+            f"slope {slopes[worst]} ({worst}, the further of weights and LoRA factors); at a step "
+            f"of the weights' own size RMS {number(big['weights'])} and {number(big['lora'])}"
+        ),
+        numbers={"slopes": {k: [s.slope, s.half] for k, s in slopes.items()}, "at_unit_step": big},
+        worst=worst,
+        order=2,
         mutants={"g and 1 - g exchanged": all(s.order == 1 for s in exchanged.values())},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -134,10 +144,14 @@ def ema_is_nearer(context: Context) -> Finding:
     ten = carry(problem, Recursion(1.0, ema=0.9), 10)
     soft, first = law_gap(ten, 2.0), law_gap(replace(ten, laws=ten.laws[:2]), 2.0)
     return Finding(
-        "at one total tilt of 2: one epoch against ten with g = 0.9", "support", "exact",
-        soft < hard, f"RMS log-ratio to p^0 exp(2r): {number(hard)} hard copy, {number(soft)} EMA",
-        {"hard": hard, "ema": soft}, mutants={"one epoch of the ten": not first < hard},
-    )  # fmt: skip
+        name="at one total tilt of 2: one epoch against ten with g = 0.9",
+        role="support",
+        kind="exact",
+        holds=soft < hard,
+        figure=f"RMS log-ratio to p^0 exp(2r): {number(hard)} hard copy, {number(soft)} EMA",
+        numbers={"hard": hard, "ema": soft},
+        mutants={"one epoch of the ten": not first < hard},
+    )
 
 
 Z7_PARTS = (averaged_velocities, averaged_parameters, ema_is_nearer)
@@ -158,6 +172,12 @@ def average_region(cells: int) -> Region:
             factors = ((1 - g) * b1) @ (g * a0 + (1 - g) * a1)
             errors[i, j] = np.linalg.norm(whole - factors) / np.linalg.norm(whole)
     return Region(
-        "EMA of LoRA factors against EMA of their product", "decay g", decays,
-        "change of A in the epoch / |A|", moves, errors, "relative error", "y",
-    )  # fmt: skip
+        "EMA of LoRA factors against EMA of their product",
+        "decay g",
+        decays,
+        "change of A in the epoch / |A|",
+        moves,
+        errors,
+        "relative error",
+        "y",
+    )

@@ -14,18 +14,17 @@ from theory.fields.guidance import GuidedField
 from theory.fields.mixture import MixtureField
 from theory.laws.distances import GridLaw
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import ATOL, LINE, RTOL, column, total_variation
 from theory.ledger.core.region import Region
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.zhu.guided_planes import WEIGHT, Z10_PLANES
 from theory.ledger.zhu.laws import SPOTS
+from theory.ledger.zhu.planes.guided import WEIGHT, Z10_PLANES
 from theory.problems.problem import Problem
 from theory.recursion import TwoKL, carry
 from theory.samplers.flow import FlowLaw
-from theory.tilts.rewards import bump_reward
+from theory.tilts.bump_rewards import bump_reward
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,10 @@ class Classes:
         chosen = self.members if conditional else tuple(range(len(self.weights)))
         w = np.array([self.weights[i] for i in chosen])
         return GaussianSum.mixture(
-            (w / w.sum()).tolist(), [[self.means[i]] for i in chosen],
+            (w / w.sum()).tolist(),
+            [[self.means[i]] for i in chosen],
             stds=[self.stds[i] for i in chosen],
-        )  # fmt: skip
+        )
 
     def field(self, weight: float) -> GuidedField:
         """The guided velocity."""
@@ -53,9 +53,14 @@ class Classes:
     def plain(self, conditional: bool) -> PlaneNumbers:
         law = self.law(conditional)
         return PlaneNumbers(
-            law.log_abs.exp().numpy(), law.mean.numpy(), law.cov.numpy(), "linear",
-            {"vector": np.array([1.0]), "constant": np.array(0.0)}, 1.0, np.eye(1),
-        )  # fmt: skip
+            law.log_abs.exp().numpy(),
+            law.mean.numpy(),
+            law.cov.numpy(),
+            "linear",
+            {"vector": np.array([1.0]), "constant": np.array(0.0)},
+            1.0,
+            np.eye(1),
+        )
 
 
 # Tails: p(x) must not be lighter than p(x|c), or the product has no normaliser.
@@ -79,11 +84,6 @@ def guided_densities(classes: Classes, weights: Sequence[float], axis: Array = L
     field = GuidedField(one, whole, torch.tensor(weights, dtype=torch.float64))
     points = column(axis).expand(count, len(axis), 1)
     return FlowLaw(field, rtol=1e-9, atol=1e-11).log_density(points).exp().numpy()
-
-
-def guided_density(classes: Classes, weight: float, axis: Array = LINE) -> Array:
-    """The density of what the guided field samples."""
-    return np.asarray(guided_densities(classes, (weight,), axis)[0])
 
 
 CENTRE, WIDTH = 2.0, 0.8  # of the reward's bump
@@ -127,7 +127,7 @@ def carried_limit(eta_0: float, eta_1: float, weight: float) -> GridLaw:
 def anchored_limits(context: Context) -> Finding:
     """The recursion carried out with both references, against p_ref exp(eta_0 r)/Z: expectations
     under the law on the grid, and over X_0 pushed through sums over a grid, weighed by r."""
-    eta_1, quick = 1.0, context.profile.name == "fast"
+    eta_1, quick = 1.0, context.is_fast
     pushed = {
         name: flow.push(guided_lines(MIXED, weight), STARTS) for name, weight in REFERENCES.items()
     }
@@ -161,14 +161,19 @@ def anchored_limits(context: Context) -> Finding:
         apart[f"{eta_0:g}"] = _distance(one, two)
     text = "; ".join(f"{k}: reward {v['reward']:.3f}, std {v['std']:.3f}" for k, v in rows.items())
     return Finding(
-        "limit of the anchored recursion = p_ref exp(eta_0 r)/Z, both references", "claim", "exact",
-        worst <= QUADRATURE_TIGHT.rtol and min(apart.values()) > 100 * QUADRATURE_TIGHT.rtol,
-        f"expectations within {number(worst)} (quadrature_tight {QUADRATURE_TIGHT.rtol:g}), d = 1; "
-        "the two limits lie TV "
+        name="limit of the anchored recursion = p_ref exp(eta_0 r)/Z, both references",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE_TIGHT.rtol and min(apart.values()) > 100 * QUADRATURE_TIGHT.rtol,
+        figure=(
+            f"expectations within {number(worst)} (quadrature_tight {QUADRATURE_TIGHT.rtol:g}), d "
+            "= 1; the two limits lie TV "
+        )
         + ", ".join(f"{number(v)} (eta_0 = {k})" for k, v in apart.items())
         + f" apart; {text}",
-        {"error": worst, "tv_between_limits": apart, "limits": rows}, mutants=killed,
-    )  # fmt: skip
+        numbers={"error": worst, "tv_between_limits": apart, "limits": rows},
+        mutants=killed,
+    )
 
 
 def _distance(one: GridLaw, two: GridLaw) -> float:
@@ -197,16 +202,20 @@ def guided_law_formula(context: Context) -> Finding:
     error = max(QUADRATURE.error(ours, stated, 1.0), QUADRATURE.error(cdf, theirs_cdf, 1.0))
     wrong = QUADRATURE.error(ours, (1 + weight) * c - weight * u - weight * energy, 1.0)
     return Finding(
-        "guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt)", "instead", "exact",
-        error <= QUADRATURE.rtol, f"error {number(error)} (quadrature {QUADRATURE.rtol:g}), d = 1",
-        {"error": error}, mutants={"w for w (1 + w)": wrong > QUADRATURE.rtol},
-    )  # fmt: skip
+        name="guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt)",
+        role="instead",
+        kind="exact",
+        holds=error <= QUADRATURE.rtol,
+        figure=f"error {number(error)} (quadrature {QUADRATURE.rtol:g}), d = 1",
+        numbers={"error": error},
+        mutants={"w for w (1 + w)": wrong > QUADRATURE.rtol},
+    )
 
 
 @extra
 def guided_law_is_no_product(context: Context) -> Finding:
     """TV of the guided law to the product; zero for Gaussians of one covariance."""
-    weights = (4.0,) if context.profile.name == "fast" else (0.5, 1.5, 4.0)
+    weights = context.choose((4.0,), (0.5, 1.5, 4.0))
     tv = {
         f"{w:g}": total_variation(density, product_density(MIXED, w))
         for w, density in zip(weights, guided_densities(MIXED, weights), strict=True)
@@ -218,12 +227,16 @@ def guided_law_is_no_product(context: Context) -> Finding:
     stated = GaussianSum.mixture([1.0], [[-0.5 - 1.5 * 1.2]], stds=[0.8]).density(column(SPOTS))
     alike = QUADRATURE.error(law, stated.numpy(), 1.0)
     return Finding(
-        "the guided law against p(x|c)^(1+w) p(x)^-w", "support", "exact",
-        min(tv.values()) > 100 * QUADRATURE.rtol and alike <= QUADRATURE.rtol,
-        "TV " + ", ".join(f"{number(v)} (w = {k})" for k, v in tv.items())
+        name="the guided law against p(x|c)^(1+w) p(x)^-w",
+        role="support",
+        kind="exact",
+        holds=min(tv.values()) > 100 * QUADRATURE.rtol and alike <= QUADRATURE.rtol,
+        figure="TV "
+        + ", ".join(f"{number(v)} (w = {k})" for k, v in tv.items())
         + f", d = 1; Gaussians of one covariance: within {number(alike)}",
-        {"tv": tv, "one_covariance": alike}, f"w = 4: TV {number(tv['4'])}",
-    )  # fmt: skip
+        numbers={"tv": tv, "one_covariance": alike},
+        worst=f"w = 4: TV {number(tv['4'])}",
+    )
 
 
 Z10_PARTS = (anchored_limits, guided_law_formula, guided_law_is_no_product, *Z10_PLANES)
@@ -237,14 +250,16 @@ def guidance_region(cells: int) -> Region:
     count = len(pairs)
     c_mean = torch.zeros(count, 1, 1, dtype=torch.float64)
     one = GaussianSum.mixture(
-        torch.ones(count, 1, dtype=torch.float64), c_mean,
+        torch.ones(count, 1, dtype=torch.float64),
+        c_mean,
         stds=torch.full((count, 1), 0.7, dtype=torch.float64),
-    )  # fmt: skip
+    )
     both = torch.tensor([[[0.0], [g]] for _, g in pairs], dtype=torch.float64)
     whole = GaussianSum.mixture(
-        torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(count, 2), both,
+        torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(count, 2),
+        both,
         stds=torch.full((count, 2), 0.7, dtype=torch.float64),
-    )  # fmt: skip
+    )
     w = torch.tensor([w for w, _ in pairs], dtype=torch.float64)
     points = column(axis).expand(count, len(axis), 1)
     field = GuidedField(MixtureField(one), MixtureField(whole), w)
@@ -254,6 +269,11 @@ def guidance_region(cells: int) -> Region:
     q = q / np.trapezoid(q, axis, axis=1)[:, None]
     errors = 0.5 * np.trapezoid(np.abs(p - q), axis, axis=1)
     return Region(
-        "guided law against p(x|c)^(1+w) p(x)^-w", "guidance weight w", weights,
-        "distance of the other class / 0.7", gaps / 0.7, errors.reshape(cells, cells), "TV",
-    )  # fmt: skip
+        "guided law against p(x|c)^(1+w) p(x)^-w",
+        "guidance weight w",
+        weights,
+        "distance of the other class / 0.7",
+        gaps / 0.7,
+        errors.reshape(cells, cells),
+        "TV",
+    )

@@ -4,42 +4,35 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
 
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import (
     ATOL,
-    AXIS,
     LINE,
     RTOL,
     column,
     exponential_tilts,
-    family_laws,
     nft_densities,
-    nft_density,
-    product_family,
     tilt_density,
     total_variation,
 )
 from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import laws_agree, plain_numbers
-from theory.ledger.oracle import flow, simplex
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.oracle import flow
 from theory.ledger.zhu.noise import NOISES, TRIED, bowl, sde_laws_are_the_tilt, tends_to_the_tilt
-from theory.ledger.zhu.planes import Z4_PLANES, Z11_PLANES, gaussian_along_reward
+from theory.ledger.zhu.planes.planes import Z4_PLANES, gaussian_along_reward
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import linear_reward, quadratic_reward
+from theory.tilts.quadratic import linear_reward, quadratic_reward
 from theory.tilts.wrappers import Exponential
 
 NAMES = ("note_1d", "quadratic_1d", "linear_1d", "bumps_1d")
-FAINT = 25.0  # log-density below the peak that no objective sees
 SPOTS = np.array([-2.2, -1.3, -0.4, 0.3, 1.2, 2.1])
 
 
@@ -48,7 +41,7 @@ SPOTS = np.array([-2.2, -1.3, -0.4, 0.3, 1.2, 2.1])
 
 def ode_law_is_the_tilt(context: Context) -> Finding:
     """TV between the ODE's law and the density that the note names."""
-    names = NAMES[1:2] if context.profile.name == "fast" else NAMES
+    names = context.choose(NAMES[1:2], NAMES)
     found: dict[str, dict[str, float]] = {}
     for name in names:
         problem = load_problem(name)
@@ -60,17 +53,23 @@ def ode_law_is_the_tilt(context: Context) -> Finding:
     flat = {(n, s): v for n, row in found.items() for s, v in row.items()}
     worst = max(flat, key=lambda k: flat[k])
     return Finding(
-        "law by the ODE = p_old exp((2/beta) r)/Z", "claim", "exact",
-        max(flat.values()) <= QUADRATURE.rtol,
-        f"TV {number(min(flat.values()))} to {number(flat[worst])} on {len(names)} problems, d = 1",
-        {"tv": found}, f"{worst[0]} at 2/beta = {worst[1]}: TV {number(flat[worst])}",
-    )  # fmt: skip
+        name="law by the ODE = p_old exp((2/beta) r)/Z",
+        role="claim",
+        kind="exact",
+        holds=max(flat.values()) <= QUADRATURE.rtol,
+        figure=(
+            f"TV {number(min(flat.values()))} to {number(flat[worst])} on {len(names)} problems, "
+            "d = 1"
+        ),
+        numbers={"tv": found},
+        worst=f"{worst[0]} at 2/beta = {worst[1]}: TV {number(flat[worst])}",
+    )
 
 
 @extra
 def simulated_sde(context: Context) -> Finding:
     """The SDE's law once more: Euler-Maruyama draws against the Fokker-Planck cdf."""
-    n = {"fast": 3_000, "default": 5_000}.get(context.profile.name, 20_000)
+    n = context.choose(3_000, 5_000, 20_000)
     problem = load_problem("quadratic_1d")
     field = flow.LineField.nft(plain_numbers(problem), problem.scale)
 
@@ -92,22 +91,28 @@ def simulated_sde(context: Context) -> Finding:
     other = float(np.max(np.abs(np.interp(draws, axis, claimed) - steps)))
     bound = math.sqrt(math.log(2 / FALSE_FAILURE_RATE) / (2 * n))
     return Finding(
-        "law by the SDE with g = 1, drawn", "support", "statistical", gap <= bound,
-        f"Kolmogorov distance {number(gap)} (bound {number(bound)}) over {n} draws; to the claim "
-        f"{number(other)}",
-        {"gap": gap, "bound": bound, "to_claim": other}, "quadratic_1d",
+        name="law by the SDE with g = 1, drawn",
+        role="support",
+        kind="statistical",
+        holds=gap <= bound,
+        figure=(
+            f"Kolmogorov distance {number(gap)} (bound {number(bound)}) over {n} draws; to the "
+            f"claim {number(other)}"
+        ),
+        numbers={"gap": gap, "bound": bound, "to_claim": other},
+        worst="quadratic_1d",
         mutants={"the claimed law": other > bound},
-    )  # fmt: skip
+    )
 
 
 def gaussian_case_is_exact(context: Context) -> Finding:
     """The assumption under which the claim holds, by ODE (d = 1, 2, 5) and SDE (d = 1)."""
     worst, where = 0.0, ""
     generator = torch.Generator().manual_seed(context.seed)
-    dims = (1, 2) if context.profile.name == "fast" else (1, 2, 5)
+    dims = context.choose((1, 2), (1, 2, 5))
     for dim in dims:
         problem = gaussian_along_reward(dim)
-        for scale in (2.0,) if context.profile.name == "fast" else (0.5, 5.0):
+        for scale in context.choose((2.0,), (0.5, 5.0)):
             target = problem.tilt(Exponential(scale))
             points = problem.base.sample(24, generator)
             law = FlowLaw(problem.cumulant_field(scale, 1), 1e-8, 1e-10).log_density(points)
@@ -116,47 +121,58 @@ def gaussian_case_is_exact(context: Context) -> Finding:
                 worst, where = gap, f"d = {dim}, 2/beta = {scale:g}"
     line = gaussian_along_reward(1)
     axis = np.linspace(-6.0, 8.0, 301 if context.profile.extras else 201)
-    labels = ["g = 1"] if context.profile.name == "fast" else list(TRIED)
+    labels = context.choose(["g = 1"], list(TRIED))
     sde = max(
         total_variation(
             sde_law(line.cumulant_field(2.0, 1), NOISES[label], axis).density,
-            tilt_density(line, 2.0, axis), axis,
+            tilt_density(line, 2.0, axis),
+            axis,
         )
         for label in labels
-    )  # fmt: skip
+    )
     bent = replace(line, reward=quadratic_reward([[-0.05]], [0.7], 0.1))
     points = bent.base.sample(24, generator)
     off = FlowLaw(bent.cumulant_field(2.0, 1)).log_density(points)
     off = (off - bent.tilt(Exponential(2.0)).log_density(points)).abs().max()
     return Finding(
-        "linear reward along a Gaussian direction of the base", "condition", "exact",
-        max(worst, sde) <= QUADRATURE.rtol,
-        f"log-density within {number(worst)} (ODE, d = {', '.join(map(str, dims))}), TV "
+        name="linear reward along a Gaussian direction of the base",
+        role="condition",
+        kind="exact",
+        holds=max(worst, sde) <= QUADRATURE.rtol,
+        figure=f"log-density within {number(worst)} (ODE, d = {', '.join(map(str, dims))}), TV "
         f"{number(sde)} (SDEs, d = 1)",
-        {"ode": worst, "sde": sde}, where,
+        numbers={"ode": worst, "sde": sde},
+        worst=where,
         mutants={"reward bent by 0.05 x²/2": float(off) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 @extra
 def exact_formula(context: Context) -> Finding:
     """log q = log p + lambda r - lambda^2 int eta |grad m|^2 dt - lambda E r along the path."""
-    names = NAMES[:1] if context.profile.name == "fast" else NAMES
+    names = context.choose(NAMES[:1], NAMES)
     worst, where, killed = 0.0, names[0], {"half the integral": False, "no integral": False}
     for name in names:
         problem, plain = load_problem(name), plain_numbers(load_problem(name))
         scale = problem.scale
         field, base = flow.LineField.nft(plain, scale), flow.LineField(plain)
 
-        def rate(x: Array, t: float, f: flow.LineField = field, b: flow.LineField = base,
-                 a: float = scale) -> Array:  # fmt: skip
+        def rate(
+            x: Array,
+            t: float,
+            f: flow.LineField = field,
+            b: flow.LineField = base,
+            a: float = scale,
+        ) -> Array:
             """eta |grad m|^2 = C^2 / eta, C = Cov(V, r | x)."""
             return ((f(x, t) - b(x, t)) / a) ** 2 * t / max(1 - t, 1e-300)
 
         _, energy = flow.path_integral(field, SPOTS, rate)
-        mean = float(np.trapezoid(
-            np.exp(plain.log_density(LINE[:, None])) * plain.reward(LINE[:, None]), LINE
-        ))  # fmt: skip
+        mean = float(
+            np.trapezoid(
+                np.exp(plain.log_density(LINE[:, None])) * plain.reward(LINE[:, None]), LINE
+            )
+        )
         start = plain.log_density(SPOTS[:, None]) + scale * plain.reward(SPOTS[:, None])
         ours = FlowLaw(problem.cumulant_field(scale, 1)).log_density(column(SPOTS)).numpy()
         for label, factor in (("", 1.0), ("half the integral", 0.5), ("no integral", 0.0)):
@@ -167,11 +183,18 @@ def exact_formula(context: Context) -> Finding:
             elif error >= worst:
                 worst, where = error, name
     return Finding(
-        "ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r)", "instead",
-        "exact", worst <= QUADRATURE.rtol,
-        f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems, d = 1",
-        {"error": worst}, where, mutants=killed,
-    )  # fmt: skip
+        name="ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r)",
+        role="instead",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems, d "
+            "= 1"
+        ),
+        numbers={"error": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 @extra
@@ -187,13 +210,18 @@ def smallest_counterexample(context: Context) -> Finding:
         named = problem.tilt(Exponential(scale)).log_density(points)
         gap = float((law - named).abs().max())
     return Finding(
-        "N(0, 1), r = -x²/2: NFT samples variance exp(-lambda)", "instead", "exact",
-        worst <= QUADRATURE.rtol,
-        f"log-density within {number(worst)}; at lambda = 2 variance {claims['2'][0]:.4f} against "
-        f"{claims['2'][1]:.4f} claimed",
-        {"variances": claims}, "N(0, 1), r = -x²/2",
+        name="N(0, 1), r = -x²/2: NFT samples variance exp(-lambda)",
+        role="instead",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=(
+            f"log-density within {number(worst)}; at lambda = 2 variance {claims['2'][0]:.4f} "
+            f"against {claims['2'][1]:.4f} claimed"
+        ),
+        numbers={"variances": claims},
+        worst="N(0, 1), r = -x²/2",
         mutants={"1/(1 + lambda)": gap > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 Z4_PARTS = (
@@ -228,148 +256,10 @@ def separation_region(cells: int) -> Region:
     errors = 0.5 * np.trapezoid(np.abs(p - q), axis, axis=1)
     return Region(
         "linear reward over two Gaussians: NFT's law against the claim",
-        "distance of the two Gaussians / 0.7", gaps / 0.7, "2/beta", scales,
-        errors.reshape(cells, cells), "TV",
-    )  # fmt: skip
-
-
-# --- Z11
-
-
-def objective(density: Array, problem: Problem, scale: float, axis: Array = LINE) -> float:
-    """E_p[r] - (1/scale) KL(p | base) on a grid."""
-    points = column(axis)
-    base = problem.base.log_density(points).numpy()
-    reward = problem.reward(points).numpy()
-    log_p = np.log(np.maximum(density, 1e-300))
-    return float(np.trapezoid(density * (reward - (log_p - base) / scale), axis))
-
-
-@lru_cache(maxsize=8)
-def objectives(name: str) -> dict[str, float]:
-    """The objective's value at its optimum, at NFT's law and at the base, and a times both KLs
-    between the first two laws."""
-    problem = load_problem(name)
-    a = problem.scale
-    nft, tilt = nft_density(problem, a), tilt_density(problem, a)
-    ratio = np.log(np.maximum(nft, 1e-300) / np.maximum(tilt, 1e-300))
-    best, value = float(problem.tilt(Exponential(a)).log_z) / a, objective(nft, problem, a)
-    return {
-        "optimum": best, "NFT": value,
-        "base": objective(tilt_density(problem, 0.0), problem, a), "gap": best - value,
-        "KL(NFT|tilt)/scale": float(np.trapezoid(nft * ratio, LINE)) / a,
-        "KL(tilt|NFT)/scale": -float(np.trapezoid(tilt * ratio, LINE)) / a,
-    }  # fmt: skip
-
-
-def _names(context: Context) -> tuple[str, ...]:
-    return NAMES[:1] if context.profile.name == "fast" else NAMES
-
-
-def objective_gap(context: Context) -> Finding:
-    """The value of the objective at its optimum and at NFT's law."""
-    rows = {name: objectives(name) for name in _names(context)}
-    worst = max(rows, key=lambda k: rows[k]["gap"])
-    row = rows[worst]
-    return Finding(
-        "NFT's law attains max E_p[r] - (beta/2) KL(p|p_old)", "claim", "exact",
-        all(abs(r["gap"]) <= QUADRATURE.rtol for r in rows.values()),
-        f"objective {row['NFT']:.4f} at NFT's law, {row['optimum']:.4f} at the optimum, "
-        f"{row['base']:.4f} at the base ({worst}), d = 1",
-        {"rows": rows}, f"{worst}: short by {number(row['gap'])}",
-    )  # fmt: skip
-
-
-def shortfall_is_kl(context: Context) -> Finding:
-    """What NFT's law falls short by is (beta/2) KL(NFT | tilt)."""
-    rows = {name: objectives(name) for name in _names(context)}
-    wrong = {
-        "beta KL(NFT|tilt)": lambda r: 2 * r["KL(NFT|tilt)/scale"],
-        "(beta/2) KL(tilt|NFT)": lambda r: r["KL(tilt|NFT)/scale"],
-    }
-    errors = {k: QUADRATURE.error(r["gap"], r["KL(NFT|tilt)/scale"], 1.0) for k, r in rows.items()}
-    worst = max(errors, key=lambda k: errors[k])
-    return Finding(
-        "NFT's law falls short by (beta/2) KL(NFT|tilt)", "instead", "exact",
-        errors[worst] <= QUADRATURE.rtol,
-        f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) on {len(rows)} problems, "
-        "d = 1",
-        {"errors": errors}, worst,
-        mutants={
-            label: any(abs(r["gap"] - f(r)) > QUADRATURE.rtol for r in rows.values())
-            for label, f in wrong.items()
-        },
-    )  # fmt: skip
-
-
-@extra
-def objective_by_quadrature(context: Context) -> Finding:
-    """The objective at the tilt by the adaptive oracle; at NFT's law from scipy's density."""
-    problem = load_problem("note_1d")
-    a, plain = problem.scale, plain_numbers(problem)
-    box = plain.density().region
-    best = simplex.regularised_objective(
-        lambda y: plain.log_density(y) + a * plain.reward(y),
-        plain.log_density,
-        plain.reward,
-        a,
-        box,
+        "distance of the two Gaussians / 0.7",
+        gaps / 0.7,
+        "2/beta",
+        scales,
+        errors.reshape(cells, cells),
+        "TV",
     )
-    stated = float(problem.tilt(Exponential(a)).log_z) / a
-    error = QUADRATURE.error(best, stated, 1.0)
-    if context.profile.name != "fast":
-        # Spectral accuracy: a step of a quarter of the narrowest width has rounding only.
-        axis = np.linspace(-8.0, 8.0, 129)
-        log_tilt = plain.log_density(axis[:, None]) + a * plain.reward(axis[:, None])
-        axis = axis[log_tilt > log_tilt.max() - FAINT]
-        second = objective(flow.density(flow.LineField.nft(plain, a), axis), problem, a, axis)
-        ours = objectives("note_1d")["NFT"]
-        error = max(error, QUADRATURE.error(ours, second, 1.0))
-    moved = simplex.regularised_objective(
-        lambda y: plain.log_density(y) + 1.1 * a * plain.reward(y),
-        plain.log_density, plain.reward, a, box,
-    )  # fmt: skip
-    return Finding(
-        "the objective by two routes", "support", "exact", error <= QUADRATURE.rtol,
-        f"error {number(error)} (quadrature {QUADRATURE.rtol:g})", {"error": error}, "note_1d",
-        mutants={"tilt 10 % too strong": stated - moved > QUADRATURE.rtol},
-    )  # fmt: skip
-
-
-def objective_in_the_gaussian_case(context: Context) -> Finding:
-    """The gap vanishes where Z4 is exact."""
-    problem = gaussian_along_reward(1)
-    gaps = {}
-    for scale in (0.5, 2.0):
-        best = float(problem.tilt(Exponential(scale)).log_z) / scale
-        gaps[f"{scale:g}"] = abs(best - objective(nft_density(problem, scale), problem, scale))
-    worst = max(gaps.values())
-    return Finding(
-        "linear reward along a Gaussian direction of the base", "condition", "exact",
-        worst <= QUADRATURE.rtol, f"gap {number(worst)}, d = 1", {"gaps": gaps},
-    )  # fmt: skip
-
-
-Z11_PARTS = (
-    objective_gap,
-    objective_in_the_gaussian_case,
-    shortfall_is_kl,
-    objective_by_quadrature,
-    laws_agree,
-    *Z11_PLANES,
-)
-
-
-def objective_region(cells: int) -> Region:
-    """KL(NFT|tilt) / KL(base|tilt): the share of the attainable gain that NFT's law misses."""
-    centres, scales = np.linspace(-3.0, 4.0, cells), np.linspace(0.25, 4.5, cells)
-    law, targets = family_laws(product_family(centres.tolist(), scales.tolist()))
-    tilt = np.maximum(targets["exp(ar)"], 1e-300)
-    base = load_problem("note_1d").base.density(column(AXIS)).numpy()
-    missed, all_of_it = (
-        np.trapezoid(p * np.log(np.maximum(p, 1e-300) / tilt), AXIS, axis=1) for p in (law, base)
-    )
-    return Region(
-        "how much of the objective's attainable gain NFT misses", "centre of the reward bump",
-        centres, "2/beta", scales, (missed / all_of_it).reshape(cells, cells), "share missed",
-    )  # fmt: skip

@@ -15,12 +15,11 @@ from scipy.special import ndtr
 from torch.autograd.functional import hessian
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.order import fit_slope
 from theory.ledger.core.region import Region
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import integrate, simplex
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.settings.plane import PlaneProblem
 
@@ -34,10 +33,14 @@ def _peaks(centres: list[list[float]], widths: list[list[float]]) -> PlaneProble
     covs = [np.diag([s**2, 0.81][:e]) for s in (1.0, 0.8)]
     precisions = np.array([np.diag(np.asarray(w) ** -2.0) for w in widths])
     return PlaneProblem(
-        np.array([0.7, 0.3]), np.array([[-1.0, 0.0], [1.5, 0.0]])[:, :e], np.array(covs), "bumps",
+        np.array([0.7, 0.3]),
+        np.array([[-1.0, 0.0], [1.5, 0.0]])[:, :e],
+        np.array(covs),
+        "bumps",
         {"heights": np.ones(2), "centres": np.array(centres), "precisions": precisions},
-        1.0, np.eye(e),
-    )  # fmt: skip
+        1.0,
+        np.eye(e),
+    )
 
 
 CASES = {
@@ -50,7 +53,7 @@ CASES = {
 
 
 def _names(context: Context, alike: bool = False) -> list[str]:
-    dims = ("d = 1",) if context.profile.name == "fast" else ("d = 1", "d = 2")
+    dims = context.choose(("d = 1",), ("d = 1", "d = 2"))
     return [d + ", alike" * alike for d in dims]
 
 
@@ -88,8 +91,9 @@ def peak_masses(case: PlaneNumbers, strength: float) -> Array:
         box = Box(centre - reach, centre + reach, centre[None])
         found = integrate(
             lambda y: np.exp(case.log_density(y) + strength * (case.reward(y) - 1.0))[:, None],
-            box, 1e-12,
-        )  # fmt: skip
+            box,
+            1e-12,
+        )
         masses.append(float(found.value[0]))
     return np.asarray(masses) / sum(masses)
 
@@ -119,14 +123,19 @@ def isolated_maxima(context: Context) -> Finding:
     masses = simplex.tilted_masses(line.log_density, line.reward, 1e4, around, box)
     even = min(abs(shares(name)[1] - 0.5) for name in gaps)
     return Finding(
-        "isolated maxima: weights p(x_i)", "claim", "exact",
-        max(gaps.values()) <= QUADRATURE.rtol,
-        f"{worst}: share of the first peak {found:.4f} as K lambda grows, {claimed:.4f} claimed; "
-        f"mass further than 0.3 from both at K lambda = 1e4 (d = 1) "
-        f"{number(abs(1 - float(masses.sum())))}",
-        {"errors": gaps, "share": [found, claimed]}, f"{worst}, peaks of widths 0.36 and 0.16",
+        name="isolated maxima: weights p(x_i)",
+        role="claim",
+        kind="exact",
+        holds=max(gaps.values()) <= QUADRATURE.rtol,
+        figure=(
+            f"{worst}: share of the first peak {found:.4f} as K lambda grows, {claimed:.4f} "
+            "claimed; mass further than 0.3 from both at K lambda = 1e4 (d = 1) "
+            f"{number(abs(1 - float(masses.sum())))}"
+        ),
+        numbers={"errors": gaps, "share": [found, claimed]},
+        worst=f"{worst}, peaks of widths 0.36 and 0.16",
         mutants={"equal weights": even > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def maxima_of_one_curvature(context: Context) -> Finding:
@@ -134,12 +143,15 @@ def maxima_of_one_curvature(context: Context) -> Finding:
     gaps, others = (share_errors(_names(context, alike)) for alike in (True, False))
     worst = max(gaps, key=lambda k: gaps[k])
     return Finding(
-        "isolated maxima with one det(-Hess r): weights p(x_i)", "condition", "exact",
-        gaps[worst] <= QUADRATURE.rtol,
-        f"share of the first peak as K lambda grows within {number(gaps[worst])}",
-        {"errors": gaps}, worst.removesuffix(", alike"),
+        name="isolated maxima with one det(-Hess r): weights p(x_i)",
+        role="condition",
+        kind="exact",
+        holds=gaps[worst] <= QUADRATURE.rtol,
+        figure=f"share of the first peak as K lambda grows within {number(gaps[worst])}",
+        numbers={"errors": gaps},
+        worst=worst.removesuffix(", alike"),
         mutants={"peaks of two widths": min(others.values()) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 @extra
@@ -159,12 +171,15 @@ def laplace_weights(context: Context) -> Finding:
         s.order == 1 and s.is_order for s in slopes.values()
     )
     return Finding(
-        "isolated maxima: weights p(x_i) / sqrt(det(-Hess r(x_i)))", "instead", "exact", holds,
-        f"extrapolated to K = infinity within {number(extrapolated)}; the rest falls like "
+        name="isolated maxima: weights p(x_i) / sqrt(det(-Hess r(x_i)))",
+        role="instead",
+        kind="exact",
+        holds=holds,
+        figure=f"extrapolated to K = infinity within {number(extrapolated)}; the rest falls like "
         f"1/(K lambda), slope {slopes['d = 1']}",
-        {"extrapolated": extrapolated, "slopes": {d: s.slope for d, s in slopes.items()}},
+        numbers={"extrapolated": extrapolated, "slopes": {d: s.slope for d, s in slopes.items()}},
         mutants=wrong,
-    )  # fmt: skip
+    )
 
 
 def discrete_maxima(context: Context) -> Finding:
@@ -177,10 +192,14 @@ def discrete_maxima(context: Context) -> Finding:
     error = float(np.abs(found - limit).max())
     even = np.where(best, 0.5, 0.0)
     return Finding(
-        "discrete states: weights of p^0 on the maximisers", "condition", "exact",
-        error <= QUADRATURE_TIGHT.rtol, f"error {number(error)} at K lambda = 400",
-        {"error": error}, mutants={"equal weights": float(np.abs(found - even).max()) > 1e-2},
-    )  # fmt: skip
+        name="discrete states: weights of p^0 on the maximisers",
+        role="condition",
+        kind="exact",
+        holds=error <= QUADRATURE_TIGHT.rtol,
+        figure=f"error {number(error)} at K lambda = 400",
+        numbers={"error": error},
+        mutants={"equal weights": float(np.abs(found - even).max()) > 1e-2},
+    )
 
 
 def flat_maxima(context: Context) -> Finding:
@@ -202,13 +221,16 @@ def flat_maxima(context: Context) -> Finding:
     lengths = np.array([b - a for a, b in plateaux])
     others = {"equal weights": np.full(2, 0.5), "their lengths": lengths / lengths.sum()}
     return Finding(
-        "flat maxima: weights of p^0 on the plateaux", "condition", "exact",
-        errors[-1] <= QUADRATURE_TIGHT.rtol,
-        f"error {number(errors[0])} at K lambda = 10, {number(errors[1])} at 60",
-        {"errors": errors},
-        mutants={k: float(np.abs(share - v).max()) > QUADRATURE_TIGHT.rtol
-                 for k, v in others.items()},
-    )  # fmt: skip
+        name="flat maxima: weights of p^0 on the plateaux",
+        role="condition",
+        kind="exact",
+        holds=errors[-1] <= QUADRATURE_TIGHT.rtol,
+        figure=f"error {number(errors[0])} at K lambda = 10, {number(errors[1])} at 60",
+        numbers={"errors": errors},
+        mutants={
+            k: float(np.abs(share - v).max()) > QUADRATURE_TIGHT.rtol for k, v in others.items()
+        },
+    )
 
 
 Z6_PARTS = (
@@ -239,6 +261,12 @@ def peak_region(cells: int) -> Region:
             density = np.exp(log_p + strength * (r - r.max()))
             errors[i, j] = abs(density[y < 0].sum() / density.sum() - claimed)
     return Region(
-        "two isolated maxima: true share of one against p(x_i)", "ratio of the peaks' widths",
-        ratios, "K lambda", strengths, errors, "error of the share", "xy",
-    )  # fmt: skip
+        "two isolated maxima: true share of one against p(x_i)",
+        "ratio of the peaks' widths",
+        ratios,
+        "K lambda",
+        strengths,
+        errors,
+        "error of the share",
+        "xy",
+    )

@@ -23,7 +23,7 @@ from theory.ledger.core.order import fit_slope
 from theory.ledger.oracle import noise
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.sde import sde_law
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 NOISES = {
     **{f"g = {g:g}": Diffusion.of_constant(g) for g in (0.5, 1.0, 2.0, 4.0, 8.0)},
@@ -70,18 +70,23 @@ def distance(label: str) -> float:
 
 def sde_laws_are_the_tilt(context: Context) -> Finding:
     """TV between SDEs' laws and the named density, and between them and the ODE's law."""
-    labels = ("memoryless",) if context.profile.name == "fast" else TRIED
+    labels = context.choose(("memoryless",), TRIED)
     problem = _note()
     to_claim = {label: distance(label) for label in ("ODE", *labels)}
     ode = density(problem, "ODE")
     to_ode = {label: total_variation(density(problem, label), ode, AXIS) for label in labels}
     return Finding(
-        "law by SDEs = p_old exp((2/beta) r)/Z", "claim", "exact",
-        max(to_claim.values()) <= QUADRATURE.rtol,
-        "d = 1, TV to the claim: " + ", ".join(f"{k} {number(v)}" for k, v in to_claim.items())
-        + "; to the ODE's law: " + ", ".join(f"{k} {number(v)}" for k, v in to_ode.items()),
-        {"to_claim": to_claim, "to_ode": to_ode}, "note_1d",
-    )  # fmt: skip
+        name="law by SDEs = p_old exp((2/beta) r)/Z",
+        role="claim",
+        kind="exact",
+        holds=max(to_claim.values()) <= QUADRATURE.rtol,
+        figure="d = 1, TV to the claim: "
+        + ", ".join(f"{k} {number(v)}" for k, v in to_claim.items())
+        + "; to the ODE's law: "
+        + ", ".join(f"{k} {number(v)}" for k, v in to_ode.items()),
+        numbers={"to_claim": to_claim, "to_ode": to_ode},
+        worst="note_1d",
+    )
 
 
 def bowl_distance(g: float, implied: bool = True) -> float:
@@ -108,13 +113,13 @@ def density_gap(g: float) -> float:
 
 def tends_to_the_tilt(context: Context) -> Finding:
     """The distance to the claim as g grows: whether it falls at every step, and how fast."""
-    fast = context.profile.name == "fast"
+    fast = context.is_fast
     rows = {"N(0, 1)": {f"g = {g:g}": bowl_distance(g) for g in LOUDER}}
     if not fast:
         rows["note_1d"] = {f"g = {g:g}": distance(f"g = {g:g}" if g else "ODE") for g in LOUDER}
     rows["N(0, 1), g² = 2k eta"] = {f"k = {k:g}": bowl_multiple(k) for k in MULTIPLES}
     falls = all(b < a for row in rows.values() for a, b in pairwise(row.values()))
-    error = max(density_gap(g) for g in ((4.0,) if fast else (1.0, 4.0)))
+    error = max(density_gap(g) for g in (context.choose((4.0,), (1.0, 4.0))))
     slope = fit_slope(1 / STRONG, np.array([bowl_distance(float(g)) for g in STRONG]), FLOOR)
     of_multiples = fit_slope(1 / MANY, np.array([bowl_multiple(float(k)) for k in MANY]), FLOOR)
     shown = "; ".join(
@@ -123,12 +128,22 @@ def tends_to_the_tilt(context: Context) -> Finding:
     )
     orders = (slope.order, of_multiples.order) == (4, 1)
     return Finding(
-        "the limit of loud noise: law by the SDE -> p_old exp((2/beta) r)/Z", "condition", "order",
-        falls and error <= QUADRATURE.rtol and orders and slope.is_order and of_multiples.is_order,
-        f"TV to the claim falls at every step: {shown}; N(0, 1): order {slope} in 1/g and "
+        name="the limit of loud noise: law by the SDE -> p_old exp((2/beta) r)/Z",
+        role="condition",
+        kind="order",
+        holds=falls
+        and error <= QUADRATURE.rtol
+        and orders
+        and slope.is_order
+        and of_multiples.is_order,
+        figure=f"TV to the claim falls at every step: {shown}; N(0, 1): order {slope} in 1/g and "
         f"{of_multiples} in 1/k; densities by two routes within {number(error)} of the peak",
-        {"to_claim": rows, "slope": [slope.slope, slope.half],
-         "slope_of_multiples": [of_multiples.slope, of_multiples.half], "error": error},
+        numbers={
+            "to_claim": rows,
+            "slope": [slope.slope, slope.half],
+            "slope_of_multiples": [of_multiples.slope, of_multiples.half],
+            "error": error,
+        },
         order=slope.order,
         mutants={"the base's score": bowl_distance(8.0, implied=False) > bowl_distance(0.0)},
-    )  # fmt: skip
+    )

@@ -17,25 +17,17 @@ from torch import Tensor
 
 from theory.common.tolerances import QUADRATURE
 from theory.fields.mixture import MixtureField
-from theory.laws.distances import GridLaw
-from theory.ledger.core.claim import Context, Extra, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core.claim import Array, Context, Extra, Finding, extra, number
 from theory.ledger.core.laws import base_points, exponential_tilts
 from theory.ledger.core.order import Slope, fit_slope
 from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import plain_numbers
-from theory.ledger.oracle import conditional, online
-from theory.ledger.oracle.integrals.integrate import Array
+from theory.ledger.oracle import online
 from theory.ledger.settings.plane import PlaneProblem
-from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.zhu.laws import LINE, column, gaussian_along_reward, total_variation
+from theory.ledger.zhu.student import STUDENT, UNBOUNDED, student_outside_unit_interval
 from theory.problems.problem import Problem, load_problem
 from theory.recursion import Recursion, Trajectory, carry
-from theory.recursion.checks import DivergedError
-from theory.recursion.flow import Velocity, optimum
-from theory.recursion.grid import Clock
-from theory.recursion.moments import Tables
-from theory.recursion.online import STEPS
 from theory.recursion.spec import Mode
 from theory.samplers.flow import FlowLaw
 from theory.tilts.wrappers import Exponential
@@ -47,46 +39,7 @@ TOTAL = 2.0  # the sum of 2/beta over the epochs, where steps are made smaller
 LOG_SIZE = 12.0  # log-ratios are averaged where the law lies within e^-12 of its peak
 
 
-def _array(value: object) -> Array:
-    return np.asarray(value)[0]
-
-
 # --- Z5: what one epoch does when v_old is no RF field
-
-
-def old_velocity(s: Setting, velocity: Array) -> Array:
-    """Some v_old that is not the velocity of the data: shrunk and pushed aside."""
-    return 0.8 * velocity + 0.3 * np.cos(np.arange(1, s.dim + 1))
-
-
-def student_optimum(s: Setting, extra: float = 1.0, centre: float = 1.0) -> Array:
-    """v_old + (2/beta) Cov(r, V | x) + (1/beta)(2 m_t - 1)(u - v_old)."""
-    reward = s.problem.conditional_reward
-    u = _array(s.problem.base_field(s.point, s.t))
-    v = old_velocity(s, u)
-    m = float(reward.mean(s.point, s.t)[0])
-    step = 2 * _array(reward.covariance(s.point, s.t)) + extra * (2 * m - centre) * (u - v)
-    return v + step / s.nft_beta
-
-
-def student_by_quadrature(s: Setting) -> Array:
-    v = old_velocity(s, conditional.velocity(s.case, s.x, s.at))
-    return conditional.nft_minimiser(s.case, s.x, s.at, s.nft_beta, v_old=v)
-
-
-STUDENT = Identity(
-    "optimum with any v_old: v_old + (2/beta) Cov(r, V|x) + (1/beta)(2 m_t - 1)(u - v_old)",
-    Problems(),
-    student_optimum,
-    student_by_quadrature,
-    {
-        "without the last term": lambda s: student_optimum(s, extra=0.0),
-        "its sign": lambda s: student_optimum(s, extra=-1.0),
-        "2 m_t for 2 m_t - 1": lambda s: student_optimum(s, centre=0.0),
-    },
-    lambda s: 1 + (2 * s.spread + 1) / s.nft_beta,
-    role="instead",
-)
 
 
 def law_gap(trajectory: Trajectory, total: float) -> float:
@@ -109,18 +62,17 @@ def frozen_laws(problem: Problem, scales: Array, points: Tensor) -> tuple[Array,
 
 def frozen_is_the_tilt(context: Context) -> Finding:
     """The claim at the data end: the law of v^0 + K lambda Cov against p^0 exp(K lambda r)/Z."""
-    fast = context.profile.name == "fast"
     counts = np.array([1.0, 4.0])
     tv: dict[str, float] = {}
     once: list[float] = []
-    for name in ("note_1d",) if fast else ("note_1d", "quadratic_1d", "linear_1d"):
+    for name in context.choose(("note_1d",), ("note_1d", "quadratic_1d", "linear_1d")):
         problem = load_problem(name)
         log_q, log_p = frozen_laws(problem, counts * problem.scale / 2, column(LINE))
         for k, q, p in zip(counts, np.exp(log_q), np.exp(log_p), strict=True):
             tv[f"{name}, K = {k:g}, 2/beta = {problem.scale / 2:g}"] = total_variation(p, q)
         once.append(total_variation(np.exp(log_q[-1]), np.exp(log_p[0])))
     gaps: dict[str, float] = {}
-    for name in () if fast else OFF_LINE:
+    for name in context.choose((), OFF_LINE):
         problem = load_problem(name)
         log_q, log_p = frozen_laws(problem, counts * problem.scale / 2, base_points(problem, 24))
         rms = np.sqrt(((log_q - log_p) ** 2).mean(-1))
@@ -133,11 +85,15 @@ def frozen_is_the_tilt(context: Context) -> Finding:
             "and a rotated plane of d = 5)"
         )
     return Finding(
-        "m_t frozen: law of the samples = p^0 exp(K lambda r)/Z", "claim", "exact",
-        max([*tv.values(), *gaps.values()]) <= QUADRATURE.rtol, figure,
-        {"tv": tv, "log_ratio": gaps}, f"{worst}: TV {number(tv[worst])}",
+        name="m_t frozen: law of the samples = p^0 exp(K lambda r)/Z",
+        role="claim",
+        kind="exact",
+        holds=max([*tv.values(), *gaps.values()]) <= QUADRATURE.rtol,
+        figure=figure,
+        numbers={"tv": tv, "log_ratio": gaps},
+        worst=f"{worst}: TV {number(tv[worst])}",
         mutants={"p^0 exp(lambda r) after 4 epochs": min(once) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def turned(dim: int) -> Problem:
@@ -172,16 +128,15 @@ def epochs_of_tilts(problem: Problem, lam: float, epochs: int) -> tuple[float, f
 
 def recursion_in_the_gaussian_case(context: Context) -> Finding:
     """Base Gaussian along a linear reward: every recursion is the tilt, at any step."""
-    fast = context.profile.name == "fast"
     problem = gaussian_along_reward(1)
-    epochs, beta = (2, 1.5) if fast else (4, 1.5)
+    epochs, beta = context.choose((2, 1.5), (4, 1.5))
     total = epochs * 2 / beta
     errors, wrong = {}, []
-    for mode in MODES[1:] if fast else MODES:
+    for mode in context.choose(MODES[1:], MODES):
         run = carry(problem, Recursion(nft_beta=beta, mode=mode), epochs)
         errors[f"{mode}, d = 1"] = law_gap(run, total)
         wrong.append(law_gap(run, 1.1 * total))
-    for dim in () if fast else (2, 5):
+    for dim in context.choose((), (2, 5)):
         many = turned(dim)
         log_q, log_p = frozen_laws(many, np.array([total]), base_points(many, 16))
         errors[f"frozen, d = {dim}"] = float(np.abs(log_q - log_p).max())
@@ -191,13 +146,16 @@ def recursion_in_the_gaussian_case(context: Context) -> Finding:
         wrong.append(float(np.abs(log_q - off).max()))
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "linear reward along a Gaussian direction: frozen, refit and student", "condition",
-        "exact", errors[worst] <= QUADRATURE.rtol,
-        f"log-density within {number(errors[worst])} after {epochs} epochs"
-        + ("" if fast else " (d = 1; frozen in d = 2 and 5, the others there epoch by epoch)"),
-        {"error": errors[worst], "errors": errors}, worst,
+        name="linear reward along a Gaussian direction: frozen, refit and student",
+        role="condition",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=f"log-density within {number(errors[worst])} after {epochs} epochs"
+        + (context.choose("", " (d = 1; frozen in d = 2 and 5, the others there epoch by epoch)")),
+        numbers={"error": errors[worst], "errors": errors},
+        worst=worst,
         mutants={"total tilt 10 % off": min(wrong) > QUADRATURE.rtol},
-    )  # fmt: skip
+    )
 
 
 def small_steps(mode: Mode) -> Extra:
@@ -224,91 +182,29 @@ def small_steps(mode: Mode) -> Extra:
             off[name] = fit_slope(lams, elsewhere, 1e-9)
         worst = max(slopes, key=lambda k: abs(slopes[k].slope - 1))
         return Finding(
-            f"v_old = {WORDS[mode]}: law to p^0 exp(K lambda r) as lambda falls",
-            "instead", "order",
-            all(s.order == 1 and s.is_order for s in slopes.values()),
-            f"slope {slopes[worst]} in lambda ({worst}); RMS log-ratio "
+            name=f"v_old = {WORDS[mode]}: law to p^0 exp(K lambda r) as lambda falls",
+            role="instead",
+            kind="order",
+            holds=all(s.order == 1 and s.is_order for s in slopes.values()),
+            figure=f"slope {slopes[worst]} in lambda ({worst}); RMS log-ratio "
             f"{number(errors[worst][0])} at {counts[0]} epochs, {number(errors[worst][-1])} at "
             f"{counts[-1]}",
-            {"epochs": counts, "errors": errors, "slopes": {k: s.slope for k, s in slopes.items()}},
-            worst, order=1,
+            numbers={
+                "epochs": counts,
+                "errors": errors,
+                "slopes": {k: s.slope for k, s in slopes.items()},
+            },
+            worst=worst,
+            order=1,
             mutants={
                 "a tilt 10 % stronger": not any(s.order == 1 and s.is_order for s in off.values())
             },
-        )  # fmt: skip
+        )
 
     return part
 
 
-UNBOUNDED = "quadratic_1d"  # a reward far below 0, where only NFT's refitted form stays stable
 WORDS = {"refit": "RF field of the last law's own samples", "student": "the last student itself"}
-
-
-def old_velocity_gaps(name: str, nft_beta: float, epochs: int) -> tuple[Array, str]:
-    """RMS of v_old - u after every epoch of the student recursion, over the base's X_t at four
-    times; and what ended the run early. v_old's step is theory.recursion's, on its grid."""
-    problem = load_problem(name)
-    laws: list[GridLaw] = []
-    ended = ""
-    try:
-        carry(problem, Recursion(nft_beta, "student"), epochs, progress=lambda _, q: laws.append(q))
-    except DivergedError as error:
-        ended = str(error).split(":")[0]
-    (axis,) = laws[0].axes
-    tables = Tables((axis,), Clock.even(STEPS[1]), problem.reward)
-    fields = tables.fields(problem.base.log_density(column(axis)).numpy())
-    old = Velocity(fields.u, fields.div_u)
-    places = [int(np.argmin(np.abs(tables.clock.times - t))) for t in (0.2, 0.4, 0.6, 0.8)]
-    weights = []
-    for k in places:
-        t = torch.tensor(float(tables.clock.times[k]))
-        density = problem.base.noised(column(tables.x_axes(k)[0]), t, 1 - t).log_abs.exp().numpy()
-        weights.append(density / density.sum())
-    found = []
-    for law in laws:
-        old = optimum(old, fields, 2 / nft_beta)
-        fields = tables.fields(law.log_density)
-        square = ((old.v - fields.u)[places, :, 0] ** 2 * weights).sum(1)
-        found.append(math.sqrt(square.mean()))
-    return np.array(found), ended
-
-
-def growth(gaps: Array) -> tuple[float, float]:
-    """Factor an epoch over the last five of `gaps` and the five before: exp of fitted slopes."""
-    fits = (np.polyfit(np.arange(5), np.log(part), 1)[0] for part in (gaps[-5:], gaps[-9:-4]))
-    late, early = (math.exp(fit) for fit in fits)
-    return late, early
-
-
-@extra
-def student_outside_unit_interval(context: Context) -> Finding:
-    """Given x, v_old - u grows by 1 + (1 - 2 m_t)/nft_beta an epoch, and by what each epoch adds:
-    where rewards are below 0, without bound in x."""
-    beta, epochs = 16.0, 14
-    gaps, ended = old_velocity_gaps(UNBOUNDED, beta, epochs + 2)
-    inside, _ = old_velocity_gaps("bumps_1d", beta, epochs)
-    (late, early), (late_in, early_in) = growth(gaps[:epochs]), growth(inside)
-    most = 1 + 1 / beta  # of the factor where r is in [0, 1]
-    refit = carry(load_problem(UNBOUNDED), Recursion(beta), epochs + 2)
-
-    def diverges(late: float, early: float) -> bool:
-        return late > early > most
-
-    return Finding(
-        "rewards outside [0, 1]: the student recursion diverges, the refitted one does not",
-        "support", "exact", diverges(late, early) and refit.mass_error <= QUADRATURE.rtol,
-        f"{UNBOUNDED}, nft_beta = {beta:g}: RMS of v_old - u over the base's X_t grows by "
-        f"{early:.2f} an epoch around epoch {epochs - 6}, by {late:.2f} around {epochs - 2} "
-        f"(bumps_1d, r in [0, 1]: {early_in:.2f}, then {late_in:.2f}); trajectories "
-        + (f"leave the grid at {ended} of {epochs + 2}" if ended else "stay on the grid")
-        + f"; refitted: mass within {number(refit.mass_error)} after {epochs + 2} epochs",
-        {
-            "gaps": gaps[:epochs].tolist(), "gaps_in_unit_interval": inside.tolist(),
-            "factors": [early, late], "factors_in_unit_interval": [early_in, late_in],
-            "mass_error": refit.mass_error,
-        },
-        UNBOUNDED, mutants={"r in [0, 1]": not diverges(late_in, early_in)},
-    )  # fmt: skip
 
 
 # --- the recursion itself, by a second route
@@ -352,12 +248,18 @@ def recursion_by_two_routes(context: Context) -> Finding:
                 killed[label] = densities_apart(ours[wrong], theirs[right]) > QUADRATURE.rtol
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "epochs of the recursion by two routes", "support", "exact",
-        errors[worst] <= QUADRATURE.rtol,
-        f"densities within {number(errors[worst])} of the peak (quadrature {QUADRATURE.rtol:g}), "
-        f"{epochs} epochs, modes {', '.join(MODES)}",
-        {"error": errors[worst], "errors": errors}, worst, mutants=killed,
-    )  # fmt: skip
+        name="epochs of the recursion by two routes",
+        role="support",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=(
+            f"densities within {number(errors[worst])} of the peak (quadrature "
+            f"{QUADRATURE.rtol:g}), {epochs} epochs, modes {', '.join(MODES)}"
+        ),
+        numbers={"error": errors[worst], "errors": errors},
+        worst=worst,
+        mutants=killed,
+    )
 
 
 Z5_PARTS = (
@@ -386,6 +288,12 @@ def epochs_region(cells: int) -> Region:
             tilt = problem.tilt(Exponential(float(k * lam))).log_density(points).exp().numpy()
             errors[i, k - 1] = 0.5 * np.trapezoid(np.abs(run.laws[k].density - tilt), axis)
     return Region(
-        "online NFT (m_t recomputed) against p^0 exp(K lambda r)", "lambda = 2/nft_beta", lams,
-        "epochs K", counts.astype(float), errors, "TV", "x",
-    )  # fmt: skip
+        "online NFT (m_t recomputed) against p^0 exp(K lambda r)",
+        "lambda = 2/nft_beta",
+        lams,
+        "epochs K",
+        counts.astype(float),
+        errors,
+        "TV",
+        "x",
+    )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Context, Finding, number
+from theory.ledger.core.claim import Array, Context, Finding, number
 from theory.ledger.core.identity import Identity
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import simplex
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.settings.atoms import Atoms, AtomSetting
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.settings.random import Shape, random_case
@@ -36,7 +35,7 @@ def _biggest(s: AtomSetting) -> float:
 
 def first_variation(context: Context) -> Finding:
     """Densities: along p exp(eps phi)/Z the objective is greatest at eps = 0."""
-    dims = (1,) if context.profile.name == "fast" else (1, 2)
+    dims = context.choose((1,), (1, 2))
     worst, where, killed = 0.0, "", {"w for 1 - w": False, "eta_0 + eta_1": False}
     eta_0, eta_1 = 1.7, 0.6
     w, lam = eta_0 / (eta_0 + eta_1), eta_0 * eta_1 / (eta_0 + eta_1)
@@ -52,10 +51,15 @@ def first_variation(context: Context) -> Finding:
                 off = abs(_offset(case, other, share, tilt, eta_0, eta_1))
                 killed[name] = off > QUADRATURE.rtol
     return Finding(
-        "densities: the maximum along a direction is at the closed form", "claim", "exact",
-        worst <= QUADRATURE.rtol, f"maximum within {number(worst)} of eps = 0",
-        {"offset": worst}, where, mutants=killed,
-    )  # fmt: skip
+        name="densities: the maximum along a direction is at the closed form",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE.rtol,
+        figure=f"maximum within {number(worst)} of eps = 0",
+        numbers={"offset": worst},
+        worst=where,
+        mutants=killed,
+    )
 
 
 def _offset(
@@ -65,9 +69,10 @@ def _offset(
     log_0, log_k = case.log_density, other.log_density
     one, two = case.density().region, other.density().region
     box = Box(
-        np.minimum(one.lower, two.lower), np.maximum(one.upper, two.upper),
+        np.minimum(one.lower, two.lower),
+        np.maximum(one.upper, two.upper),
         np.concatenate([one.points, two.points]),
-    )  # fmt: skip
+    )
     nodes = 0.4 * np.cos(np.pi * (np.arange(9) + 0.5) / 9)
 
     def value(eps: float) -> float:
@@ -172,12 +177,15 @@ def limit_of_iteration(context: Context) -> Finding:
     wrong = float(np.abs(p - tilted_start(s, 2.0)).max())
     off = max(abs(a - b) for a, b in rates.values())
     return Finding(
-        "limit p^0 exp(eta_0 m)/Z, whatever eta_1; rate w", "claim", "exact",
-        worst <= QUADRATURE_TIGHT.rtol and off <= 1e-3,
-        f"limit within {number(worst)} for eta_1 = 0.5 and 2; rates "
+        name="limit p^0 exp(eta_0 m)/Z, whatever eta_1; rate w",
+        role="claim",
+        kind="exact",
+        holds=worst <= QUADRATURE_TIGHT.rtol and off <= 1e-3,
+        figure=f"limit within {number(worst)} for eta_1 = 0.5 and 2; rates "
         + ", ".join(f"{a:.5f} ({b:.5f} stated)" for a, b in rates.values()),
-        {"error": worst, "rates": rates}, mutants={"eta_1 in the limit": wrong > 1e-3},
-    )  # fmt: skip
+        numbers={"error": worst, "rates": rates},
+        mutants={"eta_1 in the limit": wrong > 1e-3},
+    )
 
 
 Z9_PARTS = (

@@ -28,7 +28,7 @@ from theory.methods.contract import (
     square,
 )
 from theory.problems.problem import Problem
-from theory.tilts.conditional import reward_moments
+from theory.tilts.moments import reward_moments
 from theory.tilts.tilt import Tilt
 from theory.tilts.wrappers import Exponential
 

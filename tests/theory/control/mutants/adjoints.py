@@ -79,9 +79,12 @@ def simulated() -> dict[str, np.ndarray]:
 def smooth_adjoint() -> float:
     """a(0) of a' = -(cos(x) a + sin(t)), a(1) = 1 along x = sin(3 t)."""
     found = solve_ivp(
-        lambda t, a: -(np.cos(np.sin(3 * t)) * a + np.sin(t)), (1, 0), [1.0],
-        rtol=ALGEBRA.rtol, atol=ALGEBRA.rtol / 100,
-    )  # fmt: skip
+        lambda t, a: -(np.cos(np.sin(3 * t)) * a + np.sin(t)),
+        (1, 0),
+        [1.0],
+        rtol=ALGEBRA.rtol,
+        atol=ALGEBRA.rtol / 100,
+    )
     return float(found.y[0, -1])
 
 
@@ -117,15 +120,20 @@ def check_adjoints(module: ModuleType) -> Checks:
             total[1] += dt * (fixed * own(x, TIMES[k])).sum() / 3
         return np.array(total)
 
-    slopes = np.array([
-        (matching(THETA + STEP * unit) - matching(THETA - STEP * unit)) / (2 * STEP)
-        for unit in np.eye(4).reshape(4, 2, 2)
-    ])  # fmt: skip
+    slopes = np.array(
+        [
+            (matching(THETA + STEP * unit) - matching(THETA - STEP * unit)) / (2 * STEP)
+            for unit in np.eye(4).reshape(4, 2, 2)
+        ]
+    )
     gradients = {"matching": module.matching_gradient, "control": module.control_gradient}
     line = module.Process(
-        lambda x, t: torch.sin(x), lambda x, t: 0 * x, noise_at, lambda x: x[:, 0],
+        lambda x, t: torch.sin(x),
+        lambda x, t: 0 * x,
+        noise_at,
+        lambda x: x[:, 0],
         lambda x, t: math.sin(t) * x[:, 0],
-    )  # fmt: skip
+    )
     errors = {}
     for rule, n in product(("step", "heun"), (60, 120)):
         grid = torch.linspace(0, 1, n + 1, dtype=torch.float64)
@@ -150,9 +158,10 @@ def check_adjoints(module: ModuleType) -> Checks:
         "chain": ALGEBRA.holds(own, chain.rollout(policy, noise), 1.0),
         "chain's KL": ALGEBRA.holds(
             0.5 * 0.18 * euler.control(own[:, 3], float(clock[3])) ** 2,
-            0.5 * ((gap[0] - gap[1]) / s[3]) ** 2, 1.0,
+            0.5 * ((gap[0] - gap[1]) / s[3]) ** 2,
+            1.0,
         ),
-    }  # fmt: skip
+    }
     for i, (name, gradient) in enumerate(gradients.items()):
         exact = gradient(process, times, states, full, [theta]).detach()
         found[f"{name} gradient"] = QUADRATURE.holds(exact, known["theta"], 1.0)
@@ -167,31 +176,72 @@ CHECKS = {"control.adjoints": check_adjoints}
 MUTANTS = {
     "energy not halved": ("control.adjoints", "0.5 * (u**2).sum()\n", "(u**2).sum()\n", "full"),
     "control without g": ("control.adjoints", "+ process.noise(t) * u) * a", "+ u) * a", "full"),
-    "lean with the control": ("control.adjoints", "total = (process.drift(x, t) * a).sum()",
-                              ("total = ((process.drift(x, t) + process.noise(t) * "
-                               "process.control(x, t)) * a).sum()"), "lean"),
-    "lean without running cost": ("control.adjoints", ("(process.drift(x, t) * a).sum()\n"
-                                  "        return total if process.running is None"),
-                                  "(process.drift(x, t) * a).sum()\n        return total if True",
-                                  "lean"),
-    "step at its end": ("control.adjoints", "a = a + dt * slope(k, t, a)",
-                        "a = a + dt * slope(k + 1, t, a)", "full"),
-    "Euler for Heun": ("control.adjoints", "slope(k, t, a + dt * first)", "slope(k, t, a)",
-                       "orders"),
-    "Heun at one time": ("control.adjoints", "slope(k + 1, steps[k + 1][0], a)",
-                         "slope(k + 1, t, a)", "orders"),
-    "Heun in the wrong order": ("control.adjoints", "(first + slope(k, t, a + dt * first))",
-                                "(slope(k, t, a) + slope(k + 1, t, a + dt * first))", "orders"),
-    "last two by steps": ("control.adjoints", '"heun" and k < len(steps) - 1',
-                          '"heun" and k < len(steps) - 2', "Heun by hand"),
-    "noise without g": ("control.adjoints", "g * math.sqrt(dt) * noise", "math.sqrt(dt) * noise",
-                        "paths"),
+    "lean with the control": (
+        "control.adjoints",
+        "total = (process.drift(x, t) * a).sum()",
+        ("total = ((process.drift(x, t) + process.noise(t) * process.control(x, t)) * a).sum()"),
+        "lean",
+    ),
+    "lean without running cost": (
+        "control.adjoints",
+        ("(process.drift(x, t) * a).sum()\n        return total if process.running is None"),
+        "(process.drift(x, t) * a).sum()\n        return total if True",
+        "lean",
+    ),
+    "step at its end": (
+        "control.adjoints",
+        "a = a + dt * slope(k, t, a)",
+        "a = a + dt * slope(k + 1, t, a)",
+        "full",
+    ),
+    "Euler for Heun": (
+        "control.adjoints",
+        "slope(k, t, a + dt * first)",
+        "slope(k, t, a)",
+        "orders",
+    ),
+    "Heun at one time": (
+        "control.adjoints",
+        "slope(k + 1, steps[k + 1][0], a)",
+        "slope(k + 1, t, a)",
+        "orders",
+    ),
+    "Heun in the wrong order": (
+        "control.adjoints",
+        "(first + slope(k, t, a + dt * first))",
+        "(slope(k, t, a) + slope(k + 1, t, a + dt * first))",
+        "orders",
+    ),
+    "last two by steps": (
+        "control.adjoints",
+        '"heun" and k < len(steps) - 1',
+        '"heun" and k < len(steps) - 2',
+        "Heun by hand",
+    ),
+    "noise without g": (
+        "control.adjoints",
+        "g * math.sqrt(dt) * noise",
+        "math.sqrt(dt) * noise",
+        "paths",
+    ),
     "chain's control without dt": ("control.adjoints", "(s[k] * math.sqrt(dt))", "s[k]", "chain"),
-    "chain of unit time": ("control.adjoints", "dt = (1 - chain.first_time) / chain.steps",
-                           "dt = 1 / chain.steps", "chain"),
-    "places exchanged": ("control.adjoints", 'k + 1 if place == "next" else k',
-                         'k if place == "next" else k + 1', "own"),
-    "adjoint without g": ("control.adjoints", "u + process.noise(t) * a\n", "u + a\n",
-                          "matching gradient"),
+    "chain of unit time": (
+        "control.adjoints",
+        "dt = (1 - chain.first_time) / chain.steps",
+        "dt = 1 / chain.steps",
+        "chain",
+    ),
+    "places exchanged": (
+        "control.adjoints",
+        'k + 1 if place == "next" else k',
+        'k if place == "next" else k + 1',
+        "own",
+    ),
+    "adjoint without g": (
+        "control.adjoints",
+        "u + process.noise(t) * a\n",
+        "u + a\n",
+        "matching gradient",
+    ),
     "gap not held": ("control.adjoints", "(gap.detach() * u)", "(gap * u)", "control gradient"),
-}  # fmt: skip
+}

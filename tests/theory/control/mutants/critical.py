@@ -82,9 +82,13 @@ def check_critical(module: ModuleType) -> Checks:
     b, std = 1.5, 0.5
     steep = b / std**2 * math.exp(2 * std**2)
     wave = module.LineChain(
-        AXIS, AXIS[None] * 0.3, np.array([std]), 1.2, lambda x: steep / 2 * np.cos(2 * x),
+        AXIS,
+        AXIS[None] * 0.3,
+        np.array([std]),
+        1.2,
+        lambda x: steep / 2 * np.cos(2 * x),
         lambda x: -steep * np.sin(2 * x),
-    )  # fmt: skip
+    )
     place = int(np.flatnonzero(np.isclose(AXIS, 0.6))[0])
     fine = np.linspace(-8, 8, 4001)
     phi = fine - b * np.sin(2 * fine) - 0.18
@@ -112,9 +116,8 @@ def check_critical(module: ModuleType) -> Checks:
         "curvature": QUADRATURE.holds(curve, bend[INNER], 1.0),
         "densities": QUADRATURE.holds(line.densities(means), laws, 1.0),
         "start": QUADRATURE.holds(line.start_mean(AXIS**2), 1.2**2),
-        "critical": QUADRATURE.holds(
-            ((best.means - base) / s + s * own[4])[:, INNER], 0.0, 1.0
-        ) and QUADRATURE.holds(((best.means - base) / s + s * own[3])[:, INNER], 0.0, 1.0),
+        "critical": QUADRATURE.holds(((best.means - base) / s + s * own[4])[:, INNER], 0.0, 1.0)
+        and QUADRATURE.holds(((best.means - base) / s + s * own[3])[:, INNER], 0.0, 1.0),
         "unique": best.unique and not branches[0].unique,
         "count": len(roots) == branches[0].roots[0, place],
         "branches": QUADRATURE.holds([p.means[0, place] for p in branches], roots, 1.0),
@@ -127,9 +130,10 @@ def check_critical(module: ModuleType) -> Checks:
         "cost": ALGEBRA.holds(made.final(made.axis), -SCALE * problem.reward(at), 1.0),
         "cost's slope": QUADRATURE.holds(
             made.final_slope(made.axis),
-            (made.final(made.axis + STEP) - made.final(made.axis - STEP)) / (2 * STEP), 1.0,
+            (made.final(made.axis + STEP) - made.final(made.axis - STEP)) / (2 * STEP),
+            1.0,
         ),
-    }  # fmt: skip
+    }
 
 
 HOME = "ledger.domingo.line_chain"
@@ -137,26 +141,38 @@ CHECKS = {HOME: check_critical}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
-    "energy's slope by s": (HOME, "(means[k] - self.base[k]) / self.std[k] ** 2",
-                            "(means[k] - self.base[k]) / self.std[k]", "full"),
-    "full by the base": (HOME, "a = slope * h +", "a = self.base_slopes[k] * h +",
-                         "full"),
-    "lean by the policy": (HOME, "a = self.base_slopes[k] * h\n", "a = slope * h\n",
-                           "lean"),
+    "energy's slope by s": (
+        HOME,
+        "(means[k] - self.base[k]) / self.std[k] ** 2",
+        "(means[k] - self.base[k]) / self.std[k]",
+        "full",
+    ),
+    "full by the base": (HOME, "a = slope * h +", "a = self.base_slopes[k] * h +", "full"),
+    "lean by the policy": (HOME, "a = self.base_slopes[k] * h\n", "a = slope * h\n", "lean"),
     "cost to go without KL": (HOME, "[0] + 0.5 * u[k] ** 2)", "[0])", "cost to go"),
     "gradient without s": (HOME, "self.std[:, None] * H\n", "H\n", "gradient"),
-    "dropped's sign": (HOME, "return slope * (H + move)",
-                       "return slope * (H - move)", "dropped"),
-    "kernel turned": (HOME, "kernel @ found[-1]", "kernel.T @ found[-1]",
-                      "holds a mass"),
+    "dropped's sign": (HOME, "return slope * (H + move)", "return slope * (H - move)", "dropped"),
+    "kernel turned": (HOME, "kernel @ found[-1]", "kernel.T @ found[-1]", "holds a mass"),
     "Stein without centre": (HOME, "w * (z**2 - 1)", "w * z**2", "curvature"),
     "slope not by s": (HOME, "found[:, 1] / s,", "found[:, 1],", "least"),
     "flat beyond": (HOME, "found[beyond] += ", "found[beyond] += 0 * ", "beyond"),
     "roots of falling phi": (HOME, "(rest < 0) == rising", "rest < 0", "branches"),
-    "later kernel's own slope": (HOME, "a = self.base_slopes[k] * self.smoothed",
-                                 "a = self._derivative(means[k]) * self.smoothed", "critical"),
-    "std of the next kernel": (HOME, "dtype=torch.float64))[2].numpy()",
-                               "dtype=torch.float64))[2].roll(-1).numpy()", "made"),
-    "cost's own slope's sign": (HOME, "-scale * found.numpy()",
-                                "scale * found.numpy()", "cost's slope"),
-}  # fmt: skip
+    "later kernel's own slope": (
+        HOME,
+        "a = self.base_slopes[k] * self.smoothed",
+        "a = self._derivative(means[k]) * self.smoothed",
+        "critical",
+    ),
+    "std of the next kernel": (
+        HOME,
+        "dtype=torch.float64))[2].numpy()",
+        "dtype=torch.float64))[2].roll(-1).numpy()",
+        "made",
+    ),
+    "cost's own slope's sign": (
+        HOME,
+        "-scale * found.numpy()",
+        "scale * found.numpy()",
+        "cost's slope",
+    ),
+}

@@ -26,12 +26,14 @@ from theory.laws.gaussians import GaussianSum
 from theory.ledger.oracle.control.limits import tilted_moments
 from theory.ledger.oracle.control.linear import LinearNumbers
 from theory.problems.problem import Problem, load_problem
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 ONE = Problem(
-    "one", GaussianSum.mixture([1.0], [[0.4]], stds=[0.8]),
-    quadratic_reward([[-0.3]], [0.7], 0.1), 1.5,
-)  # fmt: skip
+    "one",
+    GaussianSum.mixture([1.0], [[0.4]], stds=[0.8]),
+    quadratic_reward([[-0.3]], [0.7], 0.1),
+    1.5,
+)
 BEGIN, NOISE = 0.5, 0.7
 
 
@@ -47,11 +49,16 @@ def generative(start: float) -> LinearNumbers:
         return np.array([[(t * 0.64 - (1 - t) - 0.5 * NOISE**2) / spread]])
 
     numbers = LinearNumbers(
-        matrix, lambda t: 0.4 - matrix(t)[0] * t * 0.4, lambda t: NOISE,
-        lambda t: np.array([[0.8 + 0.6 * t]]), lambda t: np.array([0.5]),
-        np.array([[SCALE * 0.3]]), np.array([-SCALE * 0.7]),
-        np.array([0.4 * start]), np.array([[0.64 * start**2 + (1 - start) ** 2]]),
-    )  # fmt: skip
+        matrix,
+        lambda t: 0.4 - matrix(t)[0] * t * 0.4,
+        lambda t: NOISE,
+        lambda t: np.array([[0.8 + 0.6 * t]]),
+        lambda t: np.array([0.5]),
+        np.array([[SCALE * 0.3]]),
+        np.array([-SCALE * 0.7]),
+        np.array([0.4 * start]),
+        np.array([[0.64 * start**2 + (1 - start) ** 2]]),
+    )
     return later(numbers, start)
 
 
@@ -79,9 +86,12 @@ def check_grid(module: ModuleType) -> Checks:
     truth = generated_law()
     mean, cov = grid.law.moments()
     near = module.GridOptimum(
-        replace(load_problem("quadratic_2d"), scale=1.0), SCALE,
-        Diffusion(constant=NOISE, start=0.97), points=17, count=4,
-    )  # fmt: skip
+        replace(load_problem("quadratic_2d"), scale=1.0),
+        SCALE,
+        Diffusion(constant=NOISE, start=0.97),
+        points=17,
+        count=4,
+    )
     points = np.random.default_rng(0).uniform(-1, 1, size=(4, 2))
     by_hand = tensor(points).requires_grad_(True)
     (c_slope,) = torch.autograd.grad(-SCALE * near.problem.reward(by_hand).sum(), by_hand)
@@ -109,8 +119,11 @@ def check_grid(module: ModuleType) -> Checks:
             found[f"{what} moves, {backwards}"] = QUADRATURE.holds(part(0.4)[1], rate, 1.0)
         # The outermost of both Gaussians at 4 standard deviations, from below by a smooth maximum.
         s = 0.6 if backwards else 0.4
-        ends = [s * m + sign * 4 * math.hypot(s * d, 1 - s)
-                for m, d in ((-1.2, 0.6), (1.1, 0.9)) for sign in (-1, 1)]  # fmt: skip
+        ends = [
+            s * m + sign * 4 * math.hypot(s * d, 1 - s)
+            for m, d in ((-1.2, 0.6), (1.1, 0.9))
+            for sign in (-1, 1)
+        ]
         centre, width = frame.centre(0.4)[0][0], frame.width(0.4)[0][0]
         soft = math.log(2) / module.SHARPNESS
         found[f"frame holds, {backwards}"] = bool(
@@ -124,17 +137,32 @@ CHECKS = {"control.grid": check_grid}
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
     "score not halved": ("control.grid", "velocity + 0.5 * self", "velocity + self", "value"),
-    "g squared on the grid": ("control.grid", "-np.sqrt(self.squared(t))", "-self.squared(t)",
-                              "control"),
+    "g squared on the grid": (
+        "control.grid",
+        "-np.sqrt(self.squared(t))",
+        "-self.squared(t)",
+        "control",
+    ),
     "chain rule once": ("control.grid", "bend / width**2", "bend / width", "laplacian"),
-    "bent beyond": ("control.grid", "np.where(beyond == 0, bend, 0.0)", "bend",
-                    "straight beyond"),
-    "diameter for radius": ("control.grid", "0.5 * (place[1] - place[0]), 0.5 * (slope",
-                            "(place[1] - place[0]), (slope", "frame holds"),
-    "memory forgotten": ("control.grid", "- self.terminal(x) + log_factor", "- self.terminal(x)",
-                         "mass"),
+    "bent beyond": ("control.grid", "np.where(beyond == 0, bend, 0.0)", "bend", "straight beyond"),
+    "diameter for radius": (
+        "control.grid",
+        "0.5 * (place[1] - place[0]), 0.5 * (slope",
+        "(place[1] - place[0]), (slope",
+        "frame holds",
+    ),
+    "memory forgotten": (
+        "control.grid",
+        "- self.terminal(x) + log_factor",
+        "- self.terminal(x)",
+        "mass",
+    ),
     "memory by V's own equation": ("control.grid", "kappa=-1.0", "kappa=1.0", "mass"),
     "running cost at the wrong time": ("control.grid", "-cost(x, 1 - s)", "-cost(x, s)", "mass"),
-    "shortened drift alone": ("control.grid", "keep * squared(keep * t)", "squared(keep * t)",
-                              "mass"),
-}  # fmt: skip
+    "shortened drift alone": (
+        "control.grid",
+        "keep * squared(keep * t)",
+        "squared(keep * t)",
+        "mass",
+    ),
+}

@@ -26,7 +26,7 @@ from theory.ledger.oracle.control.linear import discrete_optimum
 from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.linear import LinearProblems
 from theory.problems.problem import Problem
-from theory.tilts.rewards import quadratic_reward
+from theory.tilts.quadratic import quadratic_reward
 
 SETTING, SCALAR = LinearProblems().draw(2, 4), LinearProblems().draw(1, 4)
 CONSTANT, LATE = 0.3, 0.4
@@ -50,13 +50,18 @@ def truths() -> dict[str, np.ndarray]:
     V = values(0.0, crossed(n.mean, np.linalg.cholesky(n.cov).T))
     mean = V[0] + 0.5 * (V[1:].sum() - 4 * V[0])
     still = steered._replace(
-        running_matrix=lambda t: np.zeros((2, 2)), running_vector=lambda t: np.zeros(2),
-        final_matrix=np.zeros((2, 2)), final_vector=np.zeros(2),
-    )  # fmt: skip
+        running_matrix=lambda t: np.zeros((2, 2)),
+        running_vector=lambda t: np.zeros(2),
+        final_matrix=np.zeros((2, 2)),
+        final_vector=np.zeros(2),
+    )
     return {
-        "expected": np.array(mean), "law": tilted_moments(n), "steered": tilted_moments(still),
-        "energy": path_kl(steered, n), "cost": mean + kl_to_tilted(steered, n),
-    }  # fmt: skip
+        "expected": np.array(mean),
+        "law": tilted_moments(n),
+        "steered": tilted_moments(still),
+        "energy": path_kl(steered, n),
+        "cost": mean + kl_to_tilted(steered, n),
+    }
 
 
 def rebuilt(module: ModuleType, problem, **changes):
@@ -128,33 +133,70 @@ CHECKS = {"control.linear": check_linear}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
-    "A for its transpose": ("control.linear", "dP = A.T @ P + P @ A", "dP = A @ P + P @ A.T",
-                            "value"),
+    "A for its transpose": (
+        "control.linear",
+        "dP = A.T @ P + P @ A",
+        "dP = A @ P + P @ A.T",
+        "value",
+    ),
     "vector's transpose": ("control.linear", "dp = A.T @ p", "dp = A @ p", "gradient"),
     "shift forgotten": ("control.linear", "g2 * P @ p + P @ a", "g2 * P @ p", "gradient"),
     "trace forgotten": ("control.linear", "g2 * (np.trace(P) - p @ p)", "g2 * (-p @ p)", "value"),
-    "constant of the mean alone": ("control.linear", "np.trace(P @ self.cov)) +", "0.0) +",
-                                   "expected"),
-    "g squared": ("control.linear", "-self.noise(t) * self", "-self.noise(t) ** 2 * self",
-                  "control"),
+    "constant of the mean alone": (
+        "control.linear",
+        "np.trace(P @ self.cov)) +",
+        "0.0) +",
+        "expected",
+    ),
+    "g squared": (
+        "control.linear",
+        "-self.noise(t) * self",
+        "-self.noise(t) ** 2 * self",
+        "control",
+    ),
     "cross moment turned": ("control.linear", "(cross @ B.T)", "(cross @ B)", "law"),
-    "energy of the mean": ("control.linear", "mean @ mean + np.trace(P @ S @ P.T)", "mean @ mean",
-                           "energy"),
-    "no running cost": ("control.linear", "return energy + running + final",
-                        "return energy + final", "cost"),
-    "chain with the tilt's value": ("control.linear", "+ 0.5 * s2 * np.trace(P)\n",
-                                    "+ 0.5 * np.linalg.slogdet(eye + s2 * P)[1]\n",
-                                    "chain's value"),
-    "no response of its own step": ("control.linear", "-g * K @ P @ M", "-g * P @ M",
-                                    "chain's control"),
-    "running cost without dt": ("control.linear", "+ dt * self.running_matrix",
-                                "+ self.running_matrix", "chain's value"),
+    "energy of the mean": (
+        "control.linear",
+        "mean @ mean + np.trace(P @ S @ P.T)",
+        "mean @ mean",
+        "energy",
+    ),
+    "no running cost": (
+        "control.linear",
+        "return energy + running + final",
+        "return energy + final",
+        "cost",
+    ),
+    "chain with the tilt's value": (
+        "control.linear",
+        "+ 0.5 * s2 * np.trace(P)\n",
+        "+ 0.5 * np.linalg.slogdet(eye + s2 * P)[1]\n",
+        "chain's value",
+    ),
+    "no response of its own step": (
+        "control.linear",
+        "-g * K @ P @ M",
+        "-g * P @ M",
+        "chain's control",
+    ),
+    "running cost without dt": (
+        "control.linear",
+        "+ dt * self.running_matrix",
+        "+ self.running_matrix",
+        "chain's value",
+    ),
     "chain's noise without dt": ("control.linear", "+ g**2 * dt * np", "+ g**2 * np", "distance"),
     "score not halved": ("control.linear", "first - 0.5 * float", "first - float", "drift"),
-    "reward as a cost": ("control.linear", "final_vector=-scale", "final_vector=scale",
-                         "cost of a reward"),
-    "laws from time zero": ("control.linear", ("self.cov.ravel(), self.cov.ravel()])\n"
-                                               "        found = solve_ivp(rate, (self.start,"),
-                            ("self.cov.ravel(), self.cov.ravel()])\n"
-                             "        found = solve_ivp(rate, (0.0,"), "marginal"),
-}  # fmt: skip
+    "reward as a cost": (
+        "control.linear",
+        "final_vector=-scale",
+        "final_vector=scale",
+        "cost of a reward",
+    ),
+    "laws from time zero": (
+        "control.linear",
+        ("self.cov.ravel(), self.cov.ravel()])\n        found = solve_ivp(rate, (self.start,"),
+        ("self.cov.ravel(), self.cov.ravel()])\n        found = solve_ivp(rate, (0.0,"),
+        "marginal",
+    ),
+}

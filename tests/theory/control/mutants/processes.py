@@ -31,8 +31,11 @@ def check_processes(module: ModuleType) -> Checks:
         noise, dt = rng.normal(size=(2, STEPS + 1, case.dim)), 1 / STEPS
         chain = module.OptimalChain(case, STEPS)
         paths, best = chain.paths(tensor(noise)), case.discrete(np.linspace(0, 1, STEPS + 1))
-        x = case.mean + noise[:, 0] @ np.linalg.cholesky(case.cov).T if linear else np.tile(
-            case.begin, (2, 1))  # fmt: skip
+        x = (
+            case.mean + noise[:, 0] @ np.linalg.cholesky(case.cov).T
+            if linear
+            else np.tile(case.begin, (2, 1))
+        )
         states, controls, diffusion, cost = [x], [], [], np.zeros(2)
         for k in range(STEPS):
             u = best.control(x, k)
@@ -40,8 +43,9 @@ def check_processes(module: ModuleType) -> Checks:
             diffusion.append(case.control(x, k * dt))
             cost += dt * 0.5 * (u**2).sum(1)
             if linear:
-                cost += dt * np.array([0.5 * y @ case.running_matrix @ y + case.running_vector @ y
-                                       for y in x])  # fmt: skip
+                cost += dt * np.array(
+                    [0.5 * y @ case.running_matrix @ y + case.running_vector @ y for y in x]
+                )
                 drift = x @ case.matrix(k * dt).T
             else:
                 drift = -4 * case.kappa * (x**3 - x)
@@ -78,32 +82,82 @@ CHECKS = {"control.processes": check_processes}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
-    "energy not halved": ("control.processes", "0.5 * dt * (process.control(x, t) ** 2)",
-                          "dt * (process.control(x, t) ** 2)", "cost"),
-    "running cost without dt": ("control.processes", "dt * process.running(x, t)",
-                                "process.running(x, t)", "ou_quadratic: cost"),
-    "no final cost": ("control.processes", "return total + process.final(states[:, -1])",
-                      "return total", "cost"),
-    "final cost one step early": ("control.processes", "process.final(states[:, -1])",
-                                  "process.final(states[:, -2])", "cost"),
-    "quadratic not halved": ("control.processes", "0.5 * ((x @ _as(matrix, x))",
-                             "((x @ _as(matrix, x))", "ou_quadratic: cost"),
-    "covariance for its root": ("control.processes", "np.linalg.cholesky(case.cov), noise",
-                                "case.cov, noise", "ou_quadratic: states"),
-    "root turned": ("control.processes", "np.linalg.cholesky(case.cov), noise).T",
-                    "np.linalg.cholesky(case.cov), noise)", "ou_quadratic: states"),
-    "drift's matrix turned": ("control.processes", "x @ _as(case.matrix(t), x).T",
-                              "x @ _as(case.matrix(t), x)", "ou_quadratic: states"),
-    "noise of the step before": ("control.processes", "noise[:, k + 1]\n", "noise[:, k]\n",
-                                 "states"),
-    "u* of the next time": ("control.processes", "case.control(x.numpy(), t)",
-                            "case.control(x.numpy(), min(t + dt, 1.0))", "diffusion"),
-    "paths of the diffusion's control": (
-        "control.processes", "x = x + dt * (process.drift(x, t) + g * u)",
-        "x = x + dt * (process.drift(x, t) + g * continuous[-1])", "states",
+    "energy not halved": (
+        "control.processes",
+        "0.5 * dt * (process.control(x, t) ** 2)",
+        "dt * (process.control(x, t) ** 2)",
+        "cost",
     ),
-    "value at the mean": ("control.processes", "root = math.sqrt(case.dim) *", "root = 0.0 *",
-                          "least"),
-    "few steps let in": ("control.processes", "            _ = self.optimum\n",
-                         "            pass\n", "few"),
-}  # fmt: skip
+    "running cost without dt": (
+        "control.processes",
+        "dt * process.running(x, t)",
+        "process.running(x, t)",
+        "ou_quadratic: cost",
+    ),
+    "no final cost": (
+        "control.processes",
+        "return total + process.final(states[:, -1])",
+        "return total",
+        "cost",
+    ),
+    "final cost one step early": (
+        "control.processes",
+        "process.final(states[:, -1])",
+        "process.final(states[:, -2])",
+        "cost",
+    ),
+    "quadratic not halved": (
+        "control.processes",
+        "0.5 * ((x @ _as(matrix, x))",
+        "((x @ _as(matrix, x))",
+        "ou_quadratic: cost",
+    ),
+    "covariance for its root": (
+        "control.processes",
+        "np.linalg.cholesky(case.cov), noise",
+        "case.cov, noise",
+        "ou_quadratic: states",
+    ),
+    "root turned": (
+        "control.processes",
+        "np.linalg.cholesky(case.cov), noise).T",
+        "np.linalg.cholesky(case.cov), noise)",
+        "ou_quadratic: states",
+    ),
+    "drift's matrix turned": (
+        "control.processes",
+        "x @ _as(case.matrix(t), x).T",
+        "x @ _as(case.matrix(t), x)",
+        "ou_quadratic: states",
+    ),
+    "noise of the step before": (
+        "control.processes",
+        "noise[:, k + 1]\n",
+        "noise[:, k]\n",
+        "states",
+    ),
+    "u* of the next time": (
+        "control.processes",
+        "case.control(x.numpy(), t)",
+        "case.control(x.numpy(), min(t + dt, 1.0))",
+        "diffusion",
+    ),
+    "paths of the diffusion's control": (
+        "control.processes",
+        "x = x + dt * (process.drift(x, t) + g * u)",
+        "x = x + dt * (process.drift(x, t) + g * continuous[-1])",
+        "states",
+    ),
+    "value at the mean": (
+        "control.processes",
+        "root = math.sqrt(case.dim) *",
+        "root = 0.0 *",
+        "least",
+    ),
+    "few steps let in": (
+        "control.processes",
+        "            _ = self.optimum\n",
+        "            pass\n",
+        "few",
+    ),
+}

@@ -52,8 +52,10 @@ def check_steered(module: ModuleType) -> Checks:
             drift = velocity + 0.5 * g**2 * score
             plain = (base(at, t) + 0.5 * g**2 * base.score(at, t)).numpy()
             moves = [tensor(STEP * unit) for unit in np.eye(2)]
-            slopes = [(field(at + m, t) - field(at - m, t))[:, i] / (2 * STEP)
-                      for i, m in enumerate(moves)]  # fmt: skip
+            slopes = [
+                (field(at + m, t) - field(at - m, t))[:, i] / (2 * STEP)
+                for i, m in enumerate(moves)
+            ]
             both = field.with_divergence(at, t)
             key = f"{schedule.label}, {share}: "
             found |= {
@@ -110,29 +112,54 @@ CHECKS = {"control.steered": check_steered, HOME: check_schedules}
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
     "eta for 2 eta": ("control.steered", "ratio + 0.5 * self", "ratio + self", "drift"),
-    "displacement's sign": ("control.steered", "-self._factor(x, t) * gradient",
-                            "self._factor(x, t) * gradient", "drift"),
+    "displacement's sign": (
+        "control.steered",
+        "-self._factor(x, t) * gradient",
+        "self._factor(x, t) * gradient",
+        "drift",
+    ),
     "all of the control": ("control.steered", "self.share / (", "1.0 / (", "0.6: drift"),
-    "score without alpha": ("control.steered", "score(x, t) + alpha * move", "score(x, t) + move",
-                            "score"),
+    "score without alpha": (
+        "control.steered",
+        "score(x, t) + alpha * move",
+        "score(x, t) + move",
+        "score",
+    ),
     "sigma once": ("control.steered", "sigma**2 * move", "sigma * move", "mean"),
-    "divergence's sign": ("control.steered", "divergence - gain", "divergence + gain",
-                          "divergence"),
-    "divergence without share": ("control.steered", "gain * own * lap", "gain * lap",
-                                 "divergence"),
+    "divergence's sign": (
+        "control.steered",
+        "divergence - gain",
+        "divergence + gain",
+        "divergence",
+    ),
+    "divergence without share": ("control.steered", "gain * own * lap", "gain * lap", "divergence"),
     "g for g squared": (HOME, "self.constant**2", "self.constant", "constant"),
-    "one eta": (HOME, "2 * self.memoryless * path.eta", "self.memoryless * path.eta",
-                "memoryless"),
+    "one eta": (HOME, "2 * self.memoryless * path.eta", "self.memoryless * path.eta", "memoryless"),
     "offset on one side": (HOME, "(1 + 2 * self.offset))", "(1 + self.offset))", "offset"),
-    "ratio to eta": (HOME, "path.alpha(t) / (2 * self.memoryless)",
-                     "path.alpha(t) / self.memoryless", "eta's ratio"),
-    "ratio as without offset": (HOME, "self.memoryless is not None and not self.offset:",
-                                "self.memoryless is not None:", "offset's ratio"),
+    "ratio to eta": (
+        HOME,
+        "path.alpha(t) / (2 * self.memoryless)",
+        "path.alpha(t) / self.memoryless",
+        "eta's ratio",
+    ),
+    "ratio as without offset": (
+        HOME,
+        "self.memoryless is not None and not self.offset:",
+        "self.memoryless is not None:",
+        "offset's ratio",
+    ),
     "eta for the gain": (HOME, "path.gain(t) / self", "path.eta(t) / self", "ratio"),
-    "negative squares": (HOME, "torch.isfinite(value) & (value >= 0)",
-                         "torch.isfinite(value)", "negative"),
-    "guard of the other kind": (HOME, "self.offset and self.memoryless is None",
-                                "self.offset and self.constant is None", "allowed is an offset"),
-    "start forgotten": (HOME, "memoryless=multiple, start=start", "memoryless=multiple",
-                        "start"),
-}  # fmt: skip
+    "negative squares": (
+        HOME,
+        "torch.isfinite(value) & (value >= 0)",
+        "torch.isfinite(value)",
+        "negative",
+    ),
+    "guard of the other kind": (
+        HOME,
+        "self.offset and self.memoryless is None",
+        "self.offset and self.constant is None",
+        "allowed is an offset",
+    ),
+    "start forgotten": (HOME, "memoryless=multiple, start=start", "memoryless=multiple", "start"),
+}

@@ -36,9 +36,13 @@ def later(n: LinearNumbers, start: float) -> LinearNumbers:
         return lambda t: keep * part(start + keep * t)
 
     return LinearNumbers(
-        of(n.matrix), of(n.shift), lambda t: math.sqrt(keep) * n.noise(start + keep * t),
-        of(n.running_matrix), of(n.running_vector), *n[5:],
-    )  # fmt: skip
+        of(n.matrix),
+        of(n.shift),
+        lambda t: math.sqrt(keep) * n.noise(start + keep * t),
+        of(n.running_matrix),
+        of(n.running_vector),
+        *n[5:],
+    )
 
 
 def value_of(numbers: LinearNumbers, x: Sequence[float]) -> float:

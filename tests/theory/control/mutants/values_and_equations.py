@@ -45,8 +45,14 @@ def check_value(module: ModuleType) -> Checks:
             mean = softmax(log + tilt) @ y
             slope = a / s**2 * (softmax(log) @ y - mean)
             g = math.sqrt(2 * s * (s * da / a - ds))
-            rows.append((logsumexp(log) - logsumexp(log + tilt), slope, -g * slope,
-                         ds / s * place + (da - a * ds / s) * mean))  # fmt: skip
+            rows.append(
+                (
+                    logsumexp(log) - logsumexp(log + tilt),
+                    slope,
+                    -g * slope,
+                    ds / s * place + (da - a * ds / s) * mean,
+                )
+            )
         V, gradient, control, velocity = np.array(rows).T
         optimum = module.MemorylessOptimum(problem, SCALE)
         at = tensor(x)[:, None], tensor(times)
@@ -66,15 +72,27 @@ def check_value(module: ModuleType) -> Checks:
 
 
 LINE = LinearNumbers(
-    lambda t: np.array([[-0.6 - 0.3 * t]]), lambda t: np.array([0.2 - 0.2 * t]),
-    lambda t: 0.7 + 0.3 * t, lambda t: np.array([[0.4 + 0.4 * t]]), lambda t: np.array([0.3]),
-    np.array([[0.5]]), np.array([-0.7]), np.zeros(1), np.eye(1),
-)  # fmt: skip
+    lambda t: np.array([[-0.6 - 0.3 * t]]),
+    lambda t: np.array([0.2 - 0.2 * t]),
+    lambda t: 0.7 + 0.3 * t,
+    lambda t: np.array([[0.4 + 0.4 * t]]),
+    lambda t: np.array([0.3]),
+    np.array([[0.5]]),
+    np.array([-0.7]),
+    np.zeros(1),
+    np.eye(1),
+)
 PLANE = LinearNumbers(
-    lambda t: np.array([[-0.9, 0.4], [-0.1 - 0.3 * t, -0.6]]), lambda t: np.array([0.1, -0.3]),
-    lambda t: 0.8, lambda t: np.zeros((2, 2)), lambda t: np.zeros(2),
-    np.array([[0.6, 0.2], [0.2, 0.3]]), np.array([0.5, -0.2]), np.zeros(2), np.eye(2),
-)  # fmt: skip
+    lambda t: np.array([[-0.9, 0.4], [-0.1 - 0.3 * t, -0.6]]),
+    lambda t: np.array([0.1, -0.3]),
+    lambda t: 0.8,
+    lambda t: np.zeros((2, 2)),
+    lambda t: np.zeros(2),
+    np.array([[0.6, 0.2], [0.2, 0.3]]),
+    np.array([0.5, -0.2]),
+    np.zeros(2),
+    np.eye(2),
+)
 
 
 @cache
@@ -113,9 +131,12 @@ def check_equation(module: ModuleType) -> Checks:
     powers = np.array([0.5, -0.9])
     noise = integrate.quad(lambda t: math.exp(-2 * (1 - t)) * (0.5 + 0.2 * t), 0, 1)[0]
     mixture = module.Equation(
-        1, lambda x, t: -x, lambda t: 0.5 + 0.2 * t,
-        lambda x: logsumexp(powers * x, axis=1) - math.log(2), kappa=-1.0,
-    )  # fmt: skip
+        1,
+        lambda x, t: -x,
+        lambda t: 0.5 + 0.2 * t,
+        lambda x: logsumexp(powers * x, axis=1) - math.log(2),
+        kappa=-1.0,
+    )
     logs = module.solve(mixture, [0.0], points=49, reach=3.0)
     middle = np.abs(logs.points(0.0)[:, 0]) < 1.5
     known = math.exp(-1) * powers * logs.points(0.0) + powers**2 * noise / 2
@@ -149,8 +170,9 @@ def check_equation(module: ModuleType) -> Checks:
             factor = math.perm(power, k)
             found[f"stencil {k}: power {power}"] = QUADRATURE_TIGHT.holds(
                 module.differences(axis, 4, k) @ axis**power,
-                factor * axis ** max(power - k, 0), 1.0,
-            )  # fmt: skip
+                factor * axis ** max(power - k, 0),
+                1.0,
+            )
     return found
 
 
@@ -158,31 +180,75 @@ CHECKS = {"control.value": check_value, "control.equation": check_equation}
 
 # module, text, replacement, and the check that rejects it
 MUTANTS = {
-    "value's sign": ("control.value", "return -self.target.conditional.evaluate(post)[0]",
-                     "return self.target.conditional.evaluate(post)[0]", "note_1d: value"),
+    "value's sign": (
+        "control.value",
+        "return -self.target.conditional.evaluate(post)[0]",
+        "return self.target.conditional.evaluate(post)[0]",
+        "note_1d: value",
+    ),
     "no log Z": ("control.value", "-(self.target.log_z + post.of", "-(post.of", "linear_1d: value"),
-    "density of the base kept": ("control.value", ".log_abs - post.log_abs)", ".log_abs)",
-                                 "linear_1d: value"),
-    "gradient without alpha": ("control.value", "-(alpha[..., None] if alpha.ndim else alpha) *",
-                               "-", "note_1d: gradient"),
-    "g squared": ("control.value", "check_time(t, x)).sqrt()", "check_time(t, x))",
-                  "note_1d: control"),
-    "control uphill in cost": ("control.value", "return -(g[..., None]", "return (g[..., None]",
-                               "note_1d: control"),
-    "the problem's own scale": ("control.value", "Exponential(self.scale)",
-                                "Exponential(self.problem.scale)", "note_1d: velocity"),
+    "density of the base kept": (
+        "control.value",
+        ".log_abs - post.log_abs)",
+        ".log_abs)",
+        "linear_1d: value",
+    ),
+    "gradient without alpha": (
+        "control.value",
+        "-(alpha[..., None] if alpha.ndim else alpha) *",
+        "-",
+        "note_1d: gradient",
+    ),
+    "g squared": (
+        "control.value",
+        "check_time(t, x)).sqrt()",
+        "check_time(t, x))",
+        "note_1d: control",
+    ),
+    "control uphill in cost": (
+        "control.value",
+        "return -(g[..., None]",
+        "return (g[..., None]",
+        "note_1d: control",
+    ),
+    "the problem's own scale": (
+        "control.value",
+        "Exponential(self.scale)",
+        "Exponential(self.problem.scale)",
+        "note_1d: velocity",
+    ),
     "offsets let in": ("control.value", "!= 1.0 or schedule.offset:", "!= 1.0:", "guard"),
     "noise not halved": ("control.equation", "0.5 * g2[i] * curved", "g2[i] * curved", "line"),
-    "square's sign": ("control.equation", "DD @ w - self.equation.kappa",
-                      "DD @ w + self.equation.kappa", "line"),
-    "kappa forgotten": ("control.equation", "self.equation.kappa * slope**2", "slope**2",
-                        "logarithm"),
+    "square's sign": (
+        "control.equation",
+        "DD @ w - self.equation.kappa",
+        "DD @ w + self.equation.kappa",
+        "line",
+    ),
+    "kappa forgotten": (
+        "control.equation",
+        "self.equation.kappa * slope**2",
+        "slope**2",
+        "logarithm",
+    ),
     "frame's motion forgotten": ("control.equation", "- dcentre - dwidth", "- dwidth", "line"),
     "slope in y": ("control.equation", "-1) / self.frame.width(t)[0]", "-1)", "gradient"),
-    "no factorial": ("control.equation", "right[derivative] = float(derivative)",
-                     "right[derivative] = 1.0", "stencil 2: power 2"),
-    "Jacobian of half the square": ("control.equation", "- g2[i] * self.equation.kappa",
-                                    "- 0.5 * g2[i] * self.equation.kappa", "jacobian"),
-    "axes exchanged": ("control.equation", "csr_array(kron(a, other)), csr_array(kron(one, b))",
-                       "csr_array(kron(other, a)), csr_array(kron(b, one))", "plane"),
-}  # fmt: skip
+    "no factorial": (
+        "control.equation",
+        "right[derivative] = float(derivative)",
+        "right[derivative] = 1.0",
+        "stencil 2: power 2",
+    ),
+    "Jacobian of half the square": (
+        "control.equation",
+        "- g2[i] * self.equation.kappa",
+        "- 0.5 * g2[i] * self.equation.kappa",
+        "jacobian",
+    ),
+    "axes exchanged": (
+        "control.equation",
+        "csr_array(kron(a, other)), csr_array(kron(one, b))",
+        "csr_array(kron(other, a)), csr_array(kron(b, one))",
+        "plane",
+    ),
+}

@@ -40,10 +40,15 @@ def composed() -> np.ndarray:
     for i, (kappa, nu) in enumerate(zip(KAPPA, NU, strict=True)):
         x = (WELLS[:, i] + moves[:, None]).ravel()
         expected = line_expectation(
-            lambda z, t, k=kappa: -4 * k * z * (z**2 - 1), lambda t: G,
-            lambda z, n=nu: np.exp(-n * (z - 1) ** 2), x, axis, uniform_clock(0.0),
-            steps=80, levels=3,
-        ).value  # fmt: skip
+            lambda z, t, k=kappa: -4 * k * z * (z**2 - 1),
+            lambda t: G,
+            lambda z, n=nu: np.exp(-n * (z - 1) ** 2),
+            x,
+            axis,
+            uniform_clock(0.0),
+            steps=80,
+            levels=3,
+        ).value
         found.append(-np.log(expected).reshape(5, -1))
     return np.stack(found, -1)
 
@@ -103,9 +108,11 @@ def check_cases(module: ModuleType) -> Checks:
         "rotation": all(np.abs(np.linalg.eigvals(A).imag).max() > 0.1 for A in turns.values()),
         "linear": not linear["ou_linear"].final_matrix.any()
         and not linear["ou_linear"].running_matrix.any(),
-        "costs": all(np.linalg.eigvalsh(linear[name].final_matrix).min() > 0
-                     for name in ("ou_quadratic", "ou_unstable")),
-    }  # fmt: skip
+        "costs": all(
+            np.linalg.eigvalsh(linear[name].final_matrix).min() > 0
+            for name in ("ou_quadratic", "ou_unstable")
+        ),
+    }
 
 
 def check_chains(module: ModuleType) -> Checks:
@@ -148,27 +155,54 @@ CHECKS = {"control.cases": check_cases, CHAIN: check_chains}
 MUTANTS = {
     "half the drift": ("control.cases", "return -4 * kappa * x", "return -2 * kappa * x", "drift"),
     "g for its square": ("control.cases", "lambda t: self.g**2", "lambda t: self.g", "value"),
-    "end at the other well": ("control.cases", "nu * (x - 1) ** 2", "nu * (x + 1) ** 2",
-                              "terminal"),
-    "control by g squared": ("control.cases", "-self.g * self.gradient",
-                             "-self.g**2 * self.gradient", "control"),
+    "end at the other well": (
+        "control.cases",
+        "nu * (x - 1) ** 2",
+        "nu * (x + 1) ** 2",
+        "terminal",
+    ),
+    "control by g squared": (
+        "control.cases",
+        "-self.g * self.gradient",
+        "-self.g**2 * self.gradient",
+        "control",
+    ),
     "kernel of dt": ("control.cases", "self.g * dt**0.5", "self.g * dt", "chain's value"),
-    "move for control": ("control.cases", "(mean - start) / (self.g * dt)",
-                         "(mean - start) / (self.g * dt**0.5)", "chain's first"),
-    "even steps": ("control.cases", "float(grid[k + 1] - grid[k])", "1 / (len(grid) - 1)",
-                   "chain's second"),
-    "chain's reward for its cost": ("control.cases", "[-self._values[j]", "[self._values[j]",
-                                    "chain's value"),
+    "move for control": (
+        "control.cases",
+        "(mean - start) / (self.g * dt)",
+        "(mean - start) / (self.g * dt**0.5)",
+        "chain's first",
+    ),
+    "even steps": (
+        "control.cases",
+        "float(grid[k + 1] - grid[k])",
+        "1 / (len(grid) - 1)",
+        "chain's second",
+    ),
+    "chain's reward for its cost": (
+        "control.cases",
+        "[-self._values[j]",
+        "[self._values[j]",
+        "chain's value",
+    ),
     "kappa and nu exchanged": ("control.cases", "for i in (0, 1))", "for i in (1, 0))", "named"),
-    "no rotation": ("control.cases", "0.6 * (turn - turn.T)", "0.6 * (turn + turn.T)",
-                    "rotation"),
+    "no rotation": ("control.cases", "0.6 * (turn - turn.T)", "0.6 * (turn + turn.T)", "rotation"),
     "P's sign": (CHAIN, "1 - dt * 0.5 * g2", "1 + dt * 0.5 * g2", "mean"),
     "score's half in Q": (CHAIN, "(1 + 0.5 * g2 *", "(1 + g2 *", "mean"),
     "eta for the gain in Q": (CHAIN, "g2 * path.alpha(t) / gain", "g2 / gain", "mean"),
     "noise of dt squared": (CHAIN, "P, Q, g2 * dt]", "P, Q, g2 * dt**2]", "std"),
-    "noise at the step's end": (CHAIN, "squared(path, t)", "squared(path, t + 1 / self.steps)",
-                                "std"),
-    "steps from time zero": (CHAIN, "dt, gain = (1 - self.first_time) / self.steps,",
-                             "dt, gain = 1 / self.steps,", "rectified_flow: mean"),
+    "noise at the step's end": (
+        CHAIN,
+        "squared(path, t)",
+        "squared(path, t + 1 / self.steps)",
+        "std",
+    ),
+    "steps from time zero": (
+        CHAIN,
+        "dt, gain = (1 - self.first_time) / self.steps,",
+        "dt, gain = 1 / self.steps,",
+        "rectified_flow: mean",
+    ),
     "silent kernels": (CHAIN, "(self._rows[2] > 0)", "(self._rows[2] >= 0)", "silent"),
-}  # fmt: skip
+}

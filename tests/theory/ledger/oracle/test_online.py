@@ -20,8 +20,11 @@ BETA = 1.6
 
 def standard(curvature: float) -> PlaneNumbers:
     """N(0, 1) and r = curvature x^2 / 2."""
-    parameters = {"matrix": np.array([[curvature]]), "vector": np.zeros(1),
-                  "constant": np.array(0.0)}  # fmt: skip
+    parameters = {
+        "matrix": np.array([[curvature]]),
+        "vector": np.zeros(1),
+        "constant": np.array(0.0),
+    }
     return PlaneNumbers(
         np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)), "quadratic", parameters, 1.0, np.eye(1)
     )

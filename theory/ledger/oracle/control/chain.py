@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.control.line import Field, Noise
+from theory.ledger.oracle.control.line import Noise
 from theory.ledger.oracle.integrals.integrate import Array
 
 ComplexField = Callable[[np.ndarray, float], np.ndarray]  # x (n, d), t -> (n, d)
@@ -24,37 +24,6 @@ class Simulation(NamedTuple):
     ends: Array
     energy: Array
     kept: Array
-
-
-def simulate_control(
-    b: Field,
-    u: Field,
-    g: Noise,
-    times: Array,
-    start: Array,
-    rng: np.random.Generator,
-    keep: Sequence[float] = (),
-) -> Simulation:
-    """Euler and Maruyama for dX = (b + g u) dt + g dB over the times (n_t,), any increasing grid,
-    from start (n,). u, b and g are taken at a step's beginning; keep: times of the grid.
-
-    Raises ValueError for times that do not increase or a kept time that is not among them.
-    """
-    times, x = np.asarray(times, dtype=np.float64), np.array(start, dtype=np.float64)
-    if times.ndim != 1 or len(times) < 2 or np.any(np.diff(times) <= 0):
-        raise ValueError("times must be an increasing grid")
-    if missing := [t for t in keep if t not in times]:
-        raise ValueError(f"times to keep must be on the grid, {missing} are not")
-    energy, kept = np.zeros(len(x)), {float(times[0]): x}
-    for t, later in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        h, noise, control = later - t, g(t), u(x, t)
-        energy = energy + 0.5 * h * control**2
-        drift = b(x, t) + noise * control
-        x = x + h * drift + noise * math.sqrt(h) * rng.standard_normal(len(x))
-        if later in keep:
-            kept[later] = x
-    paths = np.array([kept[float(t)] for t in keep]).reshape(len(keep), len(x))
-    return Simulation(x, energy, paths)
 
 
 class Chain(NamedTuple):

@@ -112,9 +112,16 @@ def gaussian_with_memory(mean: Array, cov: Array, Q: Array, q: Array, g: float) 
         return np.asarray((t * cov - (1 - t) * eye - 0.5 * g**2 * eye) @ np.linalg.inv(spread))
 
     numbers = LinearNumbers(
-        matrix, lambda t: mean - matrix(t) @ (t * mean), lambda t: g,
-        lambda t: np.zeros((d, d)), lambda t: np.zeros(d), Q, q, np.zeros(d), eye,
-    )  # fmt: skip
+        matrix,
+        lambda t: mean - matrix(t) @ (t * mean),
+        lambda t: g,
+        lambda t: np.zeros((d, d)),
+        lambda t: np.zeros(d),
+        Q,
+        q,
+        np.zeros(d),
+        eye,
+    )
 
     def once(n: int) -> Array:
         best = dense_optimum(numbers, numbers.mean, n)

@@ -64,14 +64,6 @@ def uniform_clock(start: float) -> Clock:
     return lambda w: start + (1 - start) * w
 
 
-def log_clock(start: float) -> Clock:
-    """t = start^(1 - w): equal steps of log t, for a drift like -x / t. ValueError for a start
-    outside (0, 1)."""
-    if not 0 < start < 1:
-        raise ValueError(f"a logarithmic clock starts inside (0, 1), got {start}")
-    return lambda w: np.asarray(start ** (1 - w))
-
-
 def line_expectation(
     b: Field,
     g: Noise,

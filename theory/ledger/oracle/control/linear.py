@@ -79,12 +79,6 @@ def dense_value(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "exact"
     return dense_optimum(numbers, x0, n, scheme).value
 
 
-def dense_control(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "euler") -> Array:
-    """u(x_0, 0) (d,): the tilted mean of the first increment less the drift's, over g h. The Euler
-    chain's optimal control exactly, the diffusion's to O(h) with either scheme."""
-    return dense_optimum(numbers, x0, n, scheme).control
-
-
 def dense_optimum(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "exact") -> Optimum:
     """The optimum by the tilted Gaussian law of the noise."""
     path, x0 = dense_path(numbers, n, scheme), _point(numbers, x0)

@@ -27,11 +27,15 @@ def drawn(d: int, t: float) -> dict[str, Any]:
     """theta (d, FEATURES), W, w, nu, start (d,), xi (STEPS, d), level and kind of the kernels."""
     rng = np.random.default_rng(int(t * 2**40))
     return {
-        "theta": 0.6 * rng.normal(size=(d, FEATURES)), "W": rng.normal(size=(FEATURES, d)),
-        "w": rng.normal(size=FEATURES), "nu": rng.normal(size=FEATURES),
-        "start": rng.normal(size=d), "xi": rng.normal(size=(STEPS, d)),
-        "level": rng.uniform(0.5, 1.2, size=1), "kind": rng.integers(3, size=1),
-    }  # fmt: skip
+        "theta": 0.6 * rng.normal(size=(d, FEATURES)),
+        "W": rng.normal(size=(FEATURES, d)),
+        "w": rng.normal(size=FEATURES),
+        "nu": rng.normal(size=FEATURES),
+        "start": rng.normal(size=d),
+        "xi": rng.normal(size=(STEPS, d)),
+        "level": rng.uniform(0.5, 1.2, size=1),
+        "kind": rng.integers(3, size=1),
+    }
 
 
 def resimulated(
@@ -56,9 +60,13 @@ def resimulated(
         return std * math.sqrt(STEPS)
 
     chain = control_chain.Chain(
-        drift, control, noise, lambda z, t: np.zeros(len(z)),
-        lambda z: -case.scale * plain_reward(case, z[:, :d]), np.arange(STEPS + 1) / STEPS,
-    )  # fmt: skip
+        drift,
+        control,
+        noise,
+        lambda z, t: np.zeros(len(z)),
+        lambda z: -case.scale * plain_reward(case, z[:, :d]),
+        np.arange(STEPS + 1) / STEPS,
+    )
     start = np.concatenate([n["start"], theta])
     xi = np.concatenate([n["xi"], np.zeros((STEPS, len(theta)))], 1)
     found = control_chain.cost_gradient(

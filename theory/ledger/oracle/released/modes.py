@@ -16,15 +16,15 @@ from theory.ledger.oracle.conditional import Instant
 from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.oracle.online import LineLaw
-from theory.ledger.oracle.released.training import (
+from theory.ledger.oracle.released.mapping import (
     _PANELS,
     _ROWS,
     _WIDE,
-    Epochs,
     _Line,
     _pieces,
     _sum_of_others,
 )
+from theory.ledger.oracle.released.training import Epochs
 
 MODES = ("all", "positive_only", "negative_only", "one_only", "binary")
 _FAR = 12.0  # standard deviations

@@ -86,23 +86,6 @@ def heun(field: Field, x0: Array, times: Sequence[float]) -> Array:
     return x
 
 
-def multistep(field: Field, x0: Array, times: Sequence[float]) -> Array:
-    """DPM-Solver++ (2M): the data predicted at a step, extrapolated in log(t / (1 - t)) by the line
-    through the last two predictions to the middle of the step; the first and the last step as they
-    are. x at the next time solves dx/dl exactly for a prediction that stays, l the log-odds."""
-    x, known = np.asarray(x0, dtype=np.float64), []
-    grid = (*times, 1.0)
-    for k, (t, stop) in enumerate(pairwise(grid)):
-        data = x + (1 - t) * field(x, t)
-        known.append((_odds(t), data))
-        if k > 0 and stop < 1 and math.isfinite(known[-2][0]):
-            (before, first), (here, last) = known[-2:]
-            middle = (here + _odds(stop)) / 2
-            data = first + (last - first) * (middle - before) / (here - before)
-        x = data * stop + (1 - stop) * (x - t * data) / (1 - t)
-    return np.asarray(x)
-
-
 def _odds(t: float) -> float:
     return math.log(t / (1 - t)) if t > 0 else -math.inf
 

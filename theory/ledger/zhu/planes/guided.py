@@ -13,12 +13,11 @@ from theory.common.tolerances import QUADRATURE
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import MixtureField
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import DRAW_ATOL, DRAW_RTOL, Estimate
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.zhu.planes import (
+from theory.ledger.zhu.planes.planes import (
     FULL_RANK,
     POINTS,
     SHARE,
@@ -65,12 +64,19 @@ def guided_formula_at_points(context: Context) -> Finding:
                 errors[name] = error
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt), d = 2 and 5",
-        "instead", "exact", errors[worst] <= QUADRATURE.rtol,
-        f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) at {POINTS} points of "
-        + ", ".join(errors) + " (the last along theory's field)",
-        {"errors": errors}, worst, mutants=killed,
-    )  # fmt: skip
+        name="guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt), d = 2 and 5",
+        role="instead",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=(
+            f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) at {POINTS} points of "
+        )
+        + ", ".join(errors)
+        + " (the last along theory's field)",
+        numbers={"errors": errors},
+        worst=worst,
+        mutants=killed,
+    )
 
 
 def _guided_in_plane(name: str, theirs: GuidedField, points: torch.Tensor) -> tuple[Array, Array]:
@@ -121,12 +127,15 @@ def guided_law_is_no_product(context: Context) -> Finding:
         tv[name] = Estimate.of(more + slope * (u - z))
     least = min(tv, key=lambda k: tv[k].value - tv[k].half)
     return Finding(
-        "the guided law against p(x|c)^(1+w) p(x)^-w, d = 2 and 5", "support", "statistical",
-        tv[least].value > 2 * tv[least].half,
-        "TV " + ", ".join(f"{e} ({k})" for k, e in tv.items())
+        name="the guided law against p(x|c)^(1+w) p(x)^-w, d = 2 and 5",
+        role="support",
+        kind="statistical",
+        holds=tv[least].value > 2 * tv[least].half,
+        figure="TV "
+        + ", ".join(f"{e} ({k})" for k, e in tv.items())
         + f" at w = {WEIGHT:g}, by {n} draws, intervals of 99 %",
-        {"tv": {k: [e.value, e.half] for k, e in tv.items()}, "draws": n},
-    )  # fmt: skip
+        numbers={"tv": {k: [e.value, e.half] for k, e in tv.items()}, "draws": n},
+    )
 
 
 Z10_PLANES = (guided_formula_at_points, guided_law_is_no_product)

@@ -17,19 +17,18 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
+from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
 from theory.fields.mixture import ExactField
 from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core.claim import Array, Context, Finding, extra, number
 from theory.ledger.core.laws import Draws, Estimate, base_points, draw
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
-from theory.ledger.oracle.integrals.integrate import Array
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
-from theory.tilts.conditional import reward_moments
-from theory.tilts.rewards import linear_reward
+from theory.tilts.moments import reward_moments
+from theory.tilts.quadratic import linear_reward
 from theory.tilts.wrappers import Exponential
 
 DRAWN = ("bump_2d", "quadratic_2d", "linear_2d", "plane_5d", "full_5d")
@@ -59,14 +58,21 @@ class Plane:
         plane, rest = frame[:, :2], frame[:, 2:]
         own = whole.parameters  # of bumps: the one kind of reward that a problem in R^5 has here
         parameters = {
-            "heights": own["heights"], "centres": own["centres"] @ plane,
+            "heights": own["heights"],
+            "centres": own["centres"] @ plane,
             "precisions": plane.T @ own["precisions"] @ plane,
-        }  # fmt: skip
+        }
         variance = float(np.diagonal(rest.T @ whole.covs[0] @ rest).mean())
-        return cls(replace(
-            whole, means=whole.means @ plane, covs=plane.T @ whole.covs @ plane,
-            parameters=parameters, frame=frame, rest_std=math.sqrt(variance),
-        ))  # fmt: skip
+        return cls(
+            replace(
+                whole,
+                means=whole.means @ plane,
+                covs=plane.T @ whole.covs @ plane,
+                parameters=parameters,
+                frame=frame,
+                rest_std=math.sqrt(variance),
+            )
+        )
 
     def first(self, count: int) -> Plane:
         """The law of the first `count` Gaussians in the same plane."""
@@ -149,9 +155,10 @@ def gaussian_along_reward(dim: int) -> Problem:
         covs[:, 0, 0], covs[:, 1:, 1:] = variance, roots @ np.swapaxes(roots, 1, 2)
     rotated = frame @ covs @ frame.T
     base = GaussianSum.mixture(
-        [0.7, 0.3], torch.as_tensor(means @ frame.T),
+        [0.7, 0.3],
+        torch.as_tensor(means @ frame.T),
         covs=torch.as_tensor(0.5 * (rotated + np.swapaxes(rotated, 1, 2))),
-    )  # fmt: skip
+    )
     reward = linear_reward(torch.as_tensor(slope * frame[:, 0]), 0.1)
     return Problem("Gaussian along the reward", base, reward, 1.5)
 
@@ -170,16 +177,20 @@ def law_by_draws(context: Context) -> Finding:
         tv[name], kl[name] = away.tv, away.kl
     worst = max(tv, key=lambda k: tv[k].value)
     return Finding(
-        "law by the ODE = p_old exp((2/beta) r)/Z, d = 2 and 5", "claim", "exact",
-        all(e.value <= QUADRATURE_2D.rtol for e in tv.values()),
-        "TV " + ", ".join(f"{e} ({k})" for k, e in tv.items())
+        name="law by the ODE = p_old exp((2/beta) r)/Z, d = 2 and 5",
+        role="claim",
+        kind="exact",
+        holds=all(e.value <= QUADRATURE_2D.rtol for e in tv.values()),
+        figure="TV "
+        + ", ".join(f"{e} ({k})" for k, e in tv.items())
         + f", by {n} draws, intervals of 99 %",
-        {
-            "draws": n, "tv": {k: [e.value, e.half] for k, e in tv.items()},
+        numbers={
+            "draws": n,
+            "tv": {k: [e.value, e.half] for k, e in tv.items()},
             "kl": {k: [e.value, e.half] for k, e in kl.items()},
         },
-        f"{worst}: TV {tv[worst]}, KL {kl[worst]}",
-    )  # fmt: skip
+        worst=f"{worst}: TV {tv[worst]}, KL {kl[worst]}",
+    )
 
 
 @extra
@@ -200,11 +211,15 @@ def draws_know_their_density(context: Context) -> Finding:
         killed["Z of a tilt 5 % weaker"] |= _z(wrong, 1.0) > bound
     worst = max(z, key=lambda k: z[k])
     return Finding(
-        "draws of the law and their log-density, d = 2 and 5: E[claimed density / q] = 1",
-        "support", "statistical", z[worst] <= bound,
-        f"|z| {z[worst]:.2f} of {bound:.2f} over {n} draws on {len(DRAWN)} problems",
-        {"z": z, "bound": bound, "draws": n}, worst, mutants=killed,
-    )  # fmt: skip
+        name="draws of the law and their log-density, d = 2 and 5: E[claimed density / q] = 1",
+        role="support",
+        kind="statistical",
+        holds=z[worst] <= bound,
+        figure=f"|z| {z[worst]:.2f} of {bound:.2f} over {n} draws on {len(DRAWN)} problems",
+        numbers={"z": z, "bound": bound, "draws": n},
+        worst=worst,
+        mutants=killed,
+    )
 
 
 @extra
@@ -213,7 +228,7 @@ def formula_at_points(context: Context) -> Finding:
     factors = {"": 1.0, "half the integral": 0.5, "no integral": 0.0, "integral added": -1.0}
     errors: dict[str, float] = {}
     killed = dict.fromkeys(list(factors)[1:], False)
-    names = DRAWN if context.profile.name == "thorough" else AT_POINTS
+    names = context.choose(AT_POINTS, AT_POINTS, DRAWN)
     for name in names:
         problem = load_problem(name)
         a, points = problem.scale, base_points(problem, POINTS)
@@ -228,12 +243,19 @@ def formula_at_points(context: Context) -> Finding:
                 errors[name] = error
     worst = max(errors, key=lambda k: errors[k])
     return Finding(
-        "ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r), d = 2 and 5",
-        "instead", "exact", errors[worst] <= QUADRATURE.rtol,
-        f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) at {POINTS} points of "
-        + ", ".join(errors) + " (the last along theory's field)",
-        {"errors": errors}, worst, mutants=killed,
-    )  # fmt: skip
+        name="ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r), d = 2 and 5",
+        role="instead",
+        kind="exact",
+        holds=errors[worst] <= QUADRATURE.rtol,
+        figure=(
+            f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) at {POINTS} points of "
+        )
+        + ", ".join(errors)
+        + " (the last along theory's field)",
+        numbers={"errors": errors},
+        worst=worst,
+        mutants=killed,
+    )
 
 
 def _plane_terms(problem: Problem, points: torch.Tensor) -> tuple[Array, Array]:
@@ -260,84 +282,3 @@ def _full_rank_terms(problem: Problem, points: torch.Tensor) -> tuple[Array, Arr
 
 
 Z4_PLANES = (law_by_draws, formula_at_points, draws_know_their_density)
-
-# --- Z11
-
-
-@extra
-def objective_by_draws(context: Context) -> Finding:
-    """How far E_q[r] - (1/a) KL(q | base) at NFT's law q stays below log Z / a."""
-    n = context.profile.draws // SHARE
-    short, text = {}, []
-    for name in DRAWN:
-        drawn, a = nft_draws(name, n), load_problem(name).scale
-        short[name] = Estimate.of(drawn.against(tilt_at(name, drawn.x)).excess / a)
-        text.append(f"{short[name]} below {best_objective(name):.4f} ({name})")
-    worst = max(short, key=lambda k: short[k].value)
-    return Finding(
-        "NFT's law attains max E_p[r] - (beta/2) KL(p|p_old), d = 2 and 5", "claim", "exact",
-        all(e.value <= QUADRATURE_2D.rtol for e in short.values()),
-        "objective " + ", ".join(text) + f", by {n} draws, intervals of 99 %",
-        {"short": {k: [e.value, e.half] for k, e in short.items()}, "draws": n},
-        f"{worst}: short by {short[worst]}",
-    )  # fmt: skip
-
-
-def best_objective(name: str) -> float:
-    """log Z / a: the objective's maximum."""
-    problem = load_problem(name)
-    return float(problem.tilt(Exponential(problem.scale)).log_z) / problem.scale
-
-
-@extra
-def shortfall_by_draws(context: Context) -> Finding:
-    """log Z / a - (r - (1/a) log q / base) = (1/a) log q / tilt at every draw of q, whose mean is
-    the shortfall: base, reward and Z on one side, the tilt's own density on the other."""
-    n = context.profile.draws // SHARE
-    errors: dict[str, float] = {}
-    killed = dict.fromkeys(("beta KL(NFT|tilt)", "log Z for (beta/2) log Z"), False)
-    for name in DRAWN:
-        problem, drawn, best = load_problem(name), nft_draws(name, n), best_objective(name)
-        a = problem.scale
-        cost = drawn.log_q - problem.base.log_density(drawn.x).numpy()
-        values = problem.reward(drawn.x).numpy() - cost / a
-        stated = drawn.against(tilt_at(name, drawn.x)).gaps / a
-        errors[name] = ALGEBRA.error(best - values, stated, 1.0)
-        wrong = ((best - values, 2 * stated), (a * best - values, stated))
-        for label, (ours, theirs) in zip(killed, wrong, strict=True):
-            killed[label] |= not ALGEBRA.holds(ours, theirs, 1.0)
-    worst = max(errors, key=lambda k: errors[k])
-    return Finding(
-        "NFT's law falls short by (beta/2) KL(NFT|tilt), d = 2 and 5", "instead", "exact",
-        errors[worst] <= ALGEBRA.rtol,
-        f"error {number(errors[worst])} (algebra {ALGEBRA.rtol:g}) at {n} draws on {len(DRAWN)} "
-        "problems",
-        {"errors": errors, "draws": n}, worst, mutants=killed,
-    )  # fmt: skip
-
-
-@extra
-def gaussian_objective_by_draws(context: Context) -> Finding:
-    """The gap, KL(NFT | tilt) / a, where Z4 is exact; a reward that leans over is not."""
-    n = context.profile.draws // SHARE
-    gaps, killed = {}, False
-    for dim in (2, 5):
-        problem = gaussian_along_reward(dim)
-        leaning = replace(problem, reward=linear_reward([0.7] + [0.1] * (dim - 1), 0.1))
-        gaps[f"d = {dim}"] = _mean_gap(problem, 2.0, n)
-        killed |= _mean_gap(leaning, 2.0, n // 4) > QUADRATURE.rtol
-    worst = max(gaps, key=lambda k: gaps[k])
-    return Finding(
-        "linear reward along a Gaussian direction of the base, d = 2 and 5", "condition", "exact",
-        gaps[worst] <= QUADRATURE.rtol, f"gap {number(gaps[worst])}, by {n} draws",
-        {"gaps": gaps, "draws": n}, worst, mutants={"reward that leans over": killed},
-    )  # fmt: skip
-
-
-def _mean_gap(problem: Problem, scale: float, n: int) -> float:
-    drawn = draw(problem.cumulant_field(scale, 1), n)
-    target = problem.tilt(Exponential(scale)).log_density(drawn.x).numpy()
-    return drawn.against(target).kl.value / scale
-
-
-Z11_PLANES = (objective_by_draws, gaussian_objective_by_draws, shortfall_by_draws)

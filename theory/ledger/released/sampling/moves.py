@@ -82,6 +82,11 @@ def times_region(cells: int) -> Region:
         errors[i] = [total_variation(p, q, 801) for p, q in zip(whole, known, strict=True)]
     return Region(
         f"Euler {FINE}: step known at some times, linear in between, against v*",
-        "number of times trained at", counts.astype(float), "inverse temperature a = 2/nft_beta",
-        scales, errors, "TV", "x",
-    )  # fmt: skip
+        "number of times trained at",
+        counts.astype(float),
+        "inverse temperature a = 2/nft_beta",
+        scales,
+        errors,
+        "TV",
+        "x",
+    )

@@ -1,0 +1,1 @@
+"""N1 and N7: what the released reward mapping makes of rewards."""
