@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
 from theory.ledger.released.mapping import GROUP
 from theory.ledger.released.modes import MEANS, carried, skewed, variation
-from theory.methods.matching.nft import CLIP, SPREAD
+from theory.methods.matching.reward_mapping import CLIP, SPREAD
 from theory.problems.problem import load_problem
 from theory.released.mapping import MappedRewards
 from theory.released.modes import MODES

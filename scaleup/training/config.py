@@ -39,7 +39,7 @@ from theory.common.identity import (
     option_files,
     sources,
 )
-from theory.methods.contract import Method
+from theory.methods import Method
 from theory.methods.registry import parse_method
 
 BUILTIN = "builtin"
@@ -183,14 +183,13 @@ class TrainConfig:
                 "(nft:anchor=guided,kl_weight=...), 1 for others"
             )
         domain = method.rewards
-        try:
-            domain.check_bounds(*reward.bounds, self.method, reward.label)
-        except ValueError as error:
-            hint = "" if method.name != "nft" else "; reward_mapping=released maps any reward"
+        if not domain.holds(*reward.bounds):
+            maps = "reward_mapping" in method.options
+            hint = "; reward_mapping=released maps any reward" if maps else ""
             raise ValueError(
                 f"reward = {self.reward!r} takes values in {list(reward.bounds)}: allowed for "
                 f"method = {self.method!r} are {domain}{hint}"
-            ) from error
+            )
         if domain.differentiable and not reward.differentiable:
             raise ValueError(
                 f"reward = {self.reward!r} has no gradient: allowed for method = {self.method!r} "

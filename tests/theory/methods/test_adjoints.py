@@ -12,10 +12,10 @@ from torch import nn
 from tests.helpers import ks_bound, points, size, tensor
 from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.methods import Draws, Execution, Policy, ProblemTask
 from theory.methods.adjoint import family as adjoints
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.chain.transforms import clipped, draw_subset, over_states
-from theory.methods.contract import Draws, Policy, ProblemTask
 from theory.methods.contract.probe import Perturbed, expected_gradient
 from theory.methods.registry import methods, parse_method
 from theory.problems.problem import load_problem
@@ -133,7 +133,8 @@ def test_recomputed_steps_have_the_same_gradient_and_hold_less():
     method = parse_method("discrete_adjoint:steps=6,sigma_end=0.1")
     policy, task, batch = collect(method, PLANE)
     found, held = [], []
-    for task.recompute in (False, True):
+    for recompute in (False, True):
+        task.execution = Execution(recompute=recompute)
         count = 0
 
         def pack(value):
@@ -483,7 +484,7 @@ def test_the_row_is_the_batchs_where_a_loss_sees_a_part():
     whole = {k: None if v is None else v.roll(-2, 0)[:4] for k, v in batch.items()}
     with pytest.raises(NonFiniteAdjointError, match="in row 5 of the batch"):
         gradient(method, policy, task, whole)
-    task.scaled_gradients = True  # a scaler looks after them
+    task.execution = Execution(scaled_gradients=True)  # a scaler looks after them
     assert not torch.isfinite(gradient(method, policy, task, whole)).all()
 
 

@@ -93,8 +93,7 @@ MUTANTS = {
     "nft: two positive branches": plain(NFT, LINE, "old - step - y", "old + step - y"),
     "nft: negative branch about zero": plain(NFT, LINE, "old - step - y", "-step - y"),
     "nft: old is the student": plain(
-        NFT, LINE, "old = policy.reference if policy.old is None else policy.old",
-        "old = policy.student"),
+        NFT, LINE, "draws), policy.lagging", "draws), policy.student"),
     # weighted flow matching
     "wfm: unweighted": plain(EXP, LINE, WFM_LOSS, "return square(error)"),
     "wfm: weight squared": plain(EXP, LINE, WFM_LOSS, 'return batch["weight"]**2 * square(error)'),

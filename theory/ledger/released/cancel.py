@@ -34,8 +34,9 @@ from theory.ledger.oracle.released import loss as released_loss
 from theory.ledger.oracle.released.loss import Sample
 from theory.ledger.settings.lemma import Lemmas, LemmaSetting
 from theory.ledger.settings.problems import Problems, Setting
-from theory.methods.contract import Policy, ProblemTask
-from theory.methods.matching.nft import NFT, SPREAD, Normaliser
+from theory.methods import Policy, ProblemTask
+from theory.methods.matching.nft import NFT, Normaliser
+from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import Problem, load_problem
 from theory.tilts.conditional import reward_moments
 

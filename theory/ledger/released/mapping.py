@@ -24,7 +24,7 @@ from theory.ledger.settings.released import (
     Prompts,
     PromptSetting,
 )
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR, released_mapping
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR, released_mapping
 from theory.problems.problem import load_problem
 from theory.released.mapping import (
     MappedRewards,

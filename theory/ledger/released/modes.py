@@ -37,7 +37,7 @@ from theory.ledger.settings.modes import (
     ModeSetting,
 )
 from theory.ledger.settings.released import Prompts, PromptSetting
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.recursion import Trajectory
 from theory.recursion.spec import Mode

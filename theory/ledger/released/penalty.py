@@ -22,7 +22,7 @@ from theory.ledger.settings.penalty import (
 )
 from theory.ledger.zhu.online import old_velocity
 from theory.ledger.zhu.two_kl import iterated, tilted_start
-from theory.methods.matching.nft import SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import SPREAD, STD_FLOOR
 from theory.problems.problem import load_problem
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.penalty import Penalty, law_tilt, law_weights, matching_weight

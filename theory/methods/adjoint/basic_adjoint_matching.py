@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from theory.methods import Batch, Info, Policy, Task, square
 from theory.methods.adjoint.family import StoredAdjoint, reward_gradient
 from theory.methods.chain.rollouts import kernel_means
 from theory.methods.chain.transforms import drawn, drawn_coefficient, over_states, squares
-from theory.methods.contract import Batch, Info, Policy, Task, square
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from theory.methods import Batch, Info, Optimum, Policy, Task, square
 from theory.methods.adjoint.family import StoredAdjoint, reward_gradient
 from theory.methods.chain.rollouts import state_velocities
 from theory.methods.chain.transforms import drawn, drawn_coefficient, over_states, squares
-from theory.methods.contract import Batch, Info, Optimum, Policy, Task, square
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
 

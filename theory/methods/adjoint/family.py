@@ -171,9 +171,9 @@ class StoredAdjoint(AdjointMethod):
         x, cond = batch["x"], batch["cond"]
         pieces = [
             self.solve(policy, task, x[rows], None if cond is None else cond[rows])
-            for rows in task.slices(len(x))
+            for rows in task.execution.slices(len(x))
         ]
-        self.rewards.check_values(batch["r"], self.label)
+        batch["r"] = self.mapped(task, batch["r"], cond)
         adjoints, references = zip(*pieces, strict=True)
         batch["adjoint"], batch["reference"] = torch.cat(adjoints), torch.cat(references)
         finite = finite_rows(batch["adjoint"], 2)

@@ -10,23 +10,13 @@ from torch import Tensor
 
 from theory.common.checks import is_finite_number
 from theory.fields.mixture import VelocityModel
+from theory.methods import Batch, Budget, Draws, Info, Method, Optimum, Policy, Task, frozen_copy
 from theory.methods.chain.rollouts import (
     chain_on,
     chain_optimum,
     every_state,
     kernel_means,
     trajectories,
-)
-from theory.methods.contract import (
-    Batch,
-    Budget,
-    Draws,
-    Info,
-    Method,
-    Optimum,
-    Policy,
-    Task,
-    frozen_copy,
 )
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
@@ -86,7 +76,7 @@ class DDPO(Method):
         assert policy.reference is not None
         chain = self.chain(task)
         batch = trajectories(chain, policy.student, task, n, draws)
-        self.rewards.check_values(batch["r"], self.label)
+        batch["r"] = self.mapped(task, batch["r"], batch["cond"])
         if not self.kl_weight:
             # Nothing depends on the reference: two evaluations of every state are saved.
             batch["reference_mean"] = batch["x"][:, 1:]
