@@ -97,9 +97,9 @@ def test_discrete_adjoint_is_the_costs_gradient_and_half_of_basic(problem, kind)
 
 
 JVP = """(f := lambda z: chain.mean(policy.student, k, z, cond))
-                    (a,) = (torch.autograd.functional.jvp(f, state.detach(), a)[1]
-                            + torch.autograd.grad(cost.sum(), state)[0],)"""
-BACK = "(a,) = torch.autograd.grad((mean * a).sum() + cost.sum(), state)"
+        (a,) = (torch.autograd.functional.jvp(f, state.detach(), adjoint)[1]
+                + torch.autograd.grad(cost.sum(), state)[0],)"""
+BACK = "(a,) = torch.autograd.grad((mean * adjoint).sum() + cost.sum(), state)"
 PATHWISE = {
     "lean": ("basic", "mean = chain.mean(policy.student", "mean = chain.mean(policy.reference"),
     "transposed": ("basic", BACK, JVP),
@@ -107,7 +107,7 @@ PATHWISE = {
     "adjoint of this step": (
         "basic", "torch.stack(adjoints[::-1], 1), ", "torch.stack(adjoints[::-1], 1).roll(1, 1), "
     ),
-    "std for variance": ("basic", "2 * s[k] ** 2", "2 * s[k]"),
+    "std for variance": ("basic", "2 * s**2", "2 * s"),
     "noise of another step": ("discrete", "noise[:, k + 1]", "noise[:, k]"),
     "student at a state held fixed": (
         "discrete", "student, k, x, cond", "student, k, x.detach(), cond"

@@ -150,7 +150,7 @@ def test_options_of_another_type_are_refused():
     for options in ({"nft_beta": "1"}, {"nft_beta": True}, {"nft_beta": None}, {"old_decay": "x"}):
         with pytest.raises(ValueError, match=r"method 'nft': .* = .*: allowed are"):
             build(NFT, options)
-    with pytest.raises(ValueError, match=r"option 'gamma' of method 'nft': allowed are .*nft_beta"):
+    with pytest.raises(ValueError, match=r"option 'gamma' of method 'nft': allowed are nft_beta"):
         build(NFT, {"gamma": 1})
 
 

@@ -334,14 +334,14 @@ def test_lean_adjoint_is_the_product_of_transposed_jacobians():
     [
         # Without the transpose: exact fields have symmetric Jacobians and would not tell.
         "f = lambda z: chain.mean(policy.reference, k, z, cond)\n"
-        + " " * 20
-        + "g = torch.autograd.functional.jvp(f, state.detach(), g)[1]",
+        + " " * 8
+        + "g = torch.autograd.functional.jvp(f, state.detach(), adjoint)[1]",
         # Through the policy: the full adjoint without its running cost.
-        "(g,) = torch.autograd.grad(chain.mean(policy.student, k, state, cond), state, g)",
+        "(g,) = torch.autograd.grad(chain.mean(policy.student, k, state, cond), state, adjoint)",
     ],
 )
 def test_mutants_of_the_lean_adjoint(instead):
-    edit = ("(g,) = torch.autograd.grad(mean, state, g)", instead)
+    edit = ("(g,) = torch.autograd.grad(base, state, adjoint)", instead)
     module = mutant_module("theory.methods.adjoint.adjoint_matching", edit)
     assert adjoint_errors(module.AdjointMatching) > ALGEBRA.rtol
 

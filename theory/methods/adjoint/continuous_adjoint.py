@@ -42,7 +42,7 @@ class ContinuousAdjoint(StoredAdjoint):
     1 - t); with a difference left there the cost itself grows with steps, in all four methods. With
     a fixed sigma_end the last ancestral kernel has none: it must shrink with 1/steps.
 
-    Options: `contract.adjoints`. clip cuts a state's |u|^2 dt/2.
+    Options: `adjoint.family`. clip cuts a state's |u|^2 dt/2.
 
     Raises:
         ValueError: options out of range; the reward has no gradient or is not finite.

@@ -27,7 +27,7 @@ class DiscreteAdjoint(AdjointMethod):
     (`theory.control.chain_optimum`).
     Domingo-Enrich et al. 2024 (arXiv 2409.08861), discrete adjoint method. Every step is needed:
     there is no subset. Where the task says `recompute`, a step's activations are not held but made
-    again in the backward pass. Options: `contract.adjoints`. clip cuts a state's |u_k|^2/2.
+    again in the backward pass. Options: `adjoint.family`. clip cuts a state's |u_k|^2/2.
 
     A batch is noise (rows, T + 1, *event), cond, and the rows' numbers; the reward is first seen
     by the loss.

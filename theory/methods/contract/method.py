@@ -282,20 +282,23 @@ class Method(ABC):
 
     # --- names
 
+    @classmethod
+    def fields(cls) -> list[dataclasses.Field[Any]]:
+        """The hyper-parameters, a method's own before those of services (`Online`)."""
+        return sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
+
     @property
     def options(self) -> dict[str, Any]:
-        """The hyper-parameters by name, the method's own before those of services (`Online`)."""
-        own = sorted(dataclasses.fields(self), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
-        return {f.name: getattr(self, f.name) for f in own}
+        """The hyper-parameters by name."""
+        return {f.name: getattr(self, f.name) for f in self.fields()}
 
     @property
     def label(self) -> str:
         """name, or name:option=value,... with what differs from the default or is `named`."""
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         shown = ",".join(
-            f"{name}={_plain(value)}"
-            for name, value in self.options.items()
-            if name in self.named or value != defaults[name]
+            f"{f.name}={_plain(value)}"
+            for f in self.fields()
+            if (value := getattr(self, f.name)) != f.default or f.name in self.named
         )
         return f"{self.name}:{shown}" if shown else self.name
 
