@@ -26,6 +26,7 @@ from scaleup.training.identity import IDENTITY, run_digest
 from theory.common.checks import (
     check_choice,
     check_finite,
+    check_nonnegative,
     check_order,
     check_positive,
     check_text,
@@ -108,9 +109,7 @@ class TrainConfig:
             check_positive(name, getattr(self, name))
         check_finite("guidance", self.guidance)
         check_finite("anchor_guidance", self.anchor_guidance)
-        check_finite("weight_decay", self.weight_decay)
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay = {self.weight_decay!r}: allowed are numbers >= 0")
+        check_nonnegative("weight_decay", self.weight_decay)
         for name, kinds in (("precision", Precision), ("device", Device), ("solver", Solver)):
             check_choice(name, getattr(self, name), get_args(kinds))
         self._check_batch()

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_finite
+from theory.common.checks import check_choice, check_nonnegative
 from theory.methods.contract.method import Method, Policy
 from theory.methods.contract.task import Task
 from theory.problems.problem import Problem
@@ -32,9 +32,7 @@ class Anchored(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_finite("kl_weight", self.kl_weight)
-        if self.kl_weight < 0:
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are numbers >= 0")
+        check_nonnegative("kl_weight", self.kl_weight)
         check_choice("anchor", self.anchor, get_args(Anchor))
         if self.anchor != "base" and not self.kl_weight:
             raise ValueError(

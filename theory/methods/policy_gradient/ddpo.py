@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from theory.common.checks import is_finite_number
+from theory.common.checks import check_nonnegative
 from theory.fields.mixture import VelocityModel
 from theory.methods import Batch, Budget, Draws, Info, Method, Optimum, Policy, Task, frozen_copy
 from theory.methods.chain.rollouts import (
@@ -55,8 +55,7 @@ class DDPO(Method):
     budget: ClassVar[Budget] = Budget(steps=600, batch=512, learning_rate=2e-3)
 
     def __post_init__(self) -> None:
-        if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
+        check_nonnegative("kl_weight", self.kl_weight)
         Chain(self.steps, self.sigma_end)
 
     def chain(self, task: Task | Problem) -> Chain:
