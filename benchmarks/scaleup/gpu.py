@@ -79,7 +79,7 @@ def figures_of(size: str, device: str) -> dict[str, Any]:
     from scaleup.training.config import TrainConfig
     from scaleup.training.runfolder import RunFolder
     from scaleup.training.session import BASE_DTYPES, Session
-    from scaleup.training.task import NEW, Bank
+    from scaleup.training.task import Bank
     from scaleup.training.trainer import Trainer
 
     dtype = BASE_DTYPES[OPTIONS["precision"]]
@@ -100,7 +100,7 @@ def figures_of(size: str, device: str) -> dict[str, Any]:
             rows = config.batch
             if bank is None:
                 noise = torch.randn(rows, *model.event_shape, device=device)
-                cond = torch.tensor([[1, NEW]], device=device).expand(rows, 2)
+                cond = torch.ones(rows, 1, dtype=torch.long, device=device)
 
                 def sampled(
                     session: Session = session, noise: Any = noise, cond: Any = cond

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,9 @@ def steps_at(size: str) -> dict[str, Any]:
             config = TrainConfig(**common, method=method)
             session = Session(config, RunFolder(Path(place), config), model)
             trainer = Trainer(session)
-            fill = session.task.fill
-            assert fill is not None
             if bank is None:
-                bank = _timed(seconds, f"{config.bank} base samples", fill)
+                draw = partial(session.drawer.bank, session.base)
+                bank = _timed(seconds, f"{config.bank} base samples", draw)
             session.task.bank = bank
             row = _timed(seconds, name, trainer.one_step)
             losses[name] = row["loss"]

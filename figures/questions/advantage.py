@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
-from theory.methods.matching.nft import SPREAD
+from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import load_problem
 from theory.tilts.moments import reward_moments
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from theory.evaluation.draw import BLUE, VERMILION, use_style
 from theory.ledger.liu.laws import PROBLEMS
 from theory.ledger.released.cancel_given import sizes
-from theory.methods.matching.nft import SPREAD
+from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import load_problem
 
 QUESTION = "Why do v+ and v- look the same?"

@@ -15,7 +15,7 @@ from theory.ledger.liu.laws import PROBLEMS
 from theory.ledger.released.cancel import PREFACTOR, gradient
 from theory.ledger.released.every_step import directions, upside_down
 from theory.ledger.settings.lemma import LemmaSetting
-from theory.methods.matching.nft import SPREAD
+from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import load_problem
 from theory.tilts.moments import reward_moments
 

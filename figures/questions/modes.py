@@ -14,7 +14,7 @@ from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_st
 from theory.ledger.released.reward.mapping import GROUP
 from theory.ledger.released.reward.modes import skewed
 from theory.ledger.released.reward.offset import MEANS, carried, variation
-from theory.methods.matching.nft import CLIP, SPREAD
+from theory.methods.matching.reward_mapping import CLIP, SPREAD
 from theory.problems.problem import load_problem
 from theory.released.mapping import MappedRewards
 from theory.released.modes import MODES

@@ -8,7 +8,7 @@ from typing import Any
 
 from scaleup.samples.records import made_by
 from scaleup.training.config import TrainConfig
-from scaleup.training.drawing import AUDIT_SEEDS, draw_samples, drawer
+from scaleup.training.drawing import AUDIT_SEEDS
 from scaleup.training.identity import IDENTITY, differences
 from scaleup.training.runfolder import RunFolder, read_content
 from scaleup.training.session import Session
@@ -85,7 +85,7 @@ def draw(folder: Path, count: int) -> None:
             def report(done: int, total: int, number: int = number, which: str = which) -> None:
                 progress.update("draw", number * total + done, f"{which} {done}/{total}")
 
-            draw_samples(session, which, model, count, AUDIT_SEEDS[which], report=report)
+            session.draw(which, model, count, AUDIT_SEEDS[which], report=report)
 
 
 def _check_unchanged(found: FoundFolder) -> None:
@@ -103,7 +103,7 @@ def _check_drawn(session: Session) -> None:
     """Samples that other code drew are not mixed with new ones, nor removed unasked."""
     for which in AUDIT_SEEDS:
         there = made_by(session.folder.path, which)
-        if there is not None and there.split("-")[:2] != list(drawer(session)):
+        if there is not None and there.split("-")[:2] != list(session.drawer.name):
             places = ", ".join(str(session.folder.path / "samples" / name) for name in AUDIT_SEEDS)
             raise ValueError(
                 f"{session.folder.path / 'samples' / which} was drawn by another run or by other "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scaleup.training.identity import differences
 from theory.common.files import read_tensors, write_tensors
-from theory.methods.contract import Policy
+from theory.methods import Policy
 
 KEPT = 2
 CHECKPOINTS = "step-*.safetensors"

@@ -26,6 +26,7 @@ from scaleup.training.identity import IDENTITY, run_digest
 from theory.common.checks import (
     check_choice,
     check_finite,
+    check_nonnegative,
     check_order,
     check_positive,
     check_text,
@@ -39,7 +40,7 @@ from theory.common.identity import (
     option_files,
     sources,
 )
-from theory.methods.contract import Method
+from theory.methods import Method
 from theory.methods.registry import parse_method
 
 BUILTIN = "builtin"
@@ -108,9 +109,7 @@ class TrainConfig:
             check_positive(name, getattr(self, name))
         check_finite("guidance", self.guidance)
         check_finite("anchor_guidance", self.anchor_guidance)
-        check_finite("weight_decay", self.weight_decay)
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay = {self.weight_decay!r}: allowed are numbers >= 0")
+        check_nonnegative("weight_decay", self.weight_decay)
         for name, kinds in (("precision", Precision), ("device", Device), ("solver", Solver)):
             check_choice(name, getattr(self, name), get_args(kinds))
         self._check_batch()
@@ -183,14 +182,13 @@ class TrainConfig:
                 "(nft:anchor=guided,kl_weight=...), 1 for others"
             )
         domain = method.rewards
-        try:
-            domain.check_bounds(*reward.bounds, self.method, reward.label)
-        except ValueError as error:
-            hint = "" if method.name != "nft" else "; reward_mapping=released maps any reward"
+        if not domain.holds(*reward.bounds):
+            maps = "reward_mapping" in method.options
+            hint = "; reward_mapping=released maps any reward" if maps else ""
             raise ValueError(
                 f"reward = {self.reward!r} takes values in {list(reward.bounds)}: allowed for "
                 f"method = {self.method!r} are {domain}{hint}"
-            ) from error
+            )
         if domain.differentiable and not reward.differentiable:
             raise ValueError(
                 f"reward = {self.reward!r} has no gradient: allowed for method = {self.method!r} "

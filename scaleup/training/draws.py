@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from theory.common.checks import check_order
-from theory.methods.contract import Draws
+from theory.methods import Draws
 
 
 class ShardedDraws(Draws):

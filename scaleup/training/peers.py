@@ -10,18 +10,31 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from scaleup.adapter.sharding import sharding_plugin
+from scaleup.training.config import TrainConfig
 from theory.common.checks import check_positive
 
 PEER_TIMEOUT, POLL = 15.0, 0.1
 # Where accelerate looks for the number of processes, in this order.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+KINDS = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.FSDP,
+)
 
 _meeting: list[Any] = []  # rank 0 holds what the others have come to
 
@@ -32,6 +45,57 @@ def start(processes: int) -> str:
         f"`.venv/bin/torchrun --standalone --nproc_per_node {processes} -m scaleup train ...` (on "
         "a CPU with ACCELERATE_USE_CPU=true; accelerate launch --cpu starts one)"
     )
+
+
+class Processes:
+    """This process among those that train together, on one accelerator.
+
+    Gradients are averaged by hand: LoRA's are small, and a wrapped network could not switch
+    adapters. plugin: accelerate's FSDP configuration; None where all processes hold the base whole.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator, self.plugin = accelerator, sharding_plugin(accelerator)
+        self.device, self.sharded = accelerator.device, self.plugin is not None
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, in the order of rank."""
+        return rows if self.world == 1 else self.accelerator.gather(rows.contiguous())
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over processes."""
+        return value if self.world == 1 else self.accelerator.reduce(value, "mean")
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return bool(self.largest(int(flag)))
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(self.gather(torch.tensor([number], device=self.device)).max())
+
+    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Every gradient becomes its mean over processes, in one transfer."""
+        if self.world == 1:
+            return
+        found = [p.grad for p in parameters if p.grad is not None]
+        flat = self.mean(torch.cat([g.flatten() for g in found]))
+        start = 0
+        for g in found:
+            g.copy_(flat[start : start + g.numel()].reshape(g.shape))
+            start += g.numel()
 
 
 def check_environment(processes: int) -> None:
@@ -85,6 +149,37 @@ def meet(processes: int, seconds: float) -> None:
             f"processes = {processes}: not all of them came within {seconds:g} s ({place}): "
             f"allowed is {start(processes)}, and --peer-timeout SECONDS where they start slowly"
         ) from error
+
+
+def start_processes(
+    config: TrainConfig, logs: Path | None = None, peer_timeout: float = PEER_TIMEOUT
+) -> Accelerator:
+    """The accelerator, on the device and with the number of processes that were asked for; they
+    are waited for up to `peer_timeout` seconds."""
+    use_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if config.device == "cuda" and use_cpu:
+        raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
+    if config.precision == "fp16" and use_cpu:
+        raise ValueError("precision = 'fp16' on the CPU: allowed are 'no' and 'bf16'")
+    check_environment(config.processes)
+    meet(config.processes, peer_timeout)
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=use_cpu, log_with=["tensorboard"] if logs else None,
+        project_dir=logs,
+    )  # fmt: skip
+    launched = int(accelerator.num_processes)
+    if launched != config.processes:
+        started = os.environ.get("WORLD_SIZE", "1")
+        raise ValueError(
+            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): allowed "
+            f"is {start(config.processes)}"
+        )
+    if accelerator.distributed_type not in KINDS:
+        raise NotImplementedError(
+            f"accelerate is configured for {accelerator.distributed_type.value}: not built; "
+            "allowed are one process, several that each hold the base, and FSDP of version 2"
+        )
+    return accelerator
 
 
 def _left(until: float) -> timedelta:

@@ -23,18 +23,11 @@ from scaleup.rewards.shapes import Shapes
 from scaleup.samples.samples import SampleSet
 from scaleup.training.checkpoints import CHECKPOINTS, step_of
 from scaleup.training.config import TrainConfig
-from scaleup.training.drawing import (
-    COMPARISON_SEED,
-    GRID_SEED,
-    draw_samples,
-    drawn_samples,
-    prompts_of,
-    sampled_rows,
-)
+from scaleup.training.drawing import COMPARISON_SEED, GRID_SEED, drawn_samples
 from scaleup.training.peers import PEER_TIMEOUT
 from scaleup.training.runfolder import RunFolder, check_makers
 from scaleup.training.session import Session
-from scaleup.training.trainer import BANK, TRAINING, Trainer
+from scaleup.training.trainer import TRAINING, Trainer
 from theory.common.files import read_json
 from theory.common.identity import plumbline_code
 from theory.common.progress import Progress
@@ -42,7 +35,7 @@ from theory.common.signals import Stopped
 
 GRID, SHEET_PAIRS = 24, 24
 COMPARED_BY = "scaleup.comparison.sheet"
-COMPARING = "comparing"
+BANK, COMPARING = "base samples", "comparing"  # parts of a run, as they are reported
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -88,6 +81,9 @@ def _train(session: Session, tensorboard: bool) -> None:
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
         with Progress(_units(config), "scaleup", quiet=not session.is_main) as progress:
+            session.bank_report = lambda done, total: progress.update(
+                BANK, done, f"{BANK} {done}/{total}"
+            )
             with _watcher(session, tensorboard, progress) as watcher:
                 trainer = Trainer(
                     session,
@@ -127,8 +123,14 @@ def compare_with_base(session: Session, progress: Progress) -> Comparison | None
             progress.update(COMPARING, number * total + done, f"{which} {done}/{total}")
 
         sets.append(
-            draw_samples(
-                session, which, model, config.evaluate, COMPARISON_SEED, Statistics(), also, report
+            session.draw(
+                which,
+                model,
+                config.evaluate,
+                COMPARISON_SEED,
+                features=Statistics(),
+                also=also,
+                report=report,
             )
         )
     if not session.is_main:
@@ -217,11 +219,11 @@ class _Watcher:
         session = self.session
         index = torch.arange(GRID)
         if session.is_main or session.sharded:  # a sharded network is run by all
-            x1, _ = sampled_rows(session, session.student, GRID_SEED, index)
+            x1, _ = session.drawer.rows(session.student, GRID_SEED, index)
         if not session.is_main:
             return
         with torch.no_grad():
-            texts = session.task.texts(prompts_of(session, index))
+            texts = session.task.texts(session.drawer.prompts(index))
             images = session.task.pictures(x1, texts)
             reward = float(session.task.scorer(images, texts).mean())
         session.accelerator.log({"student_reward": reward}, step=step)

@@ -1,15 +1,15 @@
 """A pipeline, prompts and a reward as the Task that methods run on.
 
-Rows are conditioned on a prompt: cond is (rows, 2), the prompt's index and the row of the bank
-that the sample came from (-1: newly sampled). The bank holds samples of the pretrained model,
-drawn once, each with its reward: methods that train on base samples draw from it.
+Rows are conditioned on a prompt: cond is (rows, 1), the prompt's index. The bank holds samples of
+the pretrained model, drawn once, each with its reward: methods that train on base samples draw
+from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -24,9 +24,8 @@ from scaleup.rewards.contract.reward import Reward
 from theory.common.checks import check_order
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW
-from theory.methods.contract import Draws, Task
+from theory.methods import Draws, Execution, Task
 
-NEW = -1
 POOLED_PIXELS, AUXILIARY_WIDTH = 4, 128
 ADVICE = (
     "the student's stay so with a smaller learning_rate, the base's with precision = 'no' and less "
@@ -58,33 +57,29 @@ class Bank:
     prompt: Tensor
     reward: Tensor
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """(mean over a row's prompt, standard deviation over all), both (N,)."""
-        return _statistics(self.reward, self.prompt)
 
-
-def _statistics(raw: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(raw: Tensor, prompt: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean over all rows of each prompt in `of`, standard deviation over all), both (len(of),)."""
     most = int(prompt.max()) + 1
     total = raw.new_zeros(most).index_add(0, prompt, raw)
     count = raw.new_zeros(most).index_add(0, prompt, torch.ones_like(raw))
-    return (total / count)[prompt], raw.std(correction=0).expand_as(raw)
+    return (total / count)[of], raw.std(correction=0).expand(len(of))
 
 
 class PromptedTask(Task):
     """A Task without exact answers: samples of `velocity` under prompts, scored as pictures.
 
     prompts: index 0 is the empty prompt, which no row is drawn for.
-    rank, shards: this process among those that train together.
-    gather: this process's rows -> those of all processes, in the order of rank.
+    reward: held to its bounds (`scaleup.rewards.contract.checked`).
+    execution: by default activations of a whole rollout, or of a chunk's decoding, are not held for
+        a gradient but made again in the backward pass.
     guided: the pretrained velocity under guidance, for methods that anchor to it.
-
-    Activations of a whole rollout, or of a chunk's decoding, are not held for a gradient: they are
-    made again in the backward pass (`recompute`).
+    draw_bank: makes the bank, when the first base sample is asked for.
     """
 
     path = RECTIFIED_FLOW
-    condition_numbers = 2
-    recompute = True
+    condition_numbers = 1
+    rewards_checked = True
 
     def __init__(
         self,
@@ -94,10 +89,9 @@ class PromptedTask(Task):
         reward: Reward,
         sampling: Sampling,
         *,
-        rank: int = 0,
-        shards: int = 1,
-        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+        execution: Execution = Execution(recompute=True),  # noqa: B008  (frozen)
         guided: VelocityModel | None = None,
+        draw_bank: Callable[[], Bank] | None = None,
     ) -> None:
         if len(prompts) < 2:
             raise ValueError("prompts hold the empty prompt alone: allowed is at least one more")
@@ -107,10 +101,18 @@ class PromptedTask(Task):
         self.event_shape, self.times = model.event_shape, model.times
         self.first_time, self.start_std = model.span[0], model.start_std
         self.sampling_steps = sampling.steps
-        self.rank, self.shards = rank, shards
-        self._gather, self._guided = gather, guided
-        self.bank: Bank | None = None
-        self.fill: Callable[[], Bank] | None = None
+        self.execution, self._guided, self._draw_bank = execution, guided, draw_bank
+
+    @cached_property
+    def bank(self) -> Bank:
+        """Base samples, drawn at the first call.
+
+        Raises:
+            RuntimeError: nobody said how.
+        """
+        if self._draw_bank is None:
+            raise RuntimeError("task.bank is empty: set it, or give the task draw_bank")
+        return self._draw_bank()
 
     # --- rewards
 
@@ -119,17 +121,15 @@ class PromptedTask(Task):
         return [self.prompts.texts[i] for i in prompt.tolist()]
 
     def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
-        """r of the decoded pictures, in x_1's dtype; those of the bank are known."""
+        """r of the decoded pictures, in x_1's dtype."""
         assert cond is not None
-        if self.bank is not None and bool((cond[:, 1] != NEW).all()):
-            return self.bank.reward[cond[:, 1]].to(x1)
         texts = self.texts(cond[:, 0])
         differentiable = torch.is_grad_enabled() and x1.requires_grad and self.scorer.differentiable
-        values = []
+        again, values = differentiable and self.execution.recompute, []
         with torch.set_grad_enabled(differentiable):
             for start in range(0, len(x1), self.sampling.chunk):
                 rows = slice(start, start + self.sampling.chunk)
-                images = self.pictures(x1[rows], texts[rows], differentiable and self.recompute)
+                images = self.pictures(x1[rows], texts[rows], again)
                 values.append(self.scorer(images, texts[rows]))
         return torch.cat(values).to(x1)
 
@@ -152,19 +152,19 @@ class PromptedTask(Task):
         return images
 
     def reward_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
-        """(mean over a row's prompt, std over all), of the bank for rows that come from it, else
-        over the rows of all processes."""
-        if self.bank is not None and bool((cond[:, 1] != NEW).all()):
-            self.check_alone(len(self.bank.prompt), "bank")
-            mean, std = self.bank.statistics()
-            return mean[cond[:, 1]].to(raw), std[cond[:, 1]].to(raw)
+        """(mean over a row's prompt, std over all), over the rows of all processes."""
         everyone = torch.stack([raw.double(), cond[:, 0].double()], 1)
-        rows = self.all_rows(everyone)
+        rows = self.execution.gather(everyone)
         if self.sampling.group == 1:
             self.check_alone(len(rows), "group, batch or pool of the method")
-        mean, std = _statistics(rows[:, 0], rows[:, 1].long())
-        own = slice(self.rank * len(raw), (self.rank + 1) * len(raw))
-        return mean[own].to(raw), std[own].to(raw)
+        mean, std = _statistics(rows[:, 0], rows[:, 1].long(), cond[:, 0])
+        return mean.to(raw), std.to(raw)
+
+    def base_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        """The same over the whole bank."""
+        self.check_alone(len(self.bank.prompt), "bank")
+        mean, std = _statistics(self.bank.reward, self.bank.prompt, cond[:, 0])
+        return mean.to(raw), std.to(raw)
 
     def check_alone(self, samples: int, what: str) -> None:
         """A reward less its prompt's mean is nothing where the prompt has one sample.
@@ -180,13 +180,10 @@ class PromptedTask(Task):
                 f"larger {what}, or fewer prompts"
             )
 
-    def all_rows(self, values: Tensor) -> Tensor:
-        return self._gather(values)
-
     # --- samples
 
     def conditions(self, n: int, draws: Draws) -> Tensor:
-        """Prompts drawn uniformly, `group` rows in a row of each; (n, 2)."""
+        """Prompts drawn uniformly, `group` rows in a row of each; (n, 1)."""
         group = self.sampling.group
         if n % group:
             raise ValueError(
@@ -195,29 +192,15 @@ class PromptedTask(Task):
             )
         u = draws.uniform(n).reshape(-1, group)[:, :1].expand(-1, group).reshape(-1)
         most = len(self.prompts) - 1
-        prompt = 1 + (u * most).long().clamp_max(most - 1)
-        return torch.stack([prompt, torch.full_like(prompt, NEW)], 1)
+        return (1 + (u * most).long().clamp_max(most - 1))[:, None]
 
-    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        """n rows of the bank, uniformly.
-
-        Raises:
-            RuntimeError: there is no bank, nor a way to fill it.
-        """
-        if self.bank is None:
-            if self.fill is None:
-                raise RuntimeError("task.bank is empty: set it, or task.fill, which makes it")
-            self.bank = self.fill()
-        size = len(self.bank.x1)
+    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """n rows of the bank, uniformly."""
+        bank = self.bank
+        size = len(bank.x1)
         row = (draws.uniform(n) * size).long().clamp_max(size - 1)
-        return self.bank.x1[row], torch.stack([self.bank.prompt[row], row], 1)
-
-    def endpoints_of(
-        self, model: VelocityModel, n: int, draws: Draws, steps: int
-    ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        cond = self.conditions(n, draws)
-        x1 = self.sampled(model, draws.normal(n, *self.event_shape), cond, steps)
-        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond
+        x1 = bank.x1[row]
+        return x1, bank.prompt[row, None], bank.reward[row].to(x1)
 
     def sampled(
         self, model: VelocityModel, noise: Tensor, cond: Tensor, steps: int | None = None
@@ -236,7 +219,7 @@ class PromptedTask(Task):
                     model, noise[rows], self.model, steps, cond[rows], self.sampling.solver
                 )
             except NonFiniteStateError as error:
-                (text,) = self.texts(cond[i + error.row, :1])
+                (text,) = self.texts(cond[i + error.row])
                 raise NonFiniteError(
                     f"{self.model.source}: a sample of {_role(model)} for prompt {text!r} is not "
                     f"finite, first {error.where}: allowed are finite samples; {ADVICE}"
@@ -283,7 +266,7 @@ class AuxiliaryNetwork(nn.Module):
         return next(iter(self.prompts.rows(index).values())).float().mean(1)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """x (rows, C, H, W), t (rows,), cond (rows, 2)."""
+        """x (rows, C, H, W), t (rows,), cond (rows, 1)."""
         pooled = nn.functional.adaptive_avg_pool2d(x.float(), POOLED_PIXELS).flatten(1)
         h = torch.cat([pooled, t.float()[:, None], self._texts(cond[:, 0])], 1)
         for layer in list(self.layers)[:-1]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from traceback import clear_frames
 from typing import Any, cast
 
@@ -28,14 +29,13 @@ from scaleup.training.checkpoints import (
     save_state,
     under,
 )
-from scaleup.training.drawing import draw_bank
 from scaleup.training.session import Session
 from theory.common.signals import Stopped, held, waiting
+from theory.methods import Batch, returned
 from theory.methods.chain.finite import NonFiniteAdjointError
-from theory.methods.contract import Batch, returned
 
 WARM_UP = 0.05
-BANK, TRAINING = "base samples", "training"  # parts of a run, as they are reported
+TRAINING = "training"  # a part of a run, as it is reported
 Report = Callable[[str, int, int, str], None]
 
 
@@ -63,10 +63,6 @@ class Trainer:
         self.step = 0
         self.metrics: list[dict[str, float]] = []
         self._mark()
-        self.task.fill = lambda: draw_bank(session, self._bank_report)
-
-    def _bank_report(self, done: int, total: int) -> None:
-        self.report(BANK, done, total, f"base samples {done}/{total}")
 
     # --- the loop
 
@@ -149,7 +145,7 @@ class Trainer:
         """Average, clip, step; the norm of the gradient before clipping."""
         accelerator, parameters = self.session.accelerator, self.policy.parameters()
         returned.check_gradients(self.method, self.policy)
-        self.session.average_gradients()
+        self.session.average(parameters)
         accelerator.unscale_gradients(self.optimiser)
         norm = float(nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
         if accelerator.scaler is None:  # which skips a step that overflowed
@@ -204,7 +200,7 @@ class Trainer:
         if self.session.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            self.task.rows_at_once = rows
+            self.task.execution = replace(self.task.execution, rows_at_once=rows)
             batch = returned.collect(self.method, self.policy, self.task, rows, self.session.draws)
             self._losses(batch, 0, rows)[0].mean().backward()
         except RuntimeError as error:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from scaleup.adapter import open_model
 from scaleup.adapter.sampling import NonFiniteError, NonFiniteStateError, sample
 from scaleup.training.run import run
-from scaleup.training.task import NEW
 from tests.scaleup.conftest import folders, fresh_accelerate  # noqa: F401
 from tests.scaleup.work import session, settings
 
@@ -50,7 +49,7 @@ def test_b3_the_step_and_the_row(solver, folders):
 
 def test_b3_model_prompt_and_step(folders, tmp_path):
     found = session(settings(folders, method="ddpo", chunk=2), tmp_path)
-    cond = torch.tensor([[1, NEW], [3, NEW], [2, NEW], [3, NEW]])
+    cond = torch.tensor([[1], [3], [2], [3]])
     noise = torch.zeros(4, *found.model.event_shape)
     source = re.escape(found.model.source)
     with torch.no_grad():

@@ -9,8 +9,14 @@ import pytest
 
 from scaleup.__main__ import parser
 from scaleup.training.config import TrainConfig
-from scaleup.training.peers import MEETING, PEER_TIMEOUT, SIZES, check_environment, meet
-from scaleup.training.session import start_processes
+from scaleup.training.peers import (
+    MEETING,
+    PEER_TIMEOUT,
+    SIZES,
+    check_environment,
+    meet,
+    start_processes,
+)
 from tests.scaleup.conftest import fresh_accelerate  # noqa: F401
 
 

@@ -19,7 +19,7 @@ from tests.scaleup.work import NFT_ONLINE, same, settings, trained, words
 from tests.theory.methods.mutants import mutant_module
 from theory.common import signals
 from theory.common.files import write_atomically
-from theory.methods.matching import nft
+from theory.methods import online
 from theory.methods.matching.nft import NFT
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -62,7 +62,7 @@ PLACES = {
     "a pool that is being scored": (Redness, "__call__", 1, signal.SIGINT, 2),
     "the optimiser's step": (torch.optim.AdamW, "step", 2, signal.SIGTERM, 3),
     "a pool that is filled": (NFT, "_fill_pool", 1, signal.SIGTERM, 2),
-    "the old copy": (nft, "follow", 0, signal.SIGTERM, 2),
+    "the old copy": (online, "follow", 0, signal.SIGTERM, 2),
     "the comparison": (Redness, "parts", 1, signal.SIGINT, 4),
 }
 

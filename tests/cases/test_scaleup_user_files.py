@@ -33,7 +33,7 @@ def test_b6_toml_and_json_with_a_byte_order_mark(tmp_path):
 
 METHOD = """\
 from dataclasses import dataclass
-from theory.methods.contract import Method, endpoint_batch, square
+from theory.methods import Method, endpoint_batch, square
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from theory.methods.contract import Budget
+from theory.methods import Budget
 from theory.methods.matching.flow_matching import FlowMatching
 
 

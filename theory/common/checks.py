@@ -67,6 +67,11 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} = {value!r}: allowed are finite numbers > 0")
 
 
+def check_nonnegative(name: str, value: float) -> None:
+    if not (is_finite_number(value) and value >= 0):
+        raise ValueError(f"{name} = {value!r}: allowed are finite numbers >= 0")
+
+
 def check_finite(name: str, value: float) -> None:
     if not is_finite_number(value):
         raise ValueError(f"{name} = {value!r}: allowed are finite numbers")

@@ -1,6 +1,12 @@
 """Fine-tuning methods, one file each: the loss and the optimum side by side.
 
-A method of one's own needs what stands here and nothing else (see `contract`).
+A method of one's own needs what stands here and nothing else:
+
+Method       setup, collect, loss, after_step, optimum, target, allowed rewards
+Online       a Method that may train on samples of a lagging copy: epochs, pool
+Anchored     a Method whose loss may hold the velocity to a reference
+Task         path, reward, base samples; ProblemTask: one where exact answers exist
+Draws        explicit random numbers, one generator a network
 """
 
 from typing import TYPE_CHECKING
@@ -8,6 +14,7 @@ from typing import TYPE_CHECKING
 from theory.common.face import face
 
 if TYPE_CHECKING:
+    from theory.methods.contract.anchor import Anchored
     from theory.methods.contract.draws import Draws
     from theory.methods.contract.method import (
         UNIT_INTERVAL,
@@ -20,7 +27,10 @@ if TYPE_CHECKING:
         RewardDomain,
         frozen_copy,
     )
+    from theory.methods.contract.online import Online
     from theory.methods.contract.task import (
+        Endpoints,
+        Execution,
         ProblemTask,
         Task,
         column,

@@ -8,7 +8,6 @@ path/to/my_method.py:strength=2
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import inspect
@@ -128,7 +127,7 @@ def build(kind: type[Method], options: dict[str, Any]) -> Method:
     Raises:
         ValueError: an unknown option, a value out of range, a part of the contract missing.
     """
-    allowed = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    allowed = [f.name for f in kind.fields()]
     for key in options:
         if key not in allowed:
             raise ValueError(

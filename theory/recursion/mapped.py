@@ -16,7 +16,7 @@ from torch import Tensor
 
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.recursion.axes import default_axes
 from theory.recursion.flow import Velocity, optimum, transport

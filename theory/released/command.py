@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.common.checks import check_order, check_positive
-from theory.methods.matching.nft import CLIP
+from theory.methods.matching.reward_mapping import CLIP
 from theory.problems.problem import Problem, load_problem
 from theory.released import names
 from theory.released.forecast import Exact, Forecast, Recipe, Row, exact, forecast, sampling_error

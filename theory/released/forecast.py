@@ -27,7 +27,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from theory.common.checks import check_order, check_positive, is_finite_number
-from theory.methods.matching.nft import CLIP, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.recursion import Trajectory
 from theory.released.exact import Epoch, carry_so_far

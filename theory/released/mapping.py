@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from theory.common.checks import check_finite, check_order, check_positive
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.released.modes import mode
 
 Array = NDArray[np.float64]

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
-from theory.methods.matching.nft import SPREAD
+from theory.methods.matching.reward_mapping import SPREAD
 
 Array = NDArray[np.float64]
 LOSS_FACTOR = 5.0  # the clip of the advantages, by which the released loss is multiplied

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from theory.methods.matching.nft import CLIP, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.tilts.conditional import moments_of
 from theory.tilts.moments import reward_moments

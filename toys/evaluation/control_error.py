@@ -26,8 +26,8 @@ from theory.control.chain_optimum import regularised_optimum
 from theory.evaluation.sampler_laws import Bench, Law
 from theory.fields.mixture import VelocityModel
 from theory.laws.distances import Array
+from theory.methods import Method
 from theory.methods.chain.rollouts import chain_axes
-from theory.methods.contract import Method
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
 from theory.tilts.wrappers import Exponential

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from theory.methods.contract import Draws, ProblemTask
+from theory.methods import Draws, ProblemTask
 from toys.networks.mlp import StackedMLP
 from toys.training.config import RunConfig
 

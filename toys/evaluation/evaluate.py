@@ -20,7 +20,7 @@ from theory.common.identity import plumbline_code
 from theory.common.tolerances import TRAINED_SHARE
 from theory.evaluation.sampler_laws import Bench, Law, Sampler, sample_distance, sampling_floor
 from theory.laws.distances import Array
-from theory.methods.contract import returned
+from theory.methods import returned
 from theory.methods.contract.task import heun
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain

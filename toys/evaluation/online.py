@@ -13,7 +13,7 @@ import torch
 
 from theory.fields.mixture import ModelField
 from theory.laws.distances import Array
-from theory.methods.contract import Draws
+from theory.methods import Draws
 from theory.problems.problem import Problem
 from theory.samplers.flow import FlowLaw
 from toys.evaluation.evaluate import code_key

@@ -24,7 +24,7 @@ from theory.common.files import read_tensors
 from theory.common.processes import Update
 from theory.control.adjoints import rollout
 from theory.control.processes import OptimalChain, OptimalPaths, case_process, case_starts
-from theory.methods.contract import Draws
+from theory.methods import Draws
 from toys.evaluation.control_error import ControlError
 from toys.experiments.case_config import METHODS, CaseConfig
 from toys.networks.mlp import StackedMLP

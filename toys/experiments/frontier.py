@@ -31,7 +31,7 @@ from theory.common.checks import check_choice, check_order, check_positive
 from theory.common.identity import digest_of, plumbline_code
 from theory.common.processes import Update, keep_heap, side_by_side
 from theory.common.progress import Progress
-from theory.methods.contract import Draws, Method, ProblemTask
+from theory.methods import Draws, Endpoints, Method, ProblemTask
 from theory.methods.contract.task import heun
 from theory.methods.registry import methods, parse_method
 from theory.problems.problem import load_problem
@@ -168,12 +168,12 @@ class PooledTask(ProblemTask):
         noise = draws.normal(size, *self.event_shape)
         self.pool = heun(model, self.path, noise, SAMPLING_STEPS)
 
-    def endpoints(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Any]:
+    def endpoints(self, n: int, draws: Draws) -> Endpoints:
         size = len(self.pool) // self.blocks
         which = (draws.uniform(n) * size).long().clamp_max(size - 1)
         start = torch.arange(self.blocks).repeat_interleave(n) * size
         noise = draws.normal(n, *self.event_shape)
-        return noise, self.pool[start + which], self.draw_times(n, draws), None
+        return Endpoints(noise, self.pool[start + which], self.draw_times(n, draws), None)
 
 
 def fine_tune(trial: Trial) -> tuple[Corrected, float]:

@@ -31,7 +31,7 @@ from theory.common.progress import Progress
 from theory.common.tolerances import TRAINED_SHARE
 from theory.fields.mixture import ModelField
 from theory.laws.distances import Array
-from theory.methods.contract import Draws, Task
+from theory.methods import Draws, Task
 from theory.recursion.mapped import MOST_LOST, Line
 from theory.released.times import (
     MapLaw,

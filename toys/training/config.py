@@ -20,7 +20,7 @@ from typing import Any
 
 from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
 from theory.common.identity import code_digest, option_files, plumbline_code
-from theory.methods.contract import Method, returned
+from theory.methods import Method, returned
 from theory.methods.registry import methods, parse_method
 from theory.problems.problem import Problem, load_problem, problem_names
 

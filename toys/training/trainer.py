@@ -23,8 +23,8 @@ from torch import Tensor
 from theory.common import signals
 from theory.common.checks import check_positive
 from theory.common.processes import keep_heap
+from theory.methods import Draws, Info, Policy, ProblemTask, returned
 from theory.methods.chain.finite import NonFiniteAdjointError
-from theory.methods.contract import Draws, Info, Policy, ProblemTask, returned
 from toys.networks.mlp import StackedMLP
 from toys.training.runs import Group, Run, device_name
 

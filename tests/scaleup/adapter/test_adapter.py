@@ -28,7 +28,7 @@ from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FLOAT32, FLOAT32_PARITY, QUADRATURE, SLOPE
 from theory.fields.mixture import MixtureField, VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW
-from theory.methods.contract import Draws, Policy, Task
+from theory.methods import Draws, Policy, Task
 from theory.methods.registry import parse_method
 from theory.problems.problem import load_problem
 from toys.networks.mlp import StackedMLP
@@ -185,7 +185,7 @@ class Covered(Task):
 
     def base_samples(self, n, draws):
         law = self.problem.base.to(draws.dtype)
-        return as_event(draws.per_block(lambda g: law.sample(n, g))), None
+        return as_event(draws.per_block(lambda g: law.sample(n, g))), None, None
 
 
 class Moved(nn.Module):

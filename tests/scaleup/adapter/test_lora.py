@@ -22,7 +22,7 @@ from tests.scaleup import tiny
 from tests.scaleup.work import perturb, same
 from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import FLOAT32
-from theory.methods.matching.nft import follow
+from theory.methods.contract.online import follow
 
 FAMILIES = {"sd15": tiny.sd15, "sd3": tiny.sd3}
 TEXTS = ("a red square", "blue")

@@ -18,7 +18,7 @@ from scaleup.training.checkpoints import (
     save_state,
     under,
 )
-from theory.methods.contract import Policy
+from theory.methods import Policy
 
 RUN = {"seed": 3, "files": {"p.txt": "1"}, "code": "2", "device": "cpu"}
 

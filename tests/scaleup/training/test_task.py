@@ -10,12 +10,12 @@ from scaleup.adapter import ImageModel
 from scaleup.rewards.contract import Reward, parse_reward
 from scaleup.training import task as module
 from scaleup.training.draws import ShardedDraws
-from scaleup.training.task import NEW, Bank, PromptedTask, Sampling
+from scaleup.training.task import Bank, PromptedTask, Sampling
 from tests.scaleup import tiny
 from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FLOAT32
-from theory.methods.contract import Policy
-from theory.methods.matching.nft import released_mapping
+from theory.methods import Execution, Policy, endpoint_batch
+from theory.methods.matching.reward_mapping import released_mapping
 
 TEXTS = ("a", "bb", "cccc")
 RAW = [0.1, 0.9, 0.4, -0.3, 0.8, 0.25]
@@ -80,7 +80,7 @@ def by_hand(raw, prompt):
 def test_conditions_come_in_groups_of_one_prompt(make, group):
     cond = make(sampling=Sampling(3, group=group)).conditions(300, draws())
     assert cond.dtype == torch.long
-    assert bool((cond[:, 1] == NEW).all())
+    assert cond.shape == (300, 1)
     groups = cond[:, 0].reshape(-1, group)
     assert bool((groups == groups[:, :1]).all())
     assert set(cond[:, 0].tolist()) == {1, 2, 3}  # never the empty prompt
@@ -96,21 +96,25 @@ def test_rows_that_make_no_groups_are_refused(make):
 def test_base_samples_are_rows_of_the_bank(make, image_model):
     task = make()
     task.bank = bank(image_model)
-    x1, cond = task.base_samples(200, draws())
-    assert torch.equal(x1, task.bank.x1[cond[:, 1]])
-    assert torch.equal(cond[:, 0], task.bank.prompt[cond[:, 1]])
-    assert set(cond[:, 1].tolist()) == set(range(len(RAW)))
-    assert torch.equal(task.reward(x1, cond), task.bank.reward[cond[:, 1]].to(x1))
+    x1, cond, reward = task.base_samples(200, draws())
+    row = (x1[:, None] == task.bank.x1).flatten(2).all(2).long().argmax(1)
+    assert torch.equal(x1, task.bank.x1[row])
+    assert torch.equal(cond, task.bank.prompt[row, None])
+    assert set(row.tolist()) == set(range(len(RAW)))
+    assert torch.equal(reward, task.bank.reward[row].to(x1))
+    batch = endpoint_batch(task, task.endpoints(200, draws()))
+    assert set(batch["r"].tolist()) == set(task.bank.reward.to(x1).tolist())  # not scored again
 
 
 def test_the_bank_is_filled_once_when_it_is_asked_for(make, image_model):
-    task, filled = make(), []
+    filled = []
 
     def fill():
         filled.append(bank(image_model))
         return filled[-1]
 
-    task.fill = fill
+    task = make(draw_bank=fill)
+    assert not filled
     source = draws()
     for _ in range(2):
         task.base_samples(3, source)
@@ -126,7 +130,7 @@ def test_new_rows_are_scored_although_there_is_a_bank(make, image_model):
     task = make()
     task.bank = bank(image_model)
     x1 = task.bank.x1[:2]
-    cond = torch.tensor([[1, NEW], [3, NEW]])
+    cond = torch.tensor([[1], [3]])
     found = task.reward(x1, cond)
     assert torch.equal(found, Wording()(image_model.decode(x1), ["a", "cccc"]).to(x1))
     assert not torch.equal(found, task.bank.reward[:2].to(x1))
@@ -139,8 +143,7 @@ def bank_statistics(make, image_model, kind):
     task = make(kind)
     task.bank = kind.Bank(*vars(bank(image_model)).values())
     rows = torch.tensor([5, 1, 1, 3])
-    cond = torch.stack([task.bank.prompt[rows], rows], 1)
-    found = task.reward_statistics(task.bank.reward[rows], cond)
+    found = task.base_statistics(task.bank.reward[rows], task.bank.prompt[rows, None])
     expected = [[column[i] for i in rows.tolist()] for column in by_hand(RAW, PROMPT)]
     return all(ALGEBRA.holds(f, e) for f, e in zip(found, expected, strict=True))
 
@@ -148,18 +151,17 @@ def bank_statistics(make, image_model, kind):
 def test_rewards_that_are_alone_with_their_prompt_are_refused(make, image_model):
     task = make()
     task.bank = Bank(*(v[:4] for v in vars(bank(image_model)).values()))
-    raw, rows = task.bank.reward, torch.arange(4)
+    raw, cond = task.bank.reward, task.bank.prompt[:, None]
     with pytest.raises(ValueError, match=r"4 samples of \d prompts.*allowed is a larger bank"):
-        task.reward_statistics(raw, torch.stack([task.bank.prompt, rows], 1))
-    new = torch.stack([task.bank.prompt, torch.full((4,), NEW)], 1)
+        task.base_statistics(raw, cond)
     with pytest.raises(ValueError, match=r"4 samples of \d prompts.*larger group, batch or pool"):
-        task.reward_statistics(raw, new)
+        task.reward_statistics(raw, cond)
 
 
 def shard_statistics(make, kind):
     """Of three processes with two rows each: every one sees all six."""
     raw, prompt = torch.tensor(RAW, dtype=torch.float64), torch.tensor(PROMPT)
-    cond = torch.stack([prompt, torch.full_like(prompt, NEW)], 1)
+    cond = prompt[:, None]
     everyone = torch.stack([raw, prompt.double()], 1)
     parts = []
     for rank in range(3):
@@ -169,7 +171,7 @@ def shard_statistics(make, kind):
             assert torch.equal(rows, everyone[own])
             return everyone
 
-        task = make(kind, rank=rank, shards=3, gather=gather)
+        task = make(kind, execution=Execution(shards=3, gather=gather))
         parts.append(task.reward_statistics(raw[own], cond[own]))
     found = [torch.cat(rows) for rows in zip(*parts, strict=True)]
     return all(ALGEBRA.holds(f, e) for f, e in zip(found, by_hand(RAW, PROMPT), strict=True))
@@ -183,11 +185,11 @@ def test_statistics_are_a_prompts_mean_and_the_deviation_of_all(make, image_mode
 @pytest.mark.parametrize(
     "edit",
     [
-        ("(total / count)[prompt]", "raw.mean().expand_as(raw)"),
-        ("(total / count)[prompt]", "(total / count.clamp_min(2))[prompt]"),
+        ("(total / count)[of]", "raw.mean().expand(len(of))"),
+        ("(total / count)[of]", "(total / count.clamp_min(2))[of]"),
         ("raw.std(correction=0)", "raw.std(correction=1)"),
-        ("slice(self.rank * len(raw), (self.rank + 1) * len(raw))", "slice(0, len(raw))"),
-        ("rows = self.all_rows(everyone)", "rows = everyone"),
+        ("rows[:, 1].long(), cond[:, 0])", "rows[:, 1].long(), rows[: len(raw), 1].long())"),
+        ("rows = self.execution.gather(everyone)", "rows = everyone"),
     ],
 )
 def test_wrong_statistics_are_seen(make, edit):
@@ -198,13 +200,13 @@ def test_wrong_statistics_are_seen(make, edit):
 
 
 def test_a_bank_row_without_its_own_statistics_is_seen(make, image_model):
-    edit = ("return mean[cond[:, 1]].to(raw), std", "return mean[: len(raw)].to(raw), std")
+    edit = ("self.bank.prompt, cond[:, 0])", "self.bank.prompt, self.bank.prompt[: len(raw)])")
     assert not bank_statistics(make, image_model, mutant_module("scaleup.training.task", edit))
 
 
 def test_the_released_mapping_is_over_the_prompts_rows(make):
     task, raw = make(), torch.tensor(RAW, dtype=torch.float64)
-    cond = torch.stack([torch.tensor(PROMPT), torch.full((len(RAW),), NEW)], 1)
+    cond = torch.tensor(PROMPT)[:, None]
     means, (std, *_) = by_hand(RAW, PROMPT)
     expected = [0.5 + (r - m) / (std + 1e-4) / 10 for r, m in zip(RAW, means, strict=True)]
     assert ALGEBRA.holds(released_mapping(task, raw, cond), expected)
@@ -220,7 +222,7 @@ def drift(x, t, cond):
 
 def endpoints_follow_their_prompts(task):
     """x_1 is where the asked-for model carries its own noise under the row's own prompt."""
-    x0, x1, t, cond = task.endpoints_of(drift, 12, draws(), 3)
+    x0, x1, t, cond, _ = task.endpoints_of(drift, 12, draws(), 3)
     again = draws()
     assert torch.equal(cond, task.conditions(12, again))
     start = again.normal(12, *task.event_shape) * task.start_std
@@ -259,7 +261,7 @@ def test_times_are_those_that_the_schedule_covers(make, image_model):
 
 def test_sampling_in_chunks_is_sampling_at_once(make):
     noise = draws().normal(6, *make().event_shape)
-    cond = torch.stack([torch.tensor(PROMPT), torch.full((6,), NEW)], 1)
+    cond = torch.tensor(PROMPT)[:, None]
     parts, whole = (make(sampling=Sampling(3, chunk=c)) for c in (4, 6))
     found = [task.sampled(task.velocity, noise, cond) for task in (parts, whole)]
     assert FLOAT32.holds(*found, 1.0)
@@ -272,7 +274,7 @@ def test_sampling_in_chunks_is_sampling_at_once(make):
 
 def reward_and_gradient(task):
     x = draws(8).normal(6, *task.event_shape).requires_grad_(True)
-    cond = torch.stack([torch.tensor(PROMPT), torch.full((6,), NEW)], 1)
+    cond = torch.tensor(PROMPT)[:, None]
     values = task.reward(x, cond)
     (gradient,) = torch.autograd.grad(values.sum(), x)
     return values.detach(), gradient
@@ -309,8 +311,8 @@ def test_decoding_again_changes_no_gradient(make):
     """Of the pictures' decoder nothing is held for the gradient but its input."""
     found, held = [], []
     for recompute in (True, False):
-        task, count = make(sampling=Sampling(3, chunk=4)), []
-        task.recompute = recompute
+        execution, count = Execution(recompute=recompute), []
+        task = make(sampling=Sampling(3, chunk=4), execution=execution)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda v, count=count: count.append(v.numel()) or v, lambda v: v
         ):
@@ -323,7 +325,7 @@ def test_decoding_again_changes_no_gradient(make):
 def test_nothing_is_kept_for_a_gradient_that_nobody_asks_for(make):
     task = make()
     x = draws(8).normal(2, *task.event_shape)
-    cond = torch.tensor([[1, NEW], [2, NEW]])
+    cond = torch.tensor([[1], [2]])
     assert not task.reward(x, cond).requires_grad
     with torch.no_grad():
         assert not task.reward(x.clone().requires_grad_(True), cond).requires_grad
@@ -350,7 +352,7 @@ def test_auxiliary_networks_see_picture_time_and_prompt(make):
     task = make()
     network = task.auxiliary(2, draws(1))
     x = draws(2).normal(3, *task.event_shape)
-    t, cond = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([[1, NEW], [2, NEW], [3, NEW]])
+    t, cond = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([[1], [2], [3]])
     assert torch.equal(network(x, t, cond), torch.zeros(3, 2))
     with torch.no_grad():
         network.layers[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -364,7 +366,7 @@ def test_auxiliary_networks_see_picture_time_and_prompt(make):
 
 def test_guidance_is_asked_of_the_model_that_was_given(make):
     x, t = torch.zeros(1, *make().event_shape), torch.tensor([0.5])
-    cond = torch.tensor([[2, NEW]])
+    cond = torch.tensor([[2]])
     assert torch.equal(make(guided=drift).guided_velocity(x, t, cond), drift(x, t, cond))
     with pytest.raises(NotImplementedError, match="PromptedTask has no guided velocity"):
         make().guided_velocity(x, t, cond)

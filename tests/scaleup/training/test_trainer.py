@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -398,7 +399,7 @@ def test_recomputing_changes_no_gradient(folders, tmp_path):
     for recompute in (True, False):
         out = tmp_path / str(recompute)
         parts = session(settings(folders, method="discrete_adjoint:steps=4"), out)
-        parts.task.recompute = recompute
+        parts.task.execution = replace(parts.task.execution, recompute=recompute)
         batch, count = parts.method.collect(parts.policy, parts.task, 4, parts.draws), []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda v, count=count: count.append(v.numel()) or v, lambda v: v

@@ -11,8 +11,8 @@ from tests.helpers import tensor
 from tests.theory.methods.mutants import mutant_module
 from tests.theory.methods.test_relations import DOUBLE, NOTE, PLANE
 from theory.common.tolerances import ALGEBRA
+from theory.methods import Draws, Policy, ProblemTask
 from theory.methods.adjoint.adjoint_matching import AdjointMatching
-from theory.methods.contract import Draws, Policy, ProblemTask
 from theory.methods.contract.probe import (
     Perturbed,
     gradient_samples,
@@ -109,13 +109,13 @@ def test_lean_adjoint_is_the_product_of_transposed_jacobians():
     [
         # Without the transpose: exact fields have symmetric Jacobians and would not tell.
         "f = lambda z: chain.mean(policy.reference, k, z, cond)\n"
-        + " " * 20
-        + "g = torch.autograd.functional.jvp(f, state.detach(), g)[1]",
+        + " " * 8
+        + "g = torch.autograd.functional.jvp(f, state.detach(), adjoint)[1]",
         # Through the policy: the full adjoint without its running cost.
-        "(g,) = torch.autograd.grad(chain.mean(policy.student, k, state, cond), state, g)",
+        "(g,) = torch.autograd.grad(chain.mean(policy.student, k, state, cond), state, adjoint)",
     ],
 )
 def test_mutants_of_the_lean_adjoint(instead):
-    edit = ("(g,) = torch.autograd.grad(mean, state, g)", instead)
+    edit = ("(g,) = torch.autograd.grad(base, state, adjoint)", instead)
     module = mutant_module("theory.methods.adjoint.adjoint_matching", edit)
     assert adjoint_errors(module.AdjointMatching) > ALGEBRA.rtol

@@ -49,10 +49,10 @@ REWARD = 'returns = batch["r"][:, None] - self.kl_weight * kl_to_come'
 TO_COME = 'kl_to_come = batch["kl"].flip(1).cumsum(1).flip(1)'
 POLICY_LOSS = "policy_loss = (-advantage * log_prob + self.kl_weight * kl).sum(1)"
 LOG_PROB = "log_prob = -_kl(chain, x[:, 1:], means)"
-AM_ERROR = "error = (means - base) / s - self.scale * s * adjoint"
-BASIC_BACK = "(a,) = torch.autograd.grad((mean * a).sum() + cost.sum(), state)"
+AM_ERROR = "control + self.unit * s * adjoint"
+BASIC_BACK = "(a,) = torch.autograd.grad((mean * adjoint).sum() + cost.sum(), state)"
 DISCRETE_STEP = "return mean + s[k] * noise[:, k + 1], 0.5 * square(control)"
-BACK = "(g,) = torch.autograd.grad(mean, state, g)"
+BACK = "(g,) = torch.autograd.grad(base, state, adjoint)"
 
 
 # Rows a block where the mistake is a small one.
@@ -93,8 +93,7 @@ MUTANTS = {
     "nft: two positive branches": plain(NFT, LINE, "old - step - y", "old + step - y"),
     "nft: negative branch about zero": plain(NFT, LINE, "old - step - y", "-step - y"),
     "nft: old is the student": plain(
-        NFT, LINE, "old = policy.reference if policy.old is None else policy.old",
-        "old = policy.student"),
+        NFT, LINE, "draws), policy.lagging", "draws), policy.student"),
     # weighted flow matching
     "wfm: unweighted": plain(EXP, LINE, WFM_LOSS, "return square(error)"),
     "wfm: weight squared": plain(EXP, LINE, WFM_LOSS, 'return batch["weight"]**2 * square(error)'),
@@ -159,29 +158,33 @@ MUTANTS = {
     "ddpo: reference is the student": plain(DDPO, LINE, "chain, policy.reference, batch",
                                             "chain, policy.student, batch"),
     # Adjoint Matching
-    "am: sign": plain(ADJOINT, LINE, AM_ERROR, AM_ERROR.replace("- self", "+ self")),
-    "am: scale dropped": plain(ADJOINT, LINE, AM_ERROR, AM_ERROR.replace("self.scale * ", "")),
+    "am: sign": plain(ADJOINT, LINE, AM_ERROR, AM_ERROR.replace("+ self", "- self")),
+    "am: scale dropped": plain(ADJOINT, LINE, AM_ERROR,
+                               AM_ERROR.replace("unit", "unit / self.scale")),
     "am: s dropped on the right": plain(ADJOINT, LINE, AM_ERROR,
-                                         AM_ERROR.replace("scale * s", "scale")),
-    "am: s dropped on the left": plain(ADJOINT, LINE, AM_ERROR, AM_ERROR.replace(" / s", "")),
+                                         AM_ERROR.replace("unit * s", "unit")),
+    "am: s dropped on the left": plain(ADJOINT, LINE, "(means - base) / s", "(means - base)"),
     "am: adjoint of the wrong step": Mutant(ADJOINT, LINE, (
         ("                if k:\n", "                if True:\n"),
         ("torch.stack(adjoints[::-1], 1)", "torch.stack(adjoints[::-1], 1)[:, :-1]"))),
     "am: adjoints in reverse": plain(ADJOINT, LINE, "torch.stack(adjoints[::-1], 1)",
                                      "torch.stack(adjoints, 1)", MANY),
-    "am: without the base's Jacobian": plain(ADJOINT, LINE, BACK, "g = g"),
+    "am: without the base's Jacobian": plain(ADJOINT, LINE, BACK, "g = adjoint"),
     "am: Jacobian at the wrong state": plain(ADJOINT, LINE, "state = x[:, k].detach()",
                                              "state = x[:, k + 1].detach()"),
-    "am: reward's gradient is zero": plain(ADJOINT, LINE, "g = reward", "g = 0 * reward"),
+    "am: reward's gradient is zero": plain(ADJOINT, LINE, "unit * reward", "unit * 0 * reward"),
     "am: reward at the state before": plain(ADJOINT, LINE, "task, x[:, -1]", "task, x[:, -2]"),
     "am: reference is the student": plain(ADJOINT, LINE, "chain.mean(policy.reference",
                                           "chain.mean(policy.student"),
     # basic Adjoint Matching; the lean adjoint in its place has the same fixed point
     # (`test_adjoints` tells them apart)
-    "basic: sign of the adjoint": plain(BASIC, LINE, "control + s * adj", "control - s * adj"),
-    "basic: s dropped on the right": plain(BASIC, LINE, "control + s * adj", "control + adj"),
+    "basic: sign of the adjoint": plain(BASIC, LINE, AM_ERROR,
+                                        AM_ERROR.replace("+ self", "- self")),
+    "basic: s dropped on the right": plain(BASIC, LINE, AM_ERROR,
+                                           AM_ERROR.replace("unit * s", "unit")),
     "basic: s dropped on the left": plain(BASIC, LINE, "(means - base) / s", "(means - base)"),
-    "basic: scale dropped": plain(BASIC, LINE, "a = -self.scale * reward", "a = -reward"),
+    "basic: scale dropped": plain(BASIC, LINE, "-self.scale / self.unit * reward",
+                                 "-1 / self.unit * reward"),
     "basic: reward's sign": plain(BASIC, LINE, "a = -self", "a = self"),
     "basic: adjoint of the wrong step": Mutant(BASIC, LINE, (
         ("                if k:\n", "                if True:\n"),
@@ -190,10 +193,10 @@ MUTANTS = {
                                         "torch.stack(adjoints, 1)", MANY),
     "basic: without the KL's own gradient": plain(BASIC, LINE, " + cost.sum(), state)",
                                                   ", state)", MANY),
-    "basic: KL without the 1/2": plain(BASIC, LINE, "/ (2 * s[k] ** 2)", "/ s[k] ** 2", MANY),
-    "basic: std for variance in the KL": plain(BASIC, LINE, "2 * s[k] ** 2", "2 * s[k]", MANY),
-    "basic: without the policy's Jacobian": plain(BASIC, LINE, BASIC_BACK, "a = a"),
-    "basic: KL's gradient alone": plain(BASIC, LINE, "(mean * a).sum() + ", ""),
+    "basic: KL without the 1/2": plain(BASIC, LINE, "/ (2 * s**2)", "/ s**2", MANY),
+    "basic: std for variance in the KL": plain(BASIC, LINE, "2 * s**2", "2 * s", MANY),
+    "basic: without the policy's Jacobian": plain(BASIC, LINE, BASIC_BACK, "a = adjoint"),
+    "basic: KL's gradient alone": plain(BASIC, LINE, "(mean * adjoint).sum() + ", ""),
     "basic: Jacobian at the wrong state": plain(BASIC, LINE, "state = x[:, k].detach()",
                                                 "state = x[:, k + 1].detach()"),
     "basic: reference held fixed in the KL": plain(BASIC, LINE, "square(mean - base)",

@@ -13,9 +13,10 @@ from tests.theory.methods.mutants import mutant_module
 from tests.theory.methods.test_relations import BUMPS, DOUBLE, NOTE, PLANE, collected, slopes
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT, SLOPE
 from theory.fields.paths import PATHS
-from theory.methods.contract import Draws, Policy, ProblemTask, square
+from theory.methods import Draws, Policy, ProblemTask, square
 from theory.methods.contract.task import heun
-from theory.methods.matching.nft import LEAST_WEIGHT, NFT, released_mapping
+from theory.methods.matching.nft import LEAST_WEIGHT, NFT
+from theory.methods.matching.reward_mapping import released_mapping
 from theory.problems.problem import load_problem
 from theory.samplers.flow import FlowLaw
 
@@ -184,7 +185,7 @@ def test_options_that_would_change_nothing():
         NFT(pool=5)
     with pytest.raises(ValueError, match="anchor = 'guided' changes nothing"):
         NFT(anchor="guided")
-    with pytest.raises(ValueError, match=r"kl_weight = -0\.1: allowed are numbers >= 0"):
+    with pytest.raises(ValueError, match=r"kl_weight = -0\.1: allowed are finite numbers >= 0"):
         NFT(kl_weight=-0.1)
 
 

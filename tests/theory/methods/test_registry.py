@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 import theory.methods
-from theory.methods.contract import Draws, ProblemTask, RewardDomain
+from theory.methods import Draws, ProblemTask, RewardDomain
 from theory.methods.contract.probe import Perturbed, sweep
 from theory.methods.matching.nft import NFT
 from theory.methods.registry import build, methods, parse_method
@@ -17,7 +19,7 @@ GOOD = '''
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from theory.methods.contract import Method, Optimum, endpoint_batch, square
+from theory.methods import Method, Optimum, endpoint_batch, square
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def test_options_of_another_type_are_refused():
 HEAD = """
 from dataclasses import dataclass
 from typing import ClassVar
-from theory.methods.contract import Method
+from theory.methods import Method
 """
 BODY = """
 @dataclass(frozen=True)
@@ -296,9 +298,9 @@ def test_bounds_allow_for_how_they_are_found():
     """Bounds come from a search: a hair beyond 1 is no refusal, a thousandth is."""
     nft, problem = parse_method("nft"), load_problem("note_1d")
     domain = nft.rewards
-    domain.check_bounds(0.0, 1 + 1e-9, "nft", "own")
+    assert domain.holds(0.0, 1 + 1e-9)
     domain.check_values(torch.tensor([0.0, 1 + 1e-9]), "nft")
-    high = bump_reward(1.001, [2.0], width=1.0)
+    high = dataclasses.replace(problem, name="own", reward=bump_reward(1.001, [2.0], width=1.0))
     with pytest.raises(ValueError, match=r"problem 'own' takes values in \[0, 1.001\]: allowed"):
-        domain.check_bounds(*high.bounds(), nft.label, "own")
+        nft.check_problem(high)
     nft.check_problem(problem)

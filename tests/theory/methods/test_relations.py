@@ -12,8 +12,8 @@ from torch import nn
 from tests.helpers import points, size, tensor
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT, SLOPE
 from theory.ledger import oracle
+from theory.methods import Draws, Policy, ProblemTask, endpoint_batch
 from theory.methods.adjoint.adjoint_matching import AdjointMatching
-from theory.methods.contract import Draws, Policy, ProblemTask, endpoint_batch
 from theory.methods.contract.probe import (
     Perturbed,
     expected_gradient,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from theory.common.user_code import named
-from theory.methods.contract import Draws, ProblemTask, returned
+from theory.methods import Draws, ProblemTask, returned
 from theory.methods.contract.perturbed import Perturbed
 from theory.methods.contract.places import _zero
 from theory.methods.registry import methods, parse_method
@@ -14,7 +14,7 @@ FILE = """\
 from dataclasses import dataclass
 
 import torch
-from theory.methods.contract import Method, Policy, endpoint_batch, square
+from theory.methods import Method, Policy, endpoint_batch, square
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from tests.theory.methods.mutants import at_optimum_of, mutant_module
 from theory.common.tolerances import FALSE_FAILURE_RATE
-from theory.methods.contract import Method, Optimum
+from theory.methods import Method, Optimum
 from theory.methods.contract.probe import Check, expected_gradient, sweep
 from theory.methods.contract.restoring import return_test
 from theory.methods.matching.flow_matching import FlowMatching

@@ -8,7 +8,7 @@ import torch
 from tests.helpers import ks_bound, ks_distance, points, size, tensor
 from tests.theory.methods.test_relations import BUMPS, DOUBLE, NOTE, PLANE
 from theory.common.tolerances import ALGEBRA
-from theory.methods.contract import Draws, Policy, ProblemTask, endpoint_batch, square
+from theory.methods import Draws, Policy, ProblemTask, endpoint_batch, square
 from theory.methods.contract.probe import (
     gradient_test,
     prepare,
@@ -54,7 +54,7 @@ def test_draws_go_on_where_they_were():
 def test_endpoints_follow_their_laws(problem, quasi):
     n = 2**14
     task = ProblemTask([problem], dtype=DOUBLE, low_discrepancy=quasi)
-    x0, x1, t, _ = task.endpoints(n, Draws.seeded([1], DOUBLE))
+    x0, x1, t, *_ = task.endpoints(n, Draws.seeded([1], DOUBLE))
     bound = ks_bound(n)
     assert ks_distance(t, lambda u: u) <= bound
     for i in range(problem.dim):
@@ -77,13 +77,13 @@ def test_endpoints_follow_their_laws(problem, quasi):
 
 def test_base_samples_and_endpoints_agree_in_float32():
     task = ProblemTask([PLANE])
-    x, _ = task.base_samples(2**13, Draws.seeded([4]))
+    x, *_ = task.base_samples(2**13, Draws.seeded([4]))
     assert x.dtype == torch.float32
     law = PLANE.base.marginal([1])
     assert ks_distance(x[:, 1].double(), lambda y: law.cdf(torch.as_tensor(y)).numpy()) <= ks_bound(
         2**13
     )
-    x0, x1, t, _ = ProblemTask([PLANE], low_discrepancy=True).endpoints(2**13, Draws.seeded([4]))
+    x0, x1, t, *_ = ProblemTask([PLANE], low_discrepancy=True).endpoints(2**13, Draws.seeded([4]))
     assert all(bool(torch.isfinite(v).all()) for v in (x0, x1, t))
     assert float(t.max()) < 1
 
@@ -111,13 +111,13 @@ def test_networks_of_several_problems_are_each_their_own():
     task = ProblemTask(cases, dtype=DOUBLE)
     assert [b.count for b in task.blocks_of_problems] == [2, 1, 1]
     x, t = points(4 * 6, 1), torch.linspace(0, 0.9, 24, dtype=DOUBLE)
-    samples, _ = task.base_samples(6, Draws.seeded(range(4), DOUBLE))
+    samples, *_ = task.base_samples(6, Draws.seeded(range(4), DOUBLE))
     for i, case in enumerate(cases):
         rows = slice(6 * i, 6 * i + 6)
         assert torch.equal(task.reward(x)[rows], case.reward(x[rows]))
         velocity = task.base_velocity(x, t)[rows]
         assert ALGEBRA.holds(velocity, case.base_field(x[rows], t[rows]), scale=1.0)
-        alone, _ = ProblemTask([case], dtype=DOUBLE).base_samples(6, Draws.seeded([i], DOUBLE))
+        alone, *_ = ProblemTask([case], dtype=DOUBLE).base_samples(6, Draws.seeded([i], DOUBLE))
         assert torch.equal(samples[rows], alone)
     with pytest.raises(ValueError, match=r"d = \[1, 2\].*allowed is one dimension"):
         ProblemTask([NOTE, PLANE])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import MANY, seeds
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.released.mapping import (
     MappedRewards,
     Rewards,

@@ -12,7 +12,7 @@ from scipy.special import erfc
 from tests.strategies import SOME
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.released.reward.offset import smooth
-from theory.methods.matching.nft import CLIP, SPREAD
+from theory.methods.matching.reward_mapping import CLIP, SPREAD
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.modes import MODES, mode
 

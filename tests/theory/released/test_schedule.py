@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.strategies import MANY, seeds
 from theory.common.tolerances import ALGEBRA
-from theory.methods.matching.nft import follow
+from theory.methods.contract.online import follow
 from theory.released.schedule import (
     SCHEDULES,
     Schedule,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import toys.experiments.frontier as frontier
 from theory.common.tolerances import ALGEBRA
-from theory.methods.contract import Draws
+from theory.methods import Draws
 from theory.problems.problem import load_problem
 from theory.recursion.stages import reached, total_variation
 from theory.tilts.wrappers import Exponential

@@ -17,8 +17,8 @@ from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, TRAINED
 from theory.fields.mixture import ModelField
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import online
-from theory.methods.contract import Draws, ProblemTask
-from theory.methods.matching.nft import released_mapping
+from theory.methods import Draws, ProblemTask
+from theory.methods.matching.reward_mapping import released_mapping
 from theory.problems.problem import load_problem
 from theory.recursion import mapped as mapped_epochs
 from theory.recursion.mapped import Line, Mapped

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.helpers import size
 from theory.common.tolerances import ALGEBRA
-from theory.methods.contract import Draws
+from theory.methods import Draws
 from toys.networks.mlp import StackedMLP, single
 
 DIM, OUTPUTS, WIDTH, DEPTH, ROWS = 2, 3, 7, 2, 5

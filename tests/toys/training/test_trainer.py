@@ -18,7 +18,7 @@ from tests.toys.small import (
     trained,
 )
 from theory.common.tolerances import FLOAT32
-from theory.methods.contract import ProblemTask
+from theory.methods import ProblemTask
 from theory.methods.matching.flow_matching import FlowMatching
 from toys.training import trainer as module
 from toys.training.runs import Group, Run

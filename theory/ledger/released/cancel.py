@@ -30,7 +30,7 @@ from theory.ledger.oracle.released import loss as released_loss
 from theory.ledger.oracle.released.loss import Sample
 from theory.ledger.released.cancel_given import GIVEN_PARTS, sizes
 from theory.ledger.settings.lemma import Lemmas, LemmaSetting
-from theory.methods.contract import Policy, ProblemTask
+from theory.methods import Policy, ProblemTask
 from theory.methods.matching.nft import NFT, Normaliser
 from theory.problems.problem import load_problem
 

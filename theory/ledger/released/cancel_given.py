@@ -13,7 +13,7 @@ from theory.ledger.liu.identities import covariance
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.released import loss as released_loss
 from theory.ledger.settings.problems import Problems, Setting
-from theory.methods.matching.nft import SPREAD
+from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import Problem
 from theory.tilts.moments import reward_moments
 

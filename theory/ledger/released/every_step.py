@@ -26,7 +26,8 @@ from theory.ledger.oracle.released import steps as released_steps
 from theory.ledger.released.cancel import PREFACTOR, _task
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.steps import Steps, StepSetting
-from theory.methods.matching.nft import NFT, SPREAD, Normaliser
+from theory.methods.matching.nft import NFT, Normaliser
+from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import Problem, load_problem
 from theory.tilts.moments import reward_moments
 

@@ -8,7 +8,7 @@ from theory.common.tolerances import QUADRATURE
 from theory.ledger.core.claim import Context, Finding, extra, number
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import training as oracle
-from theory.methods.matching.nft import SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import SPREAD, STD_FLOOR
 from theory.problems.problem import load_problem
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.penalty import Penalty, law_tilt, law_weights

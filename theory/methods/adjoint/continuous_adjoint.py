@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from theory.methods import Batch, Info, Optimum, Policy, Task, square
 from theory.methods.adjoint.family import StoredAdjoint, reward_gradient
 from theory.methods.chain.rollouts import state_velocities
 from theory.methods.chain.transforms import drawn, drawn_coefficient, over_states, squares
-from theory.methods.contract import Batch, Info, Optimum, Policy, Task, square
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
 
@@ -42,7 +42,7 @@ class ContinuousAdjoint(StoredAdjoint):
     1 - t); with a difference left there the cost itself grows with steps, in all four methods. With
     a fixed sigma_end the last ancestral kernel has none: it must shrink with 1/steps.
 
-    Options: `contract.adjoints`. clip cuts a state's |u|^2 dt/2.
+    Options: `adjoint.family`. clip cuts a state's |u|^2 dt/2.
 
     Raises:
         ValueError: options out of range; the reward has no gradient or is not finite.

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from theory.fields.mixture import VelocityModel
+from theory.methods import Batch, Draws, Info, Policy, Task, square
 from theory.methods.adjoint.family import AdjointMethod, check_differentiable
 from theory.methods.chain.finite import Watch
 from theory.methods.chain.transforms import over_states
-from theory.methods.contract import Batch, Draws, Info, Policy, Task, square
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DiscreteAdjoint(AdjointMethod):
     (`theory.control.chain_optimum`).
     Domingo-Enrich et al. 2024 (arXiv 2409.08861), discrete adjoint method. Every step is needed:
     there is no subset. Where the task says `recompute`, a step's activations are not held but made
-    again in the backward pass. Options: `contract.adjoints`. clip cuts a state's |u_k|^2/2.
+    again in the backward pass. Options: `adjoint.family`. clip cuts a state's |u_k|^2/2.
 
     A batch is noise (rows, T + 1, *event), cond, and the rows' numbers; the reward is first seen
     by the loss.
@@ -71,11 +71,11 @@ class DiscreteAdjoint(AdjointMethod):
 
         x, costs = chain.start(noise[:, 0]), []
         for k in range(chain.steps):
-            if task.recompute and torch.is_grad_enabled():
+            if task.execution.recompute and torch.is_grad_enabled():
                 x, cost = checkpoint(step, x, k, use_reentrant=False)
             else:
                 x, cost = step(x, k)
-            if not task.scaled_gradients:
+            if not task.execution.scaled_gradients:
                 watch.on(x, k + 1)
             costs.append(cost)
         reward = task.reward(x, cond)

@@ -24,11 +24,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_positive, is_finite_number
+from theory.common.checks import check_nonnegative, check_order, check_positive
 from theory.fields.diffusion import Diffusion
 from theory.methods.chain.finite import finite_rows, refuse
 from theory.methods.chain.rollouts import chain_on, chain_optimum, trajectories
-from theory.methods.chain.transforms import check_clip, check_subset, draw_subset
+from theory.methods.chain.transforms import draw_subset
 from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import Batch, Budget, Method, Optimum, Policy, RewardDomain
 from theory.methods.contract.task import Task
@@ -72,11 +72,8 @@ class AdjointMethod(Method):
     def __post_init__(self) -> None:
         check_positive("scale", self.scale)
         check_positive("reward_scale", self.reward_scale)
-        check_clip(self.clip)
-        for name in ("g", "offset"):
-            value = getattr(self, name)
-            if not (is_finite_number(value) and value >= 0):
-                raise ValueError(f"{name} = {value!r}: allowed are finite numbers > 0, or 0")
+        for name in ("clip", "g", "offset"):
+            check_nonnegative(name, getattr(self, name))
         if self.g and self.offset:
             raise ValueError(
                 f"g = {self.g!r} with offset = {self.offset!r}: allowed is one of the two (a "
@@ -148,7 +145,7 @@ class StoredAdjoint(AdjointMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_subset(self.subset, self.steps)
+        check_order("subset", self.subset, 0, self.steps)
 
     @property
     def states_per_row(self) -> int:
@@ -171,9 +168,9 @@ class StoredAdjoint(AdjointMethod):
         x, cond = batch["x"], batch["cond"]
         pieces = [
             self.solve(policy, task, x[rows], None if cond is None else cond[rows])
-            for rows in task.slices(len(x))
+            for rows in task.execution.slices(len(x))
         ]
-        self.rewards.check_values(batch["r"], self.label)
+        batch["r"] = self.mapped(task, batch["r"], cond)
         adjoints, references = zip(*pieces, strict=True)
         batch["adjoint"], batch["reference"] = torch.cat(adjoints), torch.cat(references)
         finite = finite_rows(batch["adjoint"], 2)

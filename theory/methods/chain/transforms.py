@@ -15,27 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_order, is_finite_number
 from theory.methods.contract.draws import Draws
-
-
-def check_clip(clip: float) -> None:
-    """A finite number >= 0.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not (is_finite_number(clip) and clip >= 0):
-        raise ValueError(f"clip = {clip!r}: allowed are finite numbers > 0, or 0 for none")
-
-
-def check_subset(subset: int, steps: int) -> None:
-    """A whole number from 0 (all) to steps.
-
-    Raises:
-        ValueError: it is not.
-    """
-    check_order("subset", subset, 0, steps)
 
 
 def clipped(terms: Tensor, clip: float) -> Tensor:

@@ -68,6 +68,13 @@ class Policy:
         found = [p for m in models if isinstance(m, nn.Module) for p in m.parameters()]
         return [p for p in found if p.requires_grad]
 
+    @property
+    def lagging(self) -> VelocityModel:
+        """What the student is compared with: the old copy where there is one, or the reference."""
+        model = self.reference if self.old is None else self.old
+        assert model is not None
+        return model
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold, by name; all but the frozen reference."""
         models = {"student": self.student, "old": self.old, **_prefixed("networks", self.networks)}
@@ -155,17 +162,9 @@ class RewardDomain:
         kind = ends if bounded else "any finite values"
         return f"{kind}, differentiable" if self.differentiable else kind
 
-    def check_bounds(self, low: float, high: float, who: str, problem: str) -> None:
-        """Refuse a reward whose range [low, high] leaves the domain.
-
-        Raises:
-            ValueError: it does; the message names problem, method and both ranges.
-        """
-        if low < self.low - BOUND_TOLERANCE or high > self.high + BOUND_TOLERANCE:
-            raise ValueError(
-                f"the reward of problem {problem!r} takes values in [{low:g}, {high:g}]: allowed "
-                f"for {who} are {self}"
-            )
+    def holds(self, low: float, high: float) -> bool:
+        """Whether rewards with values in [low, high] are allowed."""
+        return low >= self.low - BOUND_TOLERANCE and high <= self.high + BOUND_TOLERANCE
 
     def check_values(self, values: Tensor, who: str) -> None:
         """Refuse values outside the domain or not finite (one synchronisation with the device).
@@ -173,12 +172,10 @@ class RewardDomain:
         Raises:
             ValueError: some are.
         """
-        low, high = torch.aminmax(values)
-        inside = (low >= self.low - BOUND_TOLERANCE) & (high <= self.high + BOUND_TOLERANCE)
-        if not bool(inside & torch.isfinite(low) & torch.isfinite(high)):
+        low, high = torch.stack(torch.aminmax(values)).tolist()
+        if not (self.holds(low, high) and math.isfinite(low) and math.isfinite(high)):
             raise ValueError(
-                f"the reward returned values in [{float(low):g}, {float(high):g}]: allowed for "
-                f"{who} are {self}"
+                f"the reward returned values in [{low:g}, {high:g}]: allowed for {who} are {self}"
             )
 
 
@@ -208,6 +205,9 @@ class Method(ABC):
     budget: ClassVar[Budget] = Budget()
     named: ClassVar[tuple[str, ...]] = ()
 
+    def __post_init__(self) -> None:  # noqa: B027  (where the chain of super() ends)
+        """Refuse options out of range; a subclass calls super().__post_init__() beside its own."""
+
     # --- training
 
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
@@ -226,6 +226,17 @@ class Method(ABC):
     def after_step(self, policy: Policy, step: int) -> None:
         """What follows the optimiser's step number `step` (from 1): old copies, averages."""
         del policy, step
+
+    def mapped(self, task: Task, raw: Tensor, cond: Any = None, *, base: bool = False) -> Tensor:
+        """Rewards (rows,) as the loss takes them, from raw ones; base: of base samples.
+
+        Raises:
+            ValueError: a raw one is outside `rewards`, and the task does not look itself.
+        """
+        del cond, base
+        if not task.rewards_checked:
+            self.rewards.check_values(raw, self.label)
+        return raw
 
     # --- truth
 
@@ -250,7 +261,12 @@ class Method(ABC):
         Raises:
             ValueError: the reward leaves `rewards`, or the target is no density.
         """
-        self.rewards.check_bounds(*problem.reward.bounds(), self.label, problem.name)
+        low, high = problem.reward.bounds()
+        if not self.rewards.holds(low, high):
+            raise ValueError(
+                f"the reward of problem {problem.name!r} takes values in [{low:g}, {high:g}]: "
+                f"allowed for {self.label} are {self.rewards}"
+            )
         self.target(problem)
 
     @property
@@ -266,20 +282,24 @@ class Method(ABC):
 
     # --- names
 
+    @classmethod
+    def fields(cls) -> list[dataclasses.Field[Any]]:
+        """The hyper-parameters, a method's own before those of services (`Online`)."""
+        return sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
+
     @property
     def options(self) -> dict[str, Any]:
         """The hyper-parameters by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in self.fields()}
 
     @property
     def label(self) -> str:
         """name, or name:option=value,... with what differs from the default or is `named`."""
-        changed = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if f.name in self.named or getattr(self, f.name) != f.default
-        }
-        shown = ",".join(f"{k}={_plain(v)}" for k, v in changed.items())
+        shown = ",".join(
+            f"{f.name}={_plain(value)}"
+            for f in self.fields()
+            if (value := getattr(self, f.name)) != f.default or f.name in self.named
+        )
         return f"{self.name}:{shown}" if shown else self.name
 
 

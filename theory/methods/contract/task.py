@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,41 @@ from theory.problems.problem import Problem
 AuxiliaryMaker = Callable[[int, Draws], nn.Module]
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How machines share a task's work; it changes rounding alone of what is computed.
+
+    rank, shards: this process among those that train together, each on its own rows of one batch.
+    gather: this process's rows -> those of all, in the order of one process that draws them all.
+    rows_at_once: rows that a method may differentiate through at once while it collects; None: all.
+    recompute: a loss that holds many calls of a model should rather make them again.
+    scaled_gradients: a scaler multiplies the loss, and looks after gradients that overflow.
+    """
+
+    rank: int = 0
+    shards: int = 1
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows
+    rows_at_once: int | None = None
+    recompute: bool = False
+    scaled_gradients: bool = False
+
+    def slices(self, rows: int) -> list[slice]:
+        """Rows in pieces of rows_at_once."""
+        size = self.rows_at_once or max(1, rows)
+        return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+class Endpoints(NamedTuple):
+    """Both ends of paths and times between: x_0, x_1 (rows, *event), t (rows,), conditions; r, the
+    rewards of x_1 (rows,) where they are known."""
+
+    x0: Tensor
+    x1: Tensor
+    t: Tensor
+    cond: Any
+    r: Tensor | None = None
+
+
 class Task(ABC):
     """A path, a reward, base samples; for `blocks` networks trained as one.
 
@@ -36,10 +71,8 @@ class Task(ABC):
     conditions: what a row's event is conditioned on (a prompt, say) is `condition_numbers` whole
         numbers a row, (rows, condition_numbers); 0: nothing, and cond is None.
     sampling_steps: of the ODE, where a method samples a model of its own.
-    rows_at_once: rows that a method may differentiate through at once while it collects; None: all.
-    shards: processes that train together, each on its own rows of one batch.
-    recompute: a loss that holds many calls of a model should rather make them again.
-    scaled_gradients: a scaler multiplies the loss, and looks after gradients that overflow.
+    rewards_checked: every answer of `reward` is held to its bounds; methods need not look again.
+    execution: what the machine asks of methods.
     """
 
     path: Path
@@ -50,18 +83,17 @@ class Task(ABC):
     start_std: float | None = None
     condition_numbers: int = 0
     sampling_steps: int = 20
-    shards: int = 1
-    rows_at_once: int | None = None
-    recompute: bool = False
-    scaled_gradients: bool = False
+    rewards_checked: bool = False
+    execution: Execution = Execution()
 
     @abstractmethod
     def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
         """r(x_1), (rows,); differentiable in x_1 where the reward is."""
 
     @abstractmethod
-    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any]:
-        """(x_1 (rows, *event), cond): n samples a network of what the pretrained model samples."""
+    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any, Tensor | None]:
+        """(x_1 (rows, *event), cond, r): n samples a network of what the pretrained model samples;
+        r, their rewards (rows,), where they are known without asking `reward`."""
 
     def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
         """A fresh network (x, t) -> (rows, outputs), for methods that train one of their own.
@@ -116,24 +148,20 @@ class Task(ABC):
         index = (u * len(self.times)).long().clamp_max(len(self.times) - 1)
         return self.times.to(u)[index]
 
-    def endpoints(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """(x_0, x_1, t, cond): noise, independent base samples, times."""
-        x1, cond = self.base_samples(n, draws)
-        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond
+    def endpoints(self, n: int, draws: Draws) -> Endpoints:
+        """Noise, independent base samples, times."""
+        x1, cond, r = self.base_samples(n, draws)
+        return Endpoints(draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond, r)
 
-    def endpoints_of(
-        self, model: VelocityModel, n: int, draws: Draws, steps: int
-    ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """The same with x_1 sampled by a model, by Heun's method in `steps` steps of its ODE."""
+    def endpoints_of(self, model: VelocityModel, n: int, draws: Draws, steps: int) -> Endpoints:
+        """The same with x_1 sampled by a model in `steps` steps of its ODE."""
         cond = self.conditions(n, draws)
-        start = draws.normal(n, *self.event_shape)
-        x1 = heun(model, self.path, start, steps, cond)
-        return draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond
+        x1 = self.sampled(model, draws.normal(n, *self.event_shape), cond, steps)
+        return Endpoints(draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), cond)
 
-    def slices(self, rows: int) -> list[slice]:
-        """Rows in pieces of rows_at_once."""
-        size = self.rows_at_once or max(1, rows)
-        return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    def sampled(self, model: VelocityModel, noise: Tensor, cond: Any, steps: int) -> Tensor:
+        """x_1 from noise N(0, I) (rows, *event), here by Heun's method."""
+        return heun(model, self.path, noise, steps, cond)
 
     # --- statistics over rows
 
@@ -148,9 +176,9 @@ class Task(ABC):
         std, mean = torch.std_mean(rows, 1, keepdim=True, correction=0)
         return mean.expand_as(rows).reshape(raw.shape), std.expand_as(rows).reshape(raw.shape)
 
-    def all_rows(self, values: Tensor) -> Tensor:
-        """The rows of all processes, in the order of one process that draws them all."""
-        return values
+    def base_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
+        """The same of base samples: where it is known, of all that they are drawn from."""
+        return self.reward_statistics(raw, cond)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
@@ -170,11 +198,12 @@ def interpolate(path: Path, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, 
     return alpha * x1 + sigma * x0, dalpha * x1 + dsigma * x0
 
 
-def endpoint_batch(task: Task, ends: tuple[Tensor, Tensor, Tensor, Any]) -> dict[str, Any]:
+def endpoint_batch(task: Task, ends: Endpoints) -> dict[str, Any]:
     """x, t, the path's derivative y there, reward r, cond: the batch of every matching loss."""
-    x0, x1, t, cond = ends
+    x0, x1, t, cond, r = ends
     x, y = interpolate(task.path, x0, x1, t)
-    return {"x": x, "t": t, "y": y, "r": task.reward(x1, cond), "cond": cond}
+    r = task.reward(x1, cond) if r is None else r
+    return {"x": x, "t": t, "y": y, "r": r, "cond": cond}
 
 
 def heun(model: VelocityModel, path: Path, noise: Tensor, steps: int, cond: Any = None) -> Tensor:
@@ -264,31 +293,25 @@ class ProblemTask(Task):
 
         return self._by_problem(torch.cat([x, t[:, None]], -1), answer)
 
-    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any]:
+    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any, Tensor | None]:
         u = draws.uniform(n)
-        return self._from_noise(u, draws.normal(n, *self.event_shape)), None
+        return self._from_noise(u, draws.normal(n, *self.event_shape)), None, None
 
-    def endpoints(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Any]:
+    def endpoints(self, n: int, draws: Draws) -> Endpoints:
         (d,) = self.event_shape
         if not self.low_discrepancy:
             noise, u = draws.normal(n, 2 * d), draws.uniform(n, 2)
-            return (
-                noise[:, :d],
-                self._from_noise(u[:, 0], noise[:, d:]),
-                self._times_from(u[:, 1]),
-                None,
-            )
+            return self._endpoints_from(u, noise[:, :d], noise[:, d:])
         points = sobol_points(n, 2 * d + 2, self.dtype, self.device)
         shift = draws.uniform(1, 2 * d + 2)
         u = (points + shift[:, None]).remainder_(1.0).flatten(0, 1)
         eps = torch.finfo(self.dtype).eps
         noise = torch.special.ndtri(u[:, 2:].clamp(0.5 * eps, 1 - eps))
-        return (
-            noise[:, :d],
-            self._from_noise(u[:, 0], noise[:, d:]),
-            self._times_from(u[:, 1]),
-            None,
-        )
+        return self._endpoints_from(u, noise[:, :d], noise[:, d:])
+
+    def _endpoints_from(self, u: Tensor, x0: Tensor, noise: Tensor) -> Endpoints:
+        """Component and time from u (rows, 2 or more), the place in the component from noise."""
+        return Endpoints(x0, self._from_noise(u[:, 0], noise), self._times_from(u[:, 1]), None)
 
     def _from_noise(self, u: Tensor, noise: Tensor) -> Tensor:
         """Mixture samples: the component from u (rows,), the place in it from noise (rows, d)."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from theory.fields.mixture import VelocityModel
-from theory.methods.contract import (
+from theory.methods import (
     Batch,
     Budget,
     Draws,

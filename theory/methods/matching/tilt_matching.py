@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from theory.common.checks import check_choice, check_finite
-from theory.methods.contract import (
+from theory.methods import (
     Batch,
     Draws,
     Info,
-    Method,
+    Online,
     Optimum,
     Policy,
     Task,
     column,
-    endpoint_batch,
     square,
 )
 from theory.problems.problem import Problem
@@ -29,7 +28,7 @@ Kind = Literal["explicit", "implicit", "weighted"]
 
 
 @dataclass(frozen=True)
-class TiltMatching(Method):
+class TiltMatching(Online):
     """One step of the inverse temperature, from 0 to a = scale, over samples of the base.
 
     explicit  min E |v - v0 - a r (Y - v0)|^2: v = v0 + a Cov(Y, r | X_t), the first order in a
@@ -42,7 +41,10 @@ class TiltMatching(Method):
 
     Y = alpha' X_1 + sigma' X_0, v0 the frozen base velocity. The implicit form's target is
     v0 + (exp(a r) - 1)(Y - v): where exp(a r) is near 1 it holds less of Y's noise than the
-    weighted form's. Annealing over many small steps of a is not built in: train once for each.
+    weighted form's.
+
+    refresh_every > 0 (`Online`) anneals: data and v0 are the old copy's, and k epochs, each at its
+    optimum, lead to the inverse temperature k a.
     """
 
     kind: Kind = "implicit"
@@ -54,16 +56,15 @@ class TiltMatching(Method):
     named: ClassVar[tuple[str, ...]] = ("kind",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("kind", self.kind, get_args(Kind))
         check_finite("scale", self.scale)
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
-        batch = endpoint_batch(task, task.endpoints(n, draws))
-        self.rewards.check_values(batch["r"], self.label)
-        assert policy.reference is not None
+        batch = self.batch(policy, task, n, draws)
         if self.kind != "weighted":
             with torch.no_grad():
-                batch["v0"] = policy.reference(batch["x"], batch["t"], batch["cond"])
+                batch["v0"] = policy.lagging(batch["x"], batch["t"], batch["cond"])
         return batch
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
@@ -77,11 +78,14 @@ class TiltMatching(Method):
             goal = batch["v0"] + column(r.expm1(), y) * (y - v.detach())
         return square(v - goal), info
 
-    def optimum(self, problem: Problem) -> Optimum:
+    def optimum(self, problem: Problem) -> Optimum | None:
+        target = self.target(problem)
+        if target is None:
+            return None
         if self.kind == "explicit":
             return Optimum(problem.cumulant_field(self.scale, 1))
-        target = self.target(problem)
         return Optimum(problem.tilted_field(Exponential(self.scale)), log_z=float(target.log_z))
 
-    def target(self, problem: Problem) -> Tilt:
-        return problem.tilt(Exponential(self.scale))
+    def target(self, problem: Problem) -> Tilt | None:
+        once = problem.tilt(Exponential(self.scale))  # one epoch's; what is no density is refused
+        return None if self.refresh_every else once

@@ -8,16 +8,15 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 
 from theory.common.checks import check_choice, check_finite, check_order, check_positive
-from theory.methods.contract import (
+from theory.methods import (
     Batch,
     Draws,
     Info,
-    Method,
+    Online,
     Optimum,
     Policy,
     RewardDomain,
     Task,
-    endpoint_batch,
     square,
 )
 from theory.problems.problem import Problem
@@ -35,10 +34,12 @@ Kind = Literal["exp", "truncated", "power", "clipped"]
 
 
 @dataclass(frozen=True)
-class WeightedFlowMatching(Method):
+class WeightedFlowMatching(Online):
     """min E[Phi(r(X_1)) |v(X_t, t) - Y|^2], X_1 from the base, Y = alpha' X_1 + sigma' X_0.
 
-    Optimum: the velocity of base Phi(r) / Z, at every Phi >= 0 (liu, section 2; claim L11).
+    Optimum: the velocity of base Phi(r) / Z, at every Phi >= 0 (liu, section 2; claim L11). With
+    refresh_every > 0 (`Online`) X_1 comes from the old copy, and k epochs, each at its optimum,
+    lead to base Phi(r)^k / Z.
 
     wrapper: Phi = exp(scale r); its Taylor polynomial of degree `order` ("truncated"); r^exponent
         ("power"); min(exp(scale r), max_weight) ("clipped").
@@ -56,6 +57,7 @@ class WeightedFlowMatching(Method):
     named: ClassVar[tuple[str, ...]] = ("wrapper",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("wrapper", self.wrapper, get_args(Kind))
         check_finite("scale", self.scale)
         check_order("order", self.order, 1, MAX_ORDER)
@@ -78,7 +80,7 @@ class WeightedFlowMatching(Method):
         return RewardDomain()  # whether Phi(r) >= 0 is asked of the target
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
-        batch = endpoint_batch(task, task.endpoints(n, draws))
+        batch = self.batch(policy, task, n, draws)
         batch["weight"] = self.phi(batch["r"])
         RewardDomain(low=0.0).check_values(batch["weight"], f"Phi(r) of {self.label}")
         return batch
@@ -87,9 +89,12 @@ class WeightedFlowMatching(Method):
         error = policy.student(batch["x"], batch["t"], batch["cond"]) - batch["y"]
         return batch["weight"] * square(error), {"reward": batch["r"], "weight": batch["weight"]}
 
-    def optimum(self, problem: Problem) -> Optimum:
+    def optimum(self, problem: Problem) -> Optimum | None:
         target = self.target(problem)
+        if target is None:
+            return None
         return Optimum(problem.tilted_field(self.phi), log_z=float(target.log_z))
 
-    def target(self, problem: Problem) -> Tilt:
-        return problem.tilt(self.phi)
+    def target(self, problem: Problem) -> Tilt | None:
+        once = problem.tilt(self.phi)  # one epoch's; what is no density is refused
+        return None if self.refresh_every else once

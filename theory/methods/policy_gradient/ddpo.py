@@ -8,25 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from theory.common.checks import is_finite_number
+from theory.common.checks import check_nonnegative
 from theory.fields.mixture import VelocityModel
+from theory.methods import Batch, Budget, Draws, Info, Method, Optimum, Policy, Task, frozen_copy
 from theory.methods.chain.rollouts import (
     chain_on,
     chain_optimum,
     every_state,
     kernel_means,
     trajectories,
-)
-from theory.methods.contract import (
-    Batch,
-    Budget,
-    Draws,
-    Info,
-    Method,
-    Optimum,
-    Policy,
-    Task,
-    frozen_copy,
 )
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
@@ -65,8 +55,7 @@ class DDPO(Method):
     budget: ClassVar[Budget] = Budget(steps=600, batch=512, learning_rate=2e-3)
 
     def __post_init__(self) -> None:
-        if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
+        check_nonnegative("kl_weight", self.kl_weight)
         Chain(self.steps, self.sigma_end)
 
     def chain(self, task: Task | Problem) -> Chain:
@@ -86,7 +75,7 @@ class DDPO(Method):
         assert policy.reference is not None
         chain = self.chain(task)
         batch = trajectories(chain, policy.student, task, n, draws)
-        self.rewards.check_values(batch["r"], self.label)
+        batch["r"] = self.mapped(task, batch["r"], batch["cond"])
         if not self.kl_weight:
             # Nothing depends on the reference: two evaluations of every state are saved.
             batch["reference_mean"] = batch["x"][:, 1:]

@@ -13,7 +13,7 @@ from theory.ledger.core.claim import Array, Context, Finding, extra
 from theory.ledger.core.laws import nft_densities, reward_spread
 from theory.ledger.core.order import fit_slope
 from theory.ledger.settings.released import GROUP
-from theory.methods.matching.nft import SPREAD, released_mapping
+from theory.methods.matching.reward_mapping import SPREAD, released_mapping
 from theory.problems.problem import load_problem
 from theory.released.mapping import (
     gaussian_batch_share,

@@ -21,7 +21,7 @@ from theory.ledger.settings.released import (
     Prompts,
     PromptSetting,
 )
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.released.mapping import (
     MappedRewards,
     Rewards,

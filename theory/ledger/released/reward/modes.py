@@ -37,7 +37,7 @@ from theory.ledger.settings.modes import (
     GaussianPrompts,
 )
 from theory.ledger.settings.released import GROUP, Prompts, PromptSetting
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.released.mapping import MappedRewards, Rewards, batch_std, ideal_tilt
 from theory.released.modes import MODES
 

@@ -18,7 +18,7 @@ from theory.ledger.settings.modes import (
     ModePoints,
     ModeSetting,
 )
-from theory.methods.matching.nft import CLIP, SPREAD, STD_FLOOR
+from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.recursion import Trajectory
 from theory.recursion.spec import Mode
