@@ -7,7 +7,6 @@ trains (theory/common/identity.py): the same digest is the same run, gone on wit
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import tomllib
@@ -40,7 +39,7 @@ from theory.common.identity import (
     sources,
 )
 from theory.methods.contract import Method
-from theory.methods.registry import parse_method
+from theory.methods.registry import REGISTRY, parse_method
 
 BUILTIN = "builtin"
 # What trains and what is recorded of samples; methods and rewards have files of their own.
@@ -206,7 +205,7 @@ class TrainConfig:
     @cached_property
     def _content(self) -> dict[str, Any]:
         # Once: a file that is edited while its run trains belongs to the next run.
-        named = [_method_source(self.method), *reward_sources(self.reward)]
+        named = [REGISTRY.source(self.method), *reward_sources(self.reward)]
         code = digests(sources(*TRAINERS, *(source for source, _ in named)))
         files = {self.prompts: content_digest(self.prompts)} if self.prompts else {}
         files |= {name: digest for name, digest in code.items() if not is_plumblines(name)}
@@ -236,11 +235,6 @@ def _model_digest(model: str) -> str:
         return content_digest(builtin_folder())
     some = Path(model).expanduser().is_dir() or HUB_NAME.fullmatch(model)
     return content_digest(model_folder(model)) if some else ""
-
-
-def _method_source(method: str) -> tuple[str, Method]:
-    name, found = method.partition(":")[0], parse_method(method)
-    return name if name.endswith(".py") else type(found).__module__, found
 
 
 def read_prompts(path: str) -> list[str]:
@@ -332,8 +326,3 @@ def _read_toml(path: str) -> dict[str, Any]:
 def recipe_names() -> list[str]:
     """Recipes that come with Plumbline."""
     return sorted(file.stem for file in RECIPES.glob("*.toml"))
-
-
-def config_fields() -> list[dataclasses.Field[Any]]:
-    """The fields of a TrainConfig, for the command line."""
-    return list(dataclasses.fields(TrainConfig))

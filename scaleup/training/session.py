@@ -16,7 +16,7 @@ from torch import Tensor
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base, sharding_plugin
-from scaleup.rewards.contract import checked
+from scaleup.rewards.contract.checked import checked
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.training.draws import ShardedDraws, generator_of
 from scaleup.training.legible import seen_by, unseen_words

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from figures.__main__ import FIGURES, main
+from figures.__main__ import main
+from figures.note import FIGURES
 from figures.note.order_of_error import fitted_slope
 from figures.shared import reference
 from figures.shared.fresh import stamp

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -82,6 +83,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Named tensors as safetensors, with text metadata; the same content gives the same bytes."""
+    from safetensors.torch import save
+
     flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_atomically(path, _with_metadata(save(flat), dict(metadata or {})))
 
@@ -104,6 +107,8 @@ def read_tensors(path: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[
     Raises:
         ValueError: the file is missing or damaged; names it, and gives the advice.
     """
+    from safetensors.torch import load
+
     return _readable(path, lambda data: (load(data), _metadata(data)), advice)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from theory.common.checks import check_order
 from theory.common.files import check_folder
-from theory.ledger.core.claim import PROFILES, Claim, Profile, Result
+from theory.ledger.core.claim import PAPERS, PROFILES, Claim, Profile, Result
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.core.worst import write
@@ -24,6 +24,22 @@ from theory.ledger.report.render import as_json, headline, markdown, mutants, pa
 from theory.ledger.run import all_claims, measure_all, select
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of `verify`."""
+    command.add_argument("--only", nargs="+", default=[], metavar="ID", help="rows, e.g. Z4 L8")
+    command.add_argument("--source", choices=PAPERS, help="the rows of one paper")
+    command.add_argument("--profile", choices=list(PROFILES), default="default")
+    command.add_argument("--out", type=Path, default=Path("results/verify"))
+    command.add_argument("--processes", type=int, default=2)
+    command.add_argument("--json", action="store_true", help="print data instead of a table")
+    command.add_argument(
+        "--check-docs", action="store_true", help="fail where the committed tables are stale"
+    )
+    command.add_argument(
+        "--write-docs", action="store_true", help="write docs/ and the README's table anew"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
