@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import tomllib
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,41 @@ def check_folder(name: str, folder: Path) -> None:
         for part in made:
             with suppress(OSError):
                 part.rmdir()
+
+
+@contextmanager
+def locked(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
+    """Hold a folder, which is made; the lock goes with the process.
+
+    what: the holder does here, for who comes second.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{folder}: another process {what}: wait for it, or choose another --out"
+            ) from error
+        file.write(str(os.getpid()))
+        yield
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A table; UTF-8, with a byte order mark or without.
+
+    Raises:
+        ValueError: no TOML, or no UTF-8.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}): allowed is TOML, which is UTF-8") from error
 
 
 def write_json(path: Path, data: Any) -> None:
