@@ -22,8 +22,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 where a floor is missed, 2 for bad input or what cannot be measured."""
-    return run_command("benchmarks", __doc__, COMMANDS, arguments)
+    """The list, without arguments; exit status: 0, 1 where a floor is missed, 2 for bad input or
+    what cannot be measured here."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command("benchmarks", __doc__, COMMANDS, words or ["--help"])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from figures.shared.fresh import ENDINGS, stamp, up_to_date, write_stamp
 from figures.shared.result import SETTINGS, Result
 from figures.shared.trained import load, load_online
 from theory.common.checks import check_choice
-from theory.common.files import check_folder
+from theory.common.files import check_folder, write_json
 from theory.common.progress import Progress
 from theory.evaluation.draw import save
 
@@ -80,10 +80,10 @@ def _make(names: Sequence[str], options: argparse.Namespace) -> int:
             if fresh:
                 result = _result(name, options, shown[name])
                 save(result.figure, options.out, name)
-                reference.write(options.out, name, result.as_json())
+                write_json(options.out / f"{name}.json", result.as_json())
                 if options.update:
                     folder = Path(reference.__file__).parent / "reference" / options.setting
-                    reference.write(folder, name, result.numbers)
+                    write_json(folder / f"{name}.json", result.numbers)
                 write_stamp(options.out, name, stamps[name])
             summary.append(
                 {

@@ -116,7 +116,7 @@ class TrainConfig:
     device: Device = option("auto", "auto takes a GPU where there is one")
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(TrainConfig)
+        hints = get_type_hints(TrainConfig, globals())
         for each in fields(self):
             value = getattr(self, each.name)
             if get_origin(hints[each.name]) is Literal:

@@ -13,11 +13,11 @@ from scaleup.rewards.contract import (
     Reward,
     Weighted,
     check_images,
-    checked,
     enlarge,
     parse_reward,
     to_uint8,
 )
+from scaleup.rewards.contract.checked import checked
 from scaleup.rewards.contract.registry import REGISTRY
 from tests.scaleup.rewards.test_rewards import PROMPTS, pictures
 from theory.common.tolerances import ALGEBRA
