@@ -86,8 +86,9 @@ format: $(STAMP) ## let the formatter rewrite the code
 	$(VENV)/bin/ruff format .
 
 bench: $(STAMP) ## measure the floors: accuracy, speed ratios, killed runs, CPU-seconds
-	status=0; $(PY) -m theory bench || status=$$?; $(PY) -m toys bench || status=$$?; \
-		$(PY) -m scaleup bench || status=$$?; \
+	status=0; for part in theory toys scaleup; do \
+			$(PY) -m benchmarks $$part || status=$$?; \
+		done; \
 		$(PY) -m figures make --force --exact --out results/bench-figures || status=$$?; \
 		exit $$status
 

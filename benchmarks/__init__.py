@@ -1,1 +1,1 @@
-"""The floors, measured: python -m theory bench, toys bench, scaleup bench, in a checkout."""
+"""The floors, measured in a checkout: `python -m benchmarks` lists the benches and runs one."""

@@ -1,5 +1,5 @@
-"""The audit's floors: `python -m theory bench --only audit` (alarms, power, exact tilts of named
-problems) and `--only coverage` (intervals, whatever the spread of rows over prompts)."""
+"""The audit's floors: `python -m benchmarks theory --only audit` (alarms, power, exact tilts of
+named problems) and `--only coverage` (intervals, whatever the spread of rows over prompts)."""
 
 from __future__ import annotations
 

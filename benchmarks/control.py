@@ -1,4 +1,4 @@
-"""Control's floors, for `python -m theory bench --only control`.
+"""Control's floors, for `python -m benchmarks theory --only control`.
 
 The closed value function and control against the Hamilton-Jacobi-Bellman equation on a grid, over
 times in [0.02, 1], where X_t's law has 99.9 % of its mass (d = 1: all within e^-12 of its peak);

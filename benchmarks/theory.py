@@ -1,4 +1,4 @@
-"""`python -m theory bench`: the floors of the exact theory, measured.
+"""`python -m benchmarks theory`: the floors of the exact theory, measured.
 
     agreement  closed forms against quadrature over random problems, with coverage
     push       log-density of N(0, I) pushed through exact fields, d = 1 and 2
@@ -15,6 +15,7 @@ Times are CPU-seconds of one thread, medians of interleaved repeats; ratios, not
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
@@ -26,13 +27,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from theory.common.checks import check_choice
+from theory.common.console import console
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.evaluation.choices import choose_field
 from theory.evaluation.report import law_report
@@ -89,7 +90,7 @@ def agreement() -> list[Row]:
     worst: dict[str, float] = {}
     seen: list[tuple[Shape, float]] = []
     refused = 0
-    for seed in track(range(120), "agreement", console=_progress_console(), transient=True):
+    for seed in track(range(120), "agreement", console=console(stderr=True), transient=True):
         dim = int(rng.choice([1, 1, 2, 3, 4, 5]))
         condition = float(np.exp(rng.uniform(0, math.log(1e4))))
         shape = Shape(
@@ -311,20 +312,22 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def _progress_console() -> Console:
-    return Console(stderr=True)
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of a bench."""
+    command.add_argument("--only", help=", ".join(PARTS))
+    command.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
-def run(only: str | None, as_json: bool) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure the parts, print a table; exit status 1 where a floor is missed."""
-    if only is not None:
-        check_choice("--only", only, PARTS)
+    if options.only is not None:
+        check_choice("--only", options.only, PARTS)
     rows: list[Row] = []
     for name, part in PARTS.items():
-        if only in (None, name):
+        if options.only in (None, name):
             print(f"measuring {name} ...", file=sys.stderr)
             rows += part()
-    if as_json:
+    if options.json:
         print(json.dumps([{**vars(row), "met": row.met} for row in rows], indent=2))
     else:
         table = Table("measured", "value", "floor", "met", "note", highlight=False)
@@ -332,7 +335,7 @@ def run(only: str | None, as_json: bool) -> int:
             sign = "≥" if row.higher_is_better else "≤"
             value = f"{row.measured:.3g}"
             table.add_row(row.what, value, f"{sign} {row.floor:g}", _yes(row.met), row.note)
-        Console(width=None if sys.stdout.isatty() else 150).print(table)
+        console(150).print(table)
     return 0 if all(row.met for row in rows) else 1
 
 

@@ -1,4 +1,4 @@
-"""The digits of every closed form on random problems, for `python -m theory bench --only digits`.
+"""Digits of every closed form on random problems, `python -m benchmarks theory --only digits`.
 
 10,000 problems of benchmarks.digits: d = 1, 2 and 5, scales of bump, component and distance up to
 1e6 apart. Where a value's condition number in its inputs is below CONDITION it must be right to the

@@ -1,5 +1,5 @@
-"""`python -m toys bench`: the trainer's speed, and that killed and stopped runs go on to the same
-bits.
+"""`python -m benchmarks toys`: the trainer's speed, and that killed and stopped runs go on to
+the same bits.
 
 throughput  model-steps/s of this trainer over those of a plain eager loop (a network at a time,
             torch.nn layers, default Adam, default precision), CPU-seconds, medians, alternating.
@@ -11,6 +11,7 @@ signals     runs stopped at random moments, by SIGINT to their process group (Ct
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -28,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from theory.common.checks import check_choice
+from theory.common.console import console
 from toys.training.config import RunConfig
 from toys.training.files import read_tensors
 from toys.training.runs import Group
@@ -50,8 +51,15 @@ RESUME_STEPS, STOP_STEPS = 1200, 600
 STOP_SECONDS = 10.0
 
 
-def run(only: str | None, as_json: bool) -> int:
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of a bench."""
+    command.add_argument("--only", help=", ".join(PARTS))
+    command.add_argument("--json", action="store_true", help="print data instead of a table")
+
+
+def run(options: argparse.Namespace) -> int:
     """Measure; exit status 1 where a floor is missed."""
+    only = options.only
     if only is not None:
         check_choice("--only", only, PARTS)
     rows: list[dict[str, Any]] = []
@@ -61,13 +69,13 @@ def run(only: str | None, as_json: bool) -> int:
         rows.append(resume())
     if only in (None, "signals"):
         rows.append(stop())
-    if as_json:
+    if options.json:
         print(json.dumps(rows, indent=2))
     else:
         table = Table("what", "measured", "floor", "", highlight=False)
         for row in rows:
             table.add_row(row["what"], row["shown"], row["asked"], "ok" if row["ok"] else "MISSED")
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        console(140).print(table)
     return 0 if all(row["ok"] for row in rows) else 1
 
 

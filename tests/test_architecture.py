@@ -34,9 +34,7 @@ FLOORS = (
 )  # fmt: skip
 Edge = tuple[str, str]
 # Arrows that lead up, or close a circle of files or of rooms.
-UPWARD: set[Edge] = {
-    ("scaleup.rewards.contract.registry", "scaleup.rewards"),
-}
+UPWARD: set[Edge] = set()
 # The same of imports that only type checkers read.
 UPWARD_TYPES: set[Edge] = set()
 # What of the audit knows more of theory than its common room.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -11,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-
-from theory.common import checkout
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = ("theory", "theory.methods", "theory.audit", "toys", "scaleup")
@@ -79,19 +76,3 @@ def test_users_import_from_faces(where):
 
 def test_there_is_something_to_read():
     assert len(shown()) > 4
-
-
-def test_benches_need_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkout, "ROOT", tmp_path)
-    with pytest.raises(ValueError, match=r"bench measures the floors in a checkout"):
-        checkout.benchmark("theory")
-
-
-def test_benches_run_from_any_folder(tmp_path):
-    code = "from theory.common.checkout import benchmark; print(benchmark('theory').run.__name__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "run"

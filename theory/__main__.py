@@ -2,308 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tomllib
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any
 
 from theory.common import signals
+from theory.common.console import Command, run_command
 
-if __name__ == "__main__":
-    signals.catch()
-
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from theory.common.checkout import benchmark
-from theory.common.checks import check_order
-from theory.common.files import check_folder
-from theory.common.progress import Progress
-from theory.control.command import add_parser as add_control
-from theory.evaluation.choices import FIELDS, FieldChoice, choose_field
-from theory.evaluation.report import PARTS, LawReport, law_report
-from theory.fields.diffusion import START, Diffusion
-from theory.ledger.options import add_parser
-from theory.problems.problem import Problem, load_problem, problem_names
-from theory.released.command import add_parser as add_recipe
-from theory.tilts.wrappers import (
-    ClippedExponential,
-    Exponential,
-    Power,
-    TruncatedExponential,
-    Wrapper,
-)
-
-ORDER = 2
-WRAPPERS = ("exp", "truncated", "power", "clipped")
-SHARES = {"there": 15, "back": 60, "base": 25}  # of a law's time, in percent
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    main = argparse.ArgumentParser(prog="python -m theory", description=__doc__)
-    commands = main.add_subparsers(dest="command", required=True)
-
-    law = commands.add_parser(
-        "law", help="what a field samples, measured against every candidate target"
-    )
-    law.add_argument("--problem", required=True, help="a named problem, or a path to a .toml file")
-    law.add_argument("--field", required=True, choices=FIELDS)
-    law.add_argument("--nft-beta", type=float, help="NFT's mixing strength, of --field nft (1)")
-    law.add_argument("--scale", type=float, help="inverse temperature (the problem's)")
-    law.add_argument("--order", type=int, help="of --field cumulant and --wrapper truncated (2)")
-    law.add_argument("--wrapper", choices=WRAPPERS, help="for --field tilt (exp)")
-    law.add_argument("--exponent", type=int, help="of --wrapper power (1)")
-    law.add_argument("--max-weight", type=float, help="of --wrapper clipped (10)")
-    law.add_argument(
-        "--sde",
-        metavar="G",
-        help="sample by the SDE instead, d = 1: a number g, 'memoryless' or 'offset:h'",
-    )
-    law.add_argument("--route", choices=("closed", "quadrature"), default="closed")
-    law.add_argument("--samples", type=int, default=20_000, help="draws where d > 2 (%(default)s)")
-    law.add_argument("--seed", type=int, default=0)
-    law.add_argument("--out", type=Path, default=Path("results/law"), help="folder of the picture")
-    law.add_argument("--no-picture", action="store_true")
-    law.add_argument("--json", action="store_true", help="print data instead of a table")
-
-    problems = commands.add_parser("problems", help="the named problems, or one of them in full")
-    problems.add_argument("name", nargs="?", help="a name, or a path to a .toml file")
-    problems.add_argument("--json", action="store_true")
-
-    add_parser(commands)
-    add_recipe(commands)
-    add_control(commands)
-
-    bench = commands.add_parser("bench", help="measure the floors: accuracy, speed, CPU-seconds")
-    bench.add_argument("--only", help="one of its parts")
-    bench.add_argument("--json", action="store_true")
-    return main
+COMMANDS = {
+    "law": Command(
+        "theory.evaluation.command",
+        "what a field samples, measured against every candidate target",
+        one_thread=True,
+    ),
+    "problems": Command("theory.evaluation.problems", "the named problems, or one of them in full"),
+    "verify": Command(
+        "theory.ledger.command",
+        "measure the ledger of claims; fails where a verdict is not the recorded one",
+        one_thread=True,
+    ),
+    "recipe": Command(
+        "theory.released.command",
+        "forecast a recipe of the released NFT code: tilt, reward, diversity",
+        one_thread=True,
+    ),
+    "control": Command(
+        "theory.control.command",
+        "what the optimal control samples under a schedule; named control problems",
+        one_thread=True,
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (2 for bad input)."""
-    options = parser().parse_args(arguments)
-    torch.set_num_threads(1)
-    try:
-        if options.command == "law":
-            return _law(options)
-        if options.command == "problems":
-            return _problems(options)
-        if options.command == "verify":
-            from theory.ledger.command import run as verify
-
-            return verify(options)
-        if options.command == "control":
-            from theory.control.command import run as steer
-
-            return steer(options)
-        if options.command == "recipe":
-            from theory.released.command import run as foretell
-
-            return foretell(options)
-        return int(benchmark("theory").run(options.only, options.json))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _wrapper(options: argparse.Namespace, scale: float) -> Wrapper:
-    if options.wrapper == "truncated":
-        return TruncatedExponential(scale, _or(options.order, ORDER))
-    if options.wrapper == "power":
-        return Power(_or(options.exponent, 1))
-    if options.wrapper == "clipped":
-        return ClippedExponential(scale, _or(options.max_weight, 10.0))
-    return Exponential(scale)
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
-def _refuse_unused(options: argparse.Namespace) -> None:
-    """An option that would change nothing is a misunderstanding."""
-    tilt = options.field == "tilt"
-    used = {
-        "wrapper": (tilt, "--field tilt"),
-        "order": (
-            options.field == "cumulant" or (tilt and options.wrapper == "truncated"),
-            "--field cumulant or --wrapper truncated",
-        ),
-        "exponent": (tilt and options.wrapper == "power", "--field tilt --wrapper power"),
-        "max_weight": (tilt and options.wrapper == "clipped", "--field tilt --wrapper clipped"),
-    }
-    for name, (is_used, where) in used.items():
-        value = getattr(options, name)
-        if value is not None and not is_used:
-            raise ValueError(
-                f"--{name.replace('_', '-')} = {value!r} changes nothing here: allowed with {where}"
-            )
-
-
-def _law(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    check_order("--seed", options.seed, 0, 2**63 - 1)
-    _refuse_unused(options)
-    if not options.no_picture:
-        check_folder("--out", options.out)
-    sde = options.sde
-    diffusion = None if sde is None else Diffusion.parse(sde, start=START, name="--sde")
-    problem = replace(load_problem(options.problem), route=options.route)
-    if options.samples < 100:
-        raise ValueError(f"--samples = {options.samples}: allowed is 100 or more")
-    scale = problem.scale if options.scale is None else options.scale
-    choice = choose_field(
-        problem,
-        options.field,
-        nft_beta=options.nft_beta,
-        scale=options.scale,
-        order=_or(options.order, ORDER),
-        wrapper=_wrapper(options, scale),
-    )
-    pictures = []
-    if not options.no_picture:
-        named = ("nft_beta", "scale", "wrapper", "order", "exponent", "max_weight", "sde")
-        given = [f"{k}_{v}" for k in named if (v := getattr(options, k)) is not None]
-        name = "-".join([problem.name, options.field, *given]).replace(":", "_")
-        pictures = [options.out / f"{name}.{ending}" for ending in ("png", "pdf")]
-    report = _measured(problem, choice, diffusion, options)
-    if options.json:
-        data = report.as_json() | {"pictures": [str(p) for p in pictures]}
-        print(json.dumps(data, indent=2), flush=True)
-    else:
-        _print_report(report)
-    if pictures:
-        from theory.evaluation.draw import draw_report, save
-
-        try:
-            save(draw_report(report), options.out, name)
-        except KeyboardInterrupt as stop:
-            stop.add_note("what was found is printed, not every picture is drawn")
-            raise
-    if not options.json:
-        for path in pictures:
-            print(f"drawn: {path}")
-    return 0
-
-
-def _measured(
-    problem: Problem,
-    choice: FieldChoice,
-    diffusion: Diffusion | None,
-    options: argparse.Namespace,
-) -> LawReport:
-    """The report; says where it is if it takes long."""
-    with Progress(sum(SHARES.values()) + 1, f"law of {choice.label}") as progress:
-
-        def watch(part: str, share: float) -> None:
-            progress.update(part, int(share * SHARES[part]), PARTS[part])
-
-        try:
-            return law_report(
-                problem,
-                choice,
-                diffusion=diffusion,
-                samples=options.samples,
-                seed=options.seed,
-                watch=watch,
-            )
-        except KeyboardInterrupt as stop:
-            stop.add_note("the law is not found yet, nothing was written")
-            raise
-
-
-def _print_report(report: LawReport) -> None:
-    console = _console()
-    title = f"{report.problem}, d = {report.dim}: {report.field}, by {report.sampler}"
-    names = list(next(iter(report.distances.values())))
-    table = Table(title=title, title_justify="left", highlight=False)
-    table.add_column("target", no_wrap=True)
-    for name in names:
-        heading = {"SW2": "sliced W2"}.get(name, name)
-        table.add_column(f"{heading} ± floor", justify="right", no_wrap=True)
-    table.add_column("its E(r)", justify="right", no_wrap=True)
-    for target, row in report.distances.items():
-        style = "bold" if target == report.nearest else None
-        cells = [f"{row[n].value:.5f} ± {row[n].floor:.0e}" for n in names]
-        table.add_row(target, *cells, f"{report.reward_of_target[target]:.4f}", style=style)
-    console.print(table)
-    mass = "" if report.mass is None else f"; mass on the grid 1 {report.mass - 1:+.0e}"
-    console.print(
-        f"law: E(r) = {report.mean_reward:.4f}, mean {_row(report.mean)}, "
-        f"std {_row(report.std)}{mass}",
-        highlight=False,
-    )
-    tied = f"; not told from it: {', '.join(report.tied)}" if report.tied else ""
-    console.print(f"nearest in TV: {report.nearest}{tied}", highlight=False)
-    for target, reason in report.refused.items():
-        console.print(
-            f"not a target: {target}: {reason}", highlight=False, markup=False, style="dim"
-        )
-
-
-def _console() -> Console:
-    """A console wide enough for the tables where the output is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
-
-
-def _row(values: Sequence[float]) -> str:
-    shown = ", ".join(f"{v:.4f}" for v in values[:5])
-    return f"({shown}{', ...' if len(values) > 5 else ''})"
-
-
-def _problems(options: argparse.Namespace) -> int:
-    names = problem_names() if options.name is None else [options.name]
-    rows = [_summary(load_problem(name)) for name in names]
-    if options.json:
-        if options.name is not None:
-            rows[0] |= {"toml": tomllib.loads(_text(options.name))}
-        print(json.dumps(rows, indent=2))
-        return 0
-    table = Table(highlight=False)
-    for column in rows[0]:
-        if column != "description":
-            table.add_column(column, no_wrap=True)
-    for row in rows:
-        cells = [v for k, v in row.items() if k != "description"]
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells))
-    console = _console()
-    console.print(table)
-    for row in rows:
-        console.print(f"{row['name']}: {row['description']}", highlight=False, markup=False)
-    if options.name is not None:
-        print(f"\n{_text(options.name).strip()}")
-    return 0
-
-
-def _text(name: str) -> str:
-    """The TOML of a problem that has been loaded."""
-    folder = resources.files("theory").joinpath("problems")
-    file = Path(name) if name.endswith(".toml") else folder.joinpath(f"{name}.toml")
-    return file.read_text(encoding="utf-8").removeprefix("\ufeff")
-
-
-def _summary(problem: Problem) -> dict[str, object]:
-    from theory.evaluation.triviality import nontriviality
-
-    measured = nontriviality(problem)
-    return {
-        "name": problem.name,
-        "d": problem.dim,
-        "K": problem.base.n_components,
-        "scale": problem.scale,
-        "W1/std": measured.shift,
-        "TV(exp, Taylor)": measured.first_order_gap,
-        "Taylor": measured.polynomial,
-        "description": problem.description,
-    }
+    """Run one command; its exit status (2 for bad input)."""
+    return run_command("theory", __doc__, COMMANDS, arguments)
 
 
 if __name__ == "__main__":

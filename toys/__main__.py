@@ -18,7 +18,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from theory.common.checkout import benchmark
 from theory.common.checks import check_choice, check_count, check_order
 from theory.common.files import check_folder
 from theory.methods.registry import methods, parse_method
@@ -116,12 +115,6 @@ def parser() -> argparse.ArgumentParser:
         "--write", action="store_true", help="write docs/frontier.json, which the page reads"
     )
     frontier.add_argument("--json", action="store_true", help="print data instead of a table")
-
-    bench = commands.add_parser(
-        "bench", help="measure speed, and that killed and stopped runs go on exactly"
-    )
-    bench.add_argument("--only", help="throughput, resume or signals")
-    bench.add_argument("--json", action="store_true")
     return main
 
 
@@ -171,8 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from toys.commands.control import command as control_command
 
             return control_command(options)
-        if options.command == "bench":
-            return int(benchmark("toys").run(options.only, options.json))
         return run[options.command](options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

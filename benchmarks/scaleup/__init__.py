@@ -1,4 +1,4 @@
-"""`python -m scaleup bench`: the floors of scale-up, measured; one module a bench.
+"""`python -m benchmarks scaleup`: the floors of scale-up, measured; one module a bench.
 
 processes  two processes against one, the same global batch: losses; wrong numbers refused
 resume     runs killed (SIGKILL) at 20 moments and started again, against one left alone, bit by bit
@@ -11,6 +11,7 @@ gpu        samples/s, steps/s, memory and share of the matrix peak at full size,
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -21,20 +22,27 @@ from theory.common.checks import check_choice
 PARTS = ("audit", "processes", "resume", "signals", "sd15", "ddpo", "gpu")
 
 
-def run(only: str | None, as_json: bool) -> int:
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of a bench."""
+    command.add_argument("--only", help=", ".join(PARTS))
+    command.add_argument("--json", action="store_true", help="print data instead of a table")
+
+
+def run(options: argparse.Namespace) -> int:
     """Measure all, or one; exit status 1 where a floor is missed, 2 where one that was asked for
     by name cannot be measured here.
 
     Raises:
         ValueError: no bench of that name.
     """
+    only = options.only
     if only is not None:
         check_choice("--only", only, PARTS)
     rows: list[Row] = []
     for name in PARTS if only is None else (only,):
         print(f"{name} ...", file=sys.stderr, flush=True)
         rows += importlib.import_module(f"benchmarks.scaleup.{name}").measure()
-    print(json.dumps([row.as_json() for row in rows], indent=2) if as_json else table(rows))
+    print(json.dumps([row.as_json() for row in rows], indent=2) if options.json else table(rows))
     if only is not None and any(row.met is None for row in rows):
         return 2
     return 1 if any(row.met is False for row in rows) else 0

@@ -24,7 +24,7 @@ from benchmarks.scaleup.small import PROMPTS, module_output, peak_memory
 from theory.common.files import write_atomically
 
 TABLE = Path("docs/scaleup-gpu.md")
-COMMAND = "python -m scaleup bench --only gpu"
+COMMAND = "python -m benchmarks scaleup --only gpu"
 GIB = 2**30
 SIZES = ("sd15", "sd35_medium")
 METHODS = {

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
+
 from figures.control.page import DOCS, PAGE, RESULTS, read_results, stale, write
 from toys.experiments.cases import OUT as CASES
 
@@ -32,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: no results, or no numbers to check with.
     """
+    mpl.use("Agg")
     if options.check:
         lines = stale(options.out)
         for line in lines:

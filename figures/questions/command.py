@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib as mpl
+
 from figures.questions import PAGES
 from figures.questions.pages import (
     FOLDER,
@@ -40,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: an unknown question, options that do not go together.
     """
+    mpl.use("Agg")
     if options.measure and not options.check:
         raise ValueError("--measure without --check: allowed are both (writing always measures)")
     names = list(dict.fromkeys(options.only or PAGES))

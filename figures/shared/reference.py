@@ -89,12 +89,3 @@ def is_blank(picture: Path) -> bool:
     pixels = image.imread(picture)[..., :3]
     colour = pixels.max(-1) - pixels.min(-1)
     return bool((colour > 0.2).mean() < LEAST_COLOUR)
-
-
-def write(folder: Path, name: str, numbers: dict[str, Any]) -> Path:
-    """NAME.json, atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, draft = folder / f"{name}.json", folder / f".{name}.json.part"
-    draft.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
-    return path

@@ -11,6 +11,7 @@ from pathlib import Path
 from scaleup.audit.gather import Gathered
 from theory.audit.estimators.conditional import PERMUTATIONS
 from theory.audit.families.families import FAMILIES
+from theory.common.console import refuse_unused
 
 OUT = Path("results/audit")
 INCONCLUSIVE = 1
@@ -113,14 +114,10 @@ def _refuse_unused(options: argparse.Namespace) -> None:
     of_files = ("base_features", "tuned_features", "reward_column", "prompt_column", "seed_column",
                 "image_column", "feature_columns", "common_prompts")  # fmt: skip
     of_runs = ("reward", "features", "draw")
-    for name in of_runs if files else of_files:
-        value = getattr(options, name)
-        if value is not None and value is not False:
-            allowed = "a run's folder" if files else "--base and --tuned"
-            raise ValueError(
-                f"--{name.replace('_', '-')} = {str(value)!r} changes nothing here: allowed with "
-                f"{allowed}"
-            )
+    unused, allowed = (of_runs, "a run's folder") if files else (of_files, "--base and --tuned")
+    refuse_unused(
+        (f"--{name.replace('_', '-')}", getattr(options, name), False, allowed) for name in unused
+    )
 
 
 def _gathered(options: argparse.Namespace) -> Gathered:

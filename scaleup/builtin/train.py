@@ -28,14 +28,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.stats import binomtest
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -43,8 +41,8 @@ from transformers.utils import logging as transformers_logging
 from scaleup.builtin.model import build_pipeline, embed_prompts, nearest_steps, rf_times, sample
 from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verify
 from theory.common.checks import check_order, check_positive
+from theory.common.progress import Progress
 
-LOG_SECONDS = 10.0
 LOGIT_MEAN, LOGIT_STD = -0.7, 1.0
 ADAM_BETAS = (0.9, 0.99)
 
@@ -111,7 +109,7 @@ def train_builtin(
     check_order("seed", seed, 0)
     recipe = recipe or Recipe()
     if steps is not None:
-        recipe = Recipe(**{**recipe.__dict__, "steps": steps})
+        recipe = replace(recipe, steps=steps)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
@@ -149,7 +147,7 @@ def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=ADAM_BETAS, fused=True)
     table = rf_times(pipe)
     losses: list[float] = []
-    with _progress(recipe.steps) as tell:
+    with Progress(recipe.steps, "training") as progress:
         for step in range(recipe.steps):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate_at(step)
@@ -166,7 +164,8 @@ def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
                     f"the loss is {losses[-1]} at step {step}: a lower rate than {recipe.rate:g} "
                     "may help"
                 )
-            tell(step + 1, sum(losses[-100:]) / len(losses[-100:]))
+            shown = sum(losses[-100:]) / len(losses[-100:])
+            progress.update("training", step + 1, f"step {step + 1}, loss {shown:.4f}")
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)
@@ -246,29 +245,3 @@ def _quiet() -> Iterator[None]:
         diffusers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator[Any]:
-    """tell(done, loss): a bar with the time left on a terminal, a line now and then in a log."""
-    start = last = time.monotonic()
-    if sys.stderr.isatty():
-        columns = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(
-            TextColumn("{task.description}"), *columns, console=Console(stderr=True)
-        ) as bar:
-            task = bar.add_task("training", total=steps)
-            yield lambda done, loss: bar.update(
-                task, completed=done, description=f"step {done} of {steps}, loss {loss:.4f}"
-            )
-        return
-
-    def tell(done: int, loss: float) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LOG_SECONDS or done == steps:
-            last = now
-            left = (now - start) * (steps - done) / done
-            print(f"step {done} of {steps}, loss {loss:.4f}, {left:.0f} s left", file=sys.stderr)
-
-    yield tell

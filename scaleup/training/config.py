@@ -7,15 +7,14 @@ trains (theory/common/identity.py): the same digest is the same run, gone on wit
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-import tomllib
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from scaleup.adapter.lora import LoraOptions, parse_targets
 from scaleup.adapter.opening import HUB_NAME, model_folder
@@ -32,6 +31,7 @@ from theory.common.checks import (
     check_text,
     nearest,
 )
+from theory.common.files import read_toml
 from theory.common.identity import (
     content_digest,
     digest_of,
@@ -41,7 +41,7 @@ from theory.common.identity import (
     sources,
 )
 from theory.methods import Method
-from theory.methods.registry import parse_method
+from theory.methods.registry import REGISTRY, parse_method
 
 BUILTIN = "builtin"
 # What trains and what is recorded of samples; methods and rewards have files of their own.
@@ -52,9 +52,21 @@ Device = Literal["auto", "cpu", "cuda"]
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-def option(default: Any, text: str) -> Any:
-    """A field with the text that `--help` shows."""
-    return field(default=default, metadata={"help": text})
+def option(default: Any, text: str, check: Callable[[str, Any], None] | None = None) -> Any:
+    """A field with the text that `--help` shows, and the check of its values."""
+    return field(default=default, metadata={"help": text, "check": check})
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str, Any], None]:
+    """Whole numbers from least to most (None: no upper end)."""
+    return partial(check_order, least=least, most=most)
+
+
+def check_decay(name: str, value: float) -> None:
+    """A finite number >= 0."""
+    check_finite(name, value)
+    if value < 0:
+        raise ValueError(f"{name} = {value!r}: allowed are numbers >= 0")
 
 
 @dataclass(frozen=True)
@@ -69,49 +81,49 @@ class TrainConfig:
     reward: str = option(
         "brightness", "NAME[:OPTION=VALUE,...], a weighted sum, or path/to/reward.py"
     )
-    seed: int = option(0, "of everything that is drawn")
-    steps: int = option(300, "of the optimiser")
-    batch: int = option(32, "rows a step, of all processes together")
-    micro_batch: int = option(0, "rows a process sees at once; 0: its whole share of the batch")
-    learning_rate: float = option(2e-3, "of AdamW, after the warm-up")
-    weight_decay: float = option(0.0, "of AdamW")
-    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    seed: int = option(0, "of everything that is drawn", whole(0, 2**30))
+    steps: int = option(300, "of the optimiser", whole(1))
+    batch: int = option(32, "rows a step, of all processes together", whole(1))
+    micro_batch: int = option(
+        0, "rows a process sees at once; 0: its whole share of the batch", whole(0)
+    )
+    learning_rate: float = option(2e-3, "of AdamW, after the warm-up", check_positive)
+    weight_decay: float = option(0.0, "of AdamW", check_decay)
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm", check_positive)
     lora_rank: int = option(16, "rank of B A")
     lora_alpha: float = option(0.0, "B A counts alpha / rank times; 0: alpha = rank")
     lora_targets: str = option("", "linear layers, with commas; empty: those of the attention")
-    guidance: float = option(1.0, "classifier-free guidance of base and student alike; 1: none")
-    anchor_guidance: float = option(
-        1.0, "guidance of the base that nft:anchor=guided anchors to; 1: of no method"
+    guidance: float = option(
+        1.0, "classifier-free guidance of base and student alike; 1: none", check_finite
     )
-    sampling_steps: int = option(20, "of the ODE")
+    anchor_guidance: float = option(
+        1.0, "guidance of the base that nft:anchor=guided anchors to; 1: of no method", check_finite
+    )
+    sampling_steps: int = option(20, "of the ODE", whole(2))
     solver: Solver = option("euler", "euler (DDIM) or heun")
-    chunk: int = option(64, "pictures sampled, decoded and scored at once")
-    group: int = option(1, "rows of one prompt drawn together, where a method samples")
-    bank: int = option(768, "base samples to train on, for methods that do")
-    evaluate: int = option(192, "pictures compared at the end, base and tuned, same seeds")
-    grid_every: int = option(100, "steps between sample grids; 0: none")
-    checkpoint_every: int = option(50, "steps between checkpoints")
+    chunk: int = option(64, "pictures sampled, decoded and scored at once", whole(1))
+    group: int = option(1, "rows of one prompt drawn together, where a method samples", whole(1))
+    bank: int = option(
+        768, "base samples to train on, for methods that do", whole(1, MOST_PICTURES)
+    )
+    evaluate: int = option(
+        192, "pictures compared at the end, base and tuned, same seeds", whole(8, MOST_PICTURES)
+    )
+    grid_every: int = option(100, "steps between sample grids; 0: none", whole(0))
+    checkpoint_every: int = option(50, "steps between checkpoints", whole(1))
     precision: Precision = option("no", "no (float32), bf16 or fp16")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
-    processes: int = option(1, "that train together, started by torchrun")
+    processes: int = option(1, "that train together, started by torchrun", whole(1))
     device: Device = option("auto", "auto takes a GPU where there is one")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "chunk", "group", "checkpoint_every", "processes"):
-            check_order(name, getattr(self, name), 1)
-        check_order("bank", self.bank, 1, MOST_PICTURES)
-        for name in ("micro_batch", "grid_every"):
-            check_order(name, getattr(self, name), 0)
-        check_order("sampling_steps", self.sampling_steps, 2)
-        check_order("evaluate", self.evaluate, 8, MOST_PICTURES)
-        check_order("seed", self.seed, 0, 2**30)
-        for name in ("learning_rate", "max_grad_norm"):
-            check_positive(name, getattr(self, name))
-        check_finite("guidance", self.guidance)
-        check_finite("anchor_guidance", self.anchor_guidance)
-        check_nonnegative("weight_decay", self.weight_decay)
-        for name, kinds in (("precision", Precision), ("device", Device), ("solver", Solver)):
-            check_choice(name, getattr(self, name), get_args(kinds))
+        hints = get_type_hints(TrainConfig, globals())
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if get_origin(hints[each.name]) is Literal:
+                check_choice(each.name, value, get_args(hints[each.name]))
+            elif check := each.metadata["check"]:
+                check(each.name, value)
         self._check_batch()
         _ = self.lora
         if not self.prompts and self.model != BUILTIN:
@@ -204,7 +216,7 @@ class TrainConfig:
     @cached_property
     def _content(self) -> dict[str, Any]:
         # Once: a file that is edited while its run trains belongs to the next run.
-        named = [_method_source(self.method), *reward_sources(self.reward)]
+        named = [REGISTRY.source(self.method), *reward_sources(self.reward)]
         code = digests(sources(*TRAINERS, *(source for source, _ in named)))
         files = {self.prompts: content_digest(self.prompts)} if self.prompts else {}
         files |= {name: digest for name, digest in code.items() if not is_plumblines(name)}
@@ -234,11 +246,6 @@ def _model_digest(model: str) -> str:
         return content_digest(builtin_folder())
     some = Path(model).expanduser().is_dir() or HUB_NAME.fullmatch(model)
     return content_digest(model_folder(model)) if some else ""
-
-
-def _method_source(method: str) -> tuple[str, Method]:
-    name, found = method.partition(":")[0], parse_method(method)
-    return name if name.endswith(".py") else type(found).__module__, found
 
 
 def read_prompts(path: str) -> list[str]:
@@ -319,19 +326,9 @@ def _read_toml(path: str) -> dict[str, Any]:
             f"config = {path!r}: no such file; recipes are {', '.join(recipe_names())}"
             f"{nearest(path, recipe_names())}"
         )
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file}: not TOML: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 ({error}): allowed is TOML, which is UTF-8") from error
+    return read_toml(file)
 
 
 def recipe_names() -> list[str]:
     """Recipes that come with Plumbline."""
     return sorted(file.stem for file in RECIPES.glob("*.toml"))
-
-
-def config_fields() -> list[dataclasses.Field[Any]]:
-    """The fields of a TrainConfig, for the command line."""
-    return list(dataclasses.fields(TrainConfig))

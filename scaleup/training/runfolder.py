@@ -17,12 +17,10 @@ done.json              written last
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +30,7 @@ from scaleup.samples.samples import SampleSet
 from scaleup.training.checkpoints import checkpoint_path
 from scaleup.training.config import TrainConfig
 from scaleup.training.identity import IDENTITY, differences, run_digest
-from theory.common.files import read_json, write_atomically, write_json
+from theory.common.files import locked, read_json, write_atomically, write_json
 
 ADVICE = "delete the folder, and the run starts from its first step"
 
@@ -115,24 +113,13 @@ class RunFolder:
         if not later and not list(self.path.glob("samples/*/*/*.safetensors")):
             shutil.rmtree(self.path, ignore_errors=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder; another run in it is refused.
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder.
 
         Raises:
-            ValueError: it is held.
+            ValueError: another run holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"{self.path}: another process trains here: wait for it, or choose another "
-                    "--out"
-                ) from error
-            file.write(str(os.getpid()))
-            yield
+        return locked(self.path, "trains here")
 
     def note(self, text: str) -> None:
         """A line in log.txt, with the time: what a person should find there later."""

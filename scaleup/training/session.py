@@ -11,7 +11,7 @@ import torch
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base
-from scaleup.rewards.contract import checked
+from scaleup.rewards.contract.checked import checked
 from scaleup.samples.samples import SampleSet
 from scaleup.training.checkpoints import tensors_digest
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts

@@ -71,7 +71,7 @@ def test_d1_would_catch_the_exponent_in_pieces():
 
 
 def test_d1_random_problems():
-    """A slice of `python -m theory bench --only digits`."""
+    """A slice of `python -m benchmarks theory --only digits`."""
     found = measure(SLICE, FIRST)
     assert len({dim for dim, _ in found}) == 3
     asked = refused = 0

@@ -228,7 +228,7 @@ def must_not_run(*_args, **_options):
 
 
 def test_e4_an_unwritable_folder_is_noticed_first(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("theory.__main__.law_report", must_not_run)
+    monkeypatch.setattr("theory.evaluation.command.law_report", must_not_run)
     monkeypatch.setattr(command, "measure_all", must_not_run)
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none/below")):

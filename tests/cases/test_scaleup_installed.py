@@ -12,6 +12,7 @@ import pytest
 
 from scaleup import __main__ as command
 from scaleup.training.config import RECIPES, recipe_names
+from theory.common import console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,12 +36,12 @@ def test_recipes_are_where_the_package_is():
     assert (RECIPES / "fsdp.yaml").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(command.EXTRA))
+@pytest.mark.parametrize("name", sorted(console.EXTRA))
 def test_e5_a_missing_extra_is_named(name, monkeypatch, capsys):
     def missing(*words):
         raise ModuleNotFoundError(f"No module named '{name}.part'", name=f"{name}.part")
 
-    monkeypatch.setattr(command, "parser", missing)
+    monkeypatch.setattr(console, "parse", missing)
     assert command.main(["train"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {name} is not installed, and this command needs it: allowed is")
@@ -52,8 +53,8 @@ def test_the_extra_is_the_one_of_pyproject(monkeypatch):
     """Every module of it that is imported by another name than it is installed by is listed."""
     installed = {"PIL": "pillow"}
     extra = {text.split(">")[0] for text in requires("plumbline") or [] if "scaleup" in text}
-    assert {installed.get(name, name) for name in command.EXTRA} == extra
-    monkeypatch.setattr(command, "parser", lambda *words: __import__("no_such_module"))
+    assert {installed.get(name, name) for name in console.EXTRA} == extra
+    monkeypatch.setattr(console, "parse", lambda *words: __import__("no_such_module"))
     with pytest.raises(ModuleNotFoundError):  # a fault of ours keeps its trace
         command.main(["train"])
 

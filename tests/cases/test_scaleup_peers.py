@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scaleup.__main__ import parser
+from scaleup.__main__ import COMMANDS
 from scaleup.training.config import TrainConfig
 from scaleup.training.peers import (
     MEETING,
@@ -18,6 +18,7 @@ from scaleup.training.peers import (
     start_processes,
 )
 from tests.scaleup.conftest import fresh_accelerate  # noqa: F401
+from theory.common.console import parse
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,8 @@ def surroundings(rank, port, processes=2):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_c2_a_peer_that_does_not_come(rank, monkeypatch):
-    assert parser().parse_args(["train"]).peer_timeout == PEER_TIMEOUT <= 20
+    options, _ = parse("scaleup", None, COMMANDS, ["train"])
+    assert options.peer_timeout == PEER_TIMEOUT <= 20
     for key, value in surroundings(rank, free_port()).items():
         monkeypatch.setenv(key, value)
     started = time.monotonic()

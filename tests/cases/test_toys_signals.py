@@ -1,6 +1,6 @@
 """SIGINT and SIGTERM in `python -m toys`: the last finished step is saved, one line says so (E3).
 
-`python -m toys bench --only signals` does the same with real commands at random moments.
+`python -m benchmarks toys --only signals` does the same with real commands at random moments.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from figures.__main__ import FIGURES, main
+from figures.__main__ import main
+from figures.note import FIGURES
 from figures.note.order_of_error import fitted_slope
 from figures.shared import reference
 from figures.shared.fresh import stamp
 from figures.shared.result import SETTINGS
+from theory.common.files import write_json
 from theory.common.tolerances import QUADRATURE, SLOPE, TRAINED_SHARE
 
 NOTE = ["make", "--setting", "small", "--exact", "--only", "figure1", "figure2"]
@@ -42,7 +44,7 @@ def test_check_sees_blank_missing_and_changed_files(made, tmp_path):
     assert "missing or empty" in reference.check_files(tmp_path, "small", "figure2")[0]
     numbers = json.loads((tmp_path / "figure1.json").read_text())
     numbers["law"][3] += 1.0
-    reference.write(tmp_path, "figure1", numbers)
+    write_json(tmp_path / "figure1.json", numbers)
     assert any("law[3]" in line for line in reference.check_files(tmp_path, "small", "figure1"))
     assert main(["check", "--setting", "small", "--out", str(tmp_path)]) == 1
 

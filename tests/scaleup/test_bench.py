@@ -4,12 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.__main__ import main
 from benchmarks.scaleup import (
     PARTS,
     audit,
@@ -24,7 +26,6 @@ from benchmarks.scaleup import (
     small,
 )
 from benchmarks.scaleup.rows import Row, table
-from scaleup.__main__ import main
 from tests.scaleup.tiny import save
 from tests.scaleup.tiny import sd15 as tiny_pipeline
 from theory.common.files import write_json
@@ -51,14 +52,14 @@ ABSENT = Row("c", "4", "no GPU here", None)
 def test_the_exit_status(monkeypatch, capsys, only, rows, status):
     for part in (audit, ddpo, gpu, processes, resume, sd15, signals):
         monkeypatch.setattr(part, "measure", lambda: rows)
-    assert run(only, as_json=True) == status
+    assert run(Namespace(only=only, json=True)) == status
     times = len(PARTS) if only is None else 1
     assert json.loads(capsys.readouterr().out) == [row.as_json() for row in rows * times]
 
 
 def test_the_table(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "measure", lambda: [MET, MISSED, ABSENT])
-    assert main(["bench", "--only", "gpu"]) == 2
+    assert main(["scaleup", "--only", "gpu"]) == 2
     out = capsys.readouterr().out
     assert out.strip() == table([MET, MISSED, ABSENT])
     lines = [line for line in out.splitlines() if line.startswith("│")]
@@ -67,7 +68,7 @@ def test_the_table(monkeypatch, capsys):
 
 
 def test_an_unknown_bench_is_refused(capsys):
-    assert main(["bench", "--only", "speed"]) == 2
+    assert main(["scaleup", "--only", "speed"]) == 2
     assert "--only = 'speed': allowed are 'audit', 'processes', 'resume'" in capsys.readouterr().err
 
 

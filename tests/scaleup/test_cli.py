@@ -151,7 +151,7 @@ def test_an_option_that_a_reward_needs(capsys):
     assert "reward 'clip_score' lacks model: allowed is clip_score:model=..." in err
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["list"], ["builtin"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["list"], ["builtin"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

@@ -230,7 +230,7 @@ def test_bad_options_exit_with_2(capsys, arguments, needle):
     assert needle in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["law"], ["problems"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["law"], ["problems"]])
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

@@ -167,7 +167,6 @@ BAD = {
     "check method": (["check", "--method", "magic"], ["method = 'magic'", "nft"]),
     "check reward": (["check", "--method", "nft", "--problem", "linear_1d"],
                      ["linear_1d", "[0, 1]"]),
-    "bench": (["bench", "--only", "foo"], ["--only = 'foo'", "'throughput'", "'resume'"]),
 }  # fmt: skip
 
 
@@ -226,7 +225,7 @@ def test_bad_options_exit_with_2(capsys, arguments, needle):
     assert needle in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["compare"], ["methods"], ["check"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["compare"], ["methods"], ["check"]])
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

@@ -1,4 +1,7 @@
-"""Checks at the public boundary: each error names the argument, its value and what is allowed."""
+"""Checks at the public boundary: each error names the argument, its value and what is allowed.
+
+Checks of tensors import torch when they are called: commands check their options without it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 WEIGHT_SUM_TOLERANCE = 1e-9
 SYMMETRY_TOLERANCE = 1e-10
@@ -17,6 +21,8 @@ SYMMETRY_TOLERANCE = 1e-10
 
 def tolerance(constant: float, dtype: torch.dtype) -> float:
     """The constant, or 8 units of rounding where the dtype cannot hold it."""
+    import torch
+
     return max(constant, 8 * torch.finfo(dtype).eps)
 
 
@@ -79,7 +85,9 @@ def check_finite(name: str, value: float) -> None:
 
 def check_scale(name: str, value: float | Tensor) -> None:
     """A finite number, or a tensor of them."""
-    if not isinstance(value, Tensor):
+    import torch
+
+    if not isinstance(value, torch.Tensor):
         check_finite(name, value)
     elif not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} = {value.tolist()}: allowed are finite numbers")
@@ -114,7 +122,9 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
 
 def check_dtype(name: str, value: object, dtype: torch.dtype | None, owner: str) -> None:
     """value is a tensor of the owner's dtype (None: of any)."""
-    if not isinstance(value, Tensor):
+    import torch
+
+    if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}: allowed is a torch.Tensor")
     if dtype is not None and value.dtype != dtype:
         raise TypeError(
@@ -136,9 +146,11 @@ def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 
 def check_time(t: Tensor | float, x: Tensor) -> Tensor:
     """t as a tensor of x's dtype and device, 0-dimensional or of x's shape less its last axis."""
+    import torch
+
     # Straight to x's dtype: by way of torch's default, 0.99 would become a float32.
     try:
-        time = t if isinstance(t, Tensor) else torch.tensor(t, dtype=x.dtype, device=x.device)
+        time = t if isinstance(t, torch.Tensor) else torch.tensor(t, dtype=x.dtype, device=x.device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"t = {t!r}: allowed are numbers in [0, 1]") from error
     if time.dtype != x.dtype:
@@ -162,7 +174,9 @@ def check_points(
     owner: str = "the law",
 ) -> None:
     """x holds points (..., n, dim) in the dtype, and for the batch, of what is evaluated there."""
-    if isinstance(x, Tensor) and (x.ndim < 2 or x.shape[-1] != dim):
+    import torch
+
+    if isinstance(x, torch.Tensor) and (x.ndim < 2 or x.shape[-1] != dim):
         raise ValueError(f"x has shape {tuple(x.shape)}: allowed is (..., n, {dim})")
     check_dtype("x", x, dtype, owner)
     if batch:
@@ -185,10 +199,13 @@ def check_batch(x: Tensor, inner: int, batch: Sequence[int], owner: str) -> None
 
 def as_parameter(name: str, value: Any, ndim: int, shape: str) -> Tensor:
     """A float tensor of at least ndim axes (lists become float64), not empty, all finite."""
+    import torch
+
     try:
         if _holds_bool_or_complex(value):
             raise TypeError("booleans and complex numbers are no real numbers")
-        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+        given = isinstance(value, torch.Tensor)
+        tensor = value if given else torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} = {value!r}: allowed are numbers of shape {shape}") from error
     if not tensor.is_floating_point():
@@ -215,6 +232,8 @@ def _holds_bool_or_complex(value: Any) -> bool:
 
 def check_squares(name: str, value: Tensor) -> None:
     """Deviations or widths > 0 whose squares, and their inverses, the dtype can hold."""
+    import torch
+
     info = torch.finfo(value.dtype)
     low, high = math.sqrt(2 * info.tiny), math.sqrt(0.5 / info.tiny)
     if not bool(((value >= low) & (value <= high)).all()):
@@ -245,6 +264,8 @@ def check_symmetric(name: str, matrix: Tensor) -> None:
 
 
 def check_positive_definite(name: str, matrix: Tensor) -> None:
+    import torch
+
     check_symmetric(name, matrix)
     least = torch.linalg.eigvalsh(matrix)[..., 0]
     if bool((least <= 0).any()):

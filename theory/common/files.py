@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import tomllib
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -63,6 +66,41 @@ def check_folder(name: str, folder: Path) -> None:
                 part.rmdir()
 
 
+@contextmanager
+def locked(folder: Path, what: str, name: str = ".lock") -> Iterator[None]:
+    """Hold a folder, which is made; the lock goes with the process.
+
+    what: the holder does here, for who comes second.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{folder}: another process {what}: wait for it, or choose another --out"
+            ) from error
+        file.write(str(os.getpid()))
+        yield
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A table; UTF-8, with a byte order mark or without.
+
+    Raises:
+        ValueError: no TOML, or no UTF-8.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}): allowed is TOML, which is UTF-8") from error
+
+
 def write_json(path: Path, data: Any) -> None:
     """Plain data, indented."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -82,6 +120,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Named tensors as safetensors, with text metadata; the same content gives the same bytes."""
+    from safetensors.torch import save
+
     flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_atomically(path, _with_metadata(save(flat), dict(metadata or {})))
 
@@ -104,6 +144,8 @@ def read_tensors(path: Path, advice: str = "") -> tuple[dict[str, Tensor], dict[
     Raises:
         ValueError: the file is missing or damaged; names it, and gives the advice.
     """
+    from safetensors.torch import load
+
     return _readable(path, lambda data: (load(data), _metadata(data)), advice)
 
 

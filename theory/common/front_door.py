@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+
+from theory.common.console import refuse
+from theory.common.registry import unknown
 
 # {name: (what it stands for, what it does)}, in the order of the list.
 COMMANDS = {
@@ -22,13 +26,13 @@ COMMANDS = {
     "train": ("toys train", "train small networks by any method"),
     "compare": ("toys compare", "trained networks against the truth"),
     "tune": ("scaleup train", "fine-tune a text-to-image model with LoRA on rewards of pictures"),
-    "rewards": ("scaleup list", "rewards of pictures, methods, recipes"),
+    "rewards": ("scaleup list rewards", "rewards of pictures"),
     "audit": ("scaleup audit", "what a tuned model samples: of runs, or of two files of samples"),
     "figures": ("figures", "make the figures and compare their numbers"),
-    "bench": ("NAME bench", "measure the floors of theory, toys or scaleup, in a checkout"),
+    "bench": ("benchmarks", "measure the floors of theory, toys or scaleup, in a checkout"),
 }
-BENCHES = ("theory", "toys", "scaleup")
-OK, WRONG = 0, 2
+ROOT = Path(__file__).resolve().parents[2]
+OK = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_listed())
         return OK
     if name not in COMMANDS:
-        return _refuse("command", name, COMMANDS)
-    stands_for, _ = COMMANDS[name]
+        return refuse(unknown("command", name, COMMANDS, ""))
     if name == "bench":
-        which, *rest = rest or [""]
-        if which not in BENCHES:
-            return _refuse("bench", which, BENCHES)
-        stands_for = f"{which} bench"
+        if not (ROOT / "benchmarks" / "__main__.py").is_file():
+            return refuse(
+                f"bench measures the floors in a checkout, and {ROOT} is none: allowed is `python "
+                "-m benchmarks` in one"
+            )
+        sys.path.append(str(ROOT))
+    stands_for, _ = COMMANDS[name]
     package, *more = stands_for.split()
     sys.argv = [package, *more, *rest]
     runpy.run_module(package, run_name="__main__", alter_sys=True)  # ends by SystemExit
@@ -55,13 +61,3 @@ def _listed() -> str:
     wide = max(map(len, COMMANDS))
     rows = (f"  {name:{wide}}  {what}" for name, (_, what) in COMMANDS.items())
     return "\n".join(["usage: plumbline COMMAND ...", "", *rows, "", "plumbline COMMAND --help"])
-
-
-def _refuse(kind: str, value: str, known: Iterable[str]) -> int:
-    from theory.common.checks import check_choice  # loads torch
-
-    try:
-        check_choice(kind, value, known)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-    return WRONG

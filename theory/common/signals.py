@@ -82,6 +82,17 @@ def run_main(main: Callable[[], int]) -> int:
 
 
 @contextmanager
+def at_once() -> Iterator[None]:
+    """Inside `run_main`, around imports that take seconds: a signal ends the process at once."""
+    global _running
+    before, _running = _running, False
+    try:
+        yield
+    finally:
+        _running = before
+
+
+@contextmanager
 def held() -> Iterator[None]:
     """A signal that arrives inside (a step, a file that is written) raises at its end instead."""
     global _holds

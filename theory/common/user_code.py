@@ -34,7 +34,7 @@ def named(who: str, allowed: str) -> Iterator[None]:
         yield
     except Exception as error:
         place = _place(error)
-        if place is None or _memory_is_out(error):
+        if place is None or memory_is_out(error):
             raise
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ValueError(
@@ -42,7 +42,8 @@ def named(who: str, allowed: str) -> Iterator[None]:
         ) from error
 
 
-def _memory_is_out(error: Exception) -> bool:
+def memory_is_out(error: Exception) -> bool:
+    """Whether it is what Python, or torch, says where memory is out."""
     torch_says = isinstance(error, RuntimeError) and "memory" in str(error).lower()
     return torch_says or isinstance(error, MemoryError)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from theory.common.checks import check_order
+from theory.common.console import console
 from theory.control.cases import CASES, Case, DoubleWell, control_case
 from theory.control.grid import GridOptimum
 from theory.control.value import MemorylessOptimum, value_at_noise
@@ -26,11 +25,8 @@ SCHEDULES = ("0.2", "1", "memoryless")
 STEPS = (16, 64, 256)
 
 
-def add_parser(commands: Any) -> None:
-    """The command's options."""
-    control = commands.add_parser(
-        "control", help="what the optimal control samples under a schedule; named control problems"
-    )
+def add_options(control: argparse.ArgumentParser) -> None:
+    """The options of `control`."""
     what = control.add_mutually_exclusive_group(required=True)
     what.add_argument("--problem", help="a named problem, or a path to a .toml file, d = 1 or 2")
     what.add_argument("--case", help=f"a named control problem: {', '.join(CASES)}")
@@ -70,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         numbers = ("value", "reward", "reward_of_tilt", "tv_to_tilt", "tv_to_base", "mass")
         table.add_row(row["schedule"], *(f"{row[k]:.6g}" for k in numbers))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console().print(table)
     return 0
 
 
@@ -127,7 +123,7 @@ def _case(options: argparse.Namespace) -> int:
         value = row.get("refused") or f"{row['value']:.8g}"
         gap = f"{row['control_error']:.3g}" if "control_error" in row else ""
         table.add_row(f"{row['steps']} steps", value, gap)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console().print(table)
     return 0
 
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from theory.common.checks import check_order
+from theory.common.console import console
 from theory.common.files import check_folder
-from theory.ledger.core.claim import PROFILES, Claim, Profile, Result
+from theory.common.progress import Progress
+from theory.ledger.core.claim import PAPERS, PROFILES, Claim, Profile, Result
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.core.worst import write
@@ -24,6 +24,22 @@ from theory.ledger.report.render import as_json, headline, markdown, mutants, pa
 from theory.ledger.run import all_claims, measure_all, select
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of `verify`."""
+    command.add_argument("--only", nargs="+", default=[], metavar="ID", help="rows, e.g. Z4 L8")
+    command.add_argument("--source", choices=PAPERS, help="the rows of one paper")
+    command.add_argument("--profile", choices=list(PROFILES), default="default")
+    command.add_argument("--out", type=Path, default=Path("results/verify"))
+    command.add_argument("--processes", type=int, default=2)
+    command.add_argument("--json", action="store_true", help="print data instead of a table")
+    command.add_argument(
+        "--check-docs", action="store_true", help="fail where the committed tables are stale"
+    )
+    command.add_argument(
+        "--write-docs", action="store_true", help="write docs/ and the README's table anew"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,10 +54,9 @@ def run(options: argparse.Namespace) -> int:
         )
     check_folder("--out", options.out)
     profile = PROFILES[options.profile]
-    console = Console(stderr=True)
     if profile.starts:
-        _search(claims, profile, console)
-    results = _measure(claims, profile, options.processes, console)
+        _search(claims, profile)
+    results = _measure(claims, profile, options.processes)
     ledger = as_json(results, profile.name)
     if options.json:
         print(json.dumps(ledger), flush=True)
@@ -71,61 +86,44 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-
-
-def _measure(
-    claims: Sequence[Claim], profile: Profile, processes: int, console: Console
-) -> list[Result]:
-    with _bar(console) as bar:
-        task = bar.add_task(f"ledger ({profile.name})", total=len(claims))
+def _measure(claims: Sequence[Claim], profile: Profile, processes: int) -> list[Result]:
+    measured: list[Result] = []
+    with Progress(len(claims), f"ledger ({profile.name})") as progress:
 
         def done(result: Result) -> None:
-            bar.advance(task)
+            measured.append(result)
             mark = "" if result.agrees else f", RECORDED {result.claim.recorded}"
-            line = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
-            (bar.console if console.is_terminal else console).print(line, highlight=False)
-
-        measured = 0
-
-        def counted(result: Result) -> None:
-            nonlocal measured
-            measured += 1
-            done(result)
+            said = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
+            progress.note(said)
+            progress.update("rows", len(measured), result.claim.id)
 
         try:
-            return measure_all(claims, profile, processes, counted)
+            return measure_all(claims, profile, processes, done)
         except KeyboardInterrupt as stop:
             stop.add_note(
-                f"{measured} of {len(claims)} rows were measured, none is kept: a ledger is "
+                f"{len(measured)} of {len(claims)} rows were measured, none is kept: a ledger is "
                 "written whole or not at all"
             )
             raise
 
 
-def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None:
+def _search(claims: Sequence[Claim], profile: Profile) -> None:
     """Worst problems of every exact row (of its first part), put on record row by row."""
     todo = [
         (claim, next(p for p in claim.parts if isinstance(p, Identity)))
         for claim in claims
         if claim.recorded == "exact" and any(isinstance(p, Identity) for p in claim.parts)
     ]
-    with _bar(console) as bar:
-        task = bar.add_task("search for the worst problems", total=len(todo))
-        for claim, part in todo:
+    with Progress(len(todo), "search for the worst problems") as progress:
+        for done, (claim, part) in enumerate(todo, start=1):
             found = search(part, profile)
             write(claim.id, [found])
-            line = (
+            progress.note(
                 f"{claim.id}, {part.name}: worst {max(found.errors, default=float('nan')):.2g} "
                 f"after {found.starts} starts, {found.evaluations} problems, quadrature gave up on "
                 f"{found.gave_up}"
             )
-            (bar.console if console.is_terminal else console).print(line, highlight=False)
-            bar.advance(task)
+            progress.update("rows", done, claim.id)
 
 
 def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None:
@@ -148,10 +146,10 @@ def _print(ledger: dict[str, Any]) -> None:
         if verdict != row["recorded"]:
             verdict += f" (recorded {row['recorded']})"
         table.add_row(row["id"], row["source"], verdict, headline(row))
-    console = Console()
-    console.print(table, highlight=False, markup=False)
+    out = console()
+    out.print(table, highlight=False, markup=False)
     killed, total = mutants(ledger["rows"])
-    console.print(
+    out.print(
         f"{len(ledger['rows'])} rows, {killed} of {total} wrong versions rejected",
         highlight=False,
     )

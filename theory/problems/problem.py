@@ -16,6 +16,7 @@ from typing import Any, get_args
 import torch
 
 from theory.common.checks import check_choice, check_instance, check_positive, nearest
+from theory.common.registry import unknown
 from theory.fields.cumulants import ConditionalReward, cumulant_field
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import DisplacedField, ExactField, MixtureField, tilted_field
@@ -185,10 +186,7 @@ def load_problem(name: str | FilePath) -> Problem:
         return parse_problem(text, name)
     names = problem_names()
     if name not in names:
-        raise ValueError(
-            f"problem = {name!r}: allowed are {', '.join(names)}, or a path that ends in .toml"
-            f"{nearest(name, names)}"
-        )
+        raise unknown("problem", name, names, ", or a path that ends in .toml")
     text = resources.files("theory").joinpath(f"problems/{name}.toml").read_text(encoding="utf-8")
     return parse_problem(text, name)
 

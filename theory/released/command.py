@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.common.checks import check_order, check_positive
+from theory.common.console import refuse_unused
 from theory.methods.matching.reward_mapping import CLIP
 from theory.problems.problem import Problem, load_problem
 from theory.released import names
@@ -36,13 +37,9 @@ ASSUMES = (
 )
 
 
-def add_parser(commands: Any) -> None:
-    """The sub-command's options."""
-    recipe = commands.add_parser(
-        "recipe",
-        help="forecast a recipe of the released NFT code: tilt, reward, diversity",
-        description=__doc__,
-    )
+def add_options(recipe: argparse.ArgumentParser) -> None:
+    """The options of `recipe`."""
+    recipe.description = __doc__
     source = recipe.add_mutually_exclusive_group(required=True)
     source.add_argument("--problem", help="a named problem, or a path to a .toml file")
     source.add_argument(
@@ -148,18 +145,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _refuse_unused(options: argparse.Namespace) -> None:
     of_file = options.rewards is not None
-    unused = (
+    refuse_unused((
         ("--adaptive", options.adaptive, options.kl_weight > 0, "--kl-weight > 0"),
         ("--data-std", options.data_std, of_file and options.kl_weight > 0,
          "--rewards and --kl-weight > 0 (a problem has its own)"),
         ("--reward-column", options.reward_column, of_file, "--rewards"),
         ("--prompt-column", options.prompt_column, of_file, "--rewards"),
-        ("--no-exact", options.no_exact or None, not of_file, "--problem"),
+        ("--no-exact", options.no_exact, not of_file, "--problem"),
         ("--trainer", options.trainer, options.beta is not None, "--beta"),
-    )  # fmt: skip
-    for name, value, is_used, where in unused:
-        if value is not None and not is_used:
-            raise ValueError(f"{name} = {value!r} changes nothing here: allowed with {where}")
+    ))  # fmt: skip
 
 
 def _source(options: argparse.Namespace) -> tuple[Rewards, Problem | None]:

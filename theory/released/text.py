@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from theory.common.console import console
 from theory.released.forecast import Exact, Forecast
 
 SHOWN = (0, 1, 2, 5)  # and their multiples by ten
@@ -26,10 +25,10 @@ def print_forecast(
     data: dict[str, Any],
 ) -> None:
     """The table, and what is to be said about it; data: what --json prints."""
-    console = Console() if sys.stdout.isatty() else Console(width=128)
+    out = console(128)
 
     def say(text: str, style: str | None = None) -> None:
-        console.print(text, highlight=False, markup=False, style=style)
+        out.print(text, highlight=False, markup=False, style=style)
 
     recipe, base, end = found.recipe, found.rows[0].rewards, found.last
     sampled = base.ess is not None
@@ -53,22 +52,14 @@ def print_forecast(
         row = found.rows[epoch]
         r = row.rewards
         last = (
-            [f"{r.ess:.0f}", f"{100 * (r.carriers or 0):.2g} %"]
-            if r.ess is not None
+            [f"{r.ess:.0f}", f"{100 * (r.carriers or 0):.2g} %"] if r.ess is not None
             else ["" if r.spread is None else f"{r.spread:.4g}"]
-        )
+        )  # fmt: skip
         table.add_row(
-            str(epoch),
-            f"{row.updates:.4g}",
-            f"{row.tilt:.4g}",
-            f"{row.tilt * base.std:.4g}",
-            f"{r.mean:.4g}",
-            f"{found.gain(row):.3g}",
-            f"{r.std:.3g}",
-            f"{r.kl:.3g}",
-            *last,
-        )
-    console.print(table)
+            str(epoch), f"{row.updates:.4g}", f"{row.tilt:.4g}", f"{row.tilt * base.std:.4g}",
+            f"{r.mean:.4g}", f"{found.gain(row):.3g}", f"{r.std:.3g}", f"{r.kl:.3g}", *last,
+        )  # fmt: skip
+    out.print(table)
     errors = data["standard_error"]
     text = (
         f"after {end.epoch} epochs: tilt {end.tilt:.4g} per reward, "

@@ -1,7 +1,7 @@
 """Small velocity networks, several as one: parameters are stacked, products are batched.
 
 Network i sees block i of the rows only. A plain loop over networks spends most of its time in
-launching small kernels and in Adam; `python -m toys bench` measures what stacking saves.
+launching small kernels and in Adam; `python -m benchmarks toys` measures what stacking saves.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any
 from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
 from theory.common.identity import code_digest, option_files, plumbline_code
 from theory.methods import Method, returned
-from theory.methods.registry import methods, parse_method
+from theory.methods.registry import REGISTRY, parse_method
 from theory.problems.problem import Problem, load_problem, problem_names
 
 WIDTH, DEPTH = 64, 3
@@ -216,7 +216,11 @@ def _problem(problem: str, text: str) -> Problem:
 def _method_sha(method: str) -> str:
     """Of the method's file and what it imports."""
     name = method.partition(":")[0]
-    return code_digest(name) if name.endswith(".py") else plumbline_code(methods()[name].__module__)
+    return (
+        code_digest(name)
+        if name.endswith(".py")
+        else plumbline_code(REGISTRY.find(name).__module__)
+    )
 
 
 def _code_sha() -> str:

@@ -13,13 +13,12 @@ The manifest is written last: a folder that has one is finished.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from theory.common.files import locked
 from toys.training.config import RunConfig
 from toys.training.files import (
     read_json,
@@ -240,23 +240,13 @@ class Group:
                 f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
             ) from error
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Only one process trains a group; the lock goes with the process.
+    def locked(self) -> AbstractContextManager[None]:
+        """Only one process trains a group.
 
         Raises:
             ValueError: another process is at it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ValueError(
-                    f"{self.folder}: another process trains these runs: wait for it, or choose "
-                    "another --out"
-                ) from error
-            yield
+        return locked(self.folder, "trains these runs", "lock")
 
     def end(self) -> None:
         """All members are finished: the checkpoint has served."""

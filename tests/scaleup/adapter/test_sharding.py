@@ -1,5 +1,5 @@
 """FSDP: the base divided among processes. Here one process, whose share is the whole; that two take
-the same steps is `python -m scaleup bench --only processes`."""
+the same steps is `python -m benchmarks scaleup --only processes`."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ from scaleup.rewards.contract import (
     Reward,
     Weighted,
     check_images,
-    checked,
     enlarge,
     parse_reward,
     to_uint8,
 )
-from scaleup.rewards.contract.registry import reward_from_file
+from scaleup.rewards.contract.checked import checked
+from scaleup.rewards.contract.registry import REGISTRY
 from tests.scaleup.rewards.test_rewards import PROMPTS, pictures
 from theory.common.tolerances import ALGEBRA
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_reward(change, needle, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(textwrap.dedent(OWN).replace(*change))
     with pytest.raises(ValueError, match=needle):
-        reward_from_file(path)
+        REGISTRY.find(str(path))
 
 
 @pytest.mark.parametrize(

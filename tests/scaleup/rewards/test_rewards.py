@@ -15,11 +15,11 @@ from scaleup.builtin.shapes import draw_pictures
 from scaleup.comparison.features import Statistics, parse_features
 from scaleup.rewards.clip_score import MEAN, STD, load_clip, prepare
 from scaleup.rewards.contract import (
-    checked,
     parse_reward,
     rewards,
     to_uint8,
 )
+from scaleup.rewards.contract.checked import checked
 from tests.scaleup import tiny
 from theory.common.tolerances import ALGEBRA, FLOAT32, QUADRATURE
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from scaleup.__main__ import parser
+from scaleup.__main__ import COMMANDS
 from scaleup.training.config import (
     RECIPES,
     TrainConfig,
-    config_fields,
     load_config,
     read_prompts,
     recipe_names,
 )
 from tests.theory.methods.mutants import mutant_module
+from theory.common.console import parse
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = [f.name for f in config_fields()]
+NAMES = [f.name for f in dataclasses.fields(TrainConfig)]
 # Another value of every field than the default, valid together with the defaults of the rest.
 OTHER = {
     "model": "somewhere", "prompts": "PROMPTS", "method": "tilt_matching:scale=3",
@@ -52,7 +52,7 @@ def with_field(name, other):
 
 def from_words(*words):
     """What `python -m scaleup train` makes of its options."""
-    options = parser().parse_args(["train", *map(str, words)])
+    options = parse("scaleup", None, COMMANDS, ["train", *map(str, words)])[0]
     given = {name: getattr(options, name) for name in NAMES}
     return load_config(options.config, {k: v for k, v in given.items() if v is not None})
 
@@ -310,7 +310,7 @@ def test_the_users_own_files_are_in_the_digest(tmp_path):
     "edit",
     [
         ("if self.prompts else {}\n        files", "if not self.prompts else {}\n        files"),
-        ("[_method_source(self.method), *", "[*"),
+        ("[REGISTRY.source(self.method), *", "[*"),
         (", *reward_sources(self.reward)]", "]"),
     ],
 )

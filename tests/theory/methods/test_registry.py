@@ -84,13 +84,9 @@ def test_a_new_file_among_the_methods_is_found(tmp_path, monkeypatch):
     """No list to extend: what lies in the folder is a method, in sweeps and tables."""
     written(tmp_path, GOOD, "tempered_of_a_test.py")
     monkeypatch.setattr(theory.methods, "__path__", [*theory.methods.__path__, str(tmp_path)])
-    methods.cache_clear()
-    try:
-        assert "tempered" in methods()
-        assert parse_method("tempered:strength=2").strength == 2
-    finally:
-        monkeypatch.undo()
-        methods.cache_clear()
+    assert "tempered" in methods()
+    assert parse_method("tempered:strength=2").strength == 2
+    monkeypatch.undo()
     assert "tempered" not in methods()
 
 

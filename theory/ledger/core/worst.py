@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from theory.common.files import write_atomically
 from theory.ledger.core.search import Found
 
 FILE = "worst.json"
@@ -42,13 +42,8 @@ def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None
     record = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     for one in found:
         record[f"{claim}/{one.name}"] = {
-            "starts": one.starts,
-            "evaluations": one.evaluations,
-            "gave_up": one.gave_up,
-            "errors": list(one.errors),
-            "settings": list(one.settings),
-        }
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
-    draft.write_text(json.dumps(dict(sorted(record.items()))) + "\n", encoding="utf-8")
-    draft.replace(place)
+            "starts": one.starts, "evaluations": one.evaluations, "gave_up": one.gave_up,
+            "errors": list(one.errors), "settings": list(one.settings),
+        }  # fmt: skip
+    write_atomically(place, (json.dumps(dict(sorted(record.items()))) + "\n").encode("utf-8"))
     _record.cache_clear()

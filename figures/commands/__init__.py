@@ -1,0 +1,1 @@
+"""Commands of `python -m figures` about the figures of figures/note/, one a module."""

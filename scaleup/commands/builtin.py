@@ -1,0 +1,25 @@
+"""`python -m scaleup builtin`: train the built-in model from nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of `builtin`."""
+    command.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--steps", type=int, help="of the optimiser (the recipe's)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0.
+
+    Raises:
+        ValueError, OSError: as `train_builtin`.
+    """
+    from scaleup.builtin.train import train_builtin
+
+    train_builtin(options.out, options.seed, options.steps)
+    return 0
