@@ -53,7 +53,7 @@ DDPO = {"method": "ddpo:steps=4,kl_weight=0.1", "steps": 60, "checkpoint_every":
 
 PRELOAD = (
     "scaleup.training.run",
-    "scaleup.__main__",
+    "scaleup.commands.train",
     "benchmarks.scaleup.resume",
     "scaleup.rewards.redness",
 )

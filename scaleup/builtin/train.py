@@ -165,7 +165,9 @@ def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
                     "may help"
                 )
             shown = sum(losses[-100:]) / len(losses[-100:])
-            progress.update("training", step + 1, f"step {step + 1}, loss {shown:.4f}")
+            progress.update(
+                "training", step + 1, f"step {step + 1} of {recipe.steps}, loss {shown:.4f}"
+            )
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)

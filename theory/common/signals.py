@@ -1,16 +1,15 @@
 """SIGINT (Ctrl-C) and SIGTERM (batch systems) are one orderly end: `finally` blocks run, one line
 says where one stands, and the exit status is 130 or 143.
 
-At the head of a `__main__.py`, before imports that take seconds:
-
-    from theory.common import signals
+A `__main__.py` ends with
 
     if __name__ == "__main__":
-        signals.catch()         # until run_main, a signal ends the process at once, with its line
+        sys.exit(signals.run_main(main))
 
-and at its end `sys.exit(signals.run_main(main))`. In between a signal raises `Stopped`. It is no
-Exception, so that `except Exception` lets it pass; `finally` saves what there is; and the code that
-it passes through may say what was kept:
+(its imports are light, and main's that take seconds stand in `at_once`: there a signal ends the
+process with its line; a module that imports much at its head calls `catch()` before). In main a
+signal raises `Stopped`. It is no Exception, so that `except Exception` lets it pass; `finally`
+saves what there is; and the code that it passes through may say what was kept:
 
     try: ...
     except signals.Stopped as stop:
