@@ -11,7 +11,7 @@ The verifier inverts that line. The background is the median of the border; the 
 of the pixels farthest from it; projecting on (colour - background) gives back the coverage. The
 colour is the palette's nearest hue. The shape is the template (4 shapes, all sizes and places) that
 correlates best with the coverage. The rule is our own, checked on the procedural pictures
-themselves (tests/scaleup/builtin/test_builtin.py): of 24,000 none is misread and none passes for
+themselves (tests/scaleup/builtin/test_pictures.py): of 24,000 none is misread and none passes for
 another caption; 2 are misread after a 3 x 3 mean, 2.5 % after two.
 """
 

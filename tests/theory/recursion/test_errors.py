@@ -12,6 +12,7 @@ import theory.recursion.flow as flow
 import theory.recursion.grid as grid_numbers
 import theory.recursion.moments as moments
 import theory.recursion.online as online
+from tests.theory.recursion import test_averages_and_anchors as averages
 from tests.theory.recursion import test_recursion as checks
 from tests.theory.recursion.gaussian_reference import gaussian_epoch, gaussian_tilt
 from theory.fields.paths import Trigonometric
@@ -102,14 +103,14 @@ MUTANTS = [
     (half_step, lambda: checks.test_gaussian_epochs(checks.QUADRATIC)),
     (no_divergence, lambda: checks.test_gaussian_epochs(checks.QUADRATIC)),
     (no_score, lambda: checks.test_gaussian_epochs(checks.LINEAR)),
-    (pushed_away, checks.test_the_students_second_epoch_by_hand),
-    (no_student_term, checks.test_the_students_second_epoch_by_hand),
-    (student_term_without_gradient, checks.test_the_students_second_epoch_by_hand),
+    (pushed_away, averages.test_the_students_second_epoch_by_hand),
+    (no_student_term, averages.test_the_students_second_epoch_by_hand),
+    (student_term_without_gradient, averages.test_the_students_second_epoch_by_hand),
     (stale_moments, lambda: checks.test_gaussian_epochs(checks.QUADRATIC)),
-    (no_average, lambda: checks.test_an_average_is_a_larger_nft_beta("refit")),
+    (no_average, lambda: averages.test_an_average_is_a_larger_nft_beta("refit")),
     (late_sums, lambda: checks.test_fields_against_closed_forms(load_problem("note_1d"))),
-    (wrong_anchor, checks.test_closed_forms_of_the_tilt),
-    (swapped_etas, checks.test_two_kl_densities),
+    (wrong_anchor, averages.test_closed_forms_of_the_tilt),
+    (swapped_etas, averages.test_two_kl_densities),
 ]
 
 
