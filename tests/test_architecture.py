@@ -102,9 +102,6 @@ LONG = {
     "theory/ledger/zhu/online.py",
     "theory/tilts/conditional.py",
     "theory/tilts/rewards.py",
-    "toys/__main__.py",
-    "toys/experiments/frontier.py",
-    "toys/experiments/practice.py",
 }
 
 

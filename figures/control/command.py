@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from figures.control.page import DOCS, PAGE, RESULTS, read_results, stale, write
-from toys.experiments.cases import OUT as CASES
+from toys.commands.cases import OUT as CASES
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

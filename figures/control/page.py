@@ -17,8 +17,9 @@ from theory.common.files import read_json, write_atomically
 from theory.control.cases import CASES as CONTROL_CASES
 from theory.control.cases import DoubleWell, control_case
 from toys.commands.cases import percent
-from toys.experiments.case_config import METHODS, STARTS, CaseConfig
-from toys.experiments.cases import kept
+from toys.experiments.cases import STARTS
+from toys.experiments.cases.config import METHODS, CaseConfig
+from toys.experiments.cases.runs import kept
 
 DOCS = Path("docs")
 PAGE, FOLDER, NUMBERS = "control.md", "control", "numbers.json"

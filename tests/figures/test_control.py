@@ -30,8 +30,8 @@ from theory.common.files import write_json
 from theory.common.tolerances import TRAINED_SHARE
 from theory.control.cases import control_case
 from toys.commands.cases import percent
-from toys.experiments import cases as measured
-from toys.experiments.case_config import CaseConfig
+from toys.experiments.cases import runs as measured
+from toys.experiments.cases.config import CaseConfig
 from toys.experiments.control import METHODS, failures
 
 ROOT = DOCS.absolute()

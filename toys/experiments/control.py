@@ -25,12 +25,11 @@ from toys.evaluation import control_error as control
 from toys.evaluation import cost as evaluations
 from toys.networks.mlp import single
 from toys.training.config import RunConfig
-from toys.training.files import read_json, write_json
-from toys.training.problems import LINE, PLANE
+from toys.training.defaults import LINE, PLANE
+from toys.training.files import keep, kept, read_json, write_json
 from toys.training.runs import Run
 from toys.training.schedule import train
 
-OUT = Path("results/control")
 PROBLEMS = LINE + PLANE
 BUDGET = 1e7  # evaluations a run: 494 steps of Adjoint Matching on 256 rows and 16 kernels
 BATCH = 256
@@ -153,7 +152,7 @@ def _measure_all(job: Job, update: Update) -> None:
             "cpu_seconds": run.manifest()["cpu_seconds"],
             "base_cpu_seconds": Run(job.out, base).manifest()["cpu_seconds"],
         }  # fmt: skip
-        write_json(_path(job.out, config), {"key": _key(), "digest": config.digest, "row": row})
+        keep(_path(job.out, config), _key(config), row)
         update(first.digest, i + 1, config.label)
 
 
@@ -164,19 +163,16 @@ def _path(out: Path, config: RunConfig) -> Path:
     return out / "measured" / f"{config.folder_name}.json"
 
 
-def _key() -> str:
-    """Names the code that measures, and the problems; a run's own digest names what trained it."""
+def _key(config: RunConfig | None = None) -> str:
+    """Names the code that measures, the problems, and the run: its digest names what trained it."""
     problems = content_digest(ROOT / "theory" / "problems")
-    return digest_of([plumbline_code("toys.experiments.control"), problems])[:16]
+    run = "" if config is None else config.digest
+    return digest_of([plumbline_code(__name__), problems, run])[:16]
 
 
 def _kept(out: Path, config: RunConfig) -> dict[str, Any] | None:
-    try:
-        found = read_json(_path(out, config))
-        same = found["key"] == _key() and found["digest"] == config.digest
-        return dict(found["row"]) if same else None
-    except (ValueError, KeyError, TypeError):
-        return None  # not there, or damaged: it is measured again
+    found: dict[str, Any] | None = kept(_path(out, config), _key(config))
+    return found
 
 
 # --- verdict and table
