@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toys.commands.output import one_thread, show, show_json
+from rich.table import Table
+
+from toys.commands.output import one_thread, show, show_json, table
 from toys.experiments.cases import BATCH, BUDGET, STARTS, STEPS
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 OUT = Path("results/control/cases")
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json({"rows": rows})
     else:
-        show(table(rows), width=150)
+        show(table_of(rows), width=150)
         print(f"kept in {options.out}: networks and numbers of every run")
     return 0
 
@@ -77,25 +77,24 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """One row a run."""
-    from rich.table import Table
-
-    found = Table(
-        title="control errors along the chain's optimum, shares of E|u*|² (± of the trajectories, "
-        "one network); floor: a perfect control of this chain against the diffusion's u*; noise: "
-        "the lean adjoint's, at the optimum, over E|u*|²"
-    )
-    for title in ("case", "method", "error", "against the diffusion's u*", "floor", "noise",
-                  "cost", "least", "uncontrolled", "updates", "CPU-s"):  # fmt: skip
-        found.add_column(title, justify="left" if title in ("case", "method") else "right")
-    for row in rows:
-        found.add_row(
-            row["case"], row["method"],
-            f"{percent(row['control_error'])} ± {100 * row['control_error_se']:.1g}",
-            percent(row["error_to_continuous"]), percent(row["floor"]),
-            f"{row['adjoint_noise']:.2g}",
-            f"{row['cost']:.2f} ± {row['cost_se']:.2f}", f"{row['least_cost']:.2f}",
-            f"{row['uncontrolled_cost']:.1f}", str(row["updates"]), f"{row['cpu_seconds']:.0f}",
-        )  # fmt: skip
-    return found
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a run."""
+    return table(
+        "control errors along the chain's optimum, shares of E|u*|² (± of the trajectories, one "
+        "network); floor: a perfect control of this chain against the diffusion's u*; noise: the "
+        "lean adjoint's, at the optimum, over E|u*|²",
+        "case; method; error; against the diffusion's u*; floor; noise; cost; least; uncontrolled; "
+        "updates; CPU-s",
+        (
+            (
+                row["case"], row["method"],
+                f"{percent(row['control_error'])} ± {100 * row['control_error_se']:.1g}",
+                percent(row["error_to_continuous"]), percent(row["floor"]),
+                f"{row['adjoint_noise']:.2g}",
+                f"{row['cost']:.2f} ± {row['cost_se']:.2f}", f"{row['least_cost']:.2f}",
+                f"{row['uncontrolled_cost']:.1f}", str(row["updates"]), f"{row['cpu_seconds']:.0f}",
+            )
+            for row in rows
+        ),
+        words=2,
+    )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from toys.commands.output import one_thread, show
+from toys.commands.output import one_thread, show, table
 
 MOST_ROWS = 2**16
 
@@ -25,8 +25,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError, FileNotFoundError: an option that is not allowed, or no such method or problem.
     """
-    from rich.table import Table
-
     from theory.common.checks import check_count
     from theory.methods.contract.probe import sweep
     from theory.methods.registry import parse_method
@@ -36,9 +34,6 @@ def run(options: argparse.Namespace) -> int:
     method, problem = parse_method(options.method), load_problem(options.problem)
     check_count("--rows", options.rows, 2, MOST_ROWS)
     checks = sweep(method, problem, n=options.rows)
-    title = f"{method.label} @ {problem.name}"
-    table = Table("check", "", "seen", highlight=False, title=title, title_justify="left")
-    for check in checks:
-        table.add_row(check.name, "ok" if check.passed else "FAILED", check.seen)
-    show(table)
+    rows = ((c.name, "ok" if c.passed else "FAILED", c.seen) for c in checks)
+    show(table(f"{method.label} @ {problem.name}", "check; ; seen", rows, words=3))
     return 0 if all(check.passed for check in checks) else 1

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
-from toys.commands.output import one_thread, show, show_json
+from rich.table import Table
+
+from toys.commands.output import one_thread, show, show_json, table
 from toys.commands.selection import add_selection, configs
 
 
@@ -28,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: an option that is not allowed, runs that are missing, and what measuring raises.
     """
-    from toys.evaluation.compare import compare, finished, pictures, table, worst
+    from toys.evaluation.compare import compare, finished, pictures
     from toys.evaluation.evaluate import Sampling, is_good
 
     one_thread()
@@ -55,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json({"runs": results, "pictures": [str(p) for p in drawn]})
     else:
-        show(table(results))
+        show(table_of(results))
         print(worst(results))
         for path in drawn:
             print(f"drawn: {path}")
@@ -66,3 +70,32 @@ def run(options: argparse.Namespace) -> int:
     wrong = [r for r in results if not is_good(r)]
     # What was asked for and could not be compared has not passed.
     return 1 if options.check and (wrong or (asked and skipped)) else 0
+
+
+def table_of(results: Sequence[dict[str, Any]]) -> Table:
+    """A row a run: what it is measured against, its target, and the parts of its error."""
+    from toys.evaluation.evaluate import is_good
+
+    return table(
+        "p: the base; shares are of the distance from start to claimed target",
+        "problem; method; target; seed; ; to go; bias; learning; share; sampling ± floor; total",
+        (
+            (
+                r["problem"], r["method"], r["target"], str(r["seed"]), r["distance"],
+                f"{r['to_go']:.4f}", f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
+                f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
+                f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
+            )
+            for r in results
+        ),
+        words=3,
+    )  # fmt: skip
+
+
+def worst(results: Sequence[dict[str, Any]]) -> str:
+    """The largest learning error, in words."""
+    most = max(results, key=lambda r: r["learning_share"])
+    return (
+        f"largest learning error: {100 * most['learning_share']:.2f} % of the way "
+        f"({most['method']} @ {most['problem']}, seed {most['seed']}); allowed 5 %"
+    )

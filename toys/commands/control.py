@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toys.commands.output import one_thread, show, show_json
+from rich.table import Table
+
+from toys.commands.output import one_thread, show, show_json, table
 
 OUT = Path("results/control")
 
@@ -54,9 +57,71 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json({"rows": rows, **more})
     else:
-        under = control_schedules.tables(more["schedules"]) if more else ()
-        show(control_runs.table(rows), *under, width=170)
+        show(table_of_runs(rows), width=170)
+        if more:
+            show(table_of_laws(more["schedules"]), table_of_matrix(more["schedules"]), width=170)
         print(f"written: {path}")
     for line in wrong:
         print(f"over the floor: {line}", file=sys.stderr)
     return 1 if options.check and wrong else 0
+
+
+def table_of_runs(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a run."""
+    from toys.experiments.control import LEARNED_BY, failures
+
+    shown = table(
+        "trained chains against their exact optimum; shares of E|u*|^2, of the distance base to "
+        "target, of the optimum's gain in reward; diversity: variance over the target's",
+        "problem; method; control; ±; total; law; optimum's bias; reward; diversity; steps; "
+        "M evaluations; CPU-s",
+        (
+            (
+                r["problem"], r["name"],
+                f"{100 * r['control_error']:.2f} %"
+                + (" !" if r["name"] in LEARNED_BY and failures([r]) else ""),
+                f"{100 * r['control_error_se']:.2f}", f"{100 * r['total_control_error']:.2f} %",
+                f"{100 * r['law_share']:.2f} %", f"{100 * r['optimum_to_target_share']:.1f} %",
+                f"{100 * r['reward_share']:.1f} %", f"{r['diversity']['trained']:.3f}",
+                str(r["steps"]), " + ".join(f"{r['evaluations'][k] / 1e6:.2f}"
+                                            for k in ("forward", "vjp")),
+                f"{r['cpu_seconds']:.1f}",
+            )
+            for r in rows
+        ),
+        words=2,
+    )  # fmt: skip
+    kernels = {row["name"]: row["kernels"] for row in rows}
+    shown.caption = "kernels: " + "; ".join(f"{k}: {v}" for k, v in kernels.items())
+    return shown
+
+
+def table_of_laws(found: dict[str, Any]) -> Table:
+    """Fine-tuning under each schedule, with its own kernels."""
+    pairs = ("continuous_to_tilt", "chain_to_tilt", "trained_to_tilt", "trained_to_chain")
+    return table(
+        f"{found['problem']}: TV of laws; base to tilt {found['tv_base_to_tilt']:.4f}",
+        "schedule; control error; exact to tilt; chain to tilt; trained to tilt; trained to chain; "
+        "CPU-s",
+        (
+            (
+                row["schedule"], f"{100 * row['control_error']:.2f} %",
+                *(f"{row[f'tv_{pair}']:.4f}" for pair in pairs), f"{row['cpu_seconds']:.1f}",
+            )
+            for row in found["laws"]
+        ),
+    )  # fmt: skip
+
+
+def table_of_matrix(found: dict[str, Any]) -> Table:
+    """What each schedule left, sampled with each."""
+    cells = {
+        (row["trained with"], row["sampled with"]): f"{row['exact']:.4f} / {row['trained']:.4f}"
+        for row in found["matrix"]
+    }
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    return table(
+        "TV to the tilt, exact / trained; rows: trained with, columns: sampled with",
+        "; ".join(["", *columns]),
+        ((row, *(cells[row, column] for column in columns)) for row in rows),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from toys.commands.output import show, show_json
+from toys.commands.output import show, show_json, table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +15,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0."""
-    from rich.table import Table
-
     from theory.methods.registry import methods
 
     rows: dict[str, dict[str, Any]] = {
@@ -31,9 +29,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json(rows)
         return 0
-    table = Table("method", "what", "options", "rewards", "source", highlight=False)
-    for name, row in rows.items():
-        shown = ", ".join(f"{k}={v}" for k, v in row["options"].items())
-        table.add_row(name, row["what"], shown, row["rewards"], row["source"])
-    show(table)
+    shown = (
+        (
+            name, row["what"], ", ".join(f"{k}={v}" for k, v in row["options"].items()),
+            row["rewards"], row["source"],
+        )
+        for name, row in rows.items()
+    )  # fmt: skip
+    show(table("", "method; what; options; rewards; source", shown, words=5))
     return 0

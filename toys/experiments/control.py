@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from theory.common.checks import check_choice, check_order
 from theory.common.identity import ROOT, content_digest, digest_of, plumbline_code
 from theory.common.processes import Update, side_by_side
@@ -175,7 +173,7 @@ def _kept(out: Path, config: RunConfig) -> dict[str, Any] | None:
     return found
 
 
-# --- verdict and table
+# --- verdict
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -192,32 +190,3 @@ def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
                     f"{100 * floor:g} %"
                 )
     return lines
-
-
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A row a run, for people."""
-    shown = Table(
-        title="trained chains against their exact optimum; shares of E|u*|^2, of the distance base "
-        "to target, of the optimum's gain in reward; diversity: variance over the target's",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    shown.add_column("problem", no_wrap=True)
-    shown.add_column("method", no_wrap=True)
-    for name in ("control", "±", "total", "law", "optimum's bias", "reward", "diversity",
-                 "steps", "M evaluations", "CPU-s"):  # fmt: skip
-        shown.add_column(name, justify="right")
-    for row in rows:
-        good = row["name"] not in LEARNED_BY or not failures([row])
-        spent = row["evaluations"]
-        shown.add_row(
-            row["problem"], row["name"],
-            f"{100 * row['control_error']:.2f} %{'' if good else ' !'}",
-            f"{100 * row['control_error_se']:.2f}", f"{100 * row['total_control_error']:.2f} %",
-            f"{100 * row['law_share']:.2f} %", f"{100 * row['optimum_to_target_share']:.1f} %",
-            f"{100 * row['reward_share']:.1f} %", f"{row['diversity']['trained']:.3f}",
-            str(row["steps"]), f"{spent['forward'] / 1e6:.2f} + {spent['vjp'] / 1e6:.2f}",
-            f"{row['cpu_seconds']:.1f}",
-        )  # fmt: skip
-    kernels = {row["name"]: row["kernels"] for row in rows}
-    shown.caption = "kernels: " + "; ".join(f"{k}: {v}" for k, v in kernels.items())
-    return shown

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 from scipy.interpolate import CubicSpline
 
 from theory.common.tolerances import TRAINED_SHARE
@@ -190,32 +189,3 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         for row in found["laws"]
         if not row["law_share"] <= TRAINED_SHARE
     ]
-
-
-def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Laws and matrix, for people."""
-    laws = Table(
-        title=f"{found['problem']}: TV of laws; base to tilt {found['tv_base_to_tilt']:.4f}",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    for name in ("schedule", "control error", "exact to tilt", "chain to tilt", "trained to tilt",
-                 "trained to chain", "CPU-s"):  # fmt: skip
-        laws.add_column(name, justify="right")
-    for row in found["laws"]:
-        laws.add_row(
-            row["schedule"], f"{100 * row['control_error']:.2f} %",
-            *(f"{row[f'tv_{k}']:.4f}" for k in ("continuous_to_tilt", "chain_to_tilt",
-                                                "trained_to_tilt", "trained_to_chain")),
-            f"{row['cpu_seconds']:.1f}",
-        )  # fmt: skip
-    matrix = Table(
-        title="TV to the tilt, exact / trained; rows: trained with, columns: sampled with",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    columns = list(dict.fromkeys(row["sampled with"] for row in found["matrix"]))
-    for name in ("", *columns):
-        matrix.add_column(name, justify="right")
-    for label in dict.fromkeys(row["trained with"] for row in found["matrix"]):
-        cells = [r for r in found["matrix"] if r["trained with"] == label]
-        matrix.add_row(label, *(f"{r['exact']:.4f} / {r['trained']:.4f}" for r in cells))
-    return [laws, matrix]

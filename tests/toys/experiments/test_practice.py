@@ -26,9 +26,10 @@ from theory.recursion.online import carry
 from theory.recursion.spec import Recursion
 from theory.released.times import uniform_times
 from theory.samplers.flow import FlowLaw
+from toys.commands.practice import tables
 from toys.evaluation.online import log_densities
 from toys.experiments.practice import runs as module
-from toys.experiments.practice.runs import practice, tables
+from toys.experiments.practice.runs import practice
 from toys.experiments.practice.tilt import TiltPlan, failures, measure_tilt
 from toys.experiments.practice.times import TimesPlan
 from toys.networks.mlp import StackedMLP

@@ -12,12 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from theory.common.checks import check_choice
 from theory.common.identity import digest_of, plumbline_code
 from theory.common.progress import Progress
-from toys.experiments.practice import tilt, times
 from toys.experiments.practice.tilt import TiltPlan, measure_tilt
 from toys.experiments.practice.times import TimesPlan, measure_times
 from toys.training.config import RunConfig
@@ -79,8 +76,3 @@ def _tilts(out: Path, plan: TiltPlan) -> list[Part]:
 
 def _times(out: Path, plan: TimesPlan) -> list[Part]:
     return [("times", list(plan.configs().values()), plan, lambda: measure_times(out, plan))]
-
-
-def tables(found: dict[str, Any]) -> list[Table]:
-    """What was measured, for people."""
-    return [(times if name == "times" else tilt).table(result) for name, result in found.items()]

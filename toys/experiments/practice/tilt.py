@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from rich.table import Table
-
 from theory.common.checks import check_order, check_positive
 from theory.common.tolerances import TRAINED_SHARE
 from theory.fields.mixture import ModelField
@@ -124,31 +122,3 @@ def failures(found: dict[str, Any]) -> list[str]:
         for row in result["epochs"]
         if abs(row["error of exact epoch"]) > FLOOR
     ]
-
-
-def table(result: dict[str, Any]) -> Table:
-    epochs, worst = len(result["epochs"]), result["worst"]
-    within = ", ".join(
-        f"{name} {result['within floor'][name]}/{epochs} (worst {100 * value:.1f} %)"
-        for name, value in worst.items()
-    )
-    shown = Table(
-        title=f"{result['problem']}, nft_beta = {result['nft_beta']:g}: tilt an epoch in standard "
-        f"deviations of R; within {100 * FLOOR:.0f} %: {within}",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    for name in ("epoch", "mean reward", "std before", "tilt", "0.2/nft_beta", "exact epoch",
-                 "error", "recursion", "error"):  # fmt: skip
-        shown.add_column(name, justify="right", no_wrap=True)
-    for row in result["epochs"]:
-        values = [row[k] for k in ("mean reward", "std before", "tilt", "rule", "exact epoch")]
-        shown.add_row(
-            str(row["epoch"]), *(f"{v:.4f}" for v in values),
-            f"{100 * row['error of exact epoch']:+.1f} %", f"{row['recursion']:.4f}",
-            f"{100 * row['error of recursion']:+.1f} %",
-        )  # fmt: skip
-    shown.caption = (
-        f"total tilt (units of 1/R) {result['total tilt']:.3f}, of the recursion without networks "
-        f"{result['total tilt of the recursion']:.3f}"
-    )
-    return shown

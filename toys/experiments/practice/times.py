@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from theory.common.checks import check_order, check_positive
 from theory.fields.mixture import ModelField
 from theory.released.times import (
@@ -106,22 +104,3 @@ def measure_times(out: Path, plan: TimesPlan) -> dict[str, Any]:
             for name, found in trained.items()
         ]  # fmt: skip
     return {"problem": plan.problem, "nft_beta": plan.nft_beta, "rows": rows}
-
-
-def table(result: dict[str, Any]) -> Table:
-    shown = Table(
-        title=f"{result['problem']}, nft_beta = {result['nft_beta']:g}: networks trained at some "
-        "times, against all times and against the exact optimum, same sampler",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    shown.add_column("sampler", no_wrap=True)
-    shown.add_column("trained at")
-    for name in ("mean reward", "change of the gain", "TV to all times", "TV to the optimum"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for row in result["rows"]:
-        shown.add_row(
-            row["sampler"], row["trained at"], f"{row['mean reward']:.4f}",
-            f"{100 * row['change of the gain']:+.2f} %", f"{row['TV to all times']:.4f}",
-            f"{row['TV to the optimum']:.4f}",
-        )  # fmt: skip
-    return shown
