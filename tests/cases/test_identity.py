@@ -32,7 +32,7 @@ from toys.evaluation.evaluate import code_key as evaluated_key
 from toys.experiments.cases.config import CaseConfig
 from toys.experiments.cases.trainer import Trainer as CaseTrainer
 from toys.experiments.control import _key as measured_key
-from toys.experiments.exact_tilt.plan import Trial
+from toys.experiments.exact_tilt.trial import Trial
 from toys.training.config import RunConfig
 from toys.training.runs import Group
 

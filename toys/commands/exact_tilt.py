@@ -28,12 +28,12 @@ def run(options: argparse.Namespace) -> int:
     """
     from theory.common.checks import check_order
     from theory.common.files import check_folder
-    from toys.experiments.exact_tilt import plan, runs
+    from toys.experiments.exact_tilt import runs, trial
     from toys.training.files import write_json
 
     check_order("--processes", options.processes, 1)
     check_folder("--out", options.out)
-    found = runs.summary(runs.run(options.out, plan.trials(), options.processes))
+    found = runs.summary(runs.run(options.out, trial.trials(), options.processes))
     if options.write:
         write_json(runs.SUMMARY, found)
     if options.json:

@@ -126,6 +126,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
     to_go = truth.start.distance(truth.target)
     learning = trained.distance(truth.optimum)
     result = {
+        "key": evaluation_key(run, sampling),
         "digest": run.config.digest,
         "method": run.config.method_label,
         "target": truth.claim,
@@ -154,7 +155,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
         **{f"axis.{i}": torch.as_tensor(a) for i, a in enumerate(bench.axes)},
     }
     write_tensors(run.folder / CURVES, curves)
-    files.keep(run.folder / RESULT, evaluation_key(run, sampling), result)
+    files.keep(run.folder / RESULT, result["key"], result)
     return result
 
 

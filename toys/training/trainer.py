@@ -7,7 +7,6 @@ network that diverges leaves its neighbours alone: they are finished, and then i
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -140,16 +139,6 @@ class Trainer(Loop):
         assert isinstance(model, StackedMLP)
         self.snapshots.append({k: v.detach().clone() for k, v in model.state_dict().items()})
 
-    def _snapshots_of(self, i: int) -> dict[str, Tensor]:
-        """Member i's snapshots, NUMBER.PARAMETER; empty without any."""
-        found: dict[str, Tensor] = {}
-        shell = copy.deepcopy(self.policy.student)
-        assert isinstance(shell, StackedMLP)
-        for number, snapshot in enumerate(self.snapshots, start=1):
-            shell.load_state_dict(snapshot)
-            found |= {f"{number:04d}.{k}": v.clone() for k, v in shell.member(i).items()}
-        return found
-
     def _log(self, losses: Tensor, info: Info) -> None:
         returned.check_names(self.method, info, self.names[1:])
         self.names = ["loss", *info]
@@ -212,7 +201,11 @@ class Trainer(Loop):
             run.finish(
                 student.member(i),
                 rows,
-                self._snapshots_of(i),
+                {
+                    f"{number:04d}.{key}": value[i].cpu().clone()
+                    for number, snapshot in enumerate(self.snapshots, start=1)
+                    for key, value in snapshot.items()
+                },
                 device=device_name(self.device),
                 cpu_seconds=round(self.cpu_seconds / len(self.group.members), 3),
                 trained_beside=[c.digest for c in self.group.members],

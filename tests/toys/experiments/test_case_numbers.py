@@ -65,7 +65,7 @@ def well(tmp_path_factory):
 
 
 def test_measured_numbers_are_those_of_loops(well):
-    assert wrong_numbers(mutant_module("toys.experiments.cases.measure"), well) == set()
+    assert wrong_numbers(mutant_module("toys.experiments.cases.runs"), well) == set()
 
 
 MEASURE_MUTANTS = {
@@ -88,5 +88,5 @@ MEASURE_MUTANTS = {
 @pytest.mark.parametrize("name", MEASURE_MUTANTS)
 def test_mutant_of_measure_is_rejected(name, well):
     assert name in wrong_numbers(
-        mutant_module("toys.experiments.cases.measure", MEASURE_MUTANTS[name]), well
+        mutant_module("toys.experiments.cases.runs", MEASURE_MUTANTS[name]), well
     )

@@ -12,7 +12,7 @@ from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.control.processes import case_starts
 from toys.__main__ import main
-from toys.experiments.cases import measure
+from toys.experiments.cases import runs
 from toys.experiments.cases import trainer as module
 from toys.experiments.cases.config import EVALUATIONS, METHODS, CaseConfig
 from toys.experiments.cases.runs import kept, train_cases
@@ -192,8 +192,8 @@ def test_a_checkpoint_without_its_state_is_damaged(tmp_path):
 
 
 def test_numbers_of_other_code_are_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "PARTS", 1)
-    monkeypatch.setattr(measure, "OWN_PARTS", 1)
+    monkeypatch.setattr(runs, "PARTS", 1)
+    monkeypatch.setattr(runs, "OWN_PARTS", 1)
     (row,) = train_cases(tmp_path, [SMALL], processes=1)
     path = SMALL.place(tmp_path, ".json")
     path.write_text(json.dumps({"key": "old", "row": {**row, "cost": 0.0}}))

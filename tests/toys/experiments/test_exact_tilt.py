@@ -16,11 +16,17 @@ from theory.problems.problem import load_problem
 from theory.recursion.stages import reached, total_variation
 from theory.tilts.wrappers import Exponential
 from toys.__main__ import main
-from toys.experiments.exact_tilt import plan, runs
-from toys.experiments.exact_tilt.measure import measure, truth_of
-from toys.experiments.exact_tilt.plan import Trial, trials
-from toys.experiments.exact_tilt.runs import SUMMARY, file_of, run, summary
-from toys.experiments.exact_tilt.train import PooledTask, fine_tune
+from toys.experiments.exact_tilt import runs
+from toys.experiments.exact_tilt import trial as module
+from toys.experiments.exact_tilt.runs import (
+    SUMMARY,
+    file_of,
+    measure,
+    run,
+    summary,
+    truth_of,
+)
+from toys.experiments.exact_tilt.trial import PooledTask, Trial, fine_tune, trials
 from toys.networks.corrected import Corrected, network_with_divergence, push, starts
 from toys.networks.mlp import StackedMLP
 
@@ -167,7 +173,7 @@ def test_a_finished_trial_is_kept_and_a_damaged_one_made_again(tmp_path, monkeyp
 
 
 def test_the_command_writes_a_summary(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "trials", lambda: [TINY])
+    monkeypatch.setattr(module, "trials", lambda: [TINY])
     monkeypatch.setattr(runs, "SUMMARY", tmp_path / "docs" / "exact_tilt.json")
     assert main(["exact-tilt", "--out", str(tmp_path), "--processes", "1", "--write"]) == 0
     written = json.loads((tmp_path / "docs" / "exact_tilt.json").read_text())
