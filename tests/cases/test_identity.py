@@ -31,7 +31,7 @@ from theory.common.files import write_atomically
 from toys.evaluation.evaluate import code_key as evaluated_key
 from toys.experiments.cases.config import CaseConfig
 from toys.experiments.cases.trainer import Trainer as CaseTrainer
-from toys.experiments.control import _key as measured_key
+from toys.experiments.control import measuring_key
 from toys.experiments.exact_tilt.trial import Trial
 from toys.training.config import RunConfig
 from toys.training.runs import Group
@@ -183,7 +183,7 @@ IDENTITIES = {
     "control problem": lambda: CaseConfig("ou_linear", "adjoint_matching").digest,
     "exact tilt": lambda: Trial("note_1d", "implicit", 2.0, 2, 8, 64).digest,
     "evaluation": evaluated_key,
-    "control": measured_key,
+    "control": measuring_key,
     "figure": lambda: stamp("reward_hacking", "small"),
     "scaleup run": lambda: TrainConfig().digest,
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.toys.small import call, configs, copied
+from tests.toys.small import call, configs, copied, tree
 from theory.common.tolerances import TRAINED_SHARE
 from theory.methods.registry import methods
 from toys.__main__ import main
@@ -99,6 +99,31 @@ def test_compare_names_what_it_leaves_out(done, capsys, tmp_path):
     status, text, _ = call(capsys, "compare", *QUICK, "--no-picture", "--out", out)
     assert status == 0
     assert "left out (made by other code, or moved): moved" in text
+
+
+def test_runs_of_older_code_are_refused_by_name(done, capsys, tmp_path):
+    """What differs is said; they are neither read nor touched, also where others train beside."""
+    out = copied(done, tmp_path)
+    (out / "compare").mkdir(exist_ok=True)
+    for folder in (out / "runs").iterdir():
+        (folder / "evaluation.json").unlink(missing_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        config["code_sha256"] = "0" * 64
+        (folder / "config.json").write_text(json.dumps(config))
+        folder.rename(folder.with_name(folder.name[:-12] + "0" * 12))
+    before = tree(out)
+    status, text, err = call(capsys, "compare", *QUICK, "--no-picture", "--out", out)
+    assert (status, text) == (2, "")
+    assert (
+        "which holds no finished runs of this code, but note_1d-flow_matching-s0-000000000000 ("
+        in err
+    )
+    assert err.count("another base, code_sha256") + err.count("(another code_sha256") == 3
+    assert tree(out) == before
+    words = [*selection("flow_matching"), *SMALL, "--out", out]
+    assert call(capsys, "compare", *words, "--no-picture")[0] == 2
+    assert call(capsys, "train", *words)[0] == 0
+    assert before.items() <= tree(out).items()
 
 
 def test_methods_are_listed(capsys):

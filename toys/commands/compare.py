@@ -46,9 +46,10 @@ def run(options: argparse.Namespace) -> int:
         chosen, stale = finished(options.out)
         chosen = [c for c in chosen if c.method != "flow_matching:target_velocity=exact"]
         if not chosen:
+            there = f", but {'; '.join(stale)}" if stale else ""
             raise ValueError(
-                f"--out = {str(options.out)!r} holds no finished runs of this code: allowed is a "
-                "folder that `python -m toys train` filled"
+                f"--out must be a folder that `python -m toys train` filled, got "
+                f"{str(options.out)!r}, which holds no finished runs of this code{there}"
             )
     results = compare(options.out, chosen, sampling, processes=options.processes, skip=skipped)
     kept = {r["digest"] for r in results}

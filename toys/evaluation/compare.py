@@ -74,20 +74,23 @@ def _evaluate_all(job: Job, update: Update) -> tuple[list[dict[str, Any]], str]:
 
 
 def finished(out: Path) -> tuple[list[RunConfig], list[str]]:
-    """(finished runs under OUT that this code made, folders made by other code or files)."""
+    """(finished runs under OUT that this code made, folders that it did not, and why)."""
     found, stale = [], []
+    names = RunConfig.__dataclass_fields__
     for path in sorted((out / "runs").glob("*/manifest.json")):
         data = read_json(path.with_name("config.json"))
-        names = set(RunConfig.__dataclass_fields__)
         try:
             config = RunConfig(**{k: v for k, v in data.items() if k in names})
-            same = config.folder_name == path.parent.name
-        except (ValueError, OSError, TypeError):
-            same = False
-        if same:
-            found.append(config)
+            own = config.as_json()
+            other = [k for k in sorted({*own, *data}) if own.get(k) != data.get(k)]
+            why = f"another {', '.join(other)}" if other else "moved"
+        except (ValueError, OSError, TypeError) as error:
+            stale.append(f"{path.parent.name} ({error})")
+            continue
+        if other or config.folder_name != path.parent.name:
+            stale.append(f"{path.parent.name} ({why})")
         else:
-            stale.append(path.parent.name)
+            found.append(config)
     return found, stale
 
 

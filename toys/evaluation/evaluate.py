@@ -26,7 +26,7 @@ from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
 from theory.tilts.tilt import Tilt
 from theory.tilts.wrappers import Exponential
-from toys.networks.mlp import StackedMLP, single
+from toys.networks.mlp import StackedMLP
 from toys.training import files
 from toys.training.config import RunConfig
 from toys.training.files import read_tensors, write_tensors
@@ -111,7 +111,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
     Raises:
         ValueError: the network's flow cannot be followed; names the run.
     """
-    network = single(run.weights())
+    network = run.network()
     bench = truth.bench
     try:
         trained = bench.of_velocity(network)
@@ -187,12 +187,11 @@ def is_good(result: dict[str, Any]) -> bool:
 # --- results that are already there
 
 
-def kept(run: Run, sampling: Sampling) -> dict[str, Any] | None:
-    """The evaluation in the run's folder, if this code made it for this run."""
+def kept(run: Run, sampling: Sampling) -> Any:
+    """The evaluation in the run's folder, if this code made it for this run; else None."""
     if not (run.folder / CURVES).exists():
         return None
-    found: dict[str, Any] | None = files.kept(run.folder / RESULT, evaluation_key(run, sampling))
-    return found
+    return files.kept(run.folder / RESULT, evaluation_key(run, sampling))
 
 
 def curves(run: Run) -> dict[str, Tensor]:

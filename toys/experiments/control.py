@@ -21,7 +21,6 @@ from theory.common.progress import Progress
 from theory.common.tolerances import TRAINED_SHARE
 from toys.evaluation import control_error as control
 from toys.evaluation import cost as evaluations
-from toys.networks.mlp import single
 from toys.training.config import RunConfig
 from toys.training.defaults import LINE, PLANE
 from toys.training.files import keep, kept, read_json, write_json
@@ -74,13 +73,8 @@ class ControlPlan:
         )
 
 
-@dataclass(frozen=True)
-class Job:
-    """Runs on one problem and one chain: they share the truth."""
-
-    out: Path
-    names: tuple[str, ...]
-    configs: tuple[RunConfig, ...]
+# Runs on one problem and one chain: they share the truth.
+Job = tuple[Path, list[RunConfig]]
 
 
 def control_runs(
@@ -101,20 +95,15 @@ def control_runs(
     names = list(dict.fromkeys(only or METHODS))
     asked = {(p, n): plan.config(n, p) for p in dict.fromkeys(problems) for n in names}
     train(out, list(asked.values()), processes=processes)
-    groups: dict[tuple[Any, ...], list[tuple[str, RunConfig]]] = {}
-    for (problem, name), config in asked.items():
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for config in asked.values():
         if _kept(out, config) is None:
             chain = control.chain_of(config.parsed, config.parsed_problem)
-            groups.setdefault((problem, chain), []).append((name, config))
-    jobs = [Job(out, *zip(*rows, strict=True)) for rows in groups.values()]
-    with Progress(sum(len(job.configs) for job in jobs), "measuring") as progress:
+            groups.setdefault((config.problem, chain), []).append(config)
+    jobs = [(out, configs) for configs in groups.values()]
+    with Progress(sum(map(len, groups.values())), "measuring") as progress:
         side_by_side(_measure_all, jobs, processes, progress.update)
-    rows = []
-    for (_, name), config in asked.items():
-        found = _kept(out, config)
-        assert found is not None
-        rows.append({"name": name, **found})
-    return rows
+    return [{"name": name, **_kept(out, config)} for (_, name), config in asked.items()]
 
 
 def write(out: Path, rows: Sequence[dict[str, Any]], **more: Any) -> Path:
@@ -122,35 +111,33 @@ def write(out: Path, rows: Sequence[dict[str, Any]], **more: Any) -> Path:
     path = out / "control.json"
     try:
         old = read_json(path)
-        found = dict(old) if old.get("key") == _key() else {}
+        found = dict(old) if old.get("key") == measuring_key() else {}
     except (ValueError, AttributeError):
         found = {}  # not there, or damaged
     known = {(r["problem"], r["name"]): r for r in found.get("rows", [])}
     known |= {(r["problem"], r["name"]): r for r in rows}
     order = {(p, n): i for i, (p, n) in enumerate((p, n) for p in PROBLEMS for n in METHODS)}
     ordered = sorted(known.values(), key=lambda r: order.get((r["problem"], r["name"]), len(order)))
-    write_json(path, {**found, "key": _key(), "budget": BUDGET, "rows": ordered, **more})
+    write_json(path, {**found, "key": measuring_key(), "budget": BUDGET, "rows": ordered, **more})
     return path
 
 
 def _measure_all(job: Job, update: Update) -> None:
-    first = job.configs[0]
+    out, configs = job
+    first = configs[0]
     update(first.digest, 0, first.label)
     truth = control.ControlTruth.of(first.parsed, first.parsed_problem)
-    for i, config in enumerate(job.configs):
-        run, base = Run(job.out, config), config.base()
-        assert base is not None
-        student, start = single(run.weights()), single(Run(job.out, base).weights())
-        spent = evaluations.of_run(config)
+    for i, config in enumerate(configs):
+        run, spent = Run(out, config), evaluations.of_run(config)
         row = {
             "method": config.method_label, "seed": config.seed,
-            **control.measure(truth, student, start),
+            **control.measure(truth, run.network(), run.base.network()),
             "steps": config.steps, "batch": config.batch, "learning_rate": config.learning_rate,
             "evaluations": {"forward": spent.forward, "vjp": spent.vjp, "total": spent.total},
             "cpu_seconds": run.manifest()["cpu_seconds"],
-            "base_cpu_seconds": Run(job.out, base).manifest()["cpu_seconds"],
+            "base_cpu_seconds": run.base.manifest()["cpu_seconds"],
         }  # fmt: skip
-        keep(_path(job.out, config), _key(config), row)
+        keep(_path(out, config), measuring_key(config), row)
         update(first.digest, i + 1, config.label)
 
 
@@ -161,16 +148,15 @@ def _path(out: Path, config: RunConfig) -> Path:
     return out / "measured" / f"{config.folder_name}.json"
 
 
-def _key(config: RunConfig | None = None) -> str:
+def measuring_key(config: RunConfig | None = None) -> str:
     """Names the code that measures, the problems, and the run: its digest names what trained it."""
     problems = content_digest(ROOT / "theory" / "problems")
     run = "" if config is None else config.digest
     return digest_of([plumbline_code(__name__), problems, run])[:16]
 
 
-def _kept(out: Path, config: RunConfig) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = kept(_path(out, config), _key(config))
-    return found
+def _kept(out: Path, config: RunConfig) -> Any:
+    return kept(_path(out, config), measuring_key(config))
 
 
 # --- verdict

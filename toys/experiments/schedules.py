@@ -35,7 +35,6 @@ from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
 from theory.tilts.wrappers import Exponential
 from toys.evaluation.control_error import ControlTruth, measure
-from toys.networks.mlp import single
 from toys.training.config import RunConfig
 from toys.training.runs import Run
 from toys.training.schedule import train
@@ -94,11 +93,9 @@ def schedules(
     exact = {f"g = {g:g}": _grid_optimum(problem, g, plan) for g in CONSTANTS}
     laws, matrix = [], []
     for label, config in configs.items():
-        base = config.base()
-        assert base is not None
-        student, start = single(Run(out, config).weights()), single(Run(out, base).weights())
-        truth = ControlTruth.of(config.parsed, problem)
-        found = measure(truth, student, start)
+        run = Run(out, config)
+        student, truth = run.network(), ControlTruth.of(config.parsed, problem)
+        found = measure(truth, student, run.base.network())
         continuous = on_axis(exact[label].law) if label in exact else tilt
         chain = on_axis(truth.optimum.grid)
         trained = on_axis(truth.bench.of_velocity(student).grid)
@@ -106,7 +103,7 @@ def schedules(
             {
                 "schedule": label, "kernels": found["kernels"], "method": config.method_label,
                 "control_error": found["control_error"], "law_share": found["law_share"],
-                "cpu_seconds": Run(out, config).manifest()["cpu_seconds"],
+                "cpu_seconds": run.manifest()["cpu_seconds"],
                 "continuous": continuous.tolist(), "chain": chain.tolist(),
                 "trained": trained.tolist(),
                 "tv_continuous_to_tilt": total_variation(continuous, tilt),

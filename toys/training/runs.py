@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toys.networks.mlp import StackedMLP, single
 from toys.training.config import RunConfig
 from toys.training.files import (
     read_json,
@@ -102,6 +103,26 @@ class Run:
         """
         self.manifest()
         return read_tensors(self.folder / "weights.safetensors")[0]
+
+    def network(self) -> StackedMLP:
+        """The trained network, in float64 and frozen.
+
+        Raises:
+            ValueError: not finished, or damaged.
+        """
+        return single(self.weights())
+
+    @property
+    def base(self) -> Run:
+        """The run that trained this one's base.
+
+        Raises:
+            ValueError: it has none.
+        """
+        found = self.config.base()
+        if found is None:
+            raise ValueError(f"{self.config.label}: trains from scratch, and has no base")
+        return Run(self.out, found)
 
     def snapshots(self) -> list[dict[str, Tensor]]:
         """The networks kept along the way, first to last.

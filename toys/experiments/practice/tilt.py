@@ -71,9 +71,7 @@ def measure_tilt(run: Run, largest_tilt: float, plan: TiltPlan) -> dict[str, Any
     Tilts are in standard deviations of R under the law that the epoch started at.
     """
     problem = run.config.parsed_problem
-    base = run.config.base()
-    assert base is not None
-    members = [Run(run.out, base).weights(), *run.snapshots()]
+    members = [run.base.weights(), *run.snapshots()]
     line = Line.of(problem, largest_tilt, plan.nodes)
     logs = list(log_densities(members, line.axis, run.config.label).numpy())
     alone = line.recursion(plan.nft_beta, plan.epochs)

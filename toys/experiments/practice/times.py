@@ -19,7 +19,6 @@ from theory.released.times import (
     total_variation,
     uniform_times,
 )
-from toys.networks.mlp import single
 from toys.training.config import RunConfig
 from toys.training.runs import Run
 
@@ -86,9 +85,7 @@ def measure_times(out: Path, plan: TimesPlan) -> dict[str, Any]:
             return laws(sampler, field, points=plan.points)[0]
 
         base, exact = law(problem.base_field), law(optimum)
-        trained = {
-            name: law(ModelField(single(Run(out, c).weights()), 1)) for name, c in configs.items()
-        }
+        trained = {name: law(ModelField(Run(out, c).network(), 1)) for name, c in configs.items()}
         whole = trained["all times"]
         gain = whole.mean_reward(problem.reward) - base.mean_reward(problem.reward)
         rows += [
