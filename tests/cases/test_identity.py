@@ -30,9 +30,12 @@ from theory.common import identity
 from theory.common.files import write_atomically
 from toys.evaluation.evaluate import code_key as evaluated_key
 from toys.experiments.cases.config import CaseConfig
+from toys.experiments.cases.runs import measuring_code
 from toys.experiments.cases.trainer import Trainer as CaseTrainer
 from toys.experiments.control import measuring_key
 from toys.experiments.exact_tilt.trial import Trial
+from toys.experiments.practice.runs import measuring_key as practice_key
+from toys.experiments.practice.tilt import TiltPlan
 from toys.training.config import RunConfig
 from toys.training.runs import Group
 
@@ -181,6 +184,8 @@ def tree(tmp_path, monkeypatch):
 IDENTITIES = {
     "toys run": lambda: RunConfig.checked(method="nft", problem="note_1d").digest,
     "control problem": lambda: CaseConfig("ou_linear", "adjoint_matching").digest,
+    "control problem's numbers": measuring_code,
+    "practice": lambda: practice_key(TiltPlan(), []),
     "exact tilt": lambda: Trial("note_1d", "implicit", 2.0, 2, 8, 64).digest,
     "evaluation": evaluated_key,
     "control": measuring_key,

@@ -166,7 +166,7 @@ def test_results_are_read_and_refused(tmp_path, numbers, capsys):
     path.write_text(json.dumps({**rest, "key": measuring_key()}))
     for row in numbers["cases"]:
         config = CaseConfig(row["case"], row["method"], start=row["start"])
-        kept = {"key": measured._measuring_code(), "row": {**asdict(config), **row}}
+        kept = {"key": measured.measuring_code(), "row": {**asdict(config), **row}}
         write_json(config.place(own, ".json"), kept)
     assert read_results(path, own) == numbers
     CaseConfig("ou_linear", "adjoint_matching").place(own, ".json").unlink()

@@ -152,7 +152,7 @@ def train_case(item: tuple[Path, CaseConfig], update: Update) -> dict[str, Any]:
                 f"{config.label}: no memory for batch = {config.batch} and steps = {config.steps}: "
                 f"allowed is what fits ({error})"
             ) from error
-        write_json(config.place(out, ".json"), {"key": _measuring_code(), "row": row})
+        write_json(config.place(out, ".json"), {"key": measuring_code(), "row": row})
     update(config.digest, config.updates, config.label)
     return row
 
@@ -171,10 +171,11 @@ def kept(out: Path, config: CaseConfig) -> dict[str, Any] | None:
         row = dict(found["row"])
         if {k: row[k] for k in asdict(config)} != asdict(config):
             raise ValueError("of another run")
-        return row if found["key"] == _measuring_code() else None
+        return row if found["key"] == measuring_code() else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged ({error}); {advice}") from error
 
 
-def _measuring_code() -> str:
+def measuring_code() -> str:
+    """Names the code that trains and measures."""
     return plumbline_code("toys.experiments.cases.runs")[:12]

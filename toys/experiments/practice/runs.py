@@ -8,7 +8,7 @@ Runs, and what was measured on them, are kept: the same command goes on where it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def practice(
         for i, (name, configs, plan, measure) in enumerate(work):
             progress.update(name, 0, name)
             path = out / "practice" / f"{name.replace(' ', '-')}.json"
-            key = digest_of([repr(plan), plumbline_code(__name__), *(c.digest for c in configs)])
+            key = measuring_key(plan, configs)
             found[name] = kept(path, key)
             if found[name] is None:
                 found[name] = measure()
@@ -57,6 +57,11 @@ def practice(
             progress.update(name, 1, f"{i + 1} of {len(work)}")
     write_json(out / "practice.json", found)
     return found
+
+
+def measuring_key(plan: object, configs: Sequence[RunConfig]) -> str:
+    """Names the plan, the runs, and the code that measures."""
+    return digest_of([repr(plan), plumbline_code(__name__), *(c.digest for c in configs)])
 
 
 # Its name, runs, plan, and what measures them.
