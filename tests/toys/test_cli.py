@@ -1,6 +1,8 @@
 """`python -m toys`, called in this process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -257,6 +259,23 @@ def test_help(capsys, command):
         main([*command, "--help"])
     assert caught.value.code == 0
     assert "python -m toys" in capsys.readouterr().out
+
+
+def test_help_loads_no_torch():
+    code = """
+import sys
+from contextlib import redirect_stdout, suppress
+from toys.__main__ import COMMANDS, main
+with redirect_stdout(None):
+    for command in ([], *([name] for name in COMMANDS)):
+        with suppress(SystemExit):
+            main([*command, "--help"])
+print([m for m in ("torch", "numpy", "scipy") if m in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_check_does_not_pass_what_could_not_be_compared(tmp_path, capsys, monkeypatch):
