@@ -69,9 +69,6 @@ LONG = {
     "tests/toys/evaluation/test_evaluate.py",
     "tests/toys/training/test_runs.py",
     "tests/toys/training/test_trainer.py",
-    "toys/__main__.py",
-    "toys/experiments/frontier.py",
-    "toys/experiments/practice.py",
 }
 
 

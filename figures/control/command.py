@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from figures.control.page import DOCS, PAGE, RESULTS, read_results, stale, write
-from toys.experiments.cases import OUT as CASES
+from toys.commands.cases import OUT as CASES
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -17,8 +17,10 @@ from theory.common.files import read_json, write_atomically
 from theory.control.cases import CASES as CONTROL_CASES
 from theory.control.cases import DoubleWell, control_case
 from toys.commands.cases import percent
-from toys.experiments.case_config import METHODS, STARTS, CaseConfig
-from toys.experiments.cases import kept
+from toys.experiments.cases import STARTS
+from toys.experiments.cases.config import METHODS, CaseConfig
+from toys.experiments.cases.runs import kept
+from toys.experiments.control import measuring_key
 
 DOCS = Path("docs")
 PAGE, FOLDER, NUMBERS = "control.md", "control", "numbers.json"
@@ -57,12 +59,14 @@ def read_results(path: Path, cases: Path) -> dict[str, Any]:
     cases` wrote.
 
     Raises:
-        ValueError: a file is missing, damaged, or holds a part of the runs only.
+        ValueError: a file is missing, damaged, of other code, or holds a part of the runs only.
     """
     found = read_json(path, ADVICE)
     missing = [key for key in ("rows", "schedules", "budget") if not found.get(key)]
     if missing:
         raise ValueError(f"{path}: has no {', '.join(missing)}; {ADVICE}")
+    if found.get("key") != measuring_key():
+        raise ValueError(f"{path}: holds runs of other code than today's; {ADVICE}")
     own = []
     for config in case_configs():
         row = kept(cases, config)

@@ -25,7 +25,6 @@ from scaleup.training.identity import IDENTITY, run_digest
 from theory.common.checks import (
     check_choice,
     check_finite,
-    check_nonnegative,
     check_order,
     check_positive,
     check_text,

@@ -22,7 +22,8 @@ from scaleup.training.peers import PEER_TIMEOUT, Processes, start_processes
 from scaleup.training.runfolder import RunFolder
 from scaleup.training.task import Bank, PromptedTask, Sampling
 from theory.fields.mixture import VelocityModel
-from theory.methods import Execution, Policy, returned
+from theory.methods import Execution, Policy
+from theory.methods.contract import returned
 
 BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -31,8 +31,9 @@ from scaleup.training.checkpoints import (
 )
 from scaleup.training.session import Session
 from theory.common.signals import Stopped, held, waiting
-from theory.methods import Batch, returned
+from theory.methods import Batch
 from theory.methods.chain.finite import NonFiniteAdjointError
+from theory.methods.contract import returned
 
 WARM_UP = 0.05
 TRAINING = "training"  # a part of a run, as it is reported

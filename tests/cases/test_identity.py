@@ -29,10 +29,13 @@ from tests.scaleup.work import settings
 from theory.common import identity
 from theory.common.files import write_atomically
 from toys.evaluation.evaluate import code_key as evaluated_key
-from toys.experiments.case_config import CaseConfig
-from toys.experiments.case_trainer import Trainer as CaseTrainer
-from toys.experiments.control import _key as measured_key
-from toys.experiments.frontier import Trial
+from toys.experiments.cases.config import CaseConfig
+from toys.experiments.cases.runs import measuring_code
+from toys.experiments.cases.trainer import Trainer as CaseTrainer
+from toys.experiments.control import measuring_key
+from toys.experiments.exact_tilt.trial import Trial
+from toys.experiments.practice.runs import measuring_key as practice_key
+from toys.experiments.practice.tilt import TiltPlan
 from toys.training.config import RunConfig
 from toys.training.runs import Group
 
@@ -181,9 +184,11 @@ def tree(tmp_path, monkeypatch):
 IDENTITIES = {
     "toys run": lambda: RunConfig.checked(method="nft", problem="note_1d").digest,
     "control problem": lambda: CaseConfig("ou_linear", "adjoint_matching").digest,
-    "frontier": lambda: Trial("note_1d", "implicit", 2.0, 2, 8, 64).digest,
+    "control problem's numbers": measuring_code,
+    "practice": lambda: practice_key(TiltPlan(), []),
+    "exact tilt": lambda: Trial("note_1d", "implicit", 2.0, 2, 8, 64).digest,
     "evaluation": evaluated_key,
-    "control": measured_key,
+    "control": measuring_key,
     "figure": lambda: stamp("reward_hacking", "small"),
     "scaleup run": lambda: TrainConfig().digest,
 }
@@ -414,9 +419,9 @@ def test_e2_a_checkpoint_of_other_small_networks(tmp_path):
     assert groups[1].load()[0] == 3
     cases = [CaseConfig("ou_linear", "adjoint_matching", seed=seed) for seed in (0, 1)]
     mine, other = (CaseTrainer(config, tmp_path) for config in cases)
-    other.save()
-    shutil.copy(other.path, mine.path)
-    with pytest.raises(ValueError, match="it is of another run"):
+    other.keep()
+    shutil.copy(other.place, mine.place)
+    with pytest.raises(ValueError, match="it is of other runs"):
         mine.load()
     assert other.load()
 

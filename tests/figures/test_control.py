@@ -30,9 +30,9 @@ from theory.common.files import write_json
 from theory.common.tolerances import TRAINED_SHARE
 from theory.control.cases import control_case
 from toys.commands.cases import percent
-from toys.experiments import cases as measured
-from toys.experiments.case_config import CaseConfig
-from toys.experiments.control import METHODS, failures
+from toys.experiments.cases import runs as measured
+from toys.experiments.cases.config import CaseConfig
+from toys.experiments.control import METHODS, failures, measuring_key
 
 ROOT = DOCS.absolute()
 
@@ -162,14 +162,18 @@ def test_what_is_stale_is_said(written, tmp_path, capsys, numbers):
 
 def test_results_are_read_and_refused(tmp_path, numbers, capsys):
     path, own = tmp_path / "control.json", tmp_path / "cases"
-    path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "cases"}))
+    rest = {k: v for k, v in numbers.items() if k != "cases"}
+    path.write_text(json.dumps({**rest, "key": measuring_key()}))
     for row in numbers["cases"]:
         config = CaseConfig(row["case"], row["method"], start=row["start"])
-        kept = {"key": measured._measuring_code(), "row": {**asdict(config), **row}}
+        kept = {"key": measured.measuring_code(), "row": {**asdict(config), **row}}
         write_json(config.place(own, ".json"), kept)
     assert read_results(path, own) == numbers
     CaseConfig("ou_linear", "adjoint_matching").place(own, ".json").unlink()
     with pytest.raises(ValueError, match=r"has no adjoint_matching @ ou_linear .* make it with"):
+        read_results(path, own)
+    path.write_text(json.dumps({**rest, "key": "older"}))
+    with pytest.raises(ValueError, match=r"control\.json: holds runs of other code than today's"):
         read_results(path, own)
     path.write_text(json.dumps({k: v for k, v in numbers.items() if k != "schedules"}))
     assert main(["control", "--results", str(path), "--out", str(tmp_path)]) == 2

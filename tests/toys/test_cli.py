@@ -1,12 +1,14 @@
 """`python -m toys`, called in this process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.toys.small import call, configs, copied
+from tests.toys.small import call, configs, copied, tree
 from theory.common.tolerances import TRAINED_SHARE
 from theory.methods.registry import methods
 from toys.__main__ import main
@@ -99,6 +101,31 @@ def test_compare_names_what_it_leaves_out(done, capsys, tmp_path):
     status, text, _ = call(capsys, "compare", *QUICK, "--no-picture", "--out", out)
     assert status == 0
     assert "left out (made by other code, or moved): moved" in text
+
+
+def test_runs_of_older_code_are_refused_by_name(done, capsys, tmp_path):
+    """What differs is said; they are neither read nor touched, also where others train beside."""
+    out = copied(done, tmp_path)
+    (out / "compare").mkdir(exist_ok=True)
+    for folder in (out / "runs").iterdir():
+        (folder / "evaluation.json").unlink(missing_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        config["code_sha256"] = "0" * 64
+        (folder / "config.json").write_text(json.dumps(config))
+        folder.rename(folder.with_name(folder.name[:-12] + "0" * 12))
+    before = tree(out)
+    status, text, err = call(capsys, "compare", *QUICK, "--no-picture", "--out", out)
+    assert (status, text) == (2, "")
+    assert (
+        "which holds no finished runs of this code, but note_1d-flow_matching-s0-000000000000 ("
+        in err
+    )
+    assert err.count("another base, code_sha256") + err.count("(another code_sha256") == 3
+    assert tree(out) == before
+    words = [*selection("flow_matching"), *SMALL, "--out", out]
+    assert call(capsys, "compare", *words, "--no-picture")[0] == 2
+    assert call(capsys, "train", *words)[0] == 0
+    assert before.items() <= tree(out).items()
 
 
 def test_methods_are_listed(capsys):
@@ -231,6 +258,23 @@ def test_help(capsys, command):
         main([*command, "--help"])
     assert caught.value.code == 0
     assert "python -m toys" in capsys.readouterr().out
+
+
+def test_help_loads_no_torch():
+    code = """
+import sys
+from contextlib import redirect_stdout, suppress
+from toys.__main__ import COMMANDS, main
+with redirect_stdout(None):
+    for command in ([], *([name] for name in COMMANDS)):
+        with suppress(SystemExit):
+            main([*command, "--help"])
+print([m for m in ("torch", "numpy", "scipy") if m in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_check_does_not_pass_what_could_not_be_compared(tmp_path, capsys, monkeypatch):

@@ -155,7 +155,9 @@ class Registry(Generic[Item]):
             ValueError: an option that is unknown, missing or out of range.
         """
         noun, name = self.noun, _name(kind)
-        fields = [f for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+        # Its own before those of services, which are keyword-only.
+        fields = sorted(dataclasses.fields(kind), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
+        fields = [f for f in fields if f.init]
         allowed = [f.name for f in fields]
         for key in options:
             if key not in allowed:

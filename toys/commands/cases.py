@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from theory.common.checks import check_choice, check_order
-from theory.common.files import check_folder
-from theory.control.cases import CASES
-from toys.experiments.case_config import BATCH, BUDGET, METHODS, STARTS, STEPS, CaseConfig
-from toys.experiments.cases import OUT, train_cases
+from toys.commands.output import show, show_json, table
+from toys.experiments.cases import BATCH, BUDGET, STARTS, STEPS
+
+OUT = Path("results/control/cases")
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """The options of `cases`."""
-    command.add_argument("--case", action="append", help=f"repeatable ({', '.join(CASES)})")
-    command.add_argument("--only", action="append", help=f"repeatable ({', '.join(METHODS)})")
-    command.add_argument(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--case", action="append", help="a named problem; repeatable (all)")
+    parser.add_argument("--only", action="append", help="a method; repeatable (all)")
+    parser.add_argument(
         "--budget", type=float, default=BUDGET,
         help="network evaluations a run, forward and vector-Jacobian (%(default)g)",
     )  # fmt: skip
-    command.add_argument(
-        "--steps", type=int, default=STEPS, help="of the Euler chain (%(default)s)"
-    )
-    command.add_argument(
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the Euler chain (%(default)s)")
+    parser.add_argument(
         "--batch", type=int, default=BATCH, help="trajectories an update (%(default)s)"
     )
-    command.add_argument("--seed", type=int, default=0, help="of network and draws (%(default)s)")
-    command.add_argument(
+    parser.add_argument("--seed", type=int, default=0, help="of network and draws (%(default)s)")
+    parser.add_argument(
         "--start", default="none", help=f"of the control: {' or '.join(STARTS)} (%(default)s)"
     )
-    command.add_argument("--out", type=Path, default=OUT, help="folder of runs (%(default)s)")
-    command.add_argument("--jobs", type=int, default=2, help="processes (%(default)s)")
-    command.add_argument("--json", action="store_true", help="print data instead of a table")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of runs (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,6 +42,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: an option that is not allowed, and what training raises.
     """
+    from theory.common.checks import check_choice, check_order
+    from theory.common.files import check_folder
+    from theory.control.cases import CASES
+    from toys.experiments.cases.config import METHODS, CaseConfig
+    from toys.experiments.cases.runs import train_cases
+
     check_order("--jobs", options.jobs, 1)
     check_folder("--out", options.out)
     for option, given, allowed in (("--case", options.case, CASES),
@@ -63,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     ]
     rows = train_cases(options.out, configs, options.jobs)
     if options.json:
-        print(json.dumps({"rows": rows}, indent=1))
+        show_json({"rows": rows})
     else:
-        Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
+        show(table_of(rows), width=150)
         print(f"kept in {options.out}: networks and numbers of every run")
     return 0
 
@@ -75,23 +76,24 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """One row a run."""
-    found = Table(
-        title="control errors along the chain's optimum, shares of E|u*|² (± of the trajectories, "
-        "one network); floor: a perfect control of this chain against the diffusion's u*; noise: "
-        "the lean adjoint's, at the optimum, over E|u*|²"
-    )
-    for title in ("case", "method", "error", "against the diffusion's u*", "floor", "noise",
-                  "cost", "least", "uncontrolled", "updates", "CPU-s"):  # fmt: skip
-        found.add_column(title, justify="left" if title in ("case", "method") else "right")
-    for row in rows:
-        found.add_row(
-            row["case"], row["method"],
-            f"{percent(row['control_error'])} ± {100 * row['control_error_se']:.1g}",
-            percent(row["error_to_continuous"]), percent(row["floor"]),
-            f"{row['adjoint_noise']:.2g}",
-            f"{row['cost']:.2f} ± {row['cost_se']:.2f}", f"{row['least_cost']:.2f}",
-            f"{row['uncontrolled_cost']:.1f}", str(row["updates"]), f"{row['cpu_seconds']:.0f}",
-        )  # fmt: skip
-    return found
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a run."""
+    return table(
+        "control errors along the chain's optimum, shares of E|u*|² (± of the trajectories, one "
+        "network); floor: a perfect control of this chain against the diffusion's u*; noise: the "
+        "lean adjoint's, at the optimum, over E|u*|²",
+        "case; method; error; against the diffusion's u*; floor; noise; cost; least; uncontrolled; "
+        "updates; CPU-s",
+        (
+            (
+                row["case"], row["method"],
+                f"{percent(row['control_error'])} ± {100 * row['control_error_se']:.1g}",
+                percent(row["error_to_continuous"]), percent(row["floor"]),
+                f"{row['adjoint_noise']:.2g}",
+                f"{row['cost']:.2f} ± {row['cost_se']:.2f}", f"{row['least_cost']:.2f}",
+                f"{row['uncontrolled_cost']:.1f}", str(row["updates"]), f"{row['cpu_seconds']:.0f}",
+            )
+            for row in rows
+        ),
+        words=2,
+    )  # fmt: skip

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from theory.common.processes import Update, side_by_side
 from theory.common.progress import Progress
-from toys.evaluation.evaluate import NoTruthError, Sampling, Truth, curves, evaluate, is_good, kept
+from toys.evaluation.evaluate import NoTruthError, Sampling, Truth, curves, evaluate, kept
 from toys.training.config import RunConfig
 from toys.training.files import read_json
 from toys.training.runs import Run
@@ -76,51 +74,27 @@ def _evaluate_all(job: Job, update: Update) -> tuple[list[dict[str, Any]], str]:
 
 
 def finished(out: Path) -> tuple[list[RunConfig], list[str]]:
-    """(finished runs under OUT that this code made, folders made by other code or files)."""
+    """(finished runs under OUT that this code made, folders that it did not, and why)."""
     found, stale = [], []
+    names = RunConfig.__dataclass_fields__
     for path in sorted((out / "runs").glob("*/manifest.json")):
         data = read_json(path.with_name("config.json"))
-        names = set(RunConfig.__dataclass_fields__)
         try:
             config = RunConfig(**{k: v for k, v in data.items() if k in names})
-            same = config.folder_name == path.parent.name
-        except (ValueError, OSError, TypeError):
-            same = False
-        if same:
-            found.append(config)
+            own = config.as_json()
+            other = [k for k in sorted({*own, *data}) if own.get(k) != data.get(k)]
+            why = f"another {', '.join(other)}" if other else "moved"
+        except (ValueError, OSError, TypeError) as error:
+            stale.append(f"{path.parent.name} ({error})")
+            continue
+        if other or config.folder_name != path.parent.name:
+            stale.append(f"{path.parent.name} ({why})")
         else:
-            stale.append(path.parent.name)
+            found.append(config)
     return found, stale
 
 
 # --- what is shown
-
-
-def table(results: Sequence[dict[str, Any]]) -> Table:
-    """A row a run: what it is measured against, its target, and the parts of its error."""
-    table = Table(title="p: the base; shares are of the distance from start to claimed target",
-                  title_justify="left", highlight=False)  # fmt: skip
-    for name in ("problem", "method", "target"):
-        table.add_column(name, overflow="fold")
-    for name in ("seed", "", "to go", "bias", "learning", "share", "sampling ± floor", "total"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for r in results:
-        table.add_row(
-            r["problem"], r["method"], r["target"], str(r["seed"]), r["distance"],
-            f"{r['to_go']:.4f}", f"{r['method_bias']:.4f}", f"{r['learning_error']:.4f}",
-            f"{100 * r['learning_share']:.2f} %" + ("" if is_good(r) else " !"),
-            f"{r['sampling_error']:.4f} ± {r['sampling_floor']:.4f}", f"{r['total']:.4f}",
-        )  # fmt: skip
-    return table
-
-
-def worst(results: Sequence[dict[str, Any]]) -> str:
-    """The largest learning error, in words."""
-    most = max(results, key=lambda r: r["learning_share"])
-    return (
-        f"largest learning error: {100 * most['learning_share']:.2f} % of the way "
-        f"({most['method']} @ {most['problem']}, seed {most['seed']}); allowed 5 %"
-    )
 
 
 def pictures(

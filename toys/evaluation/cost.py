@@ -17,9 +17,9 @@ and auxiliary ones (DDPO's value), which are as large. T kernels, a row of a bat
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from collections import Counter
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,7 @@ from toys.training.config import RunConfig
 ROWS = 2  # of the step that is counted: what a row costs depends on no other row
 
 
-@dataclass(frozen=True)
-class Evaluations:
+class Evaluations(NamedTuple):
     """Networks evaluated at states: forward, and vector-Jacobian products."""
 
     forward: float
@@ -42,52 +41,42 @@ class Evaluations:
     def total(self) -> float:
         return self.forward + self.vjp
 
-    def times(self, count: float) -> Evaluations:
-        """Of so many rows."""
-        return Evaluations(self.forward * count, self.vjp * count)
 
-
-@dataclass
-class Counter:
+class Counts(NamedTuple):
     """How often each network, by its role, was evaluated at a state."""
 
-    forward: dict[str, int] = field(default_factory=dict)
-    vjp: dict[str, int] = field(default_factory=dict)
+    forward: Counter[str]
+    vjp: Counter[str]
 
 
 class Counted(nn.Module):
     """A network that counts; copies of it (the reference) count under names of their own."""
 
-    def __init__(self, model: nn.Module, role: str, counter: Counter) -> None:
+    def __init__(self, model: nn.Module, role: str, counts: Counts) -> None:
         super().__init__()
-        self.model, self.role, self.counter = model, role, counter
+        self.model, self.role, self.counts = model, role, counts
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        counter, role, rows = self.counter, self.role, len(x)
-        counter.forward[role] = counter.forward.get(role, 0) + rows
-        found = self.model(x, t, cond)
+        rows = {self.role: len(x)}
+        self.counts.forward.update(rows)
+        found: Tensor = self.model(x, t, cond)
         if found.requires_grad:
-
-            def count(gradient: Tensor) -> None:
-                counter.vjp[role] = counter.vjp.get(role, 0) + rows
-
-            found.register_hook(count)
-        assert isinstance(found, Tensor)
+            found.register_hook(lambda gradient: self.counts.vjp.update(rows))
         return found
 
     def frozen_copy(self, role: str) -> Counted:
         """A frozen copy that counts under its own role."""
         twin = copy.deepcopy(self.model).requires_grad_(False).eval()
-        return Counted(twin, role, self.counter)
+        return Counted(twin, role, self.counts)
 
 
-def counted_step(config: RunConfig) -> Counter:
+def counted_step(config: RunConfig) -> Counts:
     """The networks' evaluations in one step of training with ROWS rows, by role."""
-    method, problem, counter = config.parsed, config.parsed_problem, Counter()
+    method, problem, counts = config.parsed, config.parsed_problem, Counts(Counter(), Counter())
     draws = Draws.seeded([0])
 
     def network(outputs: int, role: str) -> Counted:
-        return Counted(StackedMLP(problem.dim, outputs, 4, 1, draws), role, counter)
+        return Counted(StackedMLP(problem.dim, outputs, 4, 1, draws), role, counts)
 
     task = ProblemTask([problem], auxiliary_maker=lambda outputs, _: network(outputs, "auxiliary"))
     policy = method.setup(network(problem.dim, "student"), task, draws)
@@ -95,13 +84,13 @@ def counted_step(config: RunConfig) -> Counter:
         batch = method.collect(policy, task, ROWS, draws)
         losses, _ = method.loss(policy, task, batch)
         losses.sum().backward()
-    return counter
+    return counts
 
 
 @lru_cache(maxsize=64)
 def _per_row(method: str, problem: str) -> Evaluations:
     found = counted_step(RunConfig(method=method, problem=problem))
-    return Evaluations(sum(found.forward.values()) / ROWS, sum(found.vjp.values()) / ROWS)
+    return Evaluations(found.forward.total() / ROWS, found.vjp.total() / ROWS)
 
 
 def per_row(config: RunConfig) -> Evaluations:
@@ -111,4 +100,4 @@ def per_row(config: RunConfig) -> Evaluations:
 
 def of_run(config: RunConfig) -> Evaluations:
     """Of the whole training."""
-    return per_row(config).times(config.steps * config.batch)
+    return Evaluations(*(config.steps * config.batch * count for count in per_row(config)))

@@ -20,18 +20,20 @@ from theory.common.identity import plumbline_code
 from theory.common.tolerances import TRAINED_SHARE
 from theory.evaluation.sampler_laws import Bench, Law, Sampler, sample_distance, sampling_floor
 from theory.laws.distances import Array
-from theory.methods import returned
+from theory.methods.contract import returned
 from theory.methods.contract.task import heun
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
 from theory.tilts.tilt import Tilt
 from theory.tilts.wrappers import Exponential
-from toys.networks.mlp import StackedMLP, single
+from toys.networks.mlp import StackedMLP
+from toys.training import files
 from toys.training.config import RunConfig
-from toys.training.files import read_json, read_tensors, write_json, write_tensors
+from toys.training.files import read_tensors, write_tensors
 from toys.training.runs import Run
 
 SAMPLE_SEED = 2**42
+RESULT, CURVES = "evaluation.json", "evaluation.safetensors"
 MOST_SAMPLING_STEPS, MOST_SAMPLES = 100_000, 2_000_000
 
 
@@ -109,7 +111,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
     Raises:
         ValueError: the network's flow cannot be followed; names the run.
     """
-    network = single(run.weights())
+    network = run.network()
     bench = truth.bench
     try:
         trained = bench.of_velocity(network)
@@ -124,7 +126,7 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
     to_go = truth.start.distance(truth.target)
     learning = trained.distance(truth.optimum)
     result = {
-        "key": evaluation_key(sampling),
+        "key": evaluation_key(run, sampling),
         "digest": run.config.digest,
         "method": run.config.method_label,
         "target": truth.claim,
@@ -152,8 +154,8 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
         "start": torch.as_tensor(truth.start.grid.density),
         **{f"axis.{i}": torch.as_tensor(a) for i, a in enumerate(bench.axes)},
     }
-    write_tensors(run.folder / "evaluation.safetensors", curves)
-    write_json(run.folder / "evaluation.json", result)
+    write_tensors(run.folder / CURVES, curves)
+    files.keep(run.folder / RESULT, result["key"], result)
     return result
 
 
@@ -185,27 +187,21 @@ def is_good(result: dict[str, Any]) -> bool:
 # --- results that are already there
 
 
-def kept(run: Run, sampling: Sampling) -> dict[str, Any] | None:
-    """The evaluation in the run's folder, if this code made it for this run."""
-    path = run.folder / "evaluation.json"
-    if not path.exists() or not (run.folder / "evaluation.safetensors").exists():
+def kept(run: Run, sampling: Sampling) -> Any:
+    """The evaluation in the run's folder, if this code made it for this run; else None."""
+    if not (run.folder / CURVES).exists():
         return None
-    try:
-        found = read_json(path)
-        same = found["key"] == evaluation_key(sampling) and found["digest"] == run.config.digest
-    except (ValueError, KeyError, TypeError):
-        return None  # damaged: it is measured again
-    return found if same else None
+    return files.kept(run.folder / RESULT, evaluation_key(run, sampling))
 
 
 def curves(run: Run) -> dict[str, Tensor]:
     """samples, axis.0 (and axis.1), and the densities trained, optimum, target, start."""
-    return read_tensors(run.folder / "evaluation.safetensors")[0]
+    return read_tensors(run.folder / CURVES)[0]
 
 
-def evaluation_key(sampling: Sampling) -> str:
-    """Names the sampling and the code that evaluates."""
-    return f"{sampling.steps}-{sampling.n}-{code_key()}"
+def evaluation_key(run: Run, sampling: Sampling) -> str:
+    """Names the run, the sampling and the code that evaluates."""
+    return f"{run.config.digest}-{sampling.steps}-{sampling.n}-{code_key()}"
 
 
 def code_key() -> str:

@@ -6,10 +6,12 @@ All the networks of one run go through the ODE as one stack. d = 1.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from theory.fields.mixture import ModelField
 from theory.laws.distances import Array
@@ -74,7 +76,7 @@ def trajectory(run: Run, axis: Array) -> Trajectory:
     key = "-".join(parts)
     densities = _kept(run, key)
     if densities is None:
-        densities = _densities(run, axis)
+        densities = log_densities(run.snapshots(), axis, config.label).exp().numpy()
         tensors = {"densities": torch.as_tensor(densities)}
         write_tensors(run.folder / FILE, tensors, {"key": key})
     return Trajectory(axis, densities, statistics_of(densities, axis, problem))
@@ -88,20 +90,24 @@ def _kept(run: Run, key: str) -> Array | None:
         return None  # not there, or damaged: it is measured again
 
 
-def _densities(run: Run, axis: Array) -> Array:
-    members = run.snapshots()
-    one = single(members[0])
-    width, depth = one.weight[0].shape[-1], len(one.weight) - 1
+def log_densities(members: Sequence[Mapping[str, Tensor]], axis: Array, label: str) -> Tensor:
+    """log q on the axis (n,) of what every network samples by its ODE, (networks, n); one stack,
+    one solution.
+
+    Raises:
+        ValueError: the axis misses more than MOST_LOST of a law.
+    """
+    first = single(members[0])
+    width, depth = first.weight[0].shape[-1], len(first.weight) - 1
     stack = StackedMLP(1, 1, width, depth, Draws.seeded([0] * len(members)))
     stack.load_members(members)
     field = ModelField(stack.to(torch.float64).requires_grad_(False), 1)
     points = torch.as_tensor(axis)[:, None].expand(len(members), len(axis), 1)
-    law = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5")
-    densities = np.asarray(law.log_density(points).exp())
-    lost = np.abs(1 - np.trapezoid(densities, axis, axis=1)).max()
+    logs = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5").log_density(points)
+    lost = float((1 - torch.trapezoid(logs.exp(), torch.as_tensor(axis), dim=1)).abs().max())
     if lost > MOST_LOST:
         raise ValueError(
-            f"axis on [{axis[0]:g}, {axis[-1]:g}] misses {lost:.1e} of a law of "
-            f"{run.config.label}: allowed is {MOST_LOST:g}; use a wider or finer one"
+            f"the grid of {label} on [{axis[0]:g}, {axis[-1]:g}] misses {lost:.1e} of a law: "
+            f"allowed is {MOST_LOST:g}; take a wider or finer one"
         )
-    return densities
+    return logs

@@ -1,1 +1,1 @@
-"""Presets, control cases, the frontier and the practice runs."""
+"""Named selections of runs, and what is asked of them."""

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from theory.common.checks import check_choice, check_order
 from theory.common.identity import ROOT, content_digest, digest_of, plumbline_code
 from theory.common.processes import Update, side_by_side
@@ -23,14 +21,12 @@ from theory.common.progress import Progress
 from theory.common.tolerances import TRAINED_SHARE
 from toys.evaluation import control_error as control
 from toys.evaluation import cost as evaluations
-from toys.networks.mlp import single
 from toys.training.config import RunConfig
-from toys.training.files import read_json, write_json
-from toys.training.problems import LINE, PLANE
+from toys.training.defaults import LINE, PLANE
+from toys.training.files import keep, kept, read_json, write_json
 from toys.training.runs import Run
 from toys.training.schedule import train
 
-OUT = Path("results/control")
 PROBLEMS = LINE + PLANE
 BUDGET = 1e7  # evaluations a run: 494 steps of Adjoint Matching on 256 rows and 16 kernels
 BATCH = 256
@@ -77,13 +73,8 @@ class ControlPlan:
         )
 
 
-@dataclass(frozen=True)
-class Job:
-    """Runs on one problem and one chain: they share the truth."""
-
-    out: Path
-    names: tuple[str, ...]
-    configs: tuple[RunConfig, ...]
+# Runs on one problem and one chain: they share the truth.
+Job = tuple[Path, list[RunConfig]]
 
 
 def control_runs(
@@ -104,20 +95,15 @@ def control_runs(
     names = list(dict.fromkeys(only or METHODS))
     asked = {(p, n): plan.config(n, p) for p in dict.fromkeys(problems) for n in names}
     train(out, list(asked.values()), processes=processes)
-    groups: dict[tuple[Any, ...], list[tuple[str, RunConfig]]] = {}
-    for (problem, name), config in asked.items():
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for config in asked.values():
         if _kept(out, config) is None:
             chain = control.chain_of(config.parsed, config.parsed_problem)
-            groups.setdefault((problem, chain), []).append((name, config))
-    jobs = [Job(out, *zip(*rows, strict=True)) for rows in groups.values()]
-    with Progress(sum(len(job.configs) for job in jobs), "measuring") as progress:
+            groups.setdefault((config.problem, chain), []).append(config)
+    jobs = [(out, configs) for configs in groups.values()]
+    with Progress(sum(map(len, groups.values())), "measuring") as progress:
         side_by_side(_measure_all, jobs, processes, progress.update)
-    rows = []
-    for (_, name), config in asked.items():
-        found = _kept(out, config)
-        assert found is not None
-        rows.append({"name": name, **found})
-    return rows
+    return [{"name": name, **_kept(out, config)} for (_, name), config in asked.items()]
 
 
 def write(out: Path, rows: Sequence[dict[str, Any]], **more: Any) -> Path:
@@ -125,35 +111,33 @@ def write(out: Path, rows: Sequence[dict[str, Any]], **more: Any) -> Path:
     path = out / "control.json"
     try:
         old = read_json(path)
-        found = dict(old) if old.get("key") == _key() else {}
+        found = dict(old) if old.get("key") == measuring_key() else {}
     except (ValueError, AttributeError):
         found = {}  # not there, or damaged
     known = {(r["problem"], r["name"]): r for r in found.get("rows", [])}
     known |= {(r["problem"], r["name"]): r for r in rows}
     order = {(p, n): i for i, (p, n) in enumerate((p, n) for p in PROBLEMS for n in METHODS)}
     ordered = sorted(known.values(), key=lambda r: order.get((r["problem"], r["name"]), len(order)))
-    write_json(path, {**found, "key": _key(), "budget": BUDGET, "rows": ordered, **more})
+    write_json(path, {**found, "key": measuring_key(), "budget": BUDGET, "rows": ordered, **more})
     return path
 
 
 def _measure_all(job: Job, update: Update) -> None:
-    first = job.configs[0]
+    out, configs = job
+    first = configs[0]
     update(first.digest, 0, first.label)
     truth = control.ControlTruth.of(first.parsed, first.parsed_problem)
-    for i, config in enumerate(job.configs):
-        run, base = Run(job.out, config), config.base()
-        assert base is not None
-        student, start = single(run.weights()), single(Run(job.out, base).weights())
-        spent = evaluations.of_run(config)
+    for i, config in enumerate(configs):
+        run, spent = Run(out, config), evaluations.of_run(config)
         row = {
             "method": config.method_label, "seed": config.seed,
-            **control.measure(truth, student, start),
+            **control.measure(truth, run.network(), run.base.network()),
             "steps": config.steps, "batch": config.batch, "learning_rate": config.learning_rate,
             "evaluations": {"forward": spent.forward, "vjp": spent.vjp, "total": spent.total},
             "cpu_seconds": run.manifest()["cpu_seconds"],
-            "base_cpu_seconds": Run(job.out, base).manifest()["cpu_seconds"],
+            "base_cpu_seconds": run.base.manifest()["cpu_seconds"],
         }  # fmt: skip
-        write_json(_path(job.out, config), {"key": _key(), "digest": config.digest, "row": row})
+        keep(_path(out, config), measuring_key(config), row)
         update(first.digest, i + 1, config.label)
 
 
@@ -164,22 +148,18 @@ def _path(out: Path, config: RunConfig) -> Path:
     return out / "measured" / f"{config.folder_name}.json"
 
 
-def _key() -> str:
-    """Names the code that measures, and the problems; a run's own digest names what trained it."""
+def measuring_key(config: RunConfig | None = None) -> str:
+    """Names the code that measures, the problems, and the run: its digest names what trained it."""
     problems = content_digest(ROOT / "theory" / "problems")
-    return digest_of([plumbline_code("toys.experiments.control"), problems])[:16]
+    run = "" if config is None else config.digest
+    return digest_of([plumbline_code(__name__), problems, run])[:16]
 
 
-def _kept(out: Path, config: RunConfig) -> dict[str, Any] | None:
-    try:
-        found = read_json(_path(out, config))
-        same = found["key"] == _key() and found["digest"] == config.digest
-        return dict(found["row"]) if same else None
-    except (ValueError, KeyError, TypeError):
-        return None  # not there, or damaged: it is measured again
+def _kept(out: Path, config: RunConfig) -> Any:
+    return kept(_path(out, config), measuring_key(config))
 
 
-# --- verdict and table
+# --- verdict
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -196,32 +176,3 @@ def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
                     f"{100 * floor:g} %"
                 )
     return lines
-
-
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A row a run, for people."""
-    shown = Table(
-        title="trained chains against their exact optimum; shares of E|u*|^2, of the distance base "
-        "to target, of the optimum's gain in reward; diversity: variance over the target's",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    shown.add_column("problem", no_wrap=True)
-    shown.add_column("method", no_wrap=True)
-    for name in ("control", "±", "total", "law", "optimum's bias", "reward", "diversity",
-                 "steps", "M evaluations", "CPU-s"):  # fmt: skip
-        shown.add_column(name, justify="right")
-    for row in rows:
-        good = row["name"] not in LEARNED_BY or not failures([row])
-        spent = row["evaluations"]
-        shown.add_row(
-            row["problem"], row["name"],
-            f"{100 * row['control_error']:.2f} %{'' if good else ' !'}",
-            f"{100 * row['control_error_se']:.2f}", f"{100 * row['total_control_error']:.2f} %",
-            f"{100 * row['law_share']:.2f} %", f"{100 * row['optimum_to_target_share']:.1f} %",
-            f"{100 * row['reward_share']:.1f} %", f"{row['diversity']['trained']:.3f}",
-            str(row["steps"]), f"{spent['forward'] / 1e6:.2f} + {spent['vjp'] / 1e6:.2f}",
-            f"{row['cpu_seconds']:.1f}",
-        )  # fmt: skip
-    kernels = {row["name"]: row["kernels"] for row in rows}
-    shown.caption = "kernels: " + "; ".join(f"{k}: {v}" for k, v in kernels.items())
-    return shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toys.training.config import RunConfig
-from toys.training.problems import LINE, PLANE
+from toys.training.defaults import LINE, PLANE
 
 FIGURE_PROBLEM = "note_1d"
 # In the plane the share of the distance is harder to reach: more rows and steps.

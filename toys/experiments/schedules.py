@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 from scipy.interpolate import CubicSpline
 
 from theory.common.tolerances import TRAINED_SHARE
@@ -36,7 +35,6 @@ from theory.samplers.flow import FlowLaw
 from theory.samplers.sde import sde_law
 from theory.tilts.wrappers import Exponential
 from toys.evaluation.control_error import ControlTruth, measure
-from toys.networks.mlp import single
 from toys.training.config import RunConfig
 from toys.training.runs import Run
 from toys.training.schedule import train
@@ -95,11 +93,9 @@ def schedules(
     exact = {f"g = {g:g}": _grid_optimum(problem, g, plan) for g in CONSTANTS}
     laws, matrix = [], []
     for label, config in configs.items():
-        base = config.base()
-        assert base is not None
-        student, start = single(Run(out, config).weights()), single(Run(out, base).weights())
-        truth = ControlTruth.of(config.parsed, problem)
-        found = measure(truth, student, start)
+        run = Run(out, config)
+        student, truth = run.network(), ControlTruth.of(config.parsed, problem)
+        found = measure(truth, student, run.base.network())
         continuous = on_axis(exact[label].law) if label in exact else tilt
         chain = on_axis(truth.optimum.grid)
         trained = on_axis(truth.bench.of_velocity(student).grid)
@@ -107,7 +103,7 @@ def schedules(
             {
                 "schedule": label, "kernels": found["kernels"], "method": config.method_label,
                 "control_error": found["control_error"], "law_share": found["law_share"],
-                "cpu_seconds": Run(out, config).manifest()["cpu_seconds"],
+                "cpu_seconds": run.manifest()["cpu_seconds"],
                 "continuous": continuous.tolist(), "chain": chain.tolist(),
                 "trained": trained.tolist(),
                 "tv_continuous_to_tilt": total_variation(continuous, tilt),
@@ -190,32 +186,3 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         for row in found["laws"]
         if not row["law_share"] <= TRAINED_SHARE
     ]
-
-
-def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Laws and matrix, for people."""
-    laws = Table(
-        title=f"{found['problem']}: TV of laws; base to tilt {found['tv_base_to_tilt']:.4f}",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    for name in ("schedule", "control error", "exact to tilt", "chain to tilt", "trained to tilt",
-                 "trained to chain", "CPU-s"):  # fmt: skip
-        laws.add_column(name, justify="right")
-    for row in found["laws"]:
-        laws.add_row(
-            row["schedule"], f"{100 * row['control_error']:.2f} %",
-            *(f"{row[f'tv_{k}']:.4f}" for k in ("continuous_to_tilt", "chain_to_tilt",
-                                                "trained_to_tilt", "trained_to_chain")),
-            f"{row['cpu_seconds']:.1f}",
-        )  # fmt: skip
-    matrix = Table(
-        title="TV to the tilt, exact / trained; rows: trained with, columns: sampled with",
-        title_justify="left", highlight=False,
-    )  # fmt: skip
-    columns = list(dict.fromkeys(row["sampled with"] for row in found["matrix"]))
-    for name in ("", *columns):
-        matrix.add_column(name, justify="right")
-    for label in dict.fromkeys(row["trained with"] for row in found["matrix"]):
-        cells = [r for r in found["matrix"] if r["trained with"] == label]
-        matrix.add_row(label, *(f"{r['exact']:.4f} / {r['trained']:.4f}" for r in cells))
-    return [laws, matrix]

@@ -47,6 +47,12 @@ class StackedMLP(nn.Module):
                 h = nn.functional.silu(h)
         return h.reshape(len(x), -1)
 
+    def zero_last(self) -> None:
+        """The last layer to 0, and so what the networks return."""
+        with torch.no_grad():
+            self.weight[-1].zero_()
+            self.bias[-1].zero_()
+
     def member(self, block: int) -> dict[str, Tensor]:
         """The parameters of one network, without the block axis, on the CPU."""
         return {k: v[block].detach().cpu().contiguous() for k, v in self.state_dict().items()}

@@ -20,11 +20,12 @@ from typing import Any
 
 from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
 from theory.common.identity import code_digest, option_files, plumbline_code
-from theory.methods import Method, returned
+from theory.methods import Method
+from theory.methods.contract import returned
 from theory.methods.registry import REGISTRY, parse_method
 from theory.problems.problem import Problem, load_problem, problem_names
+from toys.training.defaults import DEPTH, WIDTH
 
-WIDTH, DEPTH = 64, 3
 # Steps of a base's training a dimension: its error is where every fine-tuned network starts from.
 BASE_STEPS = 4000
 DEVICES = ("cpu", "cuda")

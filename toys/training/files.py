@@ -1,8 +1,19 @@
-"""Files of runs, whole or not there (`theory.common.files`), and what to do about damaged ones."""
+"""Files of runs, whole or not there (`theory.common.files`), and what to do about damaged ones.
+
+write_state, read_state    the state of a training, with its digest and whose it is
+keep, kept                 a result under a key that names all that it was made of
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from theory.common import files
 from theory.common.files import sha256, write_atomically, write_json, write_tensors
@@ -13,3 +24,54 @@ read_json = partial(files.read_json, advice=ADVICE)
 read_tensors = partial(files.read_tensors, advice=ADVICE)
 
 __all__ = ["read_json", "read_tensors", "sha256", "write_atomically", "write_json", "write_tensors"]
+
+
+def write_state(
+    path: Path, step: int, tensors: Mapping[str, Tensor], words: Mapping[str, str]
+) -> None:
+    """The state after `step` steps, in one file, with its digest."""
+    words = {**words, "step": str(step)}
+    write_tensors(path, tensors, {**words, "sha256": _digest(tensors, words)})
+
+
+def read_state(
+    path: Path, owner: Mapping[str, str], advice: str = ADVICE
+) -> tuple[int, dict[str, Tensor], dict[str, str]]:
+    """(steps, tensors, words) as `write_state` had them; owner: words that are to be there.
+
+    Raises:
+        ValueError: the file is missing, damaged, or of another run; gives the advice.
+    """
+    tensors, words = files.read_tensors(path, advice)
+    try:
+        if words.pop("sha256") != _digest(tensors, words):
+            raise ValueError("its digest is another")
+        if {key: words[key] for key in owner} != owner:
+            raise ValueError("it is of other runs")
+        return int(words["step"]), tensors, words
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({error}); {advice}") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """One digest of names, numbers and words: a flipped bit is not trained on."""
+    found = hashlib.sha256(repr(sorted(words.items())).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def keep(path: Path, key: str, result: Any) -> None:
+    """Write a result, plain data, and the key of what it was made of."""
+    write_json(path, {"key": key, "result": result})
+
+
+def kept(path: Path, key: str) -> Any:
+    """The result that is there under this key; None where there is another, none, or a damaged one:
+    it is made again."""
+    try:
+        found = read_json(path)
+        return found["result"] if found["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -29,18 +29,22 @@ import torch
 from torch import Tensor
 
 from theory.common.files import locked
+from toys.networks.mlp import StackedMLP, single
 from toys.training.config import RunConfig
 from toys.training.files import (
     read_json,
+    read_state,
     read_tensors,
     sha256,
     write_atomically,
     write_json,
+    write_state,
     write_tensors,
 )
 
 PACKAGES = ("torch", "numpy", "scipy", "torchdiffeq", "safetensors", "plumbline")
 FORMAT = 1
+GROUP_ADVICE = "delete its folder, and its runs are trained again"
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,26 @@ class Run:
         """
         self.manifest()
         return read_tensors(self.folder / "weights.safetensors")[0]
+
+    def network(self) -> StackedMLP:
+        """The trained network, in float64 and frozen.
+
+        Raises:
+            ValueError: not finished, or damaged.
+        """
+        return single(self.weights())
+
+    @property
+    def base(self) -> Run:
+        """The run that trained this one's base.
+
+        Raises:
+            ValueError: it has none.
+        """
+        found = self.config.base()
+        if found is None:
+            raise ValueError(f"{self.config.label}: trains from scratch, and has no base")
+        return Run(self.out, found)
 
     def snapshots(self) -> list[dict[str, Tensor]]:
         """The networks kept along the way, first to last.
@@ -213,10 +237,8 @@ class Group:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], metrics: Tensor, names: str) -> None:
         """The whole state after `step` steps, in one file, with its digest."""
-        tensors = {**tensors, "metrics": metrics}
-        words = {"step": str(step), "metrics": names, "members": self._names}
-        words["sha256"] = _state_digest(tensors, words)
-        write_tensors(self.folder / "checkpoint.safetensors", tensors, words)
+        words = {"metrics": names, "members": self._names}
+        write_state(self._checkpoint, step, {**tensors, "metrics": metrics}, words)
 
     def load(self) -> tuple[int, dict[str, Tensor], Tensor, list[str]] | None:
         """(step, tensors, metrics, their names) of the checkpoint, or None where there is none.
@@ -224,21 +246,15 @@ class Group:
         Raises:
             ValueError: it is damaged, or of other runs.
         """
-        path = self.folder / "checkpoint.safetensors"
-        if not path.exists():
+        if not self._checkpoint.exists():
             return None
-        tensors, words = read_tensors(path)
-        try:
-            if words.pop("sha256") != _state_digest(tensors, words):
-                raise ValueError("its digest is another")
-            if words["members"] != self._names:
-                raise ValueError("it is of other runs")
-            names = words["metrics"].split(",")
-            return int(words["step"]), tensors, tensors.pop("metrics"), names
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
-            ) from error
+        owner = {"members": self._names}
+        step, tensors, words = read_state(self._checkpoint, owner, GROUP_ADVICE)
+        return step, tensors, tensors.pop("metrics"), words["metrics"].split(",")
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
 
     def locked(self) -> AbstractContextManager[None]:
         """Only one process trains a group.
@@ -251,15 +267,6 @@ class Group:
     def end(self) -> None:
         """All members are finished: the checkpoint has served."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _state_digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
-    """One digest of names, numbers and words: a flipped bit is not trained on."""
-    found = hashlib.sha256(repr(sorted(words.items())).encode())
-    for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def unfinished_groups(out: Path) -> list[Group]:
@@ -275,9 +282,7 @@ def unfinished_groups(out: Path) -> list[Group]:
             members = tuple(RunConfig(**row["config"]) for row in rows)
             same = [c.digest == row["digest"] for c, row in zip(members, rows, strict=True)]
         except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path}: damaged ({error}); delete its folder, and its runs are trained again"
-            ) from error
+            raise ValueError(f"{path}: damaged ({error}); {GROUP_ADVICE}") from error
         except (ValueError, OSError):
             continue  # its method file or problem is gone: nothing asks for it any more
         if all(same):

@@ -10,16 +10,8 @@ import torch
 from torch import nn
 
 from theory.common.tolerances import ALGEBRA
-from theory.methods import (
-    Anchored,
-    Draws,
-    Execution,
-    Online,
-    ProblemTask,
-    parse_method,
-    returned,
-    square,
-)
+from theory.methods import Anchored, Draws, Execution, Online, ProblemTask, parse_method, square
+from theory.methods.contract import returned
 from theory.methods.contract.perturbed import Perturbed
 from theory.methods.contract.places import Setting, gradient_samples
 from theory.methods.contract.probe import GradientTest, gradient_test

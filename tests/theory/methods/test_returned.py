@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from theory.common.user_code import named
-from theory.methods import Draws, ProblemTask, returned
+from theory.methods import Draws, ProblemTask
+from theory.methods.contract import returned
 from theory.methods.contract.perturbed import Perturbed
 from theory.methods.contract.places import _zero
 from theory.methods.registry import methods, parse_method

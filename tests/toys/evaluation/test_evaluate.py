@@ -401,4 +401,4 @@ def test_finished_runs_are_found_and_others_named(done, tmp_path):
     moved.rename(moved.with_name("elsewhere"))
     found, stale = finished(out)
     assert wanted[0].digest not in {c.digest for c in found}
-    assert stale == ["elsewhere"]
+    assert stale == ["elsewhere (moved)"]

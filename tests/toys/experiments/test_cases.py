@@ -12,10 +12,11 @@ from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.control.processes import case_starts
 from toys.__main__ import main
-from toys.experiments import case_trainer, cases
-from toys.experiments.case_config import EVALUATIONS, METHODS, CaseConfig
-from toys.experiments.case_trainer import Trainer, generator
-from toys.experiments.cases import kept, train_cases
+from toys.experiments.cases import runs
+from toys.experiments.cases import trainer as module
+from toys.experiments.cases.config import EVALUATIONS, METHODS, CaseConfig
+from toys.experiments.cases.runs import kept, train_cases
+from toys.experiments.cases.trainer import Trainer, generator
 from toys.experiments.control import CONTROL_FLOOR
 from toys.training.files import write_tensors
 
@@ -26,23 +27,39 @@ def quiet(*_):
     pass
 
 
+def process_of(trainer):
+    """The problem under its network's control."""
+    return trainer.task.process(trainer.control)
+
+
+def stopping_at(step):
+    """A report that stops the loop there; the checkpoint is a step old."""
+
+    def stop(done, steps, loss):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 def has_the_costs_gradient(trainer):
     """Whether the next update follows the whole cost's gradient, by one graph of the simulation."""
     config = trainer.config
     with torch.no_grad():  # any network but 0
-        trainer.control.network.weight[-1].normal_(generator=torch.Generator().manual_seed(1))
+        trainer.network.weight[-1].normal_(generator=torch.Generator().manual_seed(1))
     trainer.optimiser.step = quiet
-    trainer.step()
-    found = torch.cat([p.grad.flatten() for p in trainer.parameters])
-    shape = (config.batch, config.steps + 1, trainer.case.dim)
+    trainer._one_step()
+    parameters, process = list(trainer.network.parameters()), process_of(trainer)
+    found = torch.cat([p.grad.flatten() for p in parameters])
+    shape = (config.batch, config.steps + 1, trainer.task.case.dim)
     noise = torch.randn(shape, generator=generator(config.seed, 0))
-    x, dt, cost = case_starts(trainer.case, noise[:, 0]), 1 / config.steps, 0.0
+    x, dt, cost = case_starts(trainer.task.case, noise[:, 0]), 1 / config.steps, 0.0
     for k in range(config.steps):
         u, t = trainer.control(x, k * dt), k * dt
-        cost = cost + dt * (0.5 * u.square().sum(1) + trainer.process.running(x, t))
-        x = x + dt * (trainer.process.drift(x, t) + u) + math.sqrt(dt) * noise[:, k + 1]
-    cost = (cost + trainer.process.final(x)).mean()
-    right = torch.cat([g.flatten() for g in torch.autograd.grad(cost, trainer.parameters)])
+        cost = cost + dt * (0.5 * u.square().sum(1) + process.running(x, t))
+        x = x + dt * (process.drift(x, t) + u) + math.sqrt(dt) * noise[:, k + 1]
+    cost = (cost + process.final(x)).mean()
+    right = torch.cat([g.flatten() for g in torch.autograd.grad(cost, parameters)])
     size = float(right.abs().max())
     return FLOAT32.holds(found / size, right / size, 1.0)
 
@@ -54,13 +71,12 @@ def test_the_discrete_adjoint_alone_is_the_costs_gradient(method, tmp_path):
 
 
 STEP_MUTANTS = {
-    "the adjoint's sign": ("+ g * adjoint", "- g * adjoint"),
-    "states of the step's end": ("states[:, :-1]) + g", "states[:, 1:]) + g"),
-    "times of the step's end": ("times[:-1], states[:, :-1]) + g",
-                                "times[1:], states[:, :-1]) + g"),
-    "no control at all": ("self.control.along(self.times[:-1], states[:, :-1]) + g",
-                          "0 * self.control.along(self.times[:-1], states[:, :-1]) + g"),
-    "mean over coordinates": ("0.5 * gap.square().sum(-1).mean()", "0.5 * gap.square().mean()"),
+    "the adjoint's sign": ("+ task.noise * batch", "- task.noise * batch"),
+    "states of the step's end": ('"states"][:, :-1]', '"states"][:, 1:]'),
+    "times of the step's end": ("along(policy.student, task.times,",
+                                "along(policy.student, task.grid[1:],"),
+    "no control at all": ("gap = u +", "gap = 0 * u +"),
+    "mean over coordinates": ("gap.square().sum(-1)", "gap.square().mean(-1)"),
     "another X_0": ("case_starts(self.case, noise[:, 0])", "case_starts(self.case, noise[:, 1])"),
     "noise one step early": ("starts, noise[:, 1:])", "starts, noise[:, :-1])"),
 }  # fmt: skip
@@ -68,15 +84,20 @@ STEP_MUTANTS = {
 
 @pytest.mark.parametrize("name", STEP_MUTANTS)
 def test_mutant_of_the_step_is_rejected(name, tmp_path):
-    module = mutant_module("toys.experiments.case_trainer", STEP_MUTANTS[name])
-    assert not has_the_costs_gradient(module.Trainer(SMALL, tmp_path))
+    mutant, trainer = (
+        mutant_module("toys.experiments.cases.task", STEP_MUTANTS[name]),
+        Trainer(SMALL, tmp_path),
+    )
+    trainer.method = mutant.ControlMatching(SMALL.method)
+    trainer.task = mutant.ControlTask(trainer.chain)
+    assert not has_the_costs_gradient(trainer)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_evaluations_are_counted(method, tmp_path):
     trainer = Trainer(replace(SMALL, method=method), tmp_path)
     seen = {"forward": 0, "vjp": 0}
-    plain = trainer.control.network.forward
+    plain = trainer.network.forward
 
     def counted(x, t, cond=None):
         seen["forward"] += len(x)
@@ -85,31 +106,27 @@ def test_evaluations_are_counted(method, tmp_path):
             out.register_hook(lambda g: seen.__setitem__("vjp", seen["vjp"] + len(g)))
         return out
 
-    trainer.control.network.forward = counted
-    trainer.step()
+    trainer.network.forward = counted
+    trainer.after_step = quiet  # the learning curve is no part of the update
+    trainer._one_step()
     assert sum(seen.values()) == EVALUATIONS[method](SMALL.steps) * SMALL.batch
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(case_trainer, "SAVE_EVERY", 2)
-    monkeypatch.setattr(case_trainer, "POINTS", 4)
+    monkeypatch.setenv("PLUMBLINE_CHECKPOINT_SECONDS", "1e-9")
+    monkeypatch.setattr(module, "POINTS", 4)
     whole = Trainer(SMALL, tmp_path / "whole")
-    whole.run(quiet)
-    assert whole.update == SMALL.updates == 6
-
-    def stop(part, done, text):
-        if done == 5:
-            raise KeyboardInterrupt
-
+    whole.train()
+    assert whole.step == SMALL.updates == 6
     with pytest.raises(KeyboardInterrupt):
-        Trainer(SMALL, tmp_path / "parts").run(stop)
+        Trainer(SMALL, tmp_path / "parts").train(stopping_at(5))
     rest = Trainer(SMALL, tmp_path / "parts")
     rest.load()
-    assert rest.update == 4
-    rest.run(quiet)
+    assert rest.step == 4
+    rest.train()
     assert rest.curve == whole.curve
     assert len(whole.curve) == 5
-    for one, two in zip(whole.parameters, rest.parameters, strict=True):
+    for one, two in zip(whole.network.parameters(), rest.network.parameters(), strict=True):
         assert torch.equal(one, two)
         moments = (t.optimiser.state[p] for t, p in ((whole, one), (rest, two)))
         first, second = moments
@@ -140,18 +157,20 @@ def test_adjoint_matching_learns_an_ornstein_uhlenbeck_problem(tmp_path):
 
 def test_an_adjoint_that_is_not_finite_stops_with_the_state_saved(tmp_path):
     trainer = Trainer(SMALL, tmp_path)
-    trainer.step()
-    final = trainer.process.final
-    trainer.process = replace(trainer.process, final=lambda x: final(x) / (x[:, 0] * 0))
-    before = [p.clone() for p in trainer.parameters]
+    trainer._one_step()
+    process = process_of(trainer)
+    wrong = replace(process, final=lambda x: process.final(x) / (x[:, 0] * 0))
+    trainer.task.process = lambda control: wrong
+    before = [p.clone() for p in trainer.network.parameters()]
     with pytest.raises(
         ValueError, match=r"update 2: the adjoint is not finite at step 4, sample 0"
     ):
-        trainer.run(quiet)
+        trainer.train()
     kept = Trainer(SMALL, tmp_path)
     kept.load()
-    assert kept.update == 1
-    assert all(torch.equal(a, b) for a, b in zip(before, kept.parameters, strict=True))
+    assert kept.step == 1
+    found = kept.network.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, found, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -168,13 +187,13 @@ def test_damaged_files_are_named(ending, text, tmp_path):
 
 def test_a_checkpoint_without_its_state_is_damaged(tmp_path):
     write_tensors(SMALL.place(tmp_path, ".safetensors"), {"parameter.0": torch.zeros(2)})
-    with pytest.raises(ValueError, match=r"damaged \('state'\); delete this file"):
+    with pytest.raises(ValueError, match=r"damaged \('sha256'\); delete this file"):
         train_cases(tmp_path, [SMALL], processes=1)
 
 
 def test_numbers_of_other_code_are_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(cases, "PARTS", 1)
-    monkeypatch.setattr(cases, "OWN_PARTS", 1)
+    monkeypatch.setattr(runs, "PARTS", 1)
+    monkeypatch.setattr(runs, "OWN_PARTS", 1)
     (row,) = train_cases(tmp_path, [SMALL], processes=1)
     path = SMALL.place(tmp_path, ".json")
     path.write_text(json.dumps({"key": "old", "row": {**row, "cost": 0.0}}))
@@ -199,114 +218,31 @@ def test_a_folder_that_cannot_be_written_is_said_first(tmp_path):
 def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
     trainer = Trainer(SMALL, tmp_path)
     with torch.no_grad():
-        trainer.control.network.bias[-1].fill_(1e25)
-    trainer.process = replace(trainer.process, final=lambda x: 0 * x[:, 0], running=None)
-    with pytest.raises(ValueError, match=r"loss is (inf|nan)|adjoint is not finite"):
-        trainer.step()
-    assert trainer.update == 0
+        trainer.network.bias[-1].fill_(1e25)
+    wrong = replace(process_of(trainer), final=lambda x: 0 * x[:, 0], running=None)
+    trainer.task.process = lambda control: wrong
+    with pytest.raises(ValueError, match=r"update 1: .*(loss|adjoint) is not finite"):
+        trainer._one_step()
+    assert trainer.step == 0
 
 
 def test_a_start_at_the_optimum(tmp_path, monkeypatch):
     """Fitted first; a run that goes on is not fitted again."""
-    monkeypatch.setattr(case_trainer, "FITTED", 512)
-    monkeypatch.setattr(case_trainer, "FITS", 100)
-    monkeypatch.setattr(case_trainer, "SAVE_EVERY", 1)
+    monkeypatch.setattr(module, "FITTED", 512)
+    monkeypatch.setattr(module, "FITS", 100)
+    monkeypatch.setenv("PLUMBLINE_CHECKPOINT_SECONDS", "1e-9")
     config = replace(SMALL, start="optimum")
     assert config.digest != SMALL.digest
     whole = Trainer(config, tmp_path / "whole")
-    whole.run(quiet)
+    whole.train()
     assert whole.curve[0][1] < 0.5  # where no control at all has 1
-
-    def stop(part, done, text):
-        if done == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        Trainer(config, tmp_path / "parts").run(stop)
+        Trainer(config, tmp_path / "parts").train(stopping_at(3))
     monkeypatch.setattr(Trainer, "fit", quiet)
     rest = Trainer(config, tmp_path / "parts")
-    rest.run(quiet)
+    rest.train()
     assert rest.curve == whole.curve
-    assert torch.equal(rest.parameters[0], whole.parameters[0])
-
-
-def wrong_numbers(module, trainer):
-    """What `measure` of a well says that loops over its trajectories do not."""
-    module.PARTS = module.OWN_PARTS = 1
-    row = module.measure(trainer)
-    paths = trainer.optimal_paths(module.PART, "judge", 0)
-    x, kappa = paths.states, torch.as_tensor(trainer.case.kappa)
-    a = 2 * torch.as_tensor(trainer.case.nu) * (x[:, -1] - 1)
-    noise, own = torch.zeros(len(x)), torch.zeros(len(x), x.shape[-1])
-    gaps, sizes, other, floor, chain = (torch.zeros_like(own) for _ in range(5))
-    for k in range(63, -1, -1):
-        noise = noise + (a + paths.best[:, k]).square().sum(1)
-        a = a * (1 - 4 * kappa * (3 * x[:, k] ** 2 - 1) / 64)
-        with torch.no_grad():
-            u = trainer.control(x[:, k].float(), k / 64).double()
-        gaps, sizes = gaps + (u - paths.best[:, k]) ** 2, sizes + paths.continuous[:, k] ** 2
-        other = other + (u - paths.continuous[:, k]) ** 2
-        floor = floor + (paths.best[:, k] - paths.continuous[:, k]) ** 2
-        chain = chain + paths.best[:, k] ** 2
-    shape = (module.PART, 65, x.shape[-1])
-    draws = torch.randn(shape, generator=generator("own", 0))
-    x, cost = case_starts(trainer.case, draws[:, 0]), 0.0
-    for k in range(64):
-        last = x
-        with torch.no_grad():
-            u = trainer.control(x, k / 64)
-        cost = cost + u.square().sum(1) / 128
-        x = x + (trainer.process.drift(x, k / 64) + u) / 64 + draws[:, k + 1] / 8
-    cost = cost + trainer.process.final(x)
-    right = {
-        "control_error": gaps.sum() / chain.sum(), "error_to_continuous": other.sum() / sizes.sum(),
-        "floor": floor.sum() / sizes.sum(),
-        "adjoint_noise": noise.mean() / chain.sum(1).mean(),
-        "adjoint_noise_median": noise.median() / chain.sum(1).mean(),
-        "error_of_coordinates": gaps.sum(0) / chain.sum(0),
-        "cost": cost.mean(), "cost_se": cost.std() / module.PART**0.5,
-        "crossed": (last > 0).double().mean(0),
-        "crossed_of_optimum": (paths.states[:, 63] > 0).double().mean(0),
-    }  # fmt: skip
-    return {k for k, v in right.items() if not FLOAT32.holds(torch.tensor(row[k]), v, 1.0)}
-
-
-@pytest.fixture(scope="module")
-def well(tmp_path_factory):
-    config = replace(SMALL, case="double_well_10d", steps=64, budget=1e5)
-    trainer = Trainer(config, tmp_path_factory.mktemp("well"))
-    with torch.no_grad():  # a control that crosses sometimes
-        trainer.control.network.weight[-1].normal_(generator=torch.Generator().manual_seed(1))
-        trainer.control.network.bias[-1].fill_(3.0)
-    return trainer
-
-
-def test_measured_numbers_are_those_of_loops(well):
-    assert wrong_numbers(mutant_module("toys.experiments.cases"), well) == set()
-
-
-MEASURE_MUTANTS = {
-    "error_to_continuous": ('("other", u - paths.continuous)', '("other", u - paths.best)'),
-    "floor": ('_of_means(sums["floor"], sums["continuous"])',
-              '_of_means(sums["floor"], sums["best"])'),
-    "control_error": ('_of_means(sums["own"], sums["best"])',
-                      '_of_means(sums["own"], sums["continuous"])'),
-    "adjoint_noise": ("paths.states)[:, 1:]", "paths.states)[:, :-1]"),
-    "adjoint_noise_median": ('sums["noise"].median()', 'sums["noise"].mean()'),
-    "error_of_coordinates": ("(top / bottom)", "(top / bottom.mean())"),
-    "crossed": ("above.append((states[:, -2] > 0)", "above.append((states[:, -1] > 0)"),
-    "crossed_of_optimum": ("ends.append((paths.states[:, -2]", "ends.append((paths.states[:, -1]"),
-    "cost": ("case_starts(trainer.case, noise[:, 0])",
-             "case_starts(trainer.case, noise[:, 0]) + 0.1"),
-    "cost_se": ("float(costs.std()) / len(costs) ** 0.5", "float(costs.std())"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", MEASURE_MUTANTS)
-def test_mutant_of_measure_is_rejected(name, well):
-    assert name in wrong_numbers(
-        mutant_module("toys.experiments.cases", MEASURE_MUTANTS[name]), well
-    )
+    assert torch.equal(rest.network.weight[0], whole.network.weight[0])
 
 
 def test_no_run_exceeds_its_budget():

@@ -14,6 +14,7 @@ from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, TRAINED
 from theory.fields.diffusion import Diffusion
 from theory.methods.registry import parse_method
 from theory.problems.problem import load_problem
+from toys.commands.control import table_of_laws, table_of_matrix, table_of_runs
 from toys.evaluation import cost as evaluations
 from toys.evaluation.control_error import (
     ControlError,
@@ -204,7 +205,7 @@ def test_rows_are_whole_kept_and_written(rows, monkeypatch):
     path.write_text("{")  # damaged: written anew
     control_runs.write(out, found)
     assert json.loads(path.read_text())["rows"] == found
-    assert "adjoint_matching" in "".join(map(str, control_runs.table(found).columns[1].cells))
+    assert "adjoint_matching" in "".join(map(str, table_of_runs(found).columns[1].cells))
 
 
 def test_floors(rows):
@@ -237,7 +238,7 @@ def test_schedules_are_exact_and_trained(tmp_path, monkeypatch):
     assert abs(steered - law["tv_continuous_to_tilt"]) < TRAINED_SHARE * steered
     assert law["tv_continuous_to_tilt"] < found["tv_base_to_tilt"]
     assert control_schedules.failures(found)  # so short a training learns nothing
-    assert len(control_schedules.tables(found)) == 2
+    assert table_of_laws(found).row_count == table_of_matrix(found).row_count == 2
     json.dumps(found, allow_nan=False)
 
 

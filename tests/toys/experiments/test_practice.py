@@ -26,16 +26,12 @@ from theory.recursion.online import carry
 from theory.recursion.spec import Recursion
 from theory.released.times import uniform_times
 from theory.samplers.flow import FlowLaw
-from toys.experiments import practice as module
-from toys.experiments.practice import (
-    TiltPlan,
-    TimesPlan,
-    failures,
-    log_densities,
-    measure_tilt,
-    practice,
-    tables,
-)
+from toys.commands.practice import tables
+from toys.evaluation.online import log_densities
+from toys.experiments.practice import runs as module
+from toys.experiments.practice.runs import practice
+from toys.experiments.practice.tilt import TiltPlan, failures, measure_tilt
+from toys.experiments.practice.times import TimesPlan
 from toys.networks.mlp import StackedMLP
 from toys.training.config import RunConfig
 from toys.training.runs import Run, unfinished_groups

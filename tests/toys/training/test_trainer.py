@@ -20,16 +20,12 @@ from tests.toys.small import (
 from theory.common.tolerances import FLOAT32
 from theory.methods import ProblemTask
 from theory.methods.matching.flow_matching import FlowMatching
+from toys.training import loop
 from toys.training import trainer as module
+from toys.training.loop import CHECKPOINT_SECONDS, checkpoint_seconds, rate
 from toys.training.runs import Group, Run
 from toys.training.schedule import plan
-from toys.training.trainer import (
-    CHECKPOINT_SECONDS,
-    Trainer,
-    checkpoint_seconds,
-    rate,
-    use_fast_kernels,
-)
+from toys.training.trainer import Trainer, use_fast_kernels
 
 STOP = 13
 
@@ -234,7 +230,7 @@ def test_the_learning_rate_rises_and_falls():
     rates = [rate(k, steps) for k in range(steps)]
     top = rates.index(max(rates))
     assert rates[top] == 1.0
-    assert top == round(module.WARM_UP * steps) - 1
+    assert top == round(loop.WARM_UP * steps) - 1
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert 0 < rates[-1] < 1e-3
@@ -377,6 +373,6 @@ def test_the_rate_starts_again_with_every_cycle(tmp_path):
     trainer = Trainer(Group(tmp_path, (config,)))
     rates = []
     for trainer.step in range(30):
-        rates.append(trainer._rate())
+        rates.append(trainer.rate())
     assert rates[:10] == rates[10:20] == rates[20:]
     assert rates[:10] == [rate(step, 10) for step in range(10)]

@@ -7,26 +7,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
-
 from theory.common.checks import check_choice, check_order, check_positive
 from theory.common.identity import digest_of, plumbline_code
-from theory.control import adjoints
-from theory.control.adjoints import Process
 from theory.control.cases import CASES, Case, control_case
+from toys.experiments.cases import BATCH, BUDGET, STARTS, STEPS
+from toys.experiments.cases.task import ADJOINTS
 
-BUDGET, BATCH, STEPS = 3e7, 128, 64
-STARTS = ("none", "optimum")
-TRAINER = "toys.experiments.case_trainer"
+TRAINER = "toys.experiments.cases.trainer"
 MOST_SEED = 2**31 - 1
-
-# (process, times, states) -> the adjoint (n, T, d) that belongs to X_0 .. X_{T-1}
-Adjoint = Callable[[Process, Tensor, Tensor], Tensor]
-METHODS: dict[str, Adjoint] = {
-    "adjoint_matching": lambda p, t, x: adjoints.lean_adjoint(p, t, x)[:, 1:],
-    "discrete_adjoint": lambda p, t, x: adjoints.full_adjoint(p, t, x)[:, 1:],
-    "continuous_adjoint": lambda p, t, x: adjoints.full_adjoint(p, t, x, "heun")[:, :-1],
-}
+METHODS = tuple(ADJOINTS)
 # Evaluations of the network a trajectory: rollout T, the loss and its gradient 2 T, and for the
 # full adjoint the control and its vector-Jacobian product at every slope, T or 2 T - 1 of them.
 EVALUATIONS: dict[str, Callable[[int], int]] = {

@@ -1,4 +1,4 @@
-"""Trained against exact: the frontier's networks, what is measured of them, what is kept."""
+"""Trained against exact: networks, what is measured of them, what is kept."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toys.experiments.frontier as frontier
 from theory.common.tolerances import ALGEBRA
 from theory.methods import Draws
 from theory.problems.problem import load_problem
 from theory.recursion.stages import reached, total_variation
 from theory.tilts.wrappers import Exponential
 from toys.__main__ import main
-from toys.experiments.frontier import (
+from toys.experiments.exact_tilt import runs
+from toys.experiments.exact_tilt import trial as module
+from toys.experiments.exact_tilt.runs import (
     SUMMARY,
-    PooledTask,
-    Trial,
     file_of,
-    fine_tune,
     measure,
     run,
     summary,
-    trials,
     truth_of,
 )
+from toys.experiments.exact_tilt.trial import PooledTask, Trial, fine_tune, trials
 from toys.networks.corrected import Corrected, network_with_divergence, push, starts
 from toys.networks.mlp import StackedMLP
 
@@ -150,7 +148,7 @@ def test_a_copy_stays_and_shares_the_base():
     assert not torch.equal(twin(x + 1, t), before)
 
 
-def test_recipes_of_one_level_cost_the_same():
+def test_schemes_of_one_level_cost_the_same():
     levels: dict[tuple[str, int], set[int]] = {}
     for trial in trials():
         levels.setdefault((trial.problem, trial.steps), set()).add(trial.rewards)
@@ -175,18 +173,18 @@ def test_a_finished_trial_is_kept_and_a_damaged_one_made_again(tmp_path, monkeyp
 
 
 def test_the_command_writes_a_summary(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(frontier, "trials", lambda: [TINY])
-    monkeypatch.setattr(frontier, "SUMMARY", tmp_path / "docs" / "frontier.json")
-    assert main(["frontier", "--out", str(tmp_path), "--processes", "1", "--write"]) == 0
-    written = json.loads((tmp_path / "docs" / "frontier.json").read_text())
+    monkeypatch.setattr(module, "trials", lambda: [TINY])
+    monkeypatch.setattr(runs, "SUMMARY", tmp_path / "docs" / "exact_tilt.json")
+    assert main(["exact-tilt", "--out", str(tmp_path), "--processes", "1", "--write"]) == 0
+    written = json.loads((tmp_path / "docs" / "exact_tilt.json").read_text())
     assert [row["loss"] for row in written["rows"]] == ["implicit"]
     assert "2 stages" in capsys.readouterr().out
-    assert main(["frontier", "--out", str(tmp_path), "--json"]) == 0
+    assert main(["exact-tilt", "--out", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == written
 
 
 def test_the_committed_summary_is_of_these_trials():
-    """Made by this code: otherwise `python -m toys frontier --write` was forgotten."""
+    """Made by this code: otherwise `python -m toys exact-tilt --write` was forgotten."""
     found = json.loads(ROOT_SUMMARY.read_text())
     keys = ("problem", "loss", "stages", "steps", "rewards", "total")
     assert [[row[k] for k in keys] for row in found["rows"]] == [
@@ -220,5 +218,5 @@ def test_a_loss_that_is_not_finite_is_named():
     [(["--processes", "0"], "--processes = 0"), (["--out", __file__], "is a file")],
 )
 def test_bad_options(words, message, capsys):
-    assert main(["frontier", *words]) == 2
+    assert main(["exact-tilt", *words]) == 2
     assert message in capsys.readouterr().err

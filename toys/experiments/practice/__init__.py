@@ -1,0 +1,1 @@
+"""What users of the released DiffusionNFT code get, on toy networks."""
