@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     asking = commands.add_parser("questions", help="answer what users ask: docs/questions/")
     questions.add_options(asking)
     steering = commands.add_parser(
-        "control", help="the adjoint family against the exact optimum: docs/control.md"
+        "control", help="the adjoint family against the exact optimum: docs/results/control.md"
     )
     control.add_options(steering)
     listing = commands.add_parser("list", help="the figures")

@@ -69,7 +69,7 @@ def parser(command: str = "train") -> argparse.ArgumentParser:
     )
     loop.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
     loop.add_argument("--out", type=Path, default=Path("results/loop"), help="(%(default)s)")
-    loop.add_argument("--write", action="store_true", help="write docs/audit_loop.json")
+    loop.add_argument("--write", action="store_true", help="write docs/data/audit_loop.json")
     for name in ("steps", "batch", "bank", "pictures"):
         loop.add_argument(f"--{name}", type=int, help="of every run (its budget's)")
     loop.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))

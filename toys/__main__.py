@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     frontier.add_argument("--out", type=Path, default=OUT, help="folder of results (%(default)s)")
     frontier.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
     frontier.add_argument(
-        "--write", action="store_true", help="write docs/frontier.json, which the page reads"
+        "--write", action="store_true", help="write docs/data/frontier.json, which the page reads"
     )
     frontier.add_argument("--json", action="store_true", help="print data instead of a table")
 

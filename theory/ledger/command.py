@@ -19,8 +19,8 @@ from theory.ledger.core.claim import PROFILES, Claim, Profile, Result
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.core.worst import write
-from theory.ledger.report.docs import stale, write_docs, write_text
-from theory.ledger.report.render import as_json, headline, markdown, mutants, page
+from theory.ledger.report.docs import stale, write_docs, write_pages, write_text
+from theory.ledger.report.render import as_json, headline, mutants, page
 from theory.ledger.run import all_claims, measure_all, select
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def _search(claims: Sequence[Claim], profile: Profile, console: Console) -> None
 
 def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None:
     write_text(out / "ledger.json", json.dumps(ledger, indent=1) + "\n")
-    write_text(out / "ledger.md", markdown(ledger))
+    write_pages(ledger, out / "ledger")
     write_text(out / "ledger.html", page(ledger, results))
     for result in results:
         if result.region is not None:

@@ -19,9 +19,5 @@ def add_parser(commands: Any) -> None:
     verify.add_argument("--out", type=Path, default=Path("results/verify"))
     verify.add_argument("--processes", type=int, default=2)
     verify.add_argument("--json", action="store_true", help="print data instead of a table")
-    verify.add_argument(
-        "--check-docs", action="store_true", help="fail where the committed tables are stale"
-    )
-    verify.add_argument(
-        "--write-docs", action="store_true", help="write docs/ and the README's table anew"
-    )
+    verify.add_argument("--check-docs", action="store_true", help="fail where docs/ledger is stale")
+    verify.add_argument("--write-docs", action="store_true", help="write docs/ledger anew")

@@ -44,7 +44,7 @@ from toys.training.files import read_json, write_json
 from toys.training.trainer import rate
 
 FOLDER = "frontier"
-SUMMARY = Path("docs/frontier.json")
+SUMMARY = Path("docs/data/frontier.json")
 LOSSES = {
     "nft": "nft:nft_beta={beta:.12g}",
     "explicit": "tilt_matching:kind=explicit,scale={scale:.12g}",
@@ -334,7 +334,7 @@ KEPT = (
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What docs/frontier.json holds: the trials' numbers, rounded, and how they were made."""
+    """What docs/data/frontier.json holds: the trials' numbers, rounded, and how they were made."""
     return {
         "command": "python -m toys frontier --write",
         "code": code_key(),
@@ -354,7 +354,7 @@ def _short(value: Any) -> Any:
 
 
 def command(out: Path, processes: int, write: bool, as_json: bool) -> int:
-    """`python -m toys frontier`: train what is missing, print it, write docs/frontier.json."""
+    """`python -m toys frontier`: train what is missing, print it, write docs/data/frontier.json."""
     check_order("--processes", processes, 1)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out = {str(out)!r} is a file: allowed are folders, new or not")
