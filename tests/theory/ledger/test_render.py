@@ -74,6 +74,7 @@ def test_every_row_is_on_its_papers_page(ledger):
     ledger["rows"][2]["source"] = "zhu, (3)"
     written = pages(ledger)
     assert list(written) == ["index.md", "liu.md", "zhu.md"]
+    assert "\n- [liu](liu.md), Q1 to Q2: DiffusionNFT as Taylor" in written["index.md"]
     for row, paper in zip(ledger["rows"], ("liu", "liu", "zhu"), strict=True):
         anchor = row["id"].lower()
         for page_of in ("liu", "zhu"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -123,7 +123,7 @@ def pages(ledger: dict[str, Any]) -> dict[str, str]:
     """The ledger in full, by file name: an index of all rows, and a page a paper."""
     rows = ledger["rows"]
     papers = {name: [r for r in rows if _paper(r) == name] for name in map(_paper, rows)}
-    return {"index.md": _index(ledger)} | {
+    return {"index.md": _index(ledger, papers)} | {
         f"{name}.md": _page(name, own) for name, own in papers.items()
     }
 
@@ -133,7 +133,7 @@ def _paper(row: Row) -> str:
     return str(row["source"]).split(",")[0]
 
 
-def _index(ledger: dict[str, Any]) -> str:
+def _index(ledger: dict[str, Any], papers: Mapping[str, Sequence[Row]]) -> str:
     rows = ledger["rows"]
     killed, total = mutants(rows)
     lines = [
@@ -147,6 +147,11 @@ def _index(ledger: dict[str, Any]) -> str:
             "error shrinks like the k-th power), `statistical`, `conditional` (needs an assumption "
             "that the source leaves out), `false`. Each row's page has its figures, "
             "counterexamples and what holds instead."
+        ),
+        "",
+        *(
+            f"- [{name}]({name}.md), {own[0]['id']} to {own[-1]['id']}: {PAPERS[name]}"
+            for name, own in papers.items()
         ),
         "",
         *HOW_TO_READ,
