@@ -59,7 +59,7 @@ figures: $(STAMP) ## train the networks, regenerate every figure with its number
 questions: $(STAMP) ## answer what users of DiffusionNFT ask, with figures: docs/questions/
 	$(PY) -m figures questions
 
-control: $(STAMP) ## train the adjoint family, compare with the exact optimum, draw: docs/control.md
+control: $(STAMP) ## train the adjoint family, compare with the exact optimum, draw: docs/results/control.md
 	$(PY) -m toys control --schedules --check --out $(CONTROL)
 	$(PY) -m toys cases --out $(CONTROL)/cases
 	$(PY) -m toys cases --case double_well_10d --case double_well_20d --start optimum \
@@ -98,7 +98,7 @@ verify: $(STAMP) ## measure the ledger (PROFILE=fast, default or thorough), pass
 	$(if $(filter thorough,$(PROFILE)),PLUMBLINE_PROFILE=thorough $(PY) -m pytest \
 		tests/theory/ledger/test_properties.py -n 2)
 
-ledger: $(STAMP) ## measure the ledger and write docs/LEDGER.md and the README's table anew
+ledger: $(STAMP) ## measure the ledger and write docs/ledger anew
 	$(PY) -m theory verify --write-docs
 
 train: $(STAMP) ## fine-tune the built-in text-to-image model with LoRA, compare with its base

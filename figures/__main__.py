@@ -24,7 +24,7 @@ COMMANDS = {
     ),
     "control": Command(
         "figures.control.command",
-        "the adjoint family against the exact optimum: docs/control.md",
+        "the adjoint family against the exact optimum: docs/results/control.md",
         one_thread=True,
     ),
     "list": Command("figures.commands.listing", "the figures"),

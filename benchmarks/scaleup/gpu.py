@@ -1,7 +1,7 @@
 """On a GPU: samples/s, steps/s, peak memory and share of the measured matrix peak at full size.
 
 Models of Stable Diffusion 1.5's and 3.5 medium's size with random weights (512 pixels), LoRA of
-rank 32, bfloat16; the table goes to docs/scaleup-gpu.md. Without a GPU there is nothing to measure.
+rank 32, bfloat16; the table goes to docs/results/scaleup-gpu.md. Without a GPU nothing is measured.
 
     python -m benchmarks.scaleup.gpu sd15|sd35_medium|tiny_sd15|tiny_sd3 cuda|cpu   a line of JSON
 """
@@ -23,7 +23,7 @@ from benchmarks.scaleup.rows import Row
 from benchmarks.scaleup.small import PROMPTS, module_output, peak_memory
 from theory.common.files import write_atomically
 
-TABLE = Path("docs/scaleup-gpu.md")
+TABLE = Path("docs/results/scaleup-gpu.md")
 COMMAND = "python -m benchmarks scaleup --only gpu"
 GIB = 2**30
 SIZES = ("sd15", "sd35_medium")

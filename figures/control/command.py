@@ -21,7 +21,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--cases", type=Path, default=CASES, help="folder of `python -m toys cases` (%(default)s)"
     )
     command.add_argument(
-        "--out", type=Path, default=DOCS, help="folder of the page (%(default)s)"
+        "--out", type=Path, default=DOCS, help="folder of the documentation (%(default)s)"
     )  # fmt: skip
     command.add_argument(
         "--check", action="store_true", help="compare the page with its numbers, write nothing"

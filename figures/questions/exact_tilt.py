@@ -56,7 +56,7 @@ QUESTION = (
     "cost?"
 )
 GIVEN = frozenset({"total"})
-TRAINED = Path("docs/exact_tilt.json")
+TRAINED = Path("docs/data/exact_tilt.json")
 ADVICE = "write it with `python -m toys exact-tilt --write`"
 # The stages whose exact optimum is found, by problem; the total tilts are those of the networks.
 EXACT: dict[str, tuple[tuple[Kind, int], ...]] = {
@@ -76,7 +76,7 @@ MARKS = {1: ("o", "-"), 2: ("v", "-"), 4: ("s", "--"), 8: ("D", "-."), 16: ("^",
 
 
 def measure() -> dict[str, Any]:
-    """Exact biases and effective shares; the networks' numbers from docs/exact_tilt.json."""
+    """Exact biases and effective shares; the networks' numbers from docs/data/exact_tilt.json."""
     trained = read_json(TRAINED, ADVICE)["rows"]
     problems: dict[str, Any] = {}
     for name in TITLES:
@@ -177,7 +177,7 @@ in the worst stage (exact in every dimension):
 **Trained.** Networks that start as the exact base velocity; the mean of the networks, share of the
 way that is left. All recipes of a column have the same gradient steps, reward evaluations and
 samples, shared evenly by the stages; CPU-seconds are those of a recipe's largest budget, sampling
-included (`python -m toys exact-tilt --write`, docs/exact_tilt.json).
+included (`python -m toys exact-tilt --write`, docs/data/exact_tilt.json).
 
 {trained_table(numbers)}
 

@@ -15,12 +15,12 @@ from theory.evaluation.draw import BLUE, VERMILION, use_style
 
 QUESTION = "Does a trained model sample the tilt it was trained towards?"
 GIVEN = frozenset({"predicted"})
-DOCUMENT = Path("docs/audit_loop.json")
+DOCUMENT = Path("docs/data/audit_loop.json")
 ADVICE = "write it with `python -m scaleup loop --write`"
 
 
 def measure() -> dict[str, Any]:
-    """The audits of docs/audit_loop.json, in short."""
+    """The audits of docs/data/audit_loop.json, in short."""
     rows = []
     for row in read_json(DOCUMENT, ADVICE)["rows"]:
         budget = row["budget"]

@@ -13,7 +13,7 @@ former where exp(a r) is at least about one, too.
 
     python -m scaleup loop                  all runs in turn (minutes on a GPU, hours on a CPU)
     python -m scaleup loop --only NAME ...  some of them
-    python -m scaleup loop --write          and their table to docs/audit_loop.json
+    python -m scaleup loop --write          and their table to docs/data/audit_loop.json
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from theory.released.forecast import Recipe, forecast
 from theory.released.schedule import schedule
 from theory.released.sources import SampledRewards
 
-DOCUMENT = Path("docs/audit_loop.json")
+DOCUMENT = Path("docs/data/audit_loop.json")
 ADVICE = "write it with `python -m scaleup loop --write`"
 CONTROL = "weighted_0"
 REWARD = "brightness:zero=0.37"  # the base's mean: exp(a r) is about one

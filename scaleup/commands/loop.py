@@ -14,7 +14,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """The options of `loop`."""
     command.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
     command.add_argument("--out", type=Path, default=Path("results/loop"), help="(%(default)s)")
-    command.add_argument("--write", action="store_true", help="write docs/audit_loop.json")
+    command.add_argument("--write", action="store_true", help="write docs/data/audit_loop.json")
     for name in ("steps", "batch", "bank", "pictures"):
         command.add_argument(f"--{name}", type=int, help="of every run (its budget's)")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))

@@ -1,4 +1,4 @@
-"""docs/control.md follows from its numbers, and what is stale or missing is said."""
+"""docs/results/control.md follows from its numbers, and what is stale or missing is said."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_page_is_whole(written):
     assert text == (ROOT / PAGE).read_text()
     assert "{" not in text  # nothing is left unfilled
     for name in PICTURES:
-        assert f"]({FOLDER}/{name}.png)" in text
+        assert f"](../{FOLDER}/{name}.png)" in text
         assert not is_blank(written / FOLDER / f"{name}.png"), LEAST_COLOUR
         # Pictures fit a page: readable, and no wider than a screen.
         height, width = image.imread(written / FOLDER / f"{name}.png").shape[:2]

@@ -19,8 +19,8 @@ from theory.ledger.core.claim import PAPERS, PROFILES, Claim, Profile, Result
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
 from theory.ledger.core.worst import write
-from theory.ledger.report.docs import stale, write_docs, write_text
-from theory.ledger.report.render import as_json, headline, markdown, mutants, page
+from theory.ledger.report.docs import stale, write_docs, write_pages, write_text
+from theory.ledger.report.render import as_json, headline, mutants, page
 from theory.ledger.run import all_claims, measure_all, select
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,10 +35,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--processes", type=int, default=2)
     command.add_argument("--json", action="store_true", help="print data instead of a table")
     command.add_argument(
-        "--check-docs", action="store_true", help="fail where the committed tables are stale"
+        "--check-docs", action="store_true", help="fail where docs/ledger is stale"
     )
     command.add_argument(
-        "--write-docs", action="store_true", help="write docs/ and the README's table anew"
+        "--write-docs", action="store_true", help="write docs/ledger anew"
     )
 
 
@@ -128,7 +128,7 @@ def _search(claims: Sequence[Claim], profile: Profile) -> None:
 
 def _write(ledger: dict[str, Any], results: Sequence[Result], out: Path) -> None:
     write_text(out / "ledger.json", json.dumps(ledger, indent=1) + "\n")
-    write_text(out / "ledger.md", markdown(ledger))
+    write_pages(ledger, out / "ledger")
     write_text(out / "ledger.html", page(ledger, results))
     for result in results:
         if result.region is not None:

@@ -1,4 +1,4 @@
-"""`python -m toys exact-tilt`: train what is missing, print it, write docs/exact_tilt.json."""
+"""`python -m toys exact-tilt`: train what is missing, print it, write docs/data/exact_tilt.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of results (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
     parser.add_argument(
-        "--write", action="store_true", help="write docs/exact_tilt.json, which the page reads"
+        "--write", action="store_true", help="write docs/data/exact_tilt.json, which the page reads"
     )
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
 

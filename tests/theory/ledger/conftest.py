@@ -8,7 +8,7 @@ import pytest
 
 from tests.theory.ledger.made_up import CLAIMS, MAPPED
 from theory.ledger.core.claim import Result
-from theory.ledger.report.docs import BEGIN, END, write_docs
+from theory.ledger.report.docs import write_docs
 from theory.ledger.report.render import as_json
 from theory.ledger.run import measure
 
@@ -25,11 +25,10 @@ def ledger(results) -> dict[str, Any]:
 
 @pytest.fixture
 def root(tmp_path, ledger):
-    (tmp_path / "README.md").write_text(f"# Hello\n\n{BEGIN}\nold\n{END}\n\nBye.\n")
     paths = write_docs(ledger, tmp_path)
     assert [p.relative_to(tmp_path).as_posix() for p in paths] == [
-        "docs/ledger.json",
-        "docs/LEDGER.md",
-        "README.md",
+        "docs/data/ledger.json",
+        "docs/ledger/index.md",
+        "docs/ledger/liu.md",
     ]
     return tmp_path

@@ -1,4 +1,4 @@
-"""The committed tables, and what makes them stale."""
+"""The committed ledger, and what makes it stale."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from tests.theory.ledger.made_up import CLAIMS, EXACT
 from theory.ledger.report import docs
-from theory.ledger.report.docs import BEGIN, CLOSE, END, stale, with_table, write_docs
+from theory.ledger.report.docs import CLOSE, stale, write_docs
 
 
 def edit(root, change) -> None:
-    """Change docs/ledger.json and render the two tables from it again."""
-    ledger = json.loads((root / "docs/ledger.json").read_text())
+    """Change docs/data/ledger.json and render the pages from it again."""
+    ledger = json.loads((root / "docs/data/ledger.json").read_text())
     change(ledger)
     write_docs(ledger, root)
 
@@ -23,21 +23,18 @@ def edit(root, change) -> None:
 def test_written_docs_are_fresh(root, ledger):
     assert stale(CLAIMS, root) == []
     assert stale(CLAIMS, root, ledger) == []
-    readme = (root / "README.md").read_text()
-    assert readme.startswith(f"# Hello\n\n{BEGIN}\n\n| |")
-    assert readme.endswith(f"{END}\n\nBye.\n")
-    assert "old" not in readme
-    assert [p.name for p in (root / "docs").iterdir() if p.name.startswith(".")] == []
-    before = readme
+    files = [p for p in (root / "docs").rglob("*") if p.is_file()]
+    assert len(files) == 3
+    before = [p.read_text() for p in files]
     write_docs(ledger, root)
-    assert (root / "README.md").read_text() == before
+    assert [p.read_text() for p in files] == before
 
 
 @pytest.mark.parametrize("key", docs.TEXTS)
 def test_a_text_that_has_changed(root, key):
     moved = (replace(EXACT, **{key: "else"}), *CLAIMS[1:])
     found = stale(moved, root)
-    assert found[0] == f"Q1: {key} has changed since docs/ledger.json"
+    assert found[0] == f"Q1: {key} has changed since docs/data/ledger.json"
     assert all(line.startswith("Q1: ") for line in found)
     assert len(found) == (2 if key == "recorded" else 1)
 
@@ -49,14 +46,16 @@ def test_rows_that_have_changed(root):
 
 def test_a_verdict_that_has_changed(root, ledger):
     ledger["rows"][1]["verdict"] = "conditional"
-    assert stale(CLAIMS, root, ledger) == ["Q2: verdict conditional, docs/ledger.json has false"]
+    assert stale(CLAIMS, root, ledger) == [
+        "Q2: verdict conditional, docs/data/ledger.json has false"
+    ]
 
     def change(old):
         old["rows"][1]["verdict"] = "exact"
 
     edit(root, change)
     # Seen in every profile, also without a fresh measurement.
-    assert stale(CLAIMS, root) == ["Q2: docs/ledger.json measured exact, not false"]
+    assert stale(CLAIMS, root) == ["Q2: docs/data/ledger.json measured exact, not false"]
 
 
 @pytest.mark.parametrize(
@@ -66,19 +65,19 @@ def test_a_verdict_that_has_changed(root, ledger):
 def test_a_finding_that_has_changed(root, ledger, key, value):
     ledger["rows"][0]["findings"][0][key] = value
     (found,) = stale(CLAIMS, root, ledger)
-    assert found == f"Q1, first | part: {key} is no longer what docs/ledger.json has"
+    assert found == f"Q1, first | part: {key} is no longer what docs/data/ledger.json has"
 
 
 def test_parts_that_have_changed(root, ledger):
     ledger["rows"][0]["findings"].pop()
-    assert stale(CLAIMS, root, ledger) == ["Q1: its parts have changed since docs/ledger.json"]
+    assert stale(CLAIMS, root, ledger) == ["Q1: its parts have changed since docs/data/ledger.json"]
 
 
 @pytest.mark.parametrize(("factor", "seen"), [(1.04, False), (1.06, True), (0.94, True)])
 def test_a_number_that_has_changed(root, ledger, factor, seen):
     assert abs(factor - 1) > CLOSE.rtol or not seen
     ledger["rows"][0]["findings"][0]["numbers"]["tv"] *= factor
-    line = "Q1, first | part: tv is no longer what docs/ledger.json has"
+    line = "Q1, first | part: tv is no longer what docs/data/ledger.json has"
     assert stale(CLAIMS, root, ledger) == ([line] if seen else [])
 
 
@@ -103,7 +102,7 @@ def test_numbers_of_another_shape(root, ledger, change):
 def test_a_map_that_has_changed(root, ledger):
     ledger["rows"][1]["region"]["share"]["0.05"] = 0.9
     (found,) = stale(CLAIMS, root, ledger)
-    assert found == "Q2: its map's share/0.05 is no longer what docs/ledger.json has"
+    assert found == "Q2: its map's share/0.05 is no longer what docs/data/ledger.json has"
 
 
 def test_numbers_of_another_profile_are_not_compared(root, ledger):
@@ -113,36 +112,25 @@ def test_numbers_of_another_profile_are_not_compared(root, ledger):
     assert stale(CLAIMS, root, other_profile) == []
 
 
-def test_hand_edited_tables(root):
-    for name, words in (
-        ("docs/LEDGER.md", "docs/LEDGER.md is not the rendering"),
-        ("README.md", "the README's table is not the rendering"),
-    ):
-        file = root / name
-        whole = file.read_text()
-        file.write_text(whole.replace("**false**", "**exact**"))
-        (found,) = stale(CLAIMS, root)
-        assert found.startswith(words)
-        file.write_text(whole)
-    (root / "README.md").write_text(whole.replace("Bye.", "Good-bye."))  # outside the marks
+@pytest.mark.parametrize("name", ["index.md", "liu.md"])
+def test_pages_that_are_not_what_the_data_give(root, name):
+    page = root / "docs/ledger" / name
+    whole = page.read_text()
+    line = f"docs/ledger/{name} is not the rendering of docs/data/ledger.json"
+    page.write_text(whole.replace("**false**", "**exact**"))
+    assert stale(CLAIMS, root) == [line]
+    page.unlink()
+    assert stale(CLAIMS, root) == [line]
+    page.write_text(whole)
     assert stale(CLAIMS, root) == []
+
+
+def test_a_page_of_no_row(root):
+    (root / "docs/ledger/old.md").write_text("# old")
+    (found,) = stale(CLAIMS, root)
+    assert found.startswith("docs/ledger/old.md is not the rendering")
 
 
 def test_no_docs(tmp_path):
     (found,) = stale(CLAIMS, tmp_path)
-    assert found.endswith("docs/ledger.json is missing")
-
-
-@pytest.mark.parametrize(
-    "readme", ["# Hello", BEGIN, END, f"{BEGIN}{BEGIN}{END}", f"{END}\n{BEGIN}"], ids=range(5)
-)
-def test_readme_without_marks(root, ledger, readme):
-    with pytest.raises(ValueError, match=r"README\.md: "):
-        with_table(readme, "table")
-    before = (root / "docs/LEDGER.md").read_text()
-    (root / "README.md").write_text(readme)
-    with pytest.raises(ValueError, match=r"README\.md: "):
-        write_docs({**ledger, "profile": "thorough"}, root)
-    assert (root / "docs/LEDGER.md").read_text() == before  # nothing was written
-    with pytest.raises(ValueError, match=r"README\.md: "):
-        stale(CLAIMS, root)
+    assert found.endswith("docs/data/ledger.json is missing")

@@ -180,7 +180,7 @@ def test_every_statement_has_a_row():
         "domingo": [f"D{i}" for i in range(1, 16)],
     }
     assert {paper: [c.id for c in claims] for paper, claims in SOURCES.items()} == wanted
-    assert tuple(SOURCES) == PAPERS
+    assert list(SOURCES) == list(PAPERS)
     for paper, claims in SOURCES.items():
         for claim in claims:
             assert claim.source.startswith(paper)

@@ -7,17 +7,15 @@ from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tests.theory.ledger.made_up import CLAIMS, EXACT
 from theory.ledger.report.render import (
     as_json,
     headline,
-    markdown,
     mutants,
     page,
+    pages,
     plain,
-    short_markdown,
 )
 
 
@@ -62,29 +60,38 @@ def cells(line: str) -> int:
     return line.replace("\\|", "").count("|") - 1
 
 
-@pytest.mark.parametrize("write", [markdown, short_markdown])
-def test_markdown_tables_have_one_width(write, ledger):
-    for text in (write(ledger), write(as_json([], "fast"))):
+def test_markdown_tables_have_one_width(ledger):
+    for text in (*pages(ledger).values(), *pages(as_json([], "fast")).values()):
         groups = tables(text)
         assert groups
         for group in groups:
             assert len({cells(line) for line in group}) == 1, group
             assert set(group[1]) == {"|", "-"}
-    assert len(tables(markdown(ledger))) == 1 + len(CLAIMS)
+    assert len(tables(pages(ledger)["liu.md"])) == 1 + len(CLAIMS)
+
+
+def test_every_row_is_on_its_papers_page(ledger):
+    ledger["rows"][2]["source"] = "zhu, (3)"
+    written = pages(ledger)
+    assert list(written) == ["index.md", "liu.md", "zhu.md"]
+    assert "\n- [liu](liu.md), Q1 to Q2: DiffusionNFT as Taylor" in written["index.md"]
+    for row, paper in zip(ledger["rows"], ("liu", "liu", "zhu"), strict=True):
+        anchor = row["id"].lower()
+        for page_of in ("liu", "zhu"):
+            there = f"## {row['id']}\n\n**{row['verdict']}** · " in written[f"{page_of}.md"]
+            assert there == (page_of == paper)
+        assert f"| [{row['id']}](#{anchor}) |" in written[f"{paper}.md"]
+        assert f"| [{row['id']}]({paper}.md#{anchor}) |" in written["index.md"]
 
 
 def test_markdown_says_what_was_measured(ledger):
-    text = markdown(ledger)
-    for row in ledger["rows"]:
-        assert f"## {row['id']}\n\n**{row['verdict']}** · " in text
-        assert f"(#{row['id'].lower()})" in text
-        assert f"| [{row['id']}](docs/LEDGER.md#{row['id'].lower()}) |" in short_markdown(ledger)
+    assert "1 of 1 wrong versions rejected" in pages(ledger)["index.md"]
+    text = pages(ledger)["liu.md"]
     assert "a \\* b \\| c\\_d &lt; e" in text
-    assert "1 of 1 wrong versions rejected" in text
     assert "- Map (a \\| map): TV below 1 %" in text
     assert "| fails | claim | no | TV 0.3 | N(0, 1) |" in text
     ledger["rows"][0]["findings"][0]["mutants"] = {"seen": True, "blind": False}
-    assert "; SURVIVED: blind" in markdown(ledger)
+    assert "; SURVIVED: blind" in pages(ledger)["liu.md"]
 
 
 class Reader(HTMLParser):

@@ -27,7 +27,13 @@ T = TypeVar("T")
 Role = Literal["claim", "condition", "instead", "support"]
 Kind = Literal["exact", "order", "statistical"]
 BROKEN = "broken"
-PAPERS = ("liu", "zhu", "released", "domingo")
+# What rows are of: the first word of a row's source, and its title.
+PAPERS = {
+    "liu": "DiffusionNFT as Taylor approximation (Q. Liu)",
+    "zhu": "a KL-regularised view of DiffusionNFT (Y. Zhu)",
+    "released": "the released DiffusionNFT code",
+    "domingo": "Adjoint Matching, stochastic optimal control (C. Domingo-Enrich)",
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What trials sample, each kept in a file; and docs/exact_tilt.json, which the page reads.
+"""What trials sample, each kept in a file; and docs/data/exact_tilt.json, which the page reads.
 
 Networks of two hidden layers have a divergence in closed form, so log-densities are exact along
 the flow, and TV = E_p(1 - target/p)_+ over shifted Sobol starts is exact but for the draws.
@@ -103,7 +103,7 @@ def truth_of(name: str, total: float) -> Truth:
 
 
 FOLDER = "exact_tilt"
-SUMMARY = Path("docs/exact_tilt.json")
+SUMMARY = Path("docs/data/exact_tilt.json")
 KEPT = (
     "problem", "loss", "total", "stages", "steps", "rewards", "shares", "floor", "reward_shares",
     "reward_floor", "cpu_seconds",
@@ -131,7 +131,7 @@ def file_of(out: Path, trial: Trial) -> Path:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What docs/exact_tilt.json holds: the trials' numbers, rounded, and how they were made."""
+    """What docs/data/exact_tilt.json holds: the trials' numbers, rounded, and how they were made."""
     return {
         "command": "python -m toys exact-tilt --write",
         "code": code_key(),

@@ -1,0 +1,1 @@
+"""What users read: every block runs, every link leads somewhere."""
