@@ -111,10 +111,10 @@ class Registry(Generic[Item]):
         """Its own public classes below the base; one that has two names there counts once."""
         home, _, name = self.base.partition(":")
         base: Any = getattr(import_module(home), name)
-        kinds = [kind for key, kind in inspect.getmembers(module, inspect.isclass) if key[0] != "_"]
-        own: list[type[Item]] = [
-            k for k in kinds if issubclass(k, base) and k.__module__ == module.__name__
+        kinds: list[Any] = [
+            k for n, k in inspect.getmembers(module, inspect.isclass) if n[0] != "_"
         ]
+        own = [k for k in kinds if issubclass(k, base) and k.__module__ == module.__name__]
         return list(dict.fromkeys(own))
 
     def _of_file(self, path: Path) -> type[Item]:

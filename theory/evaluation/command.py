@@ -15,7 +15,8 @@ from theory.common.checks import check_order
 from theory.common.console import console, refuse_unused
 from theory.common.files import check_folder
 from theory.common.progress import Progress
-from theory.evaluation.report import FIELDS, PARTS, FieldChoice, LawReport, choose_field, law_report
+from theory.evaluation.choices import FIELDS, FieldChoice, choose_field
+from theory.evaluation.report import PARTS, LawReport, law_report
 from theory.fields.diffusion import START, Diffusion
 from theory.problems.problem import Problem, load_problem
 from theory.tilts.wrappers import (

@@ -37,9 +37,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--check-docs", action="store_true", help="fail where docs/ledger is stale"
     )
-    command.add_argument(
-        "--write-docs", action="store_true", help="write docs/ledger anew"
-    )
+    command.add_argument("--write-docs", action="store_true", help="write docs/ledger anew")
 
 
 def run(options: argparse.Namespace) -> int:

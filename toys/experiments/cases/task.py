@@ -64,8 +64,8 @@ class ControlTask(Task):
     def reward(self, x1: Tensor, cond: Any = None) -> Tensor:
         return -self.process(idle).final(x1)
 
-    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any]:
-        return self.simulate(self.process(idle), self.draw(n, draws))[:, -1], None
+    def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any, None]:
+        return self.simulate(self.process(idle), self.draw(n, draws))[:, -1], None, None
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def file_of(out: Path, trial: Trial) -> Path:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What docs/data/exact_tilt.json holds: the trials' numbers, rounded, and how they were made."""
+    """docs/data/exact_tilt.json: the trials' numbers, rounded, and how they were made."""
     return {
         "command": "python -m toys exact-tilt --write",
         "code": code_key(),
