@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import runpy
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import LANGUAGES, MARKS, PAGES, ROOT, Block, blocks, commands, name, shown
-from theory.common import signals
+from theory.common import console, signals
 from theory.common.front_door import main as plumbline
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -31,19 +30,22 @@ class Understood(BaseException):
 
 @pytest.fixture
 def parse_only(monkeypatch):
-    parse = argparse.ArgumentParser.parse_args
+    parse = console.parse
 
-    def read(self, *arguments, **options):
-        parse(self, *arguments, **options)
+    def read(*arguments):
+        parse(*arguments)
         raise Understood
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read)
+    monkeypatch.setattr(console, "parse", read)
 
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
-    """Commands leave the tests' signals alone."""
+    """Commands leave the tests' signals alone, and may be imported already."""
     monkeypatch.setattr(signals, "catch", lambda: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
 
 
 def typed(words: list[str]) -> None:
@@ -66,9 +68,7 @@ def typed(words: list[str]) -> None:
     module, *rest = words[words.index("-m") + 1 :]
     old, sys.argv = sys.argv, [module, *rest]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # its __main__ was imported before
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         sys.argv = old
 
