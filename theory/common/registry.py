@@ -111,11 +111,12 @@ class Registry(Generic[Item]):
         """Its own public classes below the base; one that has two names there counts once."""
         home, _, name = self.base.partition(":")
         base: Any = getattr(import_module(home), name)
-        kinds = [kind for key, kind in inspect.getmembers(module, inspect.isclass) if key[0] != "_"]
-        own: list[type[Item]] = [
-            k for k in kinds if issubclass(k, base) and k.__module__ == module.__name__
-        ]
-        return list(dict.fromkeys(own))
+        kinds: dict[Any, None] = {
+            kind: None
+            for key, kind in inspect.getmembers(module, inspect.isclass)
+            if key[0] != "_" and issubclass(kind, base) and kind.__module__ == module.__name__
+        }
+        return list(kinds)
 
     def _of_file(self, path: Path) -> type[Item]:
         if not path.is_file():
