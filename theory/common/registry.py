@@ -111,11 +111,12 @@ class Registry(Generic[Item]):
         """Its own public classes below the base; one that has two names there counts once."""
         home, _, name = self.base.partition(":")
         base: Any = getattr(import_module(home), name)
-        kinds: list[Any] = [
-            k for n, k in inspect.getmembers(module, inspect.isclass) if n[0] != "_"
-        ]
-        own = [k for k in kinds if issubclass(k, base) and k.__module__ == module.__name__]
-        return list(dict.fromkeys(own))
+        kinds: dict[Any, None] = {
+            kind: None
+            for key, kind in inspect.getmembers(module, inspect.isclass)
+            if key[0] != "_" and issubclass(kind, base) and kind.__module__ == module.__name__
+        }
+        return list(kinds)
 
     def _of_file(self, path: Path) -> type[Item]:
         if not path.is_file():
@@ -156,8 +157,8 @@ class Registry(Generic[Item]):
         """
         noun, name = self.noun, _name(kind)
         # Its own before those of services, which are keyword-only.
-        fields = sorted(dataclasses.fields(kind), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
-        fields = [f for f in fields if f.init]
+        options_of = sorted(dataclasses.fields(kind), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
+        fields = [f for f in options_of if f.init]
         allowed = [f.name for f in fields]
         for key in options:
             if key not in allowed:
