@@ -99,6 +99,19 @@ def test_a2_pictures_encoded_again():
     assert found.left_out == (720, 0)
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("power", [4, 8])
+def test_a2_a_flat_reward_of_few_features_makes_no_copies(power, dim):
+    """Near its maximum rewards are equal to a millionth, and one feature always has a neighbour."""
+    sides = []
+    for seed in (1, 2):
+        x = np.random.default_rng(seed).normal(size=(2000, dim))
+        sides.append({"reward": -(np.abs(x[:, 0]) ** power), "features": x})
+    assert distinct(data_of(*sides))[1].left_out == (0, 0)
+    written = [{name: np.concatenate([v, v[:400]]) for name, v in side.items()} for side in sides]
+    assert distinct(data_of(*written))[1].left_out == (400, 400)
+
+
 def test_a2_prompts_in_two_spellings():
     rng = np.random.default_rng(0)
     reward, other = rng.normal(size=60), rng.normal(size=120)
