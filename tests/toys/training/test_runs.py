@@ -22,6 +22,7 @@ from tests.toys.small import (
     trained,
     tree,
 )
+from toys.__main__ import main
 from toys.training import files
 from toys.training.files import read_json, read_tensors, write_atomically
 from toys.training.runs import Group, Run, unfinished_groups
@@ -271,7 +272,7 @@ def test_groups_of_other_code_are_not_gone_on_with(begun, tmp_path):
     assert unfinished_groups(out) == []
 
 
-def test_interrupted_by_the_keyboard(begun, tmp_path, capsys, monkeypatch):
+def test_interrupted_by_the_keyboard(begun, tmp_path, monkeypatch):
     wanted, source = begun
     out = copied(source, tmp_path)
 
@@ -280,9 +281,9 @@ def test_interrupted_by_the_keyboard(begun, tmp_path, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_one_step", interrupt)
-        status, _, err = call(capsys, *train_words(out, wanted))
-    assert status == 130
-    assert "goes on from the last checkpoint" in err
+        with pytest.raises(KeyboardInterrupt) as caught:
+            main(list(map(str, train_words(out, wanted))))
+    assert caught.value.__notes__ == ["the same command goes on"]
     assert trained(out, wanted) == 2
 
 
