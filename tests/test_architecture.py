@@ -110,7 +110,8 @@ def test_files_are_short():
 # --- imports
 
 
-def imports(source: str, depth: int = 1, *, types: bool = False) -> set[str]:
+@cache
+def imports(source: str, depth: int = 1, *, types: bool = False) -> frozenset[str]:
     """Names (to `depth` dots) that a module imports anywhere, also inside functions.
 
     types: only what stands under `if TYPE_CHECKING`; else all but this.
@@ -132,7 +133,7 @@ def imports(source: str, depth: int = 1, *, types: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where they lead"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {".".join(name.split(".")[:depth]) for name in found}
+    return frozenset(".".join(name.split(".")[:depth]) for name in found)
 
 
 def test_walker_sees_a_hidden_import():
