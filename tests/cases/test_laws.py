@@ -69,6 +69,7 @@ def test_c3_modes_at_60_work(apart):
     assert QUADRATURE.holds(found.mass, 1.0)
 
 
+@pytest.mark.slow
 def test_c3_the_mass_of_a_far_mode_is_where_the_ridge_comes_from(apart):
     """By scipy's stiff solver along the one trajectory that ends between the modes."""
     problem, found, _ = apart

@@ -27,6 +27,7 @@ def made(tmp_path_factory):
     return main([*NOTE, "--out", str(folder)]), folder
 
 
+@pytest.mark.slow
 def test_note_figures_match_the_reference(made):
     status, folder = made
     assert status == 0

@@ -43,6 +43,7 @@ def test_the_committed_pages_are_what_their_numbers_give():
     assert main(["questions", "--check"]) == 0
 
 
+@pytest.mark.slow
 def test_every_page_is_whole(written):
     assert set(read_numbers(written)) == set(PAGES)
     for name in PAGES:

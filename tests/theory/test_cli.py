@@ -191,6 +191,7 @@ def test_a_file_where_the_folder_should_be(capsys, own):
     assert "--out" in err
 
 
+@pytest.mark.slow
 def test_an_sde_with_an_offset(capsys, tmp_path):
     """The same words as `control --schedule`; the base's field keeps its law at any schedule."""
     status, out, _ = run(
@@ -255,6 +256,7 @@ def test_an_option_that_would_change_nothing_is_refused(options, capsys):
     assert "changes nothing here: allowed with --" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pictures_are_named_by_what_was_asked(tmp_path):
     for beta in ("1", "2"):
         options = ["--field", "nft", "--nft-beta", beta, "--out", str(tmp_path)]

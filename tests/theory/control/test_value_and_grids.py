@@ -77,6 +77,7 @@ def test_plane_against_the_closed_form():
     assert not QUADRATURE_2D.holds(run.at(0.2)[inside], optimum.value(at, 0.25), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("g", [0.3, 1.0])
 def test_gaussian_optimum_by_riccati_and_by_grid(g):
     """Value, gradient and law of X_1 under a schedule that is not memoryless."""
@@ -114,6 +115,7 @@ def test_law_with_a_running_cost(start):
     assert not QUADRATURE.holds(own_mean, plain.law()[0][1:], 1.0)
 
 
+@pytest.mark.slow
 def test_control_between_the_kept_times():
     """Interpolated in time and space, against Riccati, and steered: velocity and divergence."""
     base = GaussianSum.mixture([1.0], [[0.4]], stds=[0.8])

@@ -28,6 +28,7 @@ from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.wrappers import ClippedExponential, TruncatedExponential
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bump_2d", "plane_5d"])
 def test_report_and_picture_in_the_plane_and_beyond(name, tmp_path, monkeypatch):
     monkeypatch.setattr(grid_laws, "PLANE_POINTS", 41)
@@ -169,6 +170,7 @@ def test_multiples_of_the_memoryless_schedule():
     assert QUADRATURE.holds(base.cdf(y), u, scale=1.0)
 
 
+@pytest.mark.slow
 def test_sde_report_holds_the_start_law():
     """A base that is much narrower than the noise it starts from."""
     base = GaussianSum.mixture([0.6, 0.4], [[-0.2], [0.2]], stds=[0.15, 0.1])

@@ -32,12 +32,14 @@ def check(drawn) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 @given(cases(dims=(1,)))
 @MANY
 def test_line(drawn):
     check(drawn)
 
 
+@pytest.mark.slow
 @given(cases(dims=(2,)))
 @SOME
 def test_plane(drawn):

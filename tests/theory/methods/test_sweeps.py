@@ -65,7 +65,7 @@ CASES = [
     *ADJOINTS,
     ("weighted_flow_matching:wrapper=clipped,max_weight=3", "linear_1d"),
     ("weighted_flow_matching:scale=-1", "linear_1d"),
-    ("tilt_matching:scale=-0.5", "bumps_1d"),
+    pytest.param("tilt_matching:scale=-0.5", "bumps_1d", marks=pytest.mark.slow),
 ]
 
 

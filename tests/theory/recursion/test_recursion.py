@@ -64,6 +64,7 @@ def moments_of(law):
 # --- one epoch against the field's own law
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["note_1d", "bumps_1d"])
 def test_first_epoch_is_nfts_law(name):
     problem = load_problem(name)

@@ -97,6 +97,7 @@ def test_nft_law_by_scipy():
     assert QUADRATURE.holds(ours, last, scale=1.0)
 
 
+@pytest.mark.slow
 def test_nft_law_is_not_the_claimed_one():
     """Power: the pipeline tells NFT's law from exp(2 r), the exact tilt's law it does not."""
     problem = load_problem("note_1d")

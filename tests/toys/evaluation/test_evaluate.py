@@ -66,6 +66,7 @@ def results(done):
 # --- exact fields in the network's place
 
 
+@pytest.mark.slow
 def test_the_optimum_in_the_networks_place_has_no_error(nft):
     config, truth = nft
     best = as_network(config.parsed.optimum(config.parsed_problem).velocity)
@@ -222,6 +223,7 @@ def test_draws_off_the_grid_count_as_distance():
 # --- results
 
 
+@pytest.mark.slow
 def test_parts_bound_the_total(results):
     assert [r["distance"] for r in results] == ["W1", "W1", "W1", "TV"]
     assert [r["sampler"] for r in results] == [
