@@ -14,12 +14,12 @@ from scaleup.rewards.redness import Redness
 from scaleup.training import run, session
 from scaleup.training.checkpoints import newest_state
 from scaleup.training.runfolder import RunFolder
+from tests.mutants.harness import mutant_module
 from tests.scaleup.conftest import folders  # noqa: F401
 from tests.scaleup.work import NFT_ONLINE, same, settings, trained, words
-from tests.theory.methods.mutants import mutant_module
 from theory.common import signals
 from theory.common.files import write_atomically
-from theory.methods import online
+from theory.methods.contract import online
 from theory.methods.matching.nft import NFT
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -14,6 +14,7 @@ from torchdiffeq import odeint
 
 from scaleup.adapter import FlowClock, Guided, NetworkVelocity, VPClock, sample, sampling_times
 from tests.helpers import ALL, LINE, PLANE, Plain, points, size
+from tests.mutants.harness import mutant_module
 from tests.scaleup.planted import (
     DOUBLE,
     NO_PROMPTS,
@@ -24,7 +25,6 @@ from tests.scaleup.planted import (
     knots,
     time_of,
 )
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FLOAT32, FLOAT32_PARITY, QUADRATURE, SLOPE
 from theory.fields.mixture import MixtureField, VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW

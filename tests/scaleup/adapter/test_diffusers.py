@@ -11,9 +11,9 @@ import torch
 
 from scaleup.adapter import Guided, ImageModel, NetworkVelocity, Prompts, VPClock, sample
 from tests.helpers import size
+from tests.mutants.harness import mutant_module
 from tests.scaleup import tiny
 from tests.scaleup.planted import DOUBLE, NO_PROMPTS, knots
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FLOAT32
 
 KINDS = {"epsilon": "eps", "v_prediction": "v"}

@@ -18,9 +18,9 @@ from scaleup.adapter.lora import (
     parse_targets,
     save_lora,
 )
+from tests.mutants.harness import mutant_module
 from tests.scaleup import tiny
 from tests.scaleup.work import perturb, same
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import FLOAT32
 from theory.methods.contract.online import follow
 

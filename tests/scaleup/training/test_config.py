@@ -14,7 +14,7 @@ from scaleup.training.config import (
     read_prompts,
     recipe_names,
 )
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from theory.common.console import parse
 
 ROOT = Path(__file__).resolve().parents[3]

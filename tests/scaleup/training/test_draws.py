@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from scaleup.training.draws import ShardedDraws, generator_of, noise_of_seed
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from theory.common.tolerances import FALSE_FAILURE_RATE
 
 SHARDS, ROWS = 3, 4

@@ -11,8 +11,8 @@ from scaleup.rewards.contract import Reward, parse_reward
 from scaleup.training import task as module
 from scaleup.training.draws import ShardedDraws
 from scaleup.training.task import Bank, PromptedTask, Sampling
+from tests.mutants.harness import mutant_module
 from tests.scaleup import tiny
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FLOAT32
 from theory.methods import Execution, Policy, endpoint_batch
 from theory.methods.matching.reward_mapping import released_mapping

@@ -14,8 +14,8 @@ from scaleup.training.checkpoints import checkpoint_path, newest_state
 from scaleup.training.config import TrainConfig
 from scaleup.training.task import PromptedTask
 from scaleup.training.trainer import Trainer
+from tests.mutants.harness import mutant_module
 from tests.scaleup.work import NFT_ONLINE, killed, same, session, settings, trained
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import FLOAT32
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.matching.tilt_matching import TiltMatching

@@ -9,7 +9,7 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 
 from tests.helpers import tensor
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from tests.theory.samplers.chain_routes import (
     NOTE,
     SCALE,

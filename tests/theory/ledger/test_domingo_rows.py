@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from theory.common.tolerances import QUADRATURE
 from theory.fields.diffusion import Diffusion
 from theory.ledger.core.claim import PROFILES

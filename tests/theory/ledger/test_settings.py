@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE_TIGHT
 from theory.fields.paths import PATHS
 from theory.ledger.core.claim import Context, Profile

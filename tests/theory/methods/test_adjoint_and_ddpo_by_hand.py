@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.helpers import tensor
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from tests.theory.methods.test_relations import DOUBLE, NOTE, PLANE
 from theory.common.tolerances import ALGEBRA
 from theory.methods import Draws, Policy, ProblemTask

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.helpers import ks_bound, points, size, tensor
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.methods import Draws, Execution, Policy, ProblemTask
 from theory.methods.adjoint import family as adjoints

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers import points, size
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from tests.theory.methods.test_relations import BUMPS, DOUBLE, NOTE, PLANE, collected, slopes
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT, SLOPE
 from theory.fields.paths import PATHS

@@ -8,7 +8,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from tests.theory.methods.mutants import at_optimum_of, mutant_module
+from tests.mutants.harness import mutant_module
+from tests.mutants.theory.methods.mutants import at_optimum_of
 from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.methods import Method, Optimum
 from theory.methods.contract.probe import Check, expected_gradient, sweep

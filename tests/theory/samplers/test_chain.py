@@ -8,7 +8,7 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from tests.helpers import ks_bound, ks_distance, tensor
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from tests.theory.samplers.chain_routes import (
     NOTE,
     SCALE,

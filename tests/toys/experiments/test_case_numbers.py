@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from tests.toys.experiments.test_cases import SMALL, process_of
 from theory.common.tolerances import FLOAT32
 from theory.control.processes import case_starts

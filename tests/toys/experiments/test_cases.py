@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import ndtri
 
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.control.processes import case_starts
 from toys.__main__ import main

@@ -10,7 +10,8 @@ from importlib import import_module
 
 import pytest
 
-from tests.theory.methods.mutants import Mutant, mutant_module, true_optimum
+from tests.mutants.harness import mutant_module
+from tests.mutants.theory.methods.mutants import Mutant, true_optimum
 from theory.methods.adjoint import family as adjoints
 from theory.methods.contract.method import Optimum
 from theory.methods.contract.probe import (
