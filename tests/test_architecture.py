@@ -63,7 +63,6 @@ LONG = {
     "tests/mutants/theory/audit/test_audit.py",
     "tests/theory/ledger/test_second_routes.py",
     "tests/theory/methods/test_adjoints.py",
-    "tests/mutants/theory/methods/test_sweep.py",
     "tests/theory/released/test_recipe.py",
     "tests/theory/test_bad_input.py",
     "tests/toys/evaluation/test_evaluate.py",
