@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,8 @@ def overriding(kind: type, **parts: Callable[..., Any]) -> type:
         whole = getattr(kind, name)
         if isinstance(whole, property):
             return property(lambda self: part(partial(whole.fget, self), self))
+        if isinstance(whole, cached_property):
+            return property(lambda self: part(partial(whole.func, self), self))
         return lambda self, *arguments: part(partial(whole, self), self, *arguments)
 
     body = {name: override(name, part) for name, part in parts.items()}
