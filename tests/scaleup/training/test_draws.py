@@ -5,7 +5,6 @@ import torch
 from scipy import stats
 
 from scaleup.training.draws import ShardedDraws, generator_of, noise_of_seed
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import FALSE_FAILURE_RATE
 
 SHARDS, ROWS = 3, 4
@@ -29,18 +28,6 @@ def shards_make_the_batch(kind):
 
 def test_the_rows_of_all_processes_are_the_batch_of_one():
     assert shards_make_the_batch(ShardedDraws)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        ("whole[self.rank * n : (self.rank + 1) * n]", "whole[:n]"),
-        ("whole[self.rank * n : (self.rank + 1) * n]", "whole[self.rank :: self.shards]"),
-        ("draw(n * self.shards, *shape", "draw(n * (self.rank + 1), *shape"),
-    ],
-)
-def test_a_wrong_share_is_seen(edit):
-    assert not shards_make_the_batch(mutant_module("scaleup.training.draws", edit).ShardedDraws)
 
 
 def test_draws_are_what_they_say():

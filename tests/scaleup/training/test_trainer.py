@@ -15,7 +15,6 @@ from scaleup.training.config import TrainConfig
 from scaleup.training.task import PromptedTask
 from scaleup.training.trainer import Trainer
 from tests.scaleup.work import NFT_ONLINE, killed, same, session, settings, trained
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import FLOAT32
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.matching.tilt_matching import TiltMatching
@@ -102,39 +101,6 @@ def test_so_do_other_settings(options, folders, tmp_path):
     assert goes_on(settings(folders, **options), tmp_path)
 
 
-STATE = 'prefixed("policy.", self.policy.tensors())'
-LOAD = 'self.policy.load(under("policy.", state.tensors))'
-
-
-def without(part):
-    """A trainer that leaves a part of the policy out of its checkpoints."""
-    kept = f'{{k: v for k, v in {STATE}.items() if "{part}" not in k}}'
-    put_back = LOAD.replace("load(", "load(self.policy.tensors() | ")
-    return (STATE, kept), (LOAD, put_back)
-
-
-MUTANTS = {
-    "gradients are not put to zero": (
-        "nft online", (("self.optimiser.step()\n        self.optimiser.zero_grad()",
-                        "self.optimiser.step()"),)),
-    "the old copy is left out": ("nft online", without("policy.old")),
-    "the pool is left out": ("nft online", without("state.pool")),
-    "the value network is left out": ("ddpo", without("networks.value")),
-    "the generator is left out": (
-        "nft", (('self.session.draws.restore([state.tensors["generator"].cpu()])', "pass"),)),
-    "the optimiser is left out": (
-        "nft", (('load_optimiser(self.policy, self._inner, under("adamw.", state.tensors))',
-                 "pass"),)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_what_a_checkpoint_lacks_is_seen(name, folders, tmp_path):
-    method, edits = MUTANTS[name]
-    kind = mutant_module("scaleup.training.trainer", *edits).Trainer
-    assert not goes_on(settings(folders, method=METHODS[method]), tmp_path, kind)
-
-
 def test_a_run_killed_before_its_first_checkpoint(folders, tmp_path):
     config = settings(folders, method=NFT_ONLINE)
     whole = trained(config, tmp_path)
@@ -209,21 +175,6 @@ def parts_make_the_whole(folders, out, at_once, name=PARTS[0], kind=Trainer):
 def test_micro_batches_have_the_gradient_of_the_batch(name, folders, tmp_path, at_once):
     """The same rows are drawn, and differentiated in parts."""
     assert parts_make_the_whole(folders, tmp_path, at_once, name)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        ("backward(losses.mean() / self.config.accumulate)", "backward(losses.mean())"),
-        ("double().mean() / self.config.accumulate", "double().mean()"),
-        ("v[start : start + rows]", "v[:rows]"),
-        ("            self.session.accelerator.backward(",
-         "            self.optimiser.zero_grad()\n            self.session.accelerator.backward("),
-    ],
-)  # fmt: skip
-def test_a_wrong_accumulation_is_seen(edit, folders, tmp_path, at_once):
-    kind = mutant_module("scaleup.training.trainer", edit).Trainer
-    assert not parts_make_the_whole(folders, tmp_path, at_once, kind=kind)
 
 
 def test_metrics_have_a_row_a_step(folders, tmp_path):
@@ -448,18 +399,6 @@ def test_what_is_not_finite_stops_before_the_step(what, folders, tmp_path, monke
         trained(config, tmp_path)
     monkeypatch.undo()
     assert same(state_of(trained(config, tmp_path)), expected)
-
-
-def test_a_gradient_that_is_not_looked_at_spoils_the_checkpoint(folders, tmp_path, monkeypatch):
-    edit = ('self._check_finite("gradient", norm)', "pass")
-    kind = mutant_module("scaleup.training.trainer", edit).Trainer
-    config = settings(folders, method=METHODS["tilt matching"], checkpoint_every=1, steps=5)
-    monkeypatch.setattr(TiltMatching, "loss", explode("gradient", 3))
-    with pytest.raises(ValueError, match=r"the loss is nan at step 5"):
-        trained(config, tmp_path, kind)
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"the loss is nan at step 5"):  # for ever
-        trained(config, tmp_path)
 
 
 # --- memory

@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from tests.theory.audit.synthetic import SIGMAS, statistic
-from theory.audit.estimators import sign_flips
 from theory.audit.estimators.sign_flips import DRAWS, ENUMERATED, LARGEST, interval, p_value
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE
 
@@ -68,15 +67,6 @@ def test_no_term_is_far():
     assert p_value(np.zeros(7)) == 1
 
 
-WRONG = {
-    "the sum alone": ("_statistic", lambda w, c: w),
-    "the other skewness": ("_statistic", lambda w, c: w - c * (2 * w**2 + 1) / 6),
-    "no third term": ("_statistic", lambda w, c: w + c * (2 * w**2 + 1) / 6),
-    "few as many": ("_signs", lambda count: np.ones((4, count))),
-    "the rest by the sum alone": ("_sum_at", lambda value, c: value),
-}
-
-
 def check_level(count, seed=0):
     """p-values of all of 12 and of many skew terms, as drawn signs have them."""
     u = np.random.default_rng((count, seed)).exponential(size=count) ** 2 - 0.8
@@ -95,12 +85,6 @@ def check_levels():
 
 def test_skew_terms():
     assert check_levels()
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_mutants_are_rejected(monkeypatch, name):
-    monkeypatch.setattr(sign_flips, *WRONG[name])
-    assert not check_levels()
 
 
 @pytest.mark.parametrize("bent", [0.0, 0.3])

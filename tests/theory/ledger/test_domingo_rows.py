@@ -6,7 +6,6 @@ import zlib
 import numpy as np
 import pytest
 
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import QUADRATURE
 from theory.fields.diffusion import Diffusion
 from theory.ledger.core.claim import PROFILES
@@ -63,29 +62,6 @@ def has_the_costs_gradient(family):
 def test_full_adjoints_gradient_is_the_costs(family):
     """The lean one's is another."""
     assert has_the_costs_gradient(family) == (family.adjoint == "full")
-
-
-MUTANTS = {
-    "energy's slope left out": ("+ (slopes[k] - base) * u[k] / s[k]", ""),
-    "slope of the base": ("a = slopes[k] * H +", "a = base * H +"),
-    "adjoint without s": ("share * s[k] * H", "share * H"),
-    "law of the next step": ("law.append(law[-1] @ kernel[k])", "law.append(p @ kernel[k])"),
-    "policy's own slopes left out": ("slopes = self._slopes + s *", "slopes = self._slopes + 0 *"),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_of_the_family_is_rejected(name):
-    module = mutant_module("theory.ledger.domingo.search", MUTANTS[name])
-    assert not has_the_costs_gradient(family_of(module, "full"))
-
-
-def test_stalled_starts_called_zeros_are_seen():
-    """A search that takes every end for a zero finds others where there are none."""
-    edit = ("SETTLED = 1e-9", "SETTLED = 1e9")
-    module = mutant_module("theory.ledger.domingo.search", edit)
-    found = family_of(module, "full").search(6, zlib.crc32(b"D11/3") % 2**20)
-    assert found.others > 0
 
 
 def test_the_optimum_is_a_zero_and_found_from_near(family):

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from tests.helpers import ks_bound, points, size, tensor
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.methods import Draws, Execution, Policy, ProblemTask
 from theory.methods.adjoint import family as adjoints
+from theory.methods.adjoint.continuous_adjoint import ContinuousAdjoint
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.chain.transforms import clipped, draw_subset, over_states
 from theory.methods.contract.probe import Perturbed, expected_gradient
@@ -96,39 +96,6 @@ def test_discrete_adjoint_is_the_costs_gradient_and_half_of_basic(problem, kind)
     assert max(errors(problem, kind)) <= ALGEBRA.rtol
 
 
-JVP = """(f := lambda z: chain.mean(policy.student, k, z, cond))
-        (a,) = (torch.autograd.functional.jvp(f, state.detach(), adjoint)[1]
-                + torch.autograd.grad(cost.sum(), state)[0],)"""
-BACK = "(a,) = torch.autograd.grad((mean * adjoint).sum() + cost.sum(), state)"
-PATHWISE = {
-    "lean": ("basic", "mean = chain.mean(policy.student", "mean = chain.mean(policy.reference"),
-    "transposed": ("basic", BACK, JVP),
-    "no running cost": ("basic", " + cost.sum(), state)", ", state)"),
-    "adjoint of this step": (
-        "basic", "torch.stack(adjoints[::-1], 1), ", "torch.stack(adjoints[::-1], 1).roll(1, 1), "
-    ),
-    "std for variance": ("basic", "2 * s**2", "2 * s"),
-    "noise of another step": ("discrete", "noise[:, k + 1]", "noise[:, k]"),
-    "student at a state held fixed": (
-        "discrete", "student, k, x, cond", "student, k, x.detach(), cond"
-    ),
-    "reference at a state held fixed": (
-        "discrete", "reference, k, x, cond", "reference, k, x.detach(), cond"
-    ),
-    "another step's kernel": ("discrete", "x, cost = step(x, k)", "x, cost = step(x, 0)"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PATHWISE)
-def test_pathwise_mutants(name):
-    which, *edit = PATHWISE[name]
-    file = {"basic": "basic_adjoint_matching", "discrete": "discrete_adjoint"}[which]
-    kind = type(parse_method(file))
-    broken = getattr(mutant_module(kind.__module__, tuple(edit)), kind.__name__)
-    mutant = {which: broken(steps=5, sigma_end=0.1)}
-    assert max(errors(PLANE, "ancestral", **mutant)) > 1e-3
-
-
 def test_recomputed_steps_have_the_same_gradient_and_hold_less():
     method = parse_method("discrete_adjoint:steps=6,sigma_end=0.1")
     policy, task, batch = collect(method, PLANE)
@@ -207,12 +174,9 @@ def limit_by_hand(chain, kind):
     return P, Q, s, [False] + [True] * (chain.steps - 1)
 
 
-def continuous_errors(kind, module=None):
+def continuous_errors(kind, made=ContinuousAdjoint):
     """Largest errors of the stored adjoints and of the loss's gradient by hand."""
-    made = type(parse_method("continuous_adjoint"))
-    method = parse_method(f"continuous_adjoint:{KERNELS[kind]}")
-    if module is not None:
-        method = getattr(module, made.__name__)(**method.options)
+    method = made(**parse_method(f"continuous_adjoint:{KERNELS[kind]}").options)
     policy, task = Policy(Linear(A), Linear(B).requires_grad_(False)), setting(PLANE)[1]
     batch = method.collect(policy, task, 16, Draws.seeded([3], DOUBLE))
     chain, x = method.chain(task), batch["x"].numpy()
@@ -235,32 +199,6 @@ def continuous_errors(kind, module=None):
 @pytest.mark.parametrize("kind", KERNELS)
 def test_continuous_adjoint_is_that_of_its_docstring(kind):
     assert continuous_errors(kind) <= ALGEBRA.rtol
-
-
-CONTINUOUS = [
-    ("0.5 * (first + slope(a + first))", "first"),
-    ("0.5 * (first + slope(a + first))", "slope(a)"),
-    ("0.5 * (first + slope(a + first))", "0.5 * (first + slope(a))"),
-    ("total = (mean * a).sum() + cost", "total = (mean * a).sum()"),
-    ("return gradient - a", "return gradient"),
-    ("cost = 0.5 * square(Q", "cost = square(Q"),
-    ("a = -self.scale * reward", "a = self.scale * reward"),
-    ("[:, :-1], index)", "[:, 1:], index)"),
-    ("(control.detach() + s * a) * control", "(control.detach() - s * a) * control"),
-    ("(control.detach() + s * a) * control", "(control.detach() + a) * control"),
-    ("(control.detach() + s * a) * control", "(control + s * a) * control"),
-    ("terms = cost + slope - slope.detach()", "terms = slope"),
-    ("2 * dt * torch.ones_like(t)", "dt * torch.ones_like(t)"),
-    ("1 - dt * rate", "1 + dt * rate"),
-    ("(2 * dt * eta)", "(dt * eta)"),
-    ("velocity = policy.student(state", "velocity = policy.reference(state"),
-]
-
-
-@pytest.mark.parametrize("edit", CONTINUOUS)
-def test_mutants_of_the_continuous_adjoint(edit):
-    module = mutant_module("theory.methods.adjoint.continuous_adjoint", edit)
-    assert continuous_errors("ancestral", module) > 1e-3
 
 
 class Fading(Perturbed):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from tests.theory.methods.mutants import at_optimum_of, mutant_module
+from tests.mutants.theory.methods.mutants import at_optimum_of
 from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.methods import Method, Optimum
 from theory.methods.contract.probe import Check, expected_gradient, sweep
@@ -182,12 +182,22 @@ def test_a_direction_without_a_pull_is_no_way_back():
 
 @pytest.mark.parametrize("player", ["student", "value"])
 def test_each_player_is_asked_for_its_own_loss(player):
-    """DDPO with one of its two losses negated: that player's displacement is the one that fails."""
+    """DDPO with the gradient of one of its two losses negated: that player's displacement is the
+    one that fails."""
+
+    def negated(network):
+        return lambda *place: 2 * network(*place).detach() - network(*place)
+
+    class Wrong(DDPO):
+        def loss(self, policy, task, batch):
+            if player == "student":
+                other = replace(policy, student=negated(policy.student))
+            else:
+                other = replace(policy, networks={"value": negated(policy.networks["value"])})
+            return super().loss(other, task, batch)
 
     method, problem = with_optimum("ddpo"), load_problem("note_1d")
-    edit = {"student": ("return policy_loss +", "return -policy_loss +"),
-            "value": ("+ value_loss, info", "- value_loss, info")}[player]  # fmt: skip
-    wrong = mutant_module("theory.methods.policy_gradient.ddpo", edit).DDPO(**method.options)
+    wrong = Wrong(**method.options)
     test = return_test(wrong, problem, method.optimum(problem))
     assert test.statistic < -test.bound
     assert test.where.startswith(player)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import theory.recursion.axes as axes_module
-import theory.recursion.online as online
 from tests.theory.recursion.test_recursion import central
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D
 from theory.fields.guidance import GuidedField
@@ -19,7 +18,7 @@ from theory.fields.paths import Trigonometric
 from theory.laws.gaussians import GaussianSum
 from theory.ledger.zhu.guidance import MIXED
 from theory.problems.problem import load_problem
-from theory.recursion import GridError, TwoKL, carry
+from theory.recursion import TwoKL, carry
 from theory.recursion.checks import EDGE
 from theory.recursion.reference import closed_law, log_density
 from theory.samplers.flow import FlowLaw
@@ -138,54 +137,6 @@ def test_axes_reach_the_law_that_the_field_samples():
     run = carry(CLASS, TwoKL(2.0, 1.0, away), 30, grid=400)
     assert run.axes[0][0] < -8 - 0.8 * math.sqrt(2 * EDGE)
     assert run.mass_error <= QUADRATURE.rtol
-
-
-# --- mutants
-
-
-def the_base_for_the_reference(monkeypatch):
-    monkeypatch.setattr(
-        online, "log_density", lambda reference, points: CLASS.base.log_density(points).numpy()
-    )
-
-
-def the_conditional_for_the_guided(monkeypatch):
-    monkeypatch.setattr(
-        online,
-        "log_density",
-        lambda reference, points: reference.conditional.law.log_density(points).numpy(),
-    )
-
-
-def without_its_divergence(monkeypatch):
-    def wrong(reference, points):
-        x0 = FlowLaw(reference).pull_back(points)[0]
-        return (-0.5 * x0**2).sum(-1).numpy()
-
-    monkeypatch.setattr(online, "log_density", wrong)
-
-
-def axes_of_the_base(monkeypatch):
-    monkeypatch.setattr(
-        axes_module,
-        "log_density",
-        lambda reference, points, look: CLASS.base.log_density(points).numpy(),
-    )
-
-
-MUTANTS = [
-    (the_base_for_the_reference, test_limit_with_a_guided_field),
-    (the_conditional_for_the_guided, test_limit_with_a_guided_field),
-    (without_its_divergence, test_limit_with_a_guided_field),
-    (axes_of_the_base, test_axes_reach_the_law_that_the_field_samples),
-]
-
-
-@pytest.mark.parametrize(("mutant", "check"), MUTANTS, ids=[m.__name__ for m, _ in MUTANTS])
-def test_mutants_are_seen(monkeypatch, mutant, check):
-    mutant(monkeypatch)
-    with pytest.raises((AssertionError, GridError)):
-        check()
 
 
 # --- errors

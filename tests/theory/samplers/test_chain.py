@@ -8,7 +8,6 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from tests.helpers import ks_bound, ks_distance, tensor
-from tests.theory.methods.mutants import mutant_module
 from tests.theory.samplers.chain_routes import (
     NOTE,
     SCALE,
@@ -200,30 +199,3 @@ def test_refusals_name_what_is_allowed():
         chain_law(SHORT, field, (np.linspace(-1, 1, 201),))
     with pytest.raises(ValueError, match="allowed is 1 to 1e-3; use a wider or finer"):
         chain_law(Chain(16, 0.02), field, (np.linspace(-6, 6, 41),))
-
-
-MUTANTS = {
-    "alpha and sigma swapped in Q": (
-        "Q = (kept * alpha - alpha_next * sigma)",
-        "Q = (kept * sigma - alpha_next * alpha)",
-    ),
-    "full noise kept": ("(sigma_next**2 - variance).clamp_min(0.0).sqrt()", "sigma_next"),
-    "variance of the noising kernel": (
-        "variance = sigma_next**2 * forward / sigma**2",
-        "variance = forward",
-    ),
-    "variance for std": ("Q.to(like), variance.sqrt().to(like)", "Q.to(like), variance.to(like)"),
-    "times one step late": ("* k / self.steps", "* k / (self.steps + 1)"),
-    "one kernel is missing": (
-        "in range(chain.steps):\n        with torch.no_grad():",
-        "in range(chain.steps - 1):\n        with torch.no_grad():",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_mutant_of_the_chain_is_rejected(name):
-    module, axes = mutant_module("theory.samplers.chain", MUTANTS[name]), note_axes(SHORT)
-    chain = module.Chain(5, 0.12)
-    law = module.chain_law(chain, NOTE.base_field, axes).density
-    assert not QUADRATURE.holds(law, matrix_law(SHORT, axes[0]), scale=1.0)

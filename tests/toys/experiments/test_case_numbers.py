@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.harness import mutant_module
 from tests.toys.experiments.test_cases import SMALL, process_of
 from theory.common.tolerances import FLOAT32
 from theory.control.processes import case_starts
@@ -66,27 +66,3 @@ def well(tmp_path_factory):
 
 def test_measured_numbers_are_those_of_loops(well):
     assert wrong_numbers(mutant_module("toys.experiments.cases.runs"), well) == set()
-
-
-MEASURE_MUTANTS = {
-    "error_to_continuous": ('("other", u - paths.continuous)', '("other", u - paths.best)'),
-    "floor": ('_of_means(sums["floor"], sums["continuous"])',
-              '_of_means(sums["floor"], sums["best"])'),
-    "control_error": ('_of_means(sums["own"], sums["best"])',
-                      '_of_means(sums["own"], sums["continuous"])'),
-    "adjoint_noise": ("paths.states)[:, 1:]", "paths.states)[:, :-1]"),
-    "adjoint_noise_median": ('sums["noise"].median()', 'sums["noise"].mean()'),
-    "error_of_coordinates": ("(top / bottom)", "(top / bottom.mean())"),
-    "crossed": ("above.append((states[:, -2] > 0)", "above.append((states[:, -1] > 0)"),
-    "crossed_of_optimum": ("ends.append((paths.states[:, -2]", "ends.append((paths.states[:, -1]"),
-    "cost": ("path_costs(process, task.grid, states)",
-             "path_costs(process, task.grid, states + 0.1)"),
-    "cost_se": ("float(costs.std()) / len(costs) ** 0.5", "float(costs.std())"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", MEASURE_MUTANTS)
-def test_mutant_of_measure_is_rejected(name, well):
-    assert name in wrong_numbers(
-        mutant_module("toys.experiments.cases.runs", MEASURE_MUTANTS[name]), well
-    )

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.special import ndtri
 
-from tests.theory.methods.mutants import mutant_module
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.control.processes import case_starts
 from toys.__main__ import main
@@ -68,29 +67,6 @@ def has_the_costs_gradient(trainer):
 def test_the_discrete_adjoint_alone_is_the_costs_gradient(method, tmp_path):
     trainer = Trainer(replace(SMALL, method=method), tmp_path)
     assert has_the_costs_gradient(trainer) == (method == "discrete_adjoint")
-
-
-STEP_MUTANTS = {
-    "the adjoint's sign": ("+ task.noise * batch", "- task.noise * batch"),
-    "states of the step's end": ('"states"][:, :-1]', '"states"][:, 1:]'),
-    "times of the step's end": ("along(policy.student, task.times,",
-                                "along(policy.student, task.grid[1:],"),
-    "no control at all": ("gap = u +", "gap = 0 * u +"),
-    "mean over coordinates": ("gap.square().sum(-1)", "gap.square().mean(-1)"),
-    "another X_0": ("case_starts(self.case, noise[:, 0])", "case_starts(self.case, noise[:, 1])"),
-    "noise one step early": ("starts, noise[:, 1:])", "starts, noise[:, :-1])"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", STEP_MUTANTS)
-def test_mutant_of_the_step_is_rejected(name, tmp_path):
-    mutant, trainer = (
-        mutant_module("toys.experiments.cases.task", STEP_MUTANTS[name]),
-        Trainer(SMALL, tmp_path),
-    )
-    trainer.method = mutant.ControlMatching(SMALL.method)
-    trainer.task = mutant.ControlTask(trainer.chain)
-    assert not has_the_costs_gradient(trainer)
 
 
 @pytest.mark.parametrize("method", METHODS)

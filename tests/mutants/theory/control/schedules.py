@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     MEMORYLESS,
     STEP,
     Checks,

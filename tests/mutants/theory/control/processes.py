@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import Checks, refused
+from tests.mutants.theory.control.shared import Checks, refused
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
 from theory.control.cases import Case, DoubleWell, control_case
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.theory.control.mutants import (
+from tests.mutants.harness import mutant_module
+from tests.mutants.theory.control import (
     adjoints,
     critical,
     grids,
@@ -18,8 +19,7 @@ from tests.theory.control.mutants import (
     values_and_equations,
     wells_and_chains,
 )
-from tests.theory.control.mutants.shared import failures
-from tests.theory.methods.mutants import mutant_module
+from tests.mutants.theory.control.shared import failures
 
 ROOMS = (
     values_and_equations,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from tests.mutants.harness import mutant_module
 from tests.theory.audit.synthetic import (
     conditional_likelihood,
     data_of,
@@ -21,7 +22,6 @@ from tests.theory.audit.synthetic import (
     planted,
     statistic,
 )
-from tests.theory.methods.mutants import mutant_module
 from theory.audit.data.samples import Pooled
 from theory.audit.estimators import conditional, curve, tilt
 from theory.audit.families import families

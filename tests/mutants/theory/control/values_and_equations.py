@@ -12,7 +12,7 @@ from scipy import integrate
 from scipy.special import logsumexp, softmax
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     SCALE,
     STEP,
     Checks,

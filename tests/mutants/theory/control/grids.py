@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     LOOSE,
     SCALE,
     STEP,

@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import brentq
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     LOOSE,
     MEMORYLESS,
     STEP,

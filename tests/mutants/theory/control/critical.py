@@ -10,7 +10,7 @@ from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     SCALE,
     STEP,
     Checks,

@@ -12,7 +12,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     STEP,
     Checks,
 )

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
-from tests.theory.control.mutants.shared import (
+from tests.mutants.theory.control.shared import (
     SCALE,
     Checks,
     later,

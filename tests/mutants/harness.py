@@ -1,0 +1,69 @@
+"""Mutants: a subclass with parts overridden, or, where the code has no seam, a source file with one
+snippet replaced, run as a module of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cached_property, partial
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+_NUMBER = count()
+
+
+def overriding(kind: type, **parts: Callable[..., Any]) -> type:
+    """A subclass of `kind` with methods and properties replaced.
+
+    A part is called as part(whole, self, *arguments), `whole` being the one that it replaces, bound
+    to self; `whole.func` takes another self.
+    """
+
+    def override(name: str, part: Callable[..., Any]) -> Any:
+        whole = getattr(kind, name)
+        if isinstance(whole, property):
+            return property(lambda self: part(partial(whole.fget, self), self))
+        if isinstance(whole, cached_property):
+            return property(lambda self: part(partial(whole.func, self), self))
+        return lambda self, *arguments: part(partial(whole, self), self, *arguments)
+
+    body = {name: override(name, part) for name, part in parts.items()}
+    return type(f"Wrong{kind.__name__}", (kind,), body)
+
+
+def with_name(kind: type, where: str, wrong: Callable[..., Any], *parts: str) -> type:
+    """A subclass of `kind` whose `parts` see another function under the name `where`: wrong(whole),
+    `whole` being the function as it stands."""
+    module, _, name = where.rpartition(".")
+    instead = wrong(getattr(import_module(module), name))
+
+    def part(whole: Callable[..., Any], self: Any, *arguments: Any) -> Any:
+        with patch(where, instead):
+            return whole(*arguments)
+
+    return overriding(kind, **dict.fromkeys(parts, part))
+
+
+def mutant_module(name: str, *edits: tuple[str, str], **names: Callable[..., Any]) -> ModuleType:
+    """The module `name` run anew: every (old, new) of `edits` is applied to its text, exactly once,
+    and each function or class of `names` is replaced by what it says: name=wrong, wrong(whole)."""
+    file = import_module(name).__file__
+    assert file is not None
+    text = Path(file).read_text(encoding="utf-8")
+    for old, new in edits:
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
+        text = text.replace(old, new)
+    module = ModuleType(f"mutant_{next(_NUMBER)}_of_{name.rpartition('.')[2]}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    try:
+        exec(compile(text, module.__name__, "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+    for own, wrong in names.items():
+        setattr(module, own, wrong(getattr(module, own)))
+    return module
