@@ -43,8 +43,7 @@ def tilted_rewards(problem: Problem, scale: float, n: int, seed: int) -> tuple[A
     law = problem.tilt(Exponential(scale)).law
     if law is None:
         raise ValueError(
-            f"exp({scale:g} r) on {problem.name} cannot be drawn from: allowed are "
-            "rewards with a closed form"
+            f"exp({scale:g} r) on {problem.name} must have a closed form to be drawn from"
         )
     found = []
     for part, source in enumerate((problem.base, law)):

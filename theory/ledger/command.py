@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     whole = not options.only and options.source is None
     if (options.check_docs or options.write_docs) and not whole:
         raise ValueError(
-            "--check-docs and --write-docs are about the whole ledger: allowed is no --only and "
-            "no --source with them"
+            "--check-docs and --write-docs need the whole ledger: neither --only nor --source must "
+            "be given with them"
         )
     check_folder("--out", options.out)
     profile = PROFILES[options.profile]

@@ -131,13 +131,12 @@ def test_bad_input():
         (lambda: m.weighted(math.nan), "scale = nan"),
         (lambda: m.weighted(1.0, "there"), "place = 'there'"),
         (lambda: m.affine(math.inf, 1.0), "level = inf"),
-        (lambda: m.affine(-3.0, 0.0).weighted(1.0), r"E\[1 \+ scale r\|x\] = -2"),
-        (lambda: path_nodes(load_problem("bump_2d")), "d = 2"),
+        (lambda: m.affine(-3.0, 0.0).weighted(1.0), r"E\[1 \+ scale r\|x\] must be > 0, got -2"),
+        (lambda: path_nodes(load_problem("bump_2d")), "must have d = 1, got d = 2"),
     ):
-        with pytest.raises(ValueError, match=needle) as caught:
+        with pytest.raises(ValueError, match=needle):
             call()
-        assert "allowed" in str(caught.value)
     base = load_problem("note_1d").base
     other = Problem("other", base, CallableReward(lambda x: x[..., 0] ** 4, 1), 1.0)
-    with pytest.raises(ValueError, match="CallableReward has no closed form"):
+    with pytest.raises(ValueError, match="got CallableReward, which has no closed form"):
         noise_moments(other, torch.zeros(1, 1, dtype=torch.float64), 0.5)

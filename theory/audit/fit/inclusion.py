@@ -113,7 +113,7 @@ def draw_labels(
         ValueError: a prompt has more than SMALL rows.
     """
     if int(pooled.sizes.max()) > SMALL:
-        raise ValueError(f"a prompt has {int(pooled.sizes.max())} rows: allowed are {SMALL}")
+        raise ValueError(f"prompts must have at most {SMALL} rows, got {int(pooled.sizes.max())}")
     place, used = pooled.small_rows
     labels = np.zeros((count, len(pooled)), dtype=bool)
     for start in range(0, len(place), BLOCK):

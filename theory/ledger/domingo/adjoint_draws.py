@@ -56,7 +56,7 @@ def product_process(lines: Sequence[LineChain], means: Sequence[Array]) -> tuple
         ValueError: lines whose kernels differ in width.
     """
     if any(not np.array_equal(line.std, lines[0].std) for line in lines):
-        raise ValueError("lines with different s_k: allowed are lines of one chain")
+        raise ValueError("lines must be of one chain, got different s_k")
     T, s = lines[0].steps, lines[0].std
     dt, c, n = 1 / T, math.cos(ANGLE), math.sin(ANGLE)
     frame = torch.tensor([[c, -n], [n, c]] if len(lines) == 2 else [[1.0]], dtype=torch.float64)

@@ -126,9 +126,9 @@ def drift(dim: int, low: float = 0.0, high: float = 1.0, rest_std: float = 1.0) 
         ValueError: dim < 1, rest_std <= 0, low = high (u_NFT is 0), or one outside [0, 1].
     """
     if dim < 1 or not rest_std > 0:
-        raise ValueError(f"dim = {dim!r}, rest_std = {rest_std!r}: allowed are dim >= 1, > 0")
+        raise ValueError(f"dim must be >= 1 and rest_std > 0, got {dim!r} and {rest_std!r}")
     if low == high or min(low, high) < 0 or max(low, high) > 1:
-        raise ValueError(f"low = {low!r}, high = {high!r}: allowed are two numbers in [0, 1]")
+        raise ValueError(f"low and high must be two numbers in [0, 1], got {low!r} and {high!r}")
     gap = whole = 0.0
     for share, t, own in toy_nodes():
         std = rest_std * (1 - t) / np.sqrt((t * rest_std) ** 2 + (1 - t) ** 2)

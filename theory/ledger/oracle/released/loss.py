@@ -77,8 +77,8 @@ class _Given:
     def __init__(self, case: PlaneNumbers, x: Array, at: Instant) -> None:
         if case.dim != case.plane_dim or np.shape(x) != (case.dim,):
             raise ValueError(
-                f"x of shape {np.shape(x)} in d = {case.dim}, plane of {case.plane_dim}: allowed "
-                "is a problem that varies in all its directions, and one point of it"
+                "the problem must vary in all its directions, and x be one point of it, got x of "
+                f"shape {np.shape(x)} in d = {case.dim}, plane of {case.plane_dim}"
             )
         self.case, self.at, self.x = case, at, case.frame.T @ x
         self.law = Law(case.density(), None, self.x, at.alpha, at.sigma)

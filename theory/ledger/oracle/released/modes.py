@@ -101,7 +101,7 @@ def minimisers(
 
     Raises ValueError for a case with d > 1 or a reward that is not linear."""
     if case.dim != 1 or case.kind != "linear":
-        raise ValueError(f"d = {case.dim}, {case.kind} reward: allowed is a linear one on the line")
+        raise ValueError(f"the reward must be linear and d = 1, got {case.kind} in d = {case.dim}")
     sign, place = float(case.frame[0, 0]), float(x[0])
     centres, stds = sign * case.means[:, 0], np.sqrt(case.covs[:, 0, 0])
     spread = at.sigma / at.alpha  # of X_1 about x / alpha, without the base
