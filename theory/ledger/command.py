@@ -15,8 +15,8 @@ from theory.common.checks import check_order
 from theory.common.console import console
 from theory.common.files import check_folder
 from theory.common.progress import Progress
-from theory.ledger.core.claim import PAPERS, PROFILES, Claim, Profile, Result
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Claim, Identity
+from theory.ledger.core.claim import PAPERS, PROFILES, Profile, Result
 from theory.ledger.core.search import search
 from theory.ledger.core.worst import write
 from theory.ledger.report.docs import stale, write_docs, write_pages, write_text

@@ -21,7 +21,8 @@ import torch
 
 from theory.common.checks import check_choice
 from theory.common.signals import as_worker, end_workers
-from theory.ledger.core.claim import Claim, Context, Profile, Result, is_extra
+from theory.ledger.core import Claim, Context
+from theory.ledger.core.claim import Profile, Result, is_extra
 from theory.ledger.core.worst import recorded
 from theory.ledger.domingo import rows as domingo
 from theory.ledger.liu import rows as liu

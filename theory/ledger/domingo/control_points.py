@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.domingo.points import ANY_PATH, SMOOTH_PATHS, _optimum, _time, path_size
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.control import values as oracle

@@ -7,13 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from theory import Chain, Diffusion, load_problem
 from theory.common.tolerances import ALGEBRA, QUADRATURE
-from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Array, Context, Finding, Part, extra, number
+from theory.ledger.core import Array, Context, Finding, Part, extra, number
 from theory.ledger.domingo.line_chain import Adjoint, CriticalPoint, Function, LineChain, Spline
 from theory.ledger.domingo.search import Family, Search
-from theory.problems.problem import load_problem
-from theory.samplers.chain import Chain
 
 NAMES = ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d")
 SCHEDULES = {

@@ -31,11 +31,10 @@ import numpy as np
 import torch
 from scipy.interpolate import make_interp_spline
 
-from theory.common.checks import check_choice, check_positive
+from theory import Chain, Problem, check_positive
+from theory.common.checks import check_choice
 from theory.fields.mixture import VelocityModel
 from theory.laws.distances import Array
-from theory.problems.problem import Problem
-from theory.samplers.chain import Chain
 
 Adjoint = Literal["full", "lean"]
 Function = Callable[[Array], Array]

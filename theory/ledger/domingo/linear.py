@@ -12,18 +12,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from theory import Diffusion, GaussianSum, MemorylessOptimum, Problem, quadratic_reward
 from theory.common.tolerances import QUADRATURE
 from theory.control.linear import LinearQuadratic, of_gaussian
-from theory.control.value import MemorylessOptimum
-from theory.fields.diffusion import Diffusion
-from theory.laws.distances import Array
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Identity
 from theory.ledger.oracle.control import limits as dense
 from theory.ledger.settings.linear import LinearProblems, LinearSetting
 from theory.ledger.settings.problems import Problems, Setting
-from theory.problems.problem import Problem
-from theory.tilts.quadratic import quadratic_reward
 
 LINEAR = LinearProblems()
 # A tilt's KL on the line, by integrals over time and space.

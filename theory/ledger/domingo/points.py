@@ -15,8 +15,7 @@ import torch
 
 from theory.control.value import MemorylessOptimum
 from theory.fields.paths import PATHS
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.control import values as oracle
 from theory.ledger.settings.problems import Problems, Setting

@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.control.value import MemorylessOptimum
-from theory.ledger.core.claim import Claim, Context, Finding, Part
-from theory.ledger.core.order import fit_slope
+from theory import MemorylessOptimum, load_problem
+from theory.ledger.core import Claim, Context, Finding, Part, fit_slope
 from theory.ledger.domingo.adjoint_limits import step_region
 from theory.ledger.domingo.adjoints import D10_PARTS, D11_PARTS, D12_PARTS, D13_PARTS, ROW_TEXTS
 from theory.ledger.domingo.control_points import D8_POINTS, D9_PARTS, D14_POINTS
@@ -35,7 +34,6 @@ from theory.ledger.domingo.linear import (
 from theory.ledger.domingo.memory import D7_PARTS, memory_region
 from theory.ledger.domingo.points import D1_PARTS, D2_PARTS, D3_POINTS
 from theory.ledger.domingo.recipe import any_schedule_gives_the_tilt, only_memoryless_training_does
-from theory.problems.problem import load_problem
 
 QUADRATURE = "adaptive quadrature of the posterior, derivatives from integrals at points around x"
 KERNELS = "transition kernels composed over the line, steps extrapolated to 0"

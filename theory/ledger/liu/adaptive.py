@@ -12,10 +12,17 @@ from functools import lru_cache
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import (
+    Array,
+    Claim,
+    Context,
+    Finding,
+    Identity,
+    Region,
+    extra,
+    fit_slope,
+    number,
+)
 from theory.ledger.liu.adaptive_draws import axes_matter, many_dimensions
 from theory.ledger.liu.noise import path_nodes
 from theory.ledger.liu.stationary import LinePosterior, line_posterior

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from theory.common.tolerances import FALSE_FAILURE_RATE
-from theory.ledger.core.claim import Context, Finding, extra
+from theory.ledger.core import Context, Finding, extra
 from theory.ledger.liu.stationary import line_posterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
 from theory.ledger.settings.problems import Setting

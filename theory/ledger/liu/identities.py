@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
-from theory.fields.mixture import ExactField
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory import ExactField, Exponential, TruncatedExponential
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.oracle import conditional, couplings, importance
 from theory.ledger.oracle.importance import Draw
 from theory.ledger.settings.couplings import Couplings, CouplingSetting
 from theory.ledger.settings.problems import Problems, Setting
-from theory.tilts.wrappers import Exponential, TruncatedExponential
 
 ANY = Problems()
 POSITIVE = Problems(kinds=("bumps",))

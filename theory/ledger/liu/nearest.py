@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.ledger.core.claim import Array, Context, Finding, number
-from theory.ledger.core.laws import (
+from theory.ledger.core import (
     AXIS,
     TARGETS,
+    Array,
     BumpFamily,
+    Context,
+    Finding,
+    Region,
     family_laws,
+    number,
     product_family,
     total_variations,
 )
-from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import NOTE_SCALE, laws_agree
 from theory.problems.problem import load_problem
 

@@ -28,13 +28,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_finite, check_positive
+from theory import BumpReward, Problem, QuadraticReward, check_finite, check_positive
+from theory.common.checks import check_choice
 from theory.fields.paths import Path
 from theory.laws.posterior import Posterior
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.moments import BumpMoments
-from theory.tilts.quadratic import QuadraticReward
 
 Place = Literal["v0", "optimum"]
 ORDER = 2

@@ -7,7 +7,7 @@ questions that the note leaves open are in `variance` and `adaptive`.
 
 from __future__ import annotations
 
-from theory.ledger.core.claim import Claim
+from theory.ledger.core import Claim
 from theory.ledger.liu.adaptive import L13
 from theory.ledger.liu.identities import L1_PARTS, L2_PARTS, L5_PARTS, L6_PARTS, coupling_parts
 from theory.ledger.liu.laws import L8_PARTS, L9_PARTS, spread_region

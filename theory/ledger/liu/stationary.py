@@ -41,12 +41,11 @@ from scipy.optimize import brentq
 from scipy.special import erfcx, ndtr
 from torch import Tensor
 
+from theory import BumpReward, Problem
 from theory.common.checks import check_choice
 from theory.laws.distances import Array
 from theory.ledger.liu.noise import velocity_gain
 from theory.methods.matching.nft import LEAST_WEIGHT
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.moments import BumpMoments
 
 STEP = 0.35  # of log l: the trapezoidal rule's error is exp(-pi^2 / STEP)

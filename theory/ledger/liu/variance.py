@@ -11,18 +11,25 @@ from functools import lru_cache
 
 import numpy as np
 
-from theory.ledger.core.claim import Array, Claim, Context, Finding, Role, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory import Problem, linear_reward, load_problem
+from theory.ledger.core import (
+    Array,
+    Claim,
+    Context,
+    Finding,
+    Identity,
+    Region,
+    Role,
+    extra,
+    fit_slope,
+    number,
+)
 from theory.ledger.liu.noise import MarginalNoise, NoiseMoments, noise_moments
 from theory.ledger.liu.toy_noise import RANGES, TOY, network_ratio, pointwise_ratios, toy
 from theory.ledger.oracle import variance as oracle_variance
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.unit import CONDITION
-from theory.problems.problem import Problem, load_problem
 from theory.tilts.moments import reward_moments
-from theory.tilts.quadratic import linear_reward
 
 FACTOR = 2.0  # "comparable"
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0)

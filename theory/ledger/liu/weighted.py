@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.liu.identities import ANY, POSITIVE, base_velocity
 from theory.ledger.oracle import conditional, importance
 from theory.ledger.oracle.importance import Draw

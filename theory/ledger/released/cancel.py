@@ -22,9 +22,7 @@ import torch
 from torch import Tensor
 
 from theory.common.tolerances import ALGEBRA
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region, extra, number
 from theory.ledger.liu.laws import PROBLEMS, QUICK
 from theory.ledger.oracle.released import loss as released_loss
 from theory.ledger.oracle.released.loss import Sample

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import ALGEBRA
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
 from theory.ledger.liu.laws import PROBLEMS, QUICK
 from theory.ledger.oracle.released import steps as released_steps
 from theory.ledger.released.cancel import PREFACTOR, _task

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
 from theory.ledger.liu.adaptive import APART, at_step, posterior, size, stationary, toy_nodes
 from theory.ledger.liu.stationary import LinePosterior
 from theory.ledger.oracle import adaptive as oracle_adaptive

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
+from theory.ledger.core import Array, Context, Finding, extra, number
 from theory.ledger.liu.adaptive import TOY
 from theory.ledger.liu.stationary import LinePosterior, line_posterior
 from theory.ledger.settings.problems import Setting

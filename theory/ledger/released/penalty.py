@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region, extra, number
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.released import training as oracle
 from theory.ledger.oracle.released.penalty import penalised_minimiser

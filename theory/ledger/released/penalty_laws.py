@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core import Context, Finding, extra, number
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import training as oracle
 from theory.methods.matching.reward_mapping import SPREAD, STD_FLOOR

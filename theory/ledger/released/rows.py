@@ -9,7 +9,7 @@ w+- the adaptive normaliser, 1 where it is off; r the mapped reward.
 
 from __future__ import annotations
 
-from theory.ledger.core.claim import Claim
+from theory.ledger.core import Claim
 from theory.ledger.released.cancel import N2
 from theory.ledger.released.every_step import N8
 from theory.ledger.released.normaliser import N5

@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT, SLOPE
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
 from theory.ledger.oracle.released import training as oracle
 from theory.ledger.settings.schedule import Factors, FactorSetting, Schedules, ScheduleSetting
 from theory.problems.problem import load_problem

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from theory.ledger.core.claim import PAPERS, Result, number
+from theory.ledger.core import number
+from theory.ledger.core.claim import PAPERS, Result
 from theory.ledger.core.worst import summary
 
 Row = dict[str, Any]

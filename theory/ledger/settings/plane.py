@@ -16,22 +16,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from theory.common.tolerances import QUADRATURE_TIGHT
-from theory.laws.distances import Array
-from theory.laws.gaussians import GaussianSum
-from theory.ledger import oracle
-from theory.ledger.oracle.integrals.plane import PlaneNumbers, RewardFunction
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import bumps_reward
-from theory.tilts.quadratic import linear_reward, quadratic_reward
-from theory.tilts.rewards import Reward
-from theory.tilts.wrappers import (
+from theory import (
     ClippedExponential,
     Exponential,
+    GaussianSum,
     Power,
+    Problem,
+    Reward,
     TruncatedExponential,
     Wrapper,
+    bumps_reward,
+    linear_reward,
+    quadratic_reward,
 )
+from theory.common.tolerances import QUADRATURE_TIGHT
+from theory.laws.distances import Array
+from theory.ledger import oracle
+from theory.ledger.oracle.integrals.plane import PlaneNumbers, RewardFunction
 
 MAX_ORDER = 4
 CLIP = 1.5

@@ -9,22 +9,35 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from theory import (
+    FlowLaw,
+    GaussianSum,
+    GridLaw,
+    GuidedField,
+    MixtureField,
+    Problem,
+    TwoKL,
+    bump_reward,
+    carry,
+)
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.fields.guidance import GuidedField
-from theory.fields.mixture import MixtureField
-from theory.laws.distances import GridLaw
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import ATOL, LINE, RTOL, column, total_variation
-from theory.ledger.core.region import Region
+from theory.ledger.core import (
+    ATOL,
+    LINE,
+    RTOL,
+    Array,
+    Context,
+    Finding,
+    Region,
+    column,
+    extra,
+    number,
+    total_variation,
+)
 from theory.ledger.oracle import flow
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.zhu.laws import SPOTS
 from theory.ledger.zhu.planes.guided import WEIGHT, Z10_PLANES
-from theory.problems.problem import Problem
-from theory.recursion import TwoKL, carry
-from theory.samplers.flow import FlowLaw
-from theory.tilts.bump_rewards import bump_reward
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from scipy.special import ndtr
 from torch.autograd.functional import hessian
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Context, Finding, Region, extra, fit_slope, number
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import integrate, simplex
 from theory.ledger.oracle.integrals.plane import PlaneNumbers

@@ -13,17 +13,19 @@ from itertools import pairwise
 
 import numpy as np
 
+from theory import Diffusion, GaussianSum, Problem, load_problem, quadratic_reward, sde_law
 from theory.common.tolerances import QUADRATURE
-from theory.fields.diffusion import Diffusion
-from theory.laws.distances import Array
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, number
-from theory.ledger.core.laws import nft_density, tilt_density, total_variation
-from theory.ledger.core.order import fit_slope
+from theory.ledger.core import (
+    Array,
+    Context,
+    Finding,
+    fit_slope,
+    nft_density,
+    number,
+    tilt_density,
+    total_variation,
+)
 from theory.ledger.oracle import noise
-from theory.problems.problem import Problem, load_problem
-from theory.samplers.sde import sde_law
-from theory.tilts.quadratic import quadratic_reward
 
 NOISES = {
     **{f"g = {g:g}": Diffusion.of_constant(g) for g in (0.5, 1.0, 2.0, 4.0, 8.0)},

@@ -6,25 +6,28 @@ from functools import lru_cache
 
 import numpy as np
 
+from theory import Exponential, Problem, load_problem
 from theory.common.tolerances import QUADRATURE
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import (
+from theory.ledger.core import (
     AXIS,
     LINE,
+    Array,
+    Context,
+    Finding,
+    Region,
     column,
+    extra,
     family_laws,
     nft_density,
+    number,
     product_family,
     tilt_density,
 )
-from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import laws_agree, plain_numbers
 from theory.ledger.oracle import flow, simplex
 from theory.ledger.zhu.laws import NAMES
 from theory.ledger.zhu.planes.objective import Z11_PLANES
 from theory.ledger.zhu.planes.planes import gaussian_along_reward
-from theory.problems.problem import Problem, load_problem
-from theory.tilts.wrappers import Exponential
 
 FAINT = 25.0  # log-density below the peak that no objective sees
 

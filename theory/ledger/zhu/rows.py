@@ -6,7 +6,7 @@ The identities at one point and time are here; laws of samples, recursions, aver
 
 from __future__ import annotations
 
-from theory.ledger.core.claim import Claim
+from theory.ledger.core import Claim
 from theory.ledger.zhu import ema as zhu_ema
 from theory.ledger.zhu import guidance as zhu_guidance
 from theory.ledger.zhu import laws as zhu_laws

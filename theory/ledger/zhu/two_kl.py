@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Context, Finding, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Context, Finding, Identity, Tally, number
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import simplex
 from theory.ledger.settings.atoms import Atoms, AtomSetting
@@ -36,29 +35,26 @@ def _biggest(s: AtomSetting) -> float:
 def first_variation(context: Context) -> Finding:
     """Densities: along p exp(eps phi)/Z the objective is greatest at eps = 0."""
     dims = context.choose((1,), (1, 2))
-    worst, where, killed = 0.0, "", {"w for 1 - w": False, "eta_0 + eta_1": False}
     eta_0, eta_1 = 1.7, 0.6
     w, lam = eta_0 / (eta_0 + eta_1), eta_0 * eta_1 / (eta_0 + eta_1)
     wrong = {"w for 1 - w": (1 - w, lam), "eta_0 + eta_1": (w, eta_0 + eta_1)}
+    tally = Tally(QUADRATURE, *wrong)
     for dim in dims:
         for seed in range(1 if len(dims) == 1 or dim == 2 else 2):
             case = random_case(Shape(dim, 2, 4.0, "bumps", 0.3, 1), seed)
             other = random_case(Shape(dim, 2, 4.0, "linear", 0.3, 1), seed + 50)
-            shift = _offset(case, other, w, lam, eta_0, eta_1)
-            if abs(shift) >= worst:
-                worst, where = abs(shift), f"d = {dim}"
+            tally.add(abs(_offset(case, other, w, lam, eta_0, eta_1)), f"d = {dim}")
             for name, (share, tilt) in (wrong if dim == 1 and seed == 0 else {}).items():
-                off = abs(_offset(case, other, share, tilt, eta_0, eta_1))
-                killed[name] = off > QUADRATURE.rtol
+                tally.add(abs(_offset(case, other, share, tilt, eta_0, eta_1)), wrong=name)
     return Finding(
         name="densities: the maximum along a direction is at the closed form",
         role="claim",
         kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=f"maximum within {number(worst)} of eps = 0",
-        numbers={"offset": worst},
-        worst=where,
-        mutants=killed,
+        holds=tally.error <= QUADRATURE.rtol,
+        figure=f"maximum within {number(tally.error)} of eps = 0",
+        numbers={"offset": tally.error},
+        worst=tally.worst,
+        mutants=tally.mutants,
     )
 
 

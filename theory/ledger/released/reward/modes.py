@@ -18,9 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released.mapping import pooled_std
 from theory.ledger.released.reward.mapping import laws_of, tilt_size

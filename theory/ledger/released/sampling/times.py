@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory import Chain, ExactField, Exponential, chain_law, grid_distances, load_problem
 from theory.common.tolerances import QUADRATURE
-from theory.fields.mixture import ExactField, VelocityModel
-from theory.laws.distances import grid_distances
-from theory.ledger.core.claim import Claim, Context, Finding, extra, number
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import GOOD
+from theory.fields.mixture import VelocityModel
+from theory.ledger.core import GOOD, Claim, Context, Finding, extra, fit_slope, number
 from theory.ledger.released.sampling.moves import (
     COUNT,
     DPM_SHIFTED,
@@ -37,7 +35,6 @@ from theory.ledger.released.sampling.moves import (
     times_region,
 )
 from theory.ledger.released.sampling.routes import FINE_FLOW, ROUTES, SAME_SAMPLER, laws_agree
-from theory.problems.problem import load_problem
 from theory.released.times import (
     MODELS,
     KnownAtTimes,
@@ -47,8 +44,7 @@ from theory.released.times import (
     total_variation,
     uniform_times,
 )
-from theory.samplers.chain import Chain, chain_law, state_axes
-from theory.tilts.wrappers import Exponential
+from theory.samplers.chain import state_axes
 
 LEFT_OUT = {
     "another one for every sample": GRID,
