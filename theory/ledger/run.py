@@ -94,9 +94,8 @@ def measure(claim: Claim, profile: Profile) -> Result:
 
 def _measure_by_id(name: str, profile: Profile) -> tuple[str, Result]:
     (claim,) = select([name])
-    result = measure(claim, profile)
     # Claims hold functions, which do not travel between processes.
-    return name, replace(result, claim=_EMPTY)
+    return name, replace(measure(claim, profile), claim=_EMPTY)
 
 
 _EMPTY = Claim("", "", "", "", "", "", "", "", ())

@@ -175,7 +175,7 @@ def test_pooled_sums_are_loops():
         assert pooled.n0[g] == ((prompt == g) & (label == 0)).sum()
         assert sorted(pooled.reward[rows]) == sorted(both[prompt == g])
         assert sorted(pooled.reward[rows & ~pooled.is_base]) == sorted(s[q == g])
-        assert pooled.spreaded(pooled.n1)[rows].tolist() == [pooled.n1[g]] * rows.sum()
+        assert pooled.over_rows(pooled.n1)[rows].tolist() == [pooled.n1[g]] * rows.sum()
     assert pooled.unit is None
     assert not data.paired
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from tests.theory.ledger.oracle.references import discrete_optimum
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
 from theory.control.cases import CASES, DoubleWell, control_case
 from theory.control.linear import LinearQuadratic, of_gaussian
 from theory.fields.diffusion import Diffusion
 from theory.ledger.oracle.control.line import line_expectation, uniform_clock
-from theory.ledger.oracle.control.linear import discrete_optimum
 from theory.ledger.settings.linear import LinearProblems
 from theory.problems.problem import load_problem
 

@@ -95,13 +95,17 @@ def _check_finite(name: str, values: NDArray[Any]) -> None:
         )
 
 
+def _check_both(what: str, base: Any, tuned: Any) -> None:
+    if (base is None) != (tuned is None):
+        lacks = SIDES[0] if base is None else SIDES[1]
+        raise ValueError(f"{what} must be given for both sides or neither, {lacks} has no {what}")
+
+
 def _prompts(
     base: Any, tuned: Any, sizes: Sequence[int], known: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[Whole]]:
     """Names, and an index a row for each side."""
-    if (base is None) != (tuned is None):
-        lacks = SIDES[0] if base is None else SIDES[1]
-        raise ValueError(f"prompts must be given for both sides or neither, {lacks} has no prompts")
+    _check_both("prompts", base, tuned)
     if base is None:
         return ("",), [np.zeros(n, dtype=np.int64) for n in sizes]
     sides = [np.asarray(values) for values in (base, tuned)]
@@ -131,11 +135,7 @@ def _indices(side: str, values: NDArray[Any], count: int) -> Whole:
 def _features(
     base: ArrayLike | None, tuned: ArrayLike | None, sizes: Sequence[int]
 ) -> list[NDArray[np.floating[Any]] | None]:
-    if (base is None) != (tuned is None):
-        lacks = SIDES[0] if base is None else SIDES[1]
-        raise ValueError(
-            f"features must be given for both sides or neither, {lacks} has no features"
-        )
+    _check_both("features", base, tuned)
     if base is None or tuned is None:
         return [None, None]
     found: list[NDArray[np.floating[Any]] | None] = []

@@ -44,7 +44,7 @@ def inclusion(p: Array, pooled: Pooled) -> Inclusion:
     mean = pooled.sums(skew) / W
     rest = np.exp(-2 * np.pi * W)
     size = W + rest / (2 * np.pi)
-    chance = p - 0.5 * pooled.spreaded((1 - rest) / size) * (skew - pooled.spreaded(mean) * w)
+    chance = p - 0.5 * pooled.over_rows((1 - rest) / size) * (skew - pooled.over_rows(mean) * w)
     log_normaliser = -0.5 * float(np.log(2 * np.pi * size[~small]).sum())
     weight = w
     if small.any():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         exponential_tilts,
         family_laws,
         field_errors,
+        log_gap,
         nft_densities,
         nft_density,
         product_family,

@@ -207,7 +207,6 @@ def _search(adjoint: Adjoint) -> Part:
         zeros = sum(s.zeros for s in found.values())
         stalled = sum(s.stalled for s in found.values())
         lost = sum(s.lost for s in found.values())
-        wrong = all(s.wrong for s in found.values())
         return Finding(
             name="zeros of the gradient in a family around u*",
             role="support",
@@ -232,7 +231,7 @@ def _search(adjoint: Adjoint) -> Part:
                 "least_field": least if others else None,
                 "parameters": Family.PARAMETERS,
             },
-            mutants={"half the adjoint: u* is no zero": wrong},
+            mutants={"half the adjoint: u* is no zero": all(s.wrong for s in found.values())},
         )
 
     return part

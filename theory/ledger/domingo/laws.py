@@ -178,8 +178,7 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
         theirs = CubicSpline(AXIS, tilted_path_law(name, g))(GRID)
         peak = float(theirs.max())
         tally.add(QUADRATURE.error(ours.density, theirs, peak), f"{name}, g = {g:g}")
-        claimed = tilt_density(problem, problem.scale, GRID)
-        one_z = QUADRATURE.error(ours.density, claimed, peak)
+        one_z = QUADRATURE.error(ours.density, tilt_density(problem, problem.scale, GRID), peak)
         tally.add(one_z, wrong="P exp(a r)/Z with one Z for all")
         if not tally.mutants["half of u*"]:
             halved = SteeredField(optimum, share=0.5)

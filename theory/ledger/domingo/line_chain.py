@@ -191,8 +191,7 @@ class LineChain:
 
     def gradient_fields(self, means: Array, adjoint: Adjoint = "full") -> Array:
         """G (T, N): zero everywhere at a critical point, and only there."""
-        H = self.adjoints(means, adjoint)[1]
-        return self.controls(means) + self.std[:, None] * H
+        return self.controls(means) + self.std[:, None] * self.adjoints(means, adjoint)[1]
 
     def dropped(self, means: Array, adjoint: Adjoint = "full") -> tuple[Array, Array]:
         """E[what the lean adjoint drops | X_k = x], and its two terms' size |.| + |.|, (T, N).

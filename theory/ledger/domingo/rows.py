@@ -1,9 +1,8 @@
 """The ledger's rows of domingo: Adjoint Matching, stochastic optimal control (C. Domingo-Enrich).
 
 The slides' sigma(t) is g, their terminal cost g(x) is c, their (beta_t, alpha_t) are (sigma, alpha)
-here. Identities at a point are in `points`, laws on the line in `laws` and
-`recipe`, Gaussian processes in `linear`, memory in `memory`, adjoints in
-`adjoints`.
+here. Identities at a point are in `points`, laws on the line in `laws` and `any_schedule`,
+Gaussian processes in `linear`, memory in `memory`, adjoints in `adjoints`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,10 @@ from theory import MemorylessOptimum, load_problem
 from theory.ledger.core import Claim, Context, Finding, Part, fit_slope
 from theory.ledger.domingo.adjoint_limits import step_region
 from theory.ledger.domingo.adjoints import D10_PARTS, D11_PARTS, D12_PARTS, D13_PARTS, ROW_TEXTS
+from theory.ledger.domingo.any_schedule import (
+    any_schedule_gives_the_tilt,
+    only_memoryless_training_does,
+)
 from theory.ledger.domingo.control_points import D8_POINTS, D9_PARTS, D14_POINTS
 from theory.ledger.domingo.laws import (
     controlled_law_is_the_tilted_paths,
@@ -33,7 +36,6 @@ from theory.ledger.domingo.linear import (
 )
 from theory.ledger.domingo.memory import D7_PARTS, memory_region
 from theory.ledger.domingo.points import D1_PARTS, D2_PARTS, D3_POINTS
-from theory.ledger.domingo.recipe import any_schedule_gives_the_tilt, only_memoryless_training_does
 
 QUADRATURE = "adaptive quadrature of the posterior, derivatives from integrals at points around x"
 KERNELS = "transition kernels composed over the line, steps extrapolated to 0"

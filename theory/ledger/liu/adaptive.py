@@ -78,8 +78,7 @@ MUTANTS = {
 
 def without_companions(s: Setting) -> Array:
     """The median of d = 1, among other axes too."""
-    alone = posterior(s).with_companions(np.empty(0))
-    return at_step(s, alone.step())
+    return at_step(s, posterior(s).with_companions(np.empty(0)).step())
 
 
 IDENTITIES = (
@@ -293,8 +292,7 @@ def small_spread(context: Context) -> Finding:
 
 
 def _listed(spans: Sequence[float], drifts: Sequence[float]) -> str:
-    pairs = zip(spans, drifts, strict=True)
-    return ", ".join(f"{number(v)} (range {e:g})" for e, v in pairs)
+    return ", ".join(f"{number(v)} (range {e:g})" for e, v in zip(spans, drifts, strict=True))
 
 
 # --- maps

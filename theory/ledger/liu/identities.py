@@ -56,11 +56,6 @@ def by_covariance(s: Setting, factor: float) -> Array:
     return base_velocity(s) + factor * covariance(s)
 
 
-def nft_size(s: Setting) -> float:
-    """1 + the size of the step: (2 / nft_beta) spread(r)."""
-    return 1.0 + 2 / s.nft_beta * s.spread
-
-
 # --- L1 to L6: the optimum and the slopes of velocities
 
 
@@ -92,7 +87,7 @@ L1_PARTS = (
             "sign of the step": lambda s: guided(s, -2 / s.nft_beta),
             "2 beta for 2/beta": lambda s: guided(s, 2 * s.nft_beta),
         },
-        nft_size,
+        lambda s: 1.0 + 2 / s.nft_beta * s.spread,
         sampled=lambda s, n, rng: importance.nft_minimiser(
             Draw(s.case, s.x, s.at, n, rng), s.nft_beta
         ),
@@ -146,13 +141,12 @@ def _coupling_first(s: CouplingSetting) -> Array:
 def _coupling_second(s: CouplingSetting) -> Array:
     """In the plane by quadrature along the fibre; nothing moves in the other directions."""
     joint, e = s.joint, s.joint.plane_dim
-    region = joint.region(s.a, reach=1.0)
     plane = couplings.velocity_slope(
         lambda a: lambda x0, x1: joint.log_joint(x0, x1, a),
         s.a,
         (joint.frame.T @ s.x)[:e],
         s.t,
-        region,
+        joint.region(s.a, reach=1.0),
     )
     return joint.frame[:, :e] @ plane
 

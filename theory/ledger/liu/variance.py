@@ -66,11 +66,6 @@ def _weighted_by_quadrature(s: Setting) -> Array:
     return np.array([find(s.case, s.x, s.at, 2 / s.nft_beta, k) for k in (False, True)])
 
 
-def _without_reward(s: Setting) -> Array:
-    """E|D|^2 / beta^2: as if (2r - 1)^2 were 1."""
-    return np.repeat(_moments(s).squares[:, 0].numpy() / s.nft_beta**2, 2)
-
-
 def _not_centred(s: Setting) -> Array:
     m = _moments(s)
     more = 4 * float((m.covariance**2).sum()) / s.nft_beta**2
@@ -84,7 +79,9 @@ IDENTITIES = (
         nft_noise,
         _nft_by_quadrature,
         {
-            "(2r - 1)² taken as 1": _without_reward,
+            "(2r - 1)² taken as 1": lambda s: np.repeat(
+                _moments(s).squares[:, 0].numpy() / s.nft_beta**2, 2
+            ),
             "second moment for the variance": _not_centred,
             "beta for beta²": lambda s: nft_noise(s) * s.nft_beta,
         },
@@ -227,8 +224,7 @@ def against_beta(context: Context) -> Finding:
 @extra
 def released_rewards(context: Context) -> Finding:
     """r = 1/2 + z/10 of a standardised reward z, as the released code has it."""
-    problem = released_problem()
-    found = MarginalNoise.of(problem).ratio(0.0, 1.0)
+    found = MarginalNoise.of(released_problem()).ratio(0.0, 1.0)
     return Finding(
         name="rewards of the released code, r = 1/2 + z/10",
         role="instead",

@@ -231,8 +231,7 @@ def nft_minimiser(
         return np.asarray(r * (v + push - target) ** 2 + (1 - r) * (v - push - target) ** 2)
 
     def plane(mu: Array, y: Array) -> Array:
-        r = parts.reward(y)[:, :, None]
-        return losses(mu, parts.v(y)[:, None, :], v[:e], r).sum(axis=-1)
+        return losses(mu, parts.v(y)[:, None, :], v[:e], parts.reward(y)[:, :, None]).sum(axis=-1)
 
     def rest(mu: Array, w: Array) -> Array:
         return losses(mu[..., None], w, v[e:, None], share)

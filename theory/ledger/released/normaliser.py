@@ -97,8 +97,7 @@ def _normalised_by_differences(s: Setting) -> Array:
         parts = r * np.sum(up**2) / sizes[0], (1 - r) * np.sum(down**2) / sizes[1]
         return float(parts[0] + parts[1])
 
-    unit = np.eye(len(s.x))
-    found = [slope * (value(student + e) - value(student - e)) / 2 for e in unit]
+    found = [slope * (value(student + e) - value(student - e)) / 2 for e in np.eye(len(s.x))]
     return np.array(found)
 
 
@@ -162,14 +161,12 @@ IDENTITIES = (
 
 def steps(setting: Setting) -> dict[str, float]:
     """nft_beta (mu - v_0) by brute force of every normaliser of errors in x1, d = 1."""
-    old = posterior(setting).old
-    found = {}
-    for kind in oracle_adaptive.NORMALISERS:
-        mu = oracle_adaptive.stationary(
-            setting.case, setting.x, setting.at, setting.nft_beta, Normaliser(kind)
-        )
-        found[kind] = setting.nft_beta * (mu - old)
-    return found
+    s, old = setting, posterior(setting).old
+
+    def optimum(kind: str) -> float:
+        return oracle_adaptive.stationary(s.case, s.x, s.at, s.nft_beta, Normaliser(kind))
+
+    return {k: s.nft_beta * (optimum(k) - old) for k in oracle_adaptive.NORMALISERS}
 
 
 @extra

@@ -34,7 +34,7 @@ def recipe_gap(epochs: int, weight: float, wrong: float | None = None) -> float:
 
 @extra
 def recipe_by_two_routes(context: Context) -> Finding:
-    """Epochs of the whole recipe, as the old copy's own field carries them."""
+    """Epochs of the whole course, as the old copy's own field carries them."""
     error, wrong = recipe_gap(2, 0.3), recipe_gap(2, 0.3, 0.6)
     return Finding(
         name="laws of two epochs with mapping, penalty and averages by two routes",

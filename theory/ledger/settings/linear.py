@@ -66,11 +66,11 @@ class LinearSetting(AnySetting):
 
     # --- second route
 
-    def numbers(self, steered: bool = False) -> LinearNumbers:
-        """The plain numbers; steered: with the feedback's drift."""
+    def numbers(self, with_feedback: bool = False) -> LinearNumbers:
+        """The plain numbers; with_feedback: of the drift too."""
 
         def square(t: float) -> float:
-            return (self.g0 + self.g1 * t) ** 2 if steered else 0.0
+            return (self.g0 + self.g1 * t) ** 2 if with_feedback else 0.0
 
         return LinearNumbers(
             lambda t: self.A + t * self.B - square(t) * (1 + t) * self.P,

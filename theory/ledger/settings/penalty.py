@@ -98,13 +98,12 @@ class LineSetting(AnySetting):
 
     @property
     def case(self) -> PlaneNumbers:
-        parameters = {"vector": np.array([self.b]), "constant": np.asarray(0.5)}
         return PlaneNumbers(
             np.ones(1),
             np.array([[self.x]]),
             np.array([[[self.v**2]]]),
             "linear",
-            parameters,
+            {"vector": np.array([self.b]), "constant": np.asarray(0.5)},
             1.0,
             np.eye(1),
         )

@@ -196,8 +196,7 @@ def _point(case: PlaneProblem, path: str, t: float, rng: np.random.Generator) ->
 def _distance(case: PlaneProblem, setting: Setting) -> float:
     """Standard deviations from x to the nearest component of X_t's law in the plane."""
     now, e = setting.at, case.plane_dim
-    at = (case.frame.T @ setting.x)[:e]
-    gaps = at - now.alpha * case.means
+    gaps = (case.frame.T @ setting.x)[:e] - now.alpha * case.means
     covs = now.alpha**2 * case.covs + now.sigma**2 * np.eye(e)
     squares = np.einsum("ki,kij,kj->k", gaps, np.linalg.inv(covs), gaps)
     return float(np.sqrt(squares.min()))

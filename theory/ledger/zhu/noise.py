@@ -99,8 +99,7 @@ def bowl_distance(g: float, implied: bool = True) -> float:
 
 def bowl_multiple(k: float) -> float:
     """The same under g² = 2 k eta_t."""
-    start = 1e-5
-    found = noise.bowl_variance(BOWL_SCALE, lambda t: 2 * k * (1 - t) / t, start)
+    found = noise.bowl_variance(BOWL_SCALE, lambda t: 2 * k * (1 - t) / t, 1e-5)
     return noise.variation_of_gaussians(found, 1 / (1 + BOWL_SCALE))
 
 
@@ -109,8 +108,7 @@ def density_gap(g: float) -> float:
     largest difference over the peak."""
     variance = noise.bowl_variance(BOWL_SCALE, lambda t: g**2)
     stated = np.exp(-0.5 * AXIS**2 / variance) / np.sqrt(2 * np.pi * variance)
-    gap = np.abs(density(bowl(), f"g = {g:g}") - stated)
-    return float(gap.max() / stated.max())
+    return float(np.abs(density(bowl(), f"g = {g:g}") - stated).max() / stated.max())
 
 
 def tends_to_the_tilt(context: Context) -> Finding:

@@ -29,6 +29,7 @@ from theory.ledger.core import (
     exponential_tilts,
     extra,
     fit_slope,
+    log_gap,
     number,
 )
 from theory.ledger.liu.laws import plain_numbers
@@ -103,7 +104,7 @@ def frozen_is_the_tilt(context: Context) -> Finding:
     )
 
 
-def turned(dim: int) -> Problem:
+def rotated_gaussian(dim: int) -> Problem:
     """`gaussian_along_reward` of the plane in a rotated frame of R^dim, an independent Gaussian in
     the rest."""
     frame = np.linalg.qr(np.random.default_rng(dim).normal(size=(dim, dim)))[0]
@@ -125,8 +126,7 @@ def epochs_of_tilts(problem: Problem, lam: float, epochs: int) -> tuple[float, f
         assert law is not None
         assert ahead is not None
         optimum = replace(problem, base=law).nft_field(2 / lam)
-        gap = FlowLaw(optimum, 1e-8, 1e-10).log_density(points) - ahead.log_density(points)
-        density = max(density, float(gap.abs().max()))
+        density = max(density, log_gap(optimum, ahead, points, 1e-8, 1e-10))
         for t in (0.1, 0.5, 0.9):
             velocity = MixtureField(ahead)(points, t)
             field = max(field, float((optimum(points, t) - velocity).abs().max()))
@@ -144,7 +144,7 @@ def recursion_in_the_gaussian_case(context: Context) -> Finding:
         errors[f"{mode}, d = 1"] = law_gap(run, total)
         wrong.append(law_gap(run, 1.1 * total))
     for dim in context.choose((), (2, 5)):
-        many = turned(dim)
+        many = rotated_gaussian(dim)
         log_q, log_p = frozen_laws(many, np.array([total]), base_points(many, 16))
         errors[f"frozen, d = {dim}"] = float(np.abs(log_q - log_p).max())
         density, field = epochs_of_tilts(many, 2 / beta, 2)

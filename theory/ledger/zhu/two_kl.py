@@ -118,11 +118,6 @@ def iterated(s: AtomSetting) -> Array:
     return _carried_on(s, s.p_0)
 
 
-def anchored_elsewhere(s: AtomSetting) -> Array:
-    """From p_k."""
-    return _carried_on(s, s.p_k)
-
-
 def tilted_start(s: AtomSetting, tilt: float) -> Array:
     """p_0 exp(tilt m)/Z."""
     return two_kl_form(s, 0.0, tilt)
@@ -139,7 +134,7 @@ OTHER_ANCHOR = Identity(
     "from p^0, anchored to another law p_ref: p^0^(w^k) p_ref^(1 - w^k) exp(B_k m)/Z",
     Atoms(),
     lambda s: pulled(s, s.epochs),
-    anchored_elsewhere,
+    lambda s: _carried_on(s, s.p_k),
     {
         "anchored where it starts": lambda s: two_kl_form(
             s, 1.0, TwoKL(s.eta_0, s.eta_1).effective_tilt(s.epochs)

@@ -222,10 +222,9 @@ def _slopes(values: Array, radii: list[float]) -> Array:
 
 def _curvatures(values: Array, radii: list[float]) -> Array:
     """Second derivatives: (v(s) - v(0)) / s has half of v'' as its slope."""
-    blocks = np.split(values[1:], len(radii))
     return np.array(
         [
             2 * float(slope((b - values[0]) / steps(radius), radius))
-            for b, radius in zip(blocks, radii, strict=True)
+            for b, radius in zip(np.split(values[1:], len(radii)), radii, strict=True)
         ]
     )

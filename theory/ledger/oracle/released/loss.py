@@ -101,8 +101,8 @@ def branch_means(case: PlaneNumbers, x: Array, at: Instant, b: float, step: Arra
 
     Raises ValueError for a problem with directions that its plane does not have."""
     given = _Given(case, x, at)
-    turned = case.frame.T @ np.asarray(step)
-    return given.law.mean(lambda y: np.stack(given.values(y, turned, b), axis=1)).value
+    along_frame = case.frame.T @ np.asarray(step)
+    return given.law.mean(lambda y: np.stack(given.values(y, along_frame, b), axis=1)).value
 
 
 def gradient_at_old(case: PlaneNumbers, x: Array, at: Instant, b: float) -> Array:

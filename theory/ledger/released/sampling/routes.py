@@ -59,8 +59,7 @@ def _mapped(s: Setting, sampler: Sampler, times: Sequence[float], stretch: float
 
 
 def _whole_by_sums(s: Setting) -> Array:
-    field = oracle.full_field(s.case, scale_of(s))
-    return np.repeat(oracle.euler(field, start_of(s), GRID), 3)
+    return np.repeat(oracle.euler(oracle.full_field(s.case, scale_of(s)), start_of(s), GRID), 3)
 
 
 def _known_by_sums(s: Setting) -> Array:
@@ -129,8 +128,7 @@ ROUTES = Identity(
 def laws_agree(context: Context) -> Finding:
     """TV and mean reward by slopes carried along, and by distribution functions and sums."""
     tally = Tally(QUADRATURE, "all ten times trained")
-    names = ("bumps_1d", "note_1d")[: 1 + (context.profile.starts > 0)]
-    for name in names:
+    for name in ("bumps_1d", "note_1d")[: 1 + (context.profile.starts > 0)]:
         problem, case = load_problem(name), plain_numbers(load_problem(name))
         nodes, weight = oracle.reward_nodes()
         fields = [

@@ -51,8 +51,7 @@ def shortfall_by_draws(context: Context) -> Finding:
         stated = drawn.against(tilt_at(name, drawn.x)).gaps / a
         tally.add(ALGEBRA.error(best - values, stated, 1.0), name)
         tally.add(ALGEBRA.error(best - values, 2 * stated, 1.0), wrong="beta KL(NFT|tilt)")
-        scaled = ALGEBRA.error(a * best - values, stated, 1.0)
-        tally.add(scaled, wrong="log Z for (beta/2) log Z")
+        tally.add(ALGEBRA.error(a * best - values, stated, 1.0), wrong="log Z for (beta/2) log Z")
     return tally.finding(
         "NFT's law falls short by (beta/2) KL(NFT|tilt), d = 2 and 5",
         "instead",

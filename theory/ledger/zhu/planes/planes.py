@@ -239,8 +239,7 @@ def formula_at_points(context: Context) -> Finding:
     """log q = log p + lambda r - lambda^2 int eta |grad m|^2 dt - lambda E r along the path."""
     factors = {"": 1.0, "half the integral": 0.5, "no integral": 0.0, "integral added": -1.0}
     tally = Tally(QUADRATURE, *list(factors)[1:])
-    names = context.choose(AT_POINTS, AT_POINTS, DRAWN)
-    for name in names:
+    for name in context.choose(AT_POINTS, AT_POINTS, DRAWN):
         problem = load_problem(name)
         a, points = problem.scale, base_points(problem, POINTS)
         ours = at_points(problem.cumulant_field(a, 1), points)

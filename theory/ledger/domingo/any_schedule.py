@@ -1,4 +1,4 @@
-"""domingo, the recipe (D8): fine-tuned memoryless, sampled with any schedule, on the line.
+"""domingo, D8: fine-tuned memoryless, sampled with any schedule, on the line.
 
 First route: the tilt's closed density. Second: what each field samples, by Fokker-Planck on a grid
 (`theory.samplers.sde`) or along the ODE (`theory.samplers.flow`).
