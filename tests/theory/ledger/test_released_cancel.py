@@ -70,7 +70,7 @@ def test_search_climbs(part):
 @SOME
 def test_any_two_rewards_give_one_value_and_two_gradients(seed, dim, normaliser):
     s = Lemmas().draw(dim, seed)
-    size = released_cancel._value_scale(normaliser)(s)
+    size = released_cancel._value_scale(s, normaliser)
     values = [float(value(s, r, normaliser)) for r in (0.0, 0.3, 1.0)]
     assert ALGEBRA.holds(values[1:], values[:1], size)
     low, high = (gradient(s, r, normaliser) for r in (0.0, 1.0))

@@ -76,11 +76,6 @@ MUTANTS = {
 }
 
 
-def without_companions(s: Setting) -> Array:
-    """The median of d = 1, among other axes too."""
-    return at_step(s, posterior(s).with_companions(np.empty(0)).step())
-
-
 IDENTITIES = (
     Identity(
         "d = 1: nft_beta (mu - v0) is the median of ±D with odds r : 1 - r",
@@ -98,7 +93,12 @@ IDENTITIES = (
         UnitRewards(least=2),
         stationary,
         _by_quadrature,
-        {**MUTANTS, "the median of d = 1": without_companions},
+        {
+            **MUTANTS,
+            "the median of d = 1": lambda s: at_step(
+                s, posterior(s).with_companions(np.empty(0)).step()
+            ),
+        },
         size,
         role="support",
         tier=QUADRATURE,
@@ -249,13 +249,12 @@ def quiet_axes(context: Context) -> Finding:
 @extra
 def constant_reward(context: Context) -> Finding:
     """A reward without information moves the field from v_0 to the posterior's median, or away."""
-    rows = {}
-    for level in (0.0, 0.25, 0.5, 0.75, 1.0):
-        total = 0.0
-        for share, _, own in toy_nodes():
-            p = own.with_reward(level, level)
-            total += share * p.velocity_step() ** 2
-        rows[level] = float(np.sqrt(total))
+
+    def moved(level: float) -> float:
+        steps = (w * p.with_reward(level, level).velocity_step() ** 2 for w, _, p in toy_nodes())
+        return float(np.sqrt(sum(steps)))
+
+    rows = {level: moved(level) for level in (0.0, 0.25, 0.5, 0.75, 1.0)}
     medians = [
         abs(p.with_reward(1.0, 1.0).cdf(p.with_reward(1.0, 1.0).step(0.0)) - 0.5)
         for _, _, p in toy_nodes()

@@ -7,7 +7,7 @@ optimum. "Comparable" is read as within a factor of two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -148,49 +148,51 @@ def comparable(context: Context) -> Finding:
 
 
 def _order_part(
-    name: str, role: Role, order: int, ends: Callable[[float], tuple[float, float]], one: bool
-) -> Callable[[Context], Finding]:
+    name: str,
+    role: Role,
+    order: int,
+    ends: Callable[[float], tuple[float, float]],
+    one: bool,
+    context: Context,
+) -> Finding:
     """How the ratio leaves 1 (or 0) as the reward's range shrinks to one value."""
-
-    def part(context: Context) -> Finding:
-        sizes = np.geomspace(1e-3, 1e-1, 8)
-        ratios = np.array([toy().ratio(*ends(float(e))) for e in sizes])
-        slope = fit_slope(sizes, np.abs(1 - ratios) if one else ratios, FLOOR)
-        what = "|ratio - 1|" if one else "ratio"
-        far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
-        start = abs(1 - far[0]) if one else far[0]
-        return Finding(
-            name=name,
-            role=role,
-            kind="order",
-            holds=slope.order == order and slope.is_order,
-            figure=(
-                f"{what} falls with the range of r, slope {slope}: {number(ratios[-1])} at a "
-                f"range of 0.1, {number(ratios[0])} at 0.001; with beta = 2 it is "
-                f"{number(far[0])} there"
-            ),
-            numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
-            order=order,
-            mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
-            if one
-            else {"of first order": slope.order != 1},
-        )
-
-    return part
+    sizes = np.geomspace(1e-3, 1e-1, 8)
+    ratios = np.array([toy().ratio(*ends(float(e))) for e in sizes])
+    slope = fit_slope(sizes, np.abs(1 - ratios) if one else ratios, FLOOR)
+    what = "|ratio - 1|" if one else "ratio"
+    far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
+    start = abs(1 - far[0]) if one else far[0]
+    return Finding(
+        name=name,
+        role=role,
+        kind="order",
+        holds=slope.order == order and slope.is_order,
+        figure=(
+            f"{what} falls with the range of r, slope {slope}: {number(ratios[-1])} at a "
+            f"range of 0.1, {number(ratios[0])} at 0.001; with beta = 2 it is "
+            f"{number(far[0])} there"
+        ),
+        numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
+        order=order,
+        mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
+        if one
+        else {"of first order": slope.order != 1},
+    )
 
 
-near_zero = _order_part(
-    "r near 0 everywhere, beta = 1", "condition", 1, lambda e: (0.0, e), one=True
+near_zero = partial(
+    _order_part, "r near 0 everywhere, beta = 1", "condition", 1, lambda e: (0.0, e), True
 )
-near_one = _order_part(
-    "r near 1 everywhere, beta = 1", "condition", 1, lambda e: (1.0 - e, 1.0), one=True
+near_one = partial(
+    _order_part, "r near 1 everywhere, beta = 1", "condition", 1, lambda e: (1.0 - e, 1.0), True
 )
-near_half = _order_part(
+near_half = partial(
+    _order_part,
     "r near 1/2: NFT's noise is (2r - 1)²",
     "instead",
     2,
     lambda e: (0.5 - e / 2, 0.5 + e / 2),
-    one=False,
+    False,
 )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from theory.fields.paths import PATHS, Path
@@ -119,8 +120,7 @@ class Problems(Domain[Setting]):
 
     def nudge(self, setting: Setting, rng: np.random.Generator, step: float) -> Setting | None:
         case = setting.case
-        logits = np.log(case.weights) + step * rng.normal(size=case.weights.shape)
-        weights = np.exp(logits - logits.max())
+        weights = softmax(np.log(case.weights) + step * rng.normal(size=case.weights.shape))
         factors = np.linalg.cholesky(case.covs)
         stretch = np.eye(case.plane_dim) + step * rng.normal(size=factors.shape)
         factors = stretch @ factors
@@ -138,7 +138,7 @@ class Problems(Domain[Setting]):
                 parameters[key] = 0.5 * (moved + moved.T) if key == "matrix" else moved
         moved_case = replace(
             case,
-            weights=weights / weights.sum(),
+            weights=weights,
             covs=0.5 * (covs + np.swapaxes(covs, 1, 2)),
             means=case.means + step * rng.normal(size=case.means.shape),
             parameters=parameters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import softmax
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.core import Array, Context, Finding, Identity, Tally, number
@@ -19,8 +20,7 @@ from theory.recursion import TwoKL
 def two_kl_form(s: AtomSetting, share: float, tilt: float) -> Array:
     """p_k^share p_0^(1 - share) exp(tilt m)/Z."""
     log_p = share * np.log(s.p_k) + (1 - share) * np.log(s.p_0) + tilt * s.m
-    parts = np.exp(log_p - log_p.max())
-    return np.asarray(parts / parts.sum())
+    return np.asarray(softmax(log_p))
 
 
 def two_kl_optimum(s: AtomSetting) -> Array:
