@@ -9,7 +9,6 @@ from functools import lru_cache
 from theory import ExactField, Exponential, TruncatedExponential
 from theory.ledger.core import Array, Identity, row
 from theory.ledger.oracle import conditional, couplings, importance
-from theory.ledger.oracle.importance import Draw
 from theory.ledger.settings.couplings import Couplings, CouplingSetting
 from theory.ledger.settings.problems import Problems, Setting
 
@@ -89,7 +88,7 @@ L1_PARTS = (
         },
         lambda s: 1.0 + 2 / s.nft_beta * s.spread,
         sampled=lambda s, n, rng: importance.nft_minimiser(
-            Draw(s.case, s.x, s.at, n, rng), s.nft_beta
+            importance.Draw(s.case, s.x, s.at, n, rng), s.nft_beta
         ),
     ),
     Identity(
@@ -128,7 +127,9 @@ L2_PARTS = (
             ),
             "not divided by m_t": lambda s: base_velocity(s) + covariance(s),
         },
-        sampled=lambda s, n, rng: importance.velocity(Draw(s.case, s.x, s.at, n, rng), lambda r: r),
+        sampled=lambda s, n, rng: importance.velocity(
+            importance.Draw(s.case, s.x, s.at, n, rng), lambda r: r
+        ),
         full_rank_kinds=("bumps",),
     ),
 )
@@ -212,7 +213,7 @@ L5_PARTS = (
         },
         lambda s: s.spread,
         share=0.4,
-        sampled=lambda s, n, rng: importance.covariance(Draw(s.case, s.x, s.at, n, rng)),
+        sampled=lambda s, n, rng: importance.covariance(importance.Draw(s.case, s.x, s.at, n, rng)),
     ),
 )
 

@@ -19,10 +19,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array, Function
-from theory.ledger.oracle.integrals.law import Law
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.oracle.integrals.stencils import radius_for, shifted, slope, steps
+from theory.ledger.oracle.integrals import (
+    Array,
+    Function,
+    Law,
+    PlaneNumbers,
+    radius_for,
+    shifted,
+    slope,
+    steps,
+)
 
 Phi = Callable[[Array], Array]
 

@@ -10,9 +10,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array, Region
-from theory.ledger.oracle.integrals.law import Density, Law
-from theory.ledger.oracle.integrals.stencils import radius_for, shifted, slope, steps
+from theory.ledger.oracle.integrals import (
+    Array,
+    Density,
+    Law,
+    Region,
+    radius_for,
+    shifted,
+    slope,
+    steps,
+)
 
 # log gamma^a has singularities of its own in a, that no difference over y shows.
 LARGEST = 1 / 64

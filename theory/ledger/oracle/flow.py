@@ -25,9 +25,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtr
 
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.oracle.integrals.stencils import slope, steps
+from theory.ledger.oracle.integrals import Array, PlaneNumbers, slope, steps
 
 Phi = Callable[[Array], Array]
 Field = Callable[[Array, float], Array]  # x (n,) or (n, d), t -> the same shape

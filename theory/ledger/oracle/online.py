@@ -22,8 +22,7 @@ import numpy as np
 from scipy.interpolate import BSpline, make_interp_spline
 
 from theory.ledger.oracle.flow import Field, solve
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 MODES = ("frozen", "refit", "student")
 RTOL, ATOL = 1e-9, 1e-10

@@ -25,7 +25,6 @@ from theory.common.tolerances import ALGEBRA
 from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region, extra, number
 from theory.ledger.liu.laws import PROBLEMS, QUICK
 from theory.ledger.oracle.released import loss as released_loss
-from theory.ledger.oracle.released.loss import Sample
 from theory.ledger.released.cancel_given import GIVEN_PARTS, sizes
 from theory.ledger.settings.lemma import Lemmas, LemmaSetting
 from theory.methods import Policy, ProblemTask
@@ -78,8 +77,8 @@ def gradient(s: LemmaSetting, r: float, normaliser: Normaliser) -> Array:
     return slope.numpy()
 
 
-def _sample(s: LemmaSetting, r: Fraction, normalised: bool) -> Sample:
-    return Sample(s.exact["v"], s.exact["y"], r, Fraction(s.b), normalised)
+def _sample(s: LemmaSetting, r: Fraction, normalised: bool) -> released_loss.Sample:
+    return released_loss.Sample(s.exact["v"], s.exact["y"], r, Fraction(s.b), normalised)
 
 
 def _plain_gap(s: LemmaSetting) -> Array:

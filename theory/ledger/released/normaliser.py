@@ -18,7 +18,6 @@ from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, 
 from theory.ledger.liu.adaptive import APART, at_step, posterior, size, stationary, toy_nodes
 from theory.ledger.liu.stationary import LinePosterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
-from theory.ledger.oracle.adaptive import Normaliser
 from theory.ledger.released.normaliser_times import least_weight, mean_size, weights_over_time
 from theory.ledger.settings.problems import Setting
 from theory.ledger.settings.unit import UnitRewards
@@ -33,7 +32,7 @@ RELEASED_FACTOR = 5.0
 
 def _velocity_normaliser(s: Setting) -> Array:
     """The semi-gradient of errors in V on a grid, and its root."""
-    how = Normaliser("branch", "velocity")
+    how = oracle_adaptive.Normaliser("branch", "velocity")
     return np.array([oracle_adaptive.stationary(s.case, s.x, s.at, s.nft_beta, how)])
 
 
@@ -164,7 +163,9 @@ def steps(setting: Setting) -> dict[str, float]:
     s, old = setting, posterior(setting).old
 
     def optimum(kind: str) -> float:
-        return oracle_adaptive.stationary(s.case, s.x, s.at, s.nft_beta, Normaliser(kind))
+        return oracle_adaptive.stationary(
+            s.case, s.x, s.at, s.nft_beta, oracle_adaptive.Normaliser(kind)
+        )
 
     return {k: s.nft_beta * (optimum(k) - old) for k in oracle_adaptive.NORMALISERS}
 

@@ -17,9 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.law import Law
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, Law, PlaneNumbers
 
 PREFACTOR = 5
 LEAST_WEIGHT = Fraction(1, 100_000)

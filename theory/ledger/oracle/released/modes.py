@@ -13,8 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 from theory.ledger.oracle.online import LineLaw
 from theory.ledger.oracle.released.mapping import _PANELS, MixtureLine, advantages, pieces
 from theory.ledger.oracle.released.training import Epochs

@@ -23,8 +23,7 @@ from scipy.interpolate import make_interp_spline
 from scipy.special import ndtr
 
 from theory.ledger.oracle.flow import Field, LineField, solve
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 RTOL, ATOL = 1e-10, 1e-12
 STARTS = np.linspace(-7.5, 7.5, 751)

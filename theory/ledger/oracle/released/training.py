@@ -10,8 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from theory.ledger.oracle.flow import Field, solve
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 from theory.ledger.oracle.online import LineLaw, sampled, start
 
 
