@@ -169,16 +169,16 @@ def test_no_wrapper_explains_everything():
 
 
 def test_refused_options():
-    with pytest.raises(ValueError, match=r"permutations = 18: allowed"):
+    with pytest.raises(ValueError, match=r"permutations must .*got 18"):
         audit(rows(60, 60), permutations=18)
-    with pytest.raises(ValueError, match=r"wrapper = 'exp'"):
+    with pytest.raises(ValueError, match=r"wrapper must .*got 'exp'"):
         audit(rows(60, 60), wrappers=("exp",))
 
 
 @pytest.mark.parametrize(
     ("p", "permutations", "words"),
-    [(0.01, 99, "p ≤ 0.01"), (0.02, 99, "p = 0.02"), (1e-9, None, "p < 0.0001"),
-     (0.034, None, "p = 0.034")],
+    [(0.01, 99, "p ≤ 0.01"), (0.02, 99, "p must .*got 0.02"), (1e-9, None, "p < 0.0001"),
+     (0.034, None, "p must .*got 0.034")],
 )  # fmt: skip
 def test_p_in_words(p, permutations, words):
     assert p_words(p, permutations) == words

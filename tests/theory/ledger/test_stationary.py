@@ -161,7 +161,7 @@ def test_bad_input():
     zero = torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"varies along another axis: allowed"):
         line_posterior(load_problem("bump_2d"), zero, 0.5)
-    with pytest.raises(ValueError, match=r"reward = 'QuadraticReward'"):
+    with pytest.raises(ValueError, match=r"reward must .*got 'QuadraticReward'"):
         line_posterior(load_problem("linear_1d"), zero[:, :1], 0.5)
     with pytest.raises(ValueError, match=r"x has shape \(1, 2\): allowed is \(1, 1\)"):
         line_posterior(load_problem("note_1d"), zero, 0.5)
