@@ -214,7 +214,7 @@ def test_bad_arguments(of):
         call(points(3, 1), 0.5, 0.0)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         call(x, 1.5, 0.0)
-    with pytest.raises(ValueError, match="a must be .*, got nan"):
+    with pytest.raises(ValueError, match=r"a must be .*, got nan"):
         call(x, 0.5, float("nan"))
     with pytest.raises((ValueError, TypeError)):
         call(x.float(), 0.5, 0.0)
