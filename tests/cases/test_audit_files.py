@@ -73,7 +73,10 @@ def test_e4_an_out_that_cannot_be_written_is_said_before_the_work(tmp_path, caps
     out = tmp_path / "file" / "out"
     status, said, err = call(capsys, *pair(tmp_path), "--out", out)
     assert (status, said) == (2, "")
-    assert f"--out = {str(out)!r}: Not a directory: allowed are folders" in err
+    assert (
+        f"--out must be a folder that can be written, new or not, got {str(out)!r} (Not a dir"
+        in err
+    )
     # One that can is left as it was.
     before = sorted(tmp_path.iterdir())
     check_folder("--out", tmp_path / "new" / "out")

@@ -161,7 +161,7 @@ def test_bad_input():
     zero = torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"must vary along the first axis"):
         line_posterior(load_problem("bump_2d"), zero, 0.5)
-    with pytest.raises(ValueError, match=r"reward = 'QuadraticReward'"):
+    with pytest.raises(ValueError, match=r"reward must .*got 'QuadraticReward'"):
         line_posterior(load_problem("linear_1d"), zero[:, :1], 0.5)
     with pytest.raises(ValueError, match=r"x must have shape \(1, 1\), got \(1, 2\)"):
         line_posterior(load_problem("note_1d"), zero, 0.5)
