@@ -104,8 +104,8 @@ def rows(monkeypatch):
     [
         (["--only", "Q9"], "only must .*got 'Q9'"),
         (["--only", "Z1", "--source", "liu"], "only must .*got 'Z1'"),
-        (["--check-docs", "--only", "L7"], "--check-docs and --write-docs are about the whole"),
-        (["--write-docs", "--source", "zhu"], "--check-docs and --write-docs are about the whole"),
+        (["--check-docs", "--only", "L7"], "--check-docs and --write-docs need the whole"),
+        (["--write-docs", "--source", "zhu"], "--check-docs and --write-docs need the whole"),
         (["--only", "L7", "--processes", "0"], "--processes must .*got 0"),
         (["--only", "L7", "--processes", "65"], "--processes must .*got 65"),
     ],
