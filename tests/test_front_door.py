@@ -43,7 +43,7 @@ def test_it_is_the_same_as_the_module():
     assert (ours.returncode, ours.stderr) == (theirs.returncode, theirs.stderr) == (0, "")
     wrong = typed("law", "--problem", "note_1", "--field", "base")
     assert wrong.returncode == 2
-    assert wrong.stderr.endswith("did you mean 'note_1d'?\n")
+    assert wrong.stderr.endswith("(did you mean 'note_1d'?)\n")
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_benches_run_from_any_folder(tmp_path):
 def test_what_is_not_known(capsys):
     """The nearest known names, at every level."""
     assert main(["lwa"]) == 2
-    assert capsys.readouterr().err.endswith("did you mean 'law'?\n")
+    assert capsys.readouterr().err.endswith("(did you mean 'law'?)\n")
     for words, needle in (
         (["bench", "toy"], "did you mean 'toys'"),
         (["law", "--field", "nfr"], "did you mean 'nft'"),

@@ -73,7 +73,10 @@ def test_e4_an_out_that_cannot_be_written_is_said_before_the_work(tmp_path, caps
     out = tmp_path / "file" / "out"
     status, said, err = call(capsys, *pair(tmp_path), "--out", out)
     assert (status, said) == (2, "")
-    assert f"--out = {str(out)!r}: Not a directory: allowed are folders" in err
+    assert (
+        f"--out must be a folder that can be written, new or not, got {str(out)!r} (Not a dir"
+        in err
+    )
     # One that can is left as it was.
     before = sorted(tmp_path.iterdir())
     check_folder("--out", tmp_path / "new" / "out")
@@ -86,7 +89,7 @@ def test_e4_an_out_that_cannot_be_written_is_said_before_the_work(tmp_path, caps
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet", "a.jsonl"])
 def test_c4_a_file_of_no_bytes(name, tmp_path):
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"path = .*a\..*: a file of 0 bytes; allowed is a "):
+    with pytest.raises(ValueError, match=r"path must be a .*, got .*a\..*: a file of 0 bytes"):
         read_table(tmp_path / name)
 
 
@@ -95,10 +98,10 @@ def test_b7_prompts_that_differ_by_a_space(tmp_path, capsys):
     status, _, err = call(capsys, *files, "--out", tmp_path / "out")
     assert status == 2
     assert (
-        "no prompt in common: base has 'x', 'y', tuned 'Y', 'x ' (2 are alike but for white "
+        "must have a prompt in common, got 'x', 'y' and 'Y', 'x ' (2 are alike but for white "
         "space, case or Unicode form)"
-    ) in err or "tuned 'x ', 'Y' (2 are alike but for white space" in err
-    with pytest.raises(ValueError, match=r"base has 'a', tuned 'b': allowed is at least one"):
+    ) in err or "and 'x ', 'Y' (2 are alike but for white space" in err
+    with pytest.raises(ValueError, match=r"must have a prompt in common, got 'a' and 'b'$"):
         audit_data([1.0, 2.0], [1.0, 2.0], ["a", "a"], ["b", "b"])
 
 

@@ -237,7 +237,7 @@ def test_e4_an_unwritable_folder_is_noticed_first(tmp_path, monkeypatch, capsys)
             assert main([*words, "--out", str(out)]) == 2
             error = capsys.readouterr().err
             assert f"--out = {str(out)!r}" in error
-            assert "allowed are folders that can be written" in error
+            assert "must be a folder that can be written" in error
 
 
 def test_e4_looking_leaves_nothing_behind(tmp_path):

@@ -3,6 +3,7 @@ what a comparison says (E9), numbers without end (E6, E8), and how long it takes
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -183,17 +184,29 @@ TRAIN = ["train", "--method", "flow_matching", "--problem", "note_1d", "--proces
 COMPARE = ["compare", *TRAIN[1:]]
 CHECK = ["check", "--method"]
 HUGE = {
-    "seeds": ([*TRAIN, "--seeds", "1000000000"], "--seeds = 1000000000: allowed are whole numb"),
-    "steps": ([*TRAIN, "--steps", str(10**400)], "allowed are whole numbers from 0 to 2147483647"),
-    "width": ([*TRAIN, "--width", "30000000"], "error: memory is out ("),
-    "depth": ([*TRAIN, "--depth", "1000000000"], "--depth = 1000000000: allowed are whole numb"),
-    "samples": ([*COMPARE, "--samples", str(10**12)], "samples = 1000000000000: allowed are"),
-    "sampling steps": ([*COMPARE, "--sampling-steps", str(10**9)], "steps = 1000000000: allowed"),
-    "rows": ([*CHECK, "nft", "--rows", str(10**12)], "--rows = 1000000000000: allowed are whole"),
-    "pool": ([*CHECK, f"nft:pool={10**15},refresh_every=5"], "error: memory is out ("),
-    "a chain": ([*CHECK, "adjoint_matching:steps=1000000000"], "steps = 1000000000: allowed are"),
-    "a tiny beta": ([*CHECK, "nft:nft_beta=1e-300"], "nft_beta = 1e-300: allowed are numbers from"),
-    "a huge beta": ([*CHECK, "nft:nft_beta=1e300"], "nft_beta = 1e+300: allowed are numbers from"),
+    "seeds": (
+        [*TRAIN, "--seeds", "1000000000"],
+        "--seeds must be a whole .*got 1000000000$",
+    ),
+    "steps": (
+        [*TRAIN, "--steps", str(10**400)],
+        "must be a whole number from 0 to 2147483647",
+    ),
+    "width": ([*TRAIN, "--width", "30000000"], r"error: memory is out \("),
+    "depth": (
+        [*TRAIN, "--depth", "1000000000"],
+        "--depth must be a whole .*got 1000000000$",
+    ),
+    "samples": ([*COMPARE, "--samples", str(10**12)], "samples must be a .*got 1000000000000$"),
+    "sampling steps": (
+        [*COMPARE, "--sampling-steps", str(10**9)],
+        "steps must be .*got 1000000000$",
+    ),
+    "rows": ([*CHECK, "nft", "--rows", str(10**12)], "--rows must be a whole .*got 1000000000000$"),
+    "pool": ([*CHECK, f"nft:pool={10**15},refresh_every=5"], r"error: memory is out \("),
+    "a chain": ([*CHECK, "adjoint_matching:steps=1000000000"], "steps must be .*got 1000000000$"),
+    "a tiny beta": ([*CHECK, "nft:nft_beta=1e-300"], "nft_beta must be .*got 1e-300"),
+    "a huge beta": ([*CHECK, "nft:nft_beta=1e300"], r"nft_beta must be .*got 1e\+300"),
 }
 
 
@@ -202,7 +215,7 @@ def test_e6_e8_numbers_without_end_are_refused_at_once(name, tmp_path, capsys):
     words, said = HUGE[name]
     out = ["--out", str(tmp_path)] if words[0] != "check" else []
     assert main([*words, *out]) == 2
-    assert said in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
 
 
 # --- E10

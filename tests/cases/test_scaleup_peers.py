@@ -45,7 +45,7 @@ def test_c2_no_launcher(monkeypatch):
         ValueError, match="MASTER_ADDR, MASTER_PORT not in the environment: no laun"
     ):
         start_processes(TrainConfig(device="cpu", processes=2))
-    with pytest.raises(ValueError, match="peer_timeout = 0: allowed are finite numbers > 0"):
+    with pytest.raises(ValueError, match="peer_timeout must be a finite number > 0, got 0"):
         meet(2, 0)
 
 

@@ -27,7 +27,7 @@ def test_b6_toml_and_json_with_a_byte_order_mark(tmp_path):
     path.write_bytes(MARK + json.dumps({"a": "é"}).encode())
     assert read_json(path) == _read_json(path, "here") == {"a": "é"}
     (tmp_path / "run.toml").write_bytes(b"steps = 3\n" + MARK)  # not where a mark belongs
-    with pytest.raises(ValueError, match=r"run\.toml: not TOML"):
+    with pytest.raises(ValueError, match=r"run\.toml must be TOML"):
         load_config(str(tmp_path / "run.toml"), {})
 
 
@@ -81,7 +81,7 @@ def test_c1_a_method_that_breaks_its_contract(returned, came, folders, tmp_path,
     path.write_text(METHOD.replace("RETURN", returned))
     line = said(settings(folders, method=str(path)), tmp_path, capsys)
     assert line.startswith(f"error: {path}: Mine.loss returned {came}")
-    assert ": allowed is a pair (losses, info): " in line
+    assert ": must give a pair (losses, info): " in line
 
 
 def test_b4_a_reward_that_raises_an_os_error(folders, tmp_path, capsys):
@@ -89,4 +89,4 @@ def test_b4_a_reward_that_raises_an_os_error(folders, tmp_path, capsys):
     path.write_text(REWARD.replace("HERE", str(tmp_path)))
     line = said(settings(folders, method="ddpo:steps=2", reward=str(path)), tmp_path, capsys)
     assert line.startswith("error: reward 'mine' raised FileNotFoundError: ")
-    assert f"'{tmp_path}/weights.pt' ({path}, line 10): allowed is one float64 value" in line
+    assert f"'{tmp_path}/weights.pt' ({path}, line 10): must give one float64 value" in line

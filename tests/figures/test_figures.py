@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -86,8 +87,8 @@ def test_slope_is_fitted_above_the_floor_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["make", "--setting", "huge"], "--setting = 'huge': allowed are 'small', 'full'"),
-        (["make", "--only", "figure9"], "--only = 'figure9': allowed are 'figure1'"),
+        (["make", "--setting", "huge"], "--setting must be small or full, got 'huge'"),
+        (["make", "--only", "figure9"], "--only must be one of figure1, .*got 'figure9'"),
         (
             ["make", "--exact", "--only", "error_budget"],
             "--only = 'error_budget' beside --exact: allowed are",
@@ -96,7 +97,7 @@ def test_slope_is_fitted_above_the_floor_only():
 )
 def test_bad_input(arguments, message, capsys):
     assert main(arguments) == 2
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_out_that_is_a_file(tmp_path, capsys):

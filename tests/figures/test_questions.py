@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import matplotlib.pyplot as plt
 import pytest
@@ -109,13 +110,13 @@ def test_changed_numbers_are_seen():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--only", "nothing"], "--only = 'nothing': allowed are 'beta'"),
+        (["--only", "nothing"], "--only must be one of beta, .*got 'nothing'"),
         (["--measure"], "--measure without --check"),
     ],
 )
 def test_bad_input(words, message, capsys):
     assert main(["questions", *words]) == 2
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_numbers_that_are_no_json(tmp_path):

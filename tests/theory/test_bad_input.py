@@ -37,7 +37,7 @@ class Bad:
 
 
 def bad(call, *needles, error=ValueError):
-    return Bad(call, (*needles, "allowed"), error)
+    return Bad(call, (*needles, "must"), error)
 
 
 def zeros(*shape, dtype=torch.float64):
@@ -430,33 +430,33 @@ def linear(constant):
 
 EDITS = {
     "syntax": ("scale = 2.0", "scale = [[", "TOML", "line"),
-    "unknown key": ("scale = 2.0", "scle = 2.0", "scle", "unknown", "allowed"),
-    "unknown key in base": ("stds", "sds", "sds", "base", "allowed"),
-    "unknown key in reward": ("widths", "width", "width", "reward", "allowed"),
-    "missing key": ("means = [[-1.0], [1.5]]", "", "missing", "means", "allowed"),
-    "missing stds": ("stds = [0.7, 0.5]", "", "stds", "covs", "allowed"),
-    "missing kind": ('kind = "bumps"', "", "reward.kind", "None", "allowed"),
-    "unknown kind": ('"bumps"', '"magic"', "reward.kind", "magic", "allowed"),
-    "listed kind": ('"bumps"', '["bumps"]', "reward.kind", "allowed"),
-    "weights text": ("[0.6, 0.4]", '"abc"', "weights", "abc", "allowed"),
-    "weights texts": ("[0.6, 0.4]", '["a", "b"]', "weights", "'a'", "allowed"),
-    "weights scalar": ("[0.6, 0.4]", "1.0", "weights", r"\(\)", "allowed"),
-    "weights empty": ("[0.6, 0.4]", "[]", "weights", r"\[\]", "allowed"),
-    "weights sum": ("[0.6, 0.4]", "[0.6, 0.5]", "weights", r"1\.1", "allowed"),
-    "weights date": ("[0.6, 0.4]", "2024-01-01", "weights", "2024", "allowed"),
-    "weights booleans": ("[0.6, 0.4]", "[true, false]", "weights", "True", "allowed"),
-    "means ragged": ("[[-1.0], [1.5]]", "[[-1.0], [1.5, 2.0]]", "means", "allowed"),
-    "stds scalar": ("[0.7, 0.5]", "0.7", "stds", r"\(\)", "allowed"),
-    "stds negative": ("[0.7, 0.5]", "[0.7, -0.5]", "stds", r"-0\.5", "allowed"),
-    "heights scalar": ("[1.0]\ncentres", "1.0\ncentres", "heights", r"\(\)", "allowed"),
-    "heights empty": ("[1.0]\ncentres", "[]\ncentres", "heights", r"\(0,\)|\[\]", "allowed"),
-    "centres in the plane": ("[[0.5]]", "[[0.5, 1.0]]", "reward", "d = 2", "allowed"),
-    "scale negative": ("2.0", "-1", "scale", "-1", "> 0", "allowed"),
-    "scale text": ("2.0", '"x"', "scale", "'x'", "allowed"),
-    "scale nan": ("2.0", "nan", "scale", "nan", "allowed"),
-    "scale boolean": ("2.0", "true", "scale", "True", "allowed"),
-    "path": ("scale = 2.0", 'path = "magic"', "path", "magic", "rectified_flow", "allowed"),
-    "name with a slash": ("scale = 2.0", 'name = "../x"', "name", r"\.\./x", "allowed"),
+    "unknown key": ("scale = 2.0", "scle = 2.0", "scle", "unknown", "must"),
+    "unknown key in base": ("stds", "sds", "sds", "base", "must"),
+    "unknown key in reward": ("widths", "width", "width", "reward", "must"),
+    "missing key": ("means = [[-1.0], [1.5]]", "", "missing", "means", "must"),
+    "missing stds": ("stds = [0.7, 0.5]", "", "stds", "covs", "must"),
+    "missing kind": ('kind = "bumps"', "", "reward.kind", "None", "must"),
+    "unknown kind": ('"bumps"', '"magic"', "reward.kind", "magic", "must"),
+    "listed kind": ('"bumps"', '["bumps"]', "reward.kind", "must"),
+    "weights text": ("[0.6, 0.4]", '"abc"', "weights", "abc", "must"),
+    "weights texts": ("[0.6, 0.4]", '["a", "b"]', "weights", "'a'", "must"),
+    "weights scalar": ("[0.6, 0.4]", "1.0", "weights", r"\(\)", "must"),
+    "weights empty": ("[0.6, 0.4]", "[]", "weights", r"\[\]", "must"),
+    "weights sum": ("[0.6, 0.4]", "[0.6, 0.5]", "weights", r"1\.1", "must"),
+    "weights date": ("[0.6, 0.4]", "2024-01-01", "weights", "2024", "must"),
+    "weights booleans": ("[0.6, 0.4]", "[true, false]", "weights", "True", "must"),
+    "means ragged": ("[[-1.0], [1.5]]", "[[-1.0], [1.5, 2.0]]", "means", "must"),
+    "stds scalar": ("[0.7, 0.5]", "0.7", "stds", r"\(\)", "must"),
+    "stds negative": ("[0.7, 0.5]", "[0.7, -0.5]", "stds", r"-0\.5", "must"),
+    "heights scalar": ("[1.0]\ncentres", "1.0\ncentres", "heights", r"\(\)", "must"),
+    "heights empty": ("[1.0]\ncentres", "[]\ncentres", "heights", r"\(0,\)|\[\]", "must"),
+    "centres in the plane": ("[[0.5]]", "[[0.5, 1.0]]", "reward", "d = 2", "must"),
+    "scale negative": ("2.0", "-1", "scale", "-1", "> 0", "must"),
+    "scale text": ("2.0", '"x"', "scale", "'x'", "must"),
+    "scale nan": ("2.0", "nan", "scale", "nan", "must"),
+    "scale boolean": ("2.0", "true", "scale", "True", "must"),
+    "path": ("scale = 2.0", 'path = "magic"', "path", "magic", "rectified_flow", "must"),
+    "name with a slash": ("scale = 2.0", 'name = "../x"', "name", r"\.\./x", "must"),
 }
 FILES = {
     name: Bad(lambda old=old, new=new: parse(old, new), ("own.toml", *needles), ValueError)

@@ -43,20 +43,13 @@ def tilted_rewards(problem: Problem, scale: float, n: int, seed: int) -> tuple[A
     law = problem.tilt(Exponential(scale)).law
     if law is None:
         raise ValueError(
-            f"exp({scale:g} r) on {problem.name} cannot be drawn from: allowed are "
-            "rewards with a closed form"
+            f"exp({scale:g} r) on {problem.name} must have a closed form to be drawn from"
         )
-    found = []
-    for part, source in enumerate((problem.base, law)):
-        generator = torch.Generator().manual_seed(2 * seed + part)
-        found.append(problem.reward(source.sample(n, generator)).numpy())
-    return found[0], found[1]
-
-
-def _erfinv(x: Array) -> Array:
-    from scipy.special import erfinv
-
-    return np.asarray(erfinv(x))
+    base, tuned = (
+        problem.reward(source.sample(n, torch.Generator().manual_seed(2 * seed + part))).numpy()
+        for part, source in enumerate((problem.base, law))
+    )
+    return base, tuned
 
 
 def tilt_interval(base: Array, tuned: Array) -> Interval:

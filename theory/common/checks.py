@@ -1,4 +1,4 @@
-"""Checks at the public boundary: each error names the argument, its value and what is allowed.
+"""Checks at the public boundary: each error names the argument, what it must be, and its value.
 
 Checks of tensors import torch when they are called: commands check their options without it.
 """
@@ -32,19 +32,27 @@ def tolerance(constant: float, dtype: torch.dtype) -> float:
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     options = list(allowed)
     if value not in options:
-        allowed = ", ".join(map(repr, options))
-        raise ValueError(f"{name} = {value!r}: allowed are {allowed}{nearest(value, options)}")
+        raise unknown(name, value, options)
+
+
+def unknown(name: str, value: object, known: Iterable[str], *more: str) -> ValueError:
+    """What to raise for a value that is not known; more: what else it may be."""
+    names = list(known)
+    *most, last = [*names, *more]
+    listed = f"{', '.join(most)} or {last}" if most else last
+    one_of = "one of " if len(most) > 1 else ""
+    return ValueError(f"{name} must be {one_of}{listed}, got {value!r}{nearest(value, names)}")
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """What to say behind a message about an unknown name: the known ones that it may stand for."""
     near = get_close_matches(str(name), list(known), n=2)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
 def check_instance(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} = {value!r}: allowed is a {kind.__name__}")
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
 
 
 def check_text(name: str, value: str) -> None:
@@ -53,8 +61,8 @@ def check_text(name: str, value: str) -> None:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name} = {value!r}: sign {error.start + 1} is half of a surrogate pair: allowed is "
-            "text that UTF-8 can hold"
+            f"{name} must be text that UTF-8 can hold, got {value!r}, whose sign {error.start + 1} "
+            "is half of a surrogate pair"
         ) from error
 
 
@@ -70,17 +78,17 @@ def is_finite_number(value: object) -> bool:
 
 def check_positive(name: str, value: float) -> None:
     if not (is_finite_number(value) and value > 0):
-        raise ValueError(f"{name} = {value!r}: allowed are finite numbers > 0")
+        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
 
 
 def check_nonnegative(name: str, value: float) -> None:
     if not (is_finite_number(value) and value >= 0):
-        raise ValueError(f"{name} = {value!r}: allowed are finite numbers >= 0")
+        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 def check_finite(name: str, value: float) -> None:
     if not is_finite_number(value):
-        raise ValueError(f"{name} = {value!r}: allowed are finite numbers")
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
 def check_scale(name: str, value: float | Tensor) -> None:
@@ -90,7 +98,7 @@ def check_scale(name: str, value: float | Tensor) -> None:
     if not isinstance(value, torch.Tensor):
         check_finite(name, value)
     elif not bool(torch.isfinite(value).all()):
-        raise ValueError(f"{name} = {value.tolist()}: allowed are finite numbers")
+        raise ValueError(f"{name} must hold finite numbers, got {value.tolist()}")
 
 
 def _is_whole(value: object) -> bool:
@@ -101,7 +109,7 @@ def check_order(name: str, value: int, least: int, most: int | None = None) -> N
     """A whole number from least to most (None: no upper end)."""
     if not _is_whole(value) or value < least or (most is not None and value > most):
         allowed = f">= {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} = {value!r}: allowed are whole numbers {allowed}")
+        raise ValueError(f"{name} must be a whole number {allowed}, got {value!r}")
 
 
 def check_count(name: str, value: int, least: int, most: int) -> None:
@@ -125,11 +133,11 @@ def check_dtype(name: str, value: object, dtype: torch.dtype | None, owner: str)
     import torch
 
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}: allowed is a torch.Tensor")
+        raise TypeError(f"{name} must be a torch.Tensor, got a {type(value).__name__}")
     if dtype is not None and value.dtype != dtype:
         raise TypeError(
-            f"{name} has dtype {value.dtype}, {owner} has {dtype}: allowed is one dtype for both "
-            "(convert one with .to(dtype))"
+            f"{name} must have the dtype of {owner}, {dtype}, got {value.dtype} (convert one with "
+            ".to(dtype))"
         )
 
 
@@ -139,8 +147,8 @@ def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None
     check_dtype(name, value, other.dtype, other_name)
     if value.shape != other.shape:
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, {other_name} has {tuple(other.shape)}: "
-            "allowed is one shape for both"
+            f"{name} must have the shape of {other_name}, {tuple(other.shape)}, got "
+            f"{tuple(value.shape)}"
         )
 
 
@@ -152,17 +160,17 @@ def check_time(t: Tensor | float, x: Tensor) -> Tensor:
     try:
         time = t if isinstance(t, torch.Tensor) else torch.tensor(t, dtype=x.dtype, device=x.device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise TypeError(f"t = {t!r}: allowed are numbers in [0, 1]") from error
+        raise TypeError(f"t must be a number in [0, 1], got {t!r}") from error
     if time.dtype != x.dtype:
-        raise TypeError(f"t has dtype {time.dtype}, x has {x.dtype}: allowed is one dtype for both")
+        raise TypeError(f"t must have the dtype of x, {x.dtype}, got {time.dtype}")
     if time.ndim and not broadcasts_to(time.shape, x.shape[:-1]):
         raise ValueError(
-            f"t has shape {tuple(time.shape)}: allowed are a scalar or x's shape less its last "
-            f"axis, {tuple(x.shape[:-1])}"
+            f"t must be a scalar or have x's shape less its last axis, {tuple(x.shape[:-1])}, got "
+            f"shape {tuple(time.shape)}"
         )
     if time.device.type != "meta" and not bool(((time >= 0) & (time <= 1)).all()):
         low, high = time.min().item(), time.max().item()
-        raise ValueError(f"t lies in [{low:g}, {high:g}]: allowed is [0, 1]")
+        raise ValueError(f"t must lie in [0, 1], got values in [{low:g}, {high:g}]")
     return time
 
 
@@ -177,7 +185,7 @@ def check_points(
     import torch
 
     if isinstance(x, torch.Tensor) and (x.ndim < 2 or x.shape[-1] != dim):
-        raise ValueError(f"x has shape {tuple(x.shape)}: allowed is (..., n, {dim})")
+        raise ValueError(f"x must have shape (..., n, {dim}), got {tuple(x.shape)}")
     check_dtype("x", x, dtype, owner)
     if batch:
         check_batch(x, 2, batch, owner)
@@ -189,8 +197,8 @@ def check_batch(x: Tensor, inner: int, batch: Sequence[int], owner: str) -> None
     if any(a != b and 1 not in (a, b) for a, b in pairs):
         last = ", ".join(["n", *map(str, x.shape[x.ndim - inner + 1 :])])
         raise ValueError(
-            f"x has shape {tuple(x.shape)}: allowed are ({last}) and "
-            f"({', '.join(map(str, batch))}, {last}), {owner} being a batch of {tuple(batch)}"
+            f"x must have shape ({last}) or ({', '.join(map(str, batch))}, {last}), {owner} being "
+            f"a batch of {tuple(batch)}, got {tuple(x.shape)}"
         )
 
 
@@ -207,18 +215,18 @@ def as_parameter(name: str, value: Any, ndim: int, shape: str) -> Tensor:
         given = isinstance(value, torch.Tensor)
         tensor = value if given else torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name} = {value!r}: allowed are numbers of shape {shape}") from error
+        raise ValueError(f"{name} must be numbers of shape {shape}, got {value!r}") from error
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.float64)
     if tensor.ndim < ndim:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}: allowed is {shape}")
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
     if not tensor.numel():
         raise ValueError(
-            f"{name} = {tensor.tolist()} has shape {tuple(tensor.shape)}: allowed is {shape} "
-            "without empty axes"
+            f"{name} must have shape {shape} without empty axes, got {tuple(tensor.shape)}, "
+            f"{tensor.tolist()}"
         )
     if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} = {tensor.tolist()}: allowed are finite numbers")
+        raise ValueError(f"{name} must hold finite numbers, got {tensor.tolist()}")
     return tensor
 
 
@@ -238,29 +246,29 @@ def check_squares(name: str, value: Tensor) -> None:
     low, high = math.sqrt(2 * info.tiny), math.sqrt(0.5 / info.tiny)
     if not bool(((value >= low) & (value <= high)).all()):
         raise ValueError(
-            f"{name} = {value.tolist()}: allowed are numbers > 0, from {low:.1e} to {high:.1e} "
-            f"(their squares must lie in {value.dtype})"
+            f"{name} must hold numbers > 0, from {low:.1e} to {high:.1e} (so that {value.dtype} "
+            f"can hold their squares), got {value.tolist()}"
         )
 
 
 def check_weights(weights: Tensor) -> None:
     if bool((weights < 0).any()):
-        raise ValueError(f"weights = {weights.tolist()}: allowed are numbers >= 0")
+        raise ValueError(f"weights must be numbers >= 0, got {weights.tolist()}")
     total, allowed = weights.sum(-1), tolerance(WEIGHT_SUM_TOLERANCE, weights.dtype)
     if bool(((total - 1).abs() > allowed).any()):
         raise ValueError(
-            f"weights = {weights.tolist()} sum to {total.tolist()}: allowed is a sum of 1 "
-            f"(to {allowed:g})"
+            f"weights must have a sum of 1 (to {allowed:g}), got {weights.tolist()}, whose sum is "
+            f"{total.tolist()}"
         )
 
 
 def check_symmetric(name: str, matrix: Tensor) -> None:
     if matrix.shape[-1] != matrix.shape[-2]:
-        raise ValueError(f"{name} has shape {tuple(matrix.shape)}: allowed are square matrices")
+        raise ValueError(f"{name} must hold square matrices, got shape {tuple(matrix.shape)}")
     size = matrix.abs().amax(dim=(-1, -2), keepdim=True)
     allowed = tolerance(SYMMETRY_TOLERANCE, matrix.dtype) * size
     if bool(((matrix - matrix.mT).abs() > allowed).any()):
-        raise ValueError(f"{name} = {matrix.tolist()}: allowed are symmetric matrices")
+        raise ValueError(f"{name} must hold symmetric matrices, got {matrix.tolist()}")
 
 
 def check_positive_definite(name: str, matrix: Tensor) -> None:
@@ -270,6 +278,6 @@ def check_positive_definite(name: str, matrix: Tensor) -> None:
     least = torch.linalg.eigvalsh(matrix)[..., 0]
     if bool((least <= 0).any()):
         raise ValueError(
-            f"{name} has smallest eigenvalue {least.min().item():g}: allowed are symmetric "
-            "positive definite matrices"
+            f"{name} must hold symmetric positive definite matrices, got smallest eigenvalue "
+            f"{least.min().item():g}"
         )

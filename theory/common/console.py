@@ -104,14 +104,14 @@ def run_command(
         if name not in EXTRA:
             raise
         return refuse(
-            f"{name} is not installed, and this command needs it: allowed is `pip install "
-            "'plumbline[scaleup]'` (in a checkout `make env`)"
+            f"{name} must be installed for this command: `pip install 'plumbline[scaleup]'` (in a "
+            "checkout `make env`)"
         )
     except (RuntimeError, MemoryError) as error:
         if not memory_is_out(error):
             raise
         return refuse(
-            f"memory is out ({str(error) or type(error).__name__}): allowed are fewer rows, "
+            f"memory is out ({str(error) or type(error).__name__}): there must be fewer rows, "
             "states or hidden units at once"
         )
     except KeyboardInterrupt as stop:
@@ -129,14 +129,16 @@ def refuse(what: object) -> int:
 def refuse_unused(unused: Iterable[tuple[str, object, bool, str]]) -> None:
     """An option that would change nothing is a misunderstanding.
 
-    unused: (option, its value or None or False, whether it is used, what it is allowed with).
+    unused: (option, its value or None or False, whether it is used, what it must come with).
 
     Raises:
         ValueError: one was given and is not used.
     """
     for name, value, is_used, where in unused:
         if value is not None and value is not False and not is_used:
-            raise ValueError(f"{name} = {value!r} changes nothing here: allowed with {where}")
+            raise ValueError(
+                f"{name} must come with {where}, else it changes nothing, got {value!r}"
+            )
 
 
 def console(width: int = 120, stderr: bool = False) -> Console:

@@ -56,9 +56,10 @@ def check_folder(name: str, folder: Path) -> None:
             pass
     except OSError as error:
         taken = folder.exists() and not folder.is_dir()
-        reason = " is a file" if taken else f": {os.strerror(error.errno or 0)}"
+        reason = "a file" if taken else os.strerror(error.errno or 0)
         raise ValueError(
-            f"{name} = {str(folder)!r}{reason}: allowed are folders that can be written, new or not"
+            f"{name} must be a folder that can be written, new or not, got {str(folder)!r} "
+            f"({reason})"
         ) from error
     finally:
         for part in made:
@@ -96,9 +97,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not TOML: {error}") from error
+        raise ValueError(f"{path} must be TOML, got {error}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}): allowed is TOML, which is UTF-8") from error
+        raise ValueError(f"{path} must be TOML, which is UTF-8, got {error}") from error
 
 
 def write_json(path: Path, data: Any) -> None:

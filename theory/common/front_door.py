@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from theory.common.checks import unknown
 from theory.common.console import refuse
-from theory.common.registry import unknown
 
 # {name: (what it stands for, what it does)}, in the order of the list.
 COMMANDS = {
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_listed())
         return OK
     if name not in COMMANDS:
-        return refuse(unknown("command", name, COMMANDS, ""))
+        return refuse(unknown("command", name, COMMANDS))
     if name == "bench":
         if not (ROOT / "benchmarks" / "__main__.py").is_file():
             return refuse(
-                f"bench measures the floors in a checkout, and {ROOT} is none: allowed is `python "
-                "-m benchmarks` in one"
+                f"bench measures the floors in a checkout, and {ROOT} is none: must be `python -m "
+                "benchmarks` in one"
             )
         sys.path.append(str(ROOT))
     stands_for, _ = COMMANDS[name]

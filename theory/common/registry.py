@@ -21,24 +21,18 @@ import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from theory.common.checks import check_choice, nearest
+from theory.common.checks import check_choice, unknown
 from theory.common.files import write_json
 from theory.common.identity import content_digest, digest_of
 
 Item = TypeVar("Item")
-
-
-def unknown(noun: str, name: object, known: Collection[str], more: str = "") -> ValueError:
-    """What to raise for a name that is not known; more: what else is allowed."""
-    names = ", ".join(known)
-    return ValueError(f"{noun} = {name!r}: allowed are {names}{more}{nearest(name, known)}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Registry(Generic[Item]):
     package: str
     base: str
     without: tuple[str, ...] = ()
-    more: str = ""
+    more: tuple[str, ...] = ("a path that ends in .py",)
     finish: Callable[[Any], Any] = lambda item: item
 
     # --- items
@@ -78,7 +72,7 @@ class Registry(Generic[Item]):
         if name not in known:
             known = self.items()
         if name not in known:
-            raise unknown(self.noun, name, known, self.more or ", or a path that ends in .py")
+            raise unknown(self.noun, name, known, *self.more)
         return known[name]
 
     def parse(self, text: str) -> Item:
@@ -126,8 +120,8 @@ class Registry(Generic[Item]):
         if len(found) != 1:
             names = [kind.__name__ for kind in found]
             raise ValueError(
-                f"{path}: defines {names or 'no'} subclasses of {base}: allowed is exactly one "
-                f"(from {home.rpartition('.')[0]} import {base})"
+                f"{path} must define exactly one subclass of {base} (from "
+                f"{home.rpartition('.')[0]} import {base}), got {names or 'none'}"
             )
         (kind,) = found
         needed = sorted(getattr(import_module(home), base).__abstractmethods__ - {"name"})
@@ -136,14 +130,14 @@ class Registry(Generic[Item]):
             lacking.insert(0, "name")
         if lacking:
             raise ValueError(
-                f"{path}: {kind.__name__} lacks {', '.join(lacking)}: allowed is a {base} with at "
-                f"least name, {', '.join(needed)} ({home.replace('.', '/')}.py)"
+                f"{path}: {kind.__name__} lacks {', '.join(lacking)}: a {base} must have at least "
+                f"name, {', '.join(needed)} ({home.replace('.', '/')}.py)"
             )
         parameters = vars(kind).get("__dataclass_params__")
         if parameters is None or not parameters.frozen:
             raise ValueError(
-                f"{path}: {kind.__name__} is no frozen dataclass: allowed is "
-                "@dataclass(frozen=True), so that its options have names and values"
+                f"{path}: {kind.__name__} must be a frozen dataclass (@dataclass(frozen=True)), so "
+                "that its options have names and values"
             )
         return kind
 
@@ -159,17 +153,12 @@ class Registry(Generic[Item]):
         # Its own before those of services, which are keyword-only.
         options_of = sorted(dataclasses.fields(kind), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
         fields = [f for f in options_of if f.init]
-        allowed = [f.name for f in fields]
         for key in options:
-            if key not in allowed:
-                raise ValueError(
-                    f"option {key!r} of {noun} {name!r}: allowed are "
-                    f"{', '.join(allowed) or 'none'}{nearest(key, allowed)}"
-                )
+            check_choice(f"option of {noun} {name!r}", key, [f.name for f in fields] or ["none"])
         missing = [f.name for f in fields if is_needed(f) and f.name not in options]
         if missing:
             raise ValueError(
-                f"{noun} {name!r} lacks {', '.join(missing)}: allowed is "
+                f"{noun} {name!r} lacks {', '.join(missing)}: must be "
                 f"{name}:{','.join(f'{key}=...' for key in missing)}"
             )
         try:
@@ -187,7 +176,7 @@ class Registry(Generic[Item]):
         for part in filter(None, text.split(",")):
             key, equals, value = part.partition("=")
             if not equals:
-                raise ValueError(f"option {part!r} of {who}: allowed is option=value,...")
+                raise ValueError(f"options of {who} must be option=value,..., got {part!r}")
             if key in found:
                 raise ValueError(f"option {key!r} of {who} is given twice")
             found[key] = _value(f"{key} of {who}", value, hints.get(key, str))
@@ -216,8 +205,8 @@ def _value(name: str, text: str, hint: Any) -> Any:
     try:
         return hint(text) if hint in (int, float) else text
     except ValueError as error:
-        kind = "whole numbers" if hint is int else "numbers"
-        raise ValueError(f"{name} = {text!r}: allowed are {kind}") from error
+        kind = "whole number" if hint is int else "number"
+        raise ValueError(f"{name} must be a {kind}, got {text!r}") from error
 
 
 def _load(path: Path, noun: str) -> ModuleType:

@@ -20,9 +20,9 @@ SAID = (ValueError, OSError, NotImplementedError)
 
 
 @contextmanager
-def named(who: str, allowed: str) -> Iterator[None]:
-    """What a user's own code raises inside becomes "WHO raised KIND: TEXT (FILE, line N): allowed
-    is ALLOWED".
+def named(who: str, promised: str) -> Iterator[None]:
+    """What a user's own code raises inside becomes "WHO raised KIND: TEXT (FILE, line N): must
+    give PROMISED".
 
     Without a user's frame, and where one of our own checks (`SAID`) is the innermost frame that is
     no library's, an error passes as it is; so does everything that says that memory is out.
@@ -38,7 +38,7 @@ def named(who: str, allowed: str) -> Iterator[None]:
             raise
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ValueError(
-            f"{who} raised {what} ({place.filename}, line {place.lineno}): allowed is {allowed}"
+            f"{who} raised {what} ({place.filename}, line {place.lineno}): must give {promised}"
         ) from error
 
 

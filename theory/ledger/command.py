@@ -15,8 +15,8 @@ from theory.common.checks import check_order
 from theory.common.console import console
 from theory.common.files import check_folder
 from theory.common.progress import Progress
-from theory.ledger.core.claim import PAPERS, PROFILES, Claim, Profile, Result
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Claim, Identity
+from theory.ledger.core.claim import PAPERS, PROFILES, Profile, Result
 from theory.ledger.core.search import search
 from theory.ledger.core.worst import write
 from theory.ledger.report.docs import stale, write_docs, write_pages, write_text
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     whole = not options.only and options.source is None
     if (options.check_docs or options.write_docs) and not whole:
         raise ValueError(
-            "--check-docs and --write-docs are about the whole ledger: allowed is no --only and "
-            "no --source with them"
+            "--check-docs and --write-docs need the whole ledger: neither --only nor --source must "
+            "be given with them"
         )
     check_folder("--out", options.out)
     profile = PROFILES[options.profile]

@@ -21,7 +21,8 @@ import torch
 
 from theory.common.checks import check_choice
 from theory.common.signals import as_worker, end_workers
-from theory.ledger.core.claim import Claim, Context, Profile, Result, is_extra
+from theory.ledger.core import Claim, Context
+from theory.ledger.core.claim import Profile, Result, is_extra
 from theory.ledger.core.worst import recorded
 from theory.ledger.domingo import rows as domingo
 from theory.ledger.liu import rows as liu
@@ -93,9 +94,8 @@ def measure(claim: Claim, profile: Profile) -> Result:
 
 def _measure_by_id(name: str, profile: Profile) -> tuple[str, Result]:
     (claim,) = select([name])
-    result = measure(claim, profile)
     # Claims hold functions, which do not travel between processes.
-    return name, replace(result, claim=_EMPTY)
+    return name, replace(measure(claim, profile), claim=_EMPTY)
 
 
 _EMPTY = Claim("", "", "", "", "", "", "", "", ())

@@ -15,8 +15,7 @@ from typing import Any, get_args
 
 import torch
 
-from theory.common.checks import check_choice, check_instance, check_positive, nearest
-from theory.common.registry import unknown
+from theory.common.checks import check_choice, check_instance, check_positive, nearest, unknown
 from theory.fields.cumulants import ConditionalReward, cumulant_field
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import DisplacedField, ExactField, MixtureField, tilted_field
@@ -186,7 +185,7 @@ def load_problem(name: str | FilePath) -> Problem:
         return parse_problem(text, name)
     names = problem_names()
     if name not in names:
-        raise unknown("problem", name, names, ", or a path that ends in .toml")
+        raise unknown("problem", name, names, "a path that ends in .toml")
     text = resources.files("theory").joinpath(f"problems/{name}.toml").read_text(encoding="utf-8")
     return parse_problem(text, name)
 
@@ -269,10 +268,10 @@ def _parse_reward(table: Mapping[str, Any]) -> Reward:
 
 
 def _check_keys(table: Mapping[str, Any], where: str, needed: set[str], more: set[str]) -> None:
-    missing, unknown = needed - table.keys(), table.keys() - needed - more
-    if missing or unknown:
-        found = f"missing {sorted(missing)}" if missing else f"unknown {sorted(unknown)}"
+    missing, other = sorted(needed - table.keys()), sorted(table.keys() - needed - more)
+    if missing or other:
+        found = f"missing {missing}" if missing else f"unknown {other}"
         raise ValueError(
-            f"keys of {where}: {found}; allowed are {sorted(needed)} (needed) and {sorted(more)}"
-            + "".join(nearest(key, needed | more) for key in sorted(unknown))
+            f"keys of {where} must be {sorted(needed)} (needed) and {sorted(more)}, got {found}"
+            + "".join(nearest(key, needed | more) for key in other)
         )

@@ -27,7 +27,7 @@ REGISTRY: Registry[Reward] = Registry(
     package="scaleup.rewards",
     base="scaleup.rewards.contract.reward:Reward",
     without=("contract",),
-    more=", a path that ends in .py, or a weighted sum (0.7*redness+0.3*brightness)",
+    more=("a path that ends in .py", "a weighted sum (0.7*redness+0.3*brightness)"),
 )
 rewards = REGISTRY.items
 build = REGISTRY.build

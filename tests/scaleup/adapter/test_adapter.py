@@ -287,9 +287,9 @@ def test_sampling_times():
     assert sampling_times((0.1, 0.7), 1).tolist() == [0.1, 1.0]
     assert ALGEBRA.holds(sampling_times((0.1, 0.7), 3), [0.1, 0.4, 0.7, 1.0])
     assert ALGEBRA.holds(sampling_times((0.0, 1.0), 4), [0.0, 0.25, 0.5, 0.75, 1.0])
-    with pytest.raises(ValueError, match=r"steps = 0: allowed are whole numbers >= 1"):
+    with pytest.raises(ValueError, match=r"steps must be a whole number >= 1, got 0"):
         sampling_times((0.1, 0.7), 0)
-    with pytest.raises(ValueError, match="method = 'midpoint': allowed are 'euler', 'heun'"):
+    with pytest.raises(ValueError, match="method must be euler or heun, got 'midpoint'"):
         sample(planted(LINE), torch.zeros(1, 1, 1, 1), VPClock(abar(), "eps"), 2, None, "midpoint")
 
 

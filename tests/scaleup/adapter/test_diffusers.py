@@ -257,7 +257,7 @@ def test_refusals(image_model):
         model(x, 0.5, torch.zeros(2))
     with pytest.raises(ValueError, match="texts = 'a red square': allowed is a sequence"):
         image_model.prompts("a red square")
-    with pytest.raises(ValueError, match="weight = nan: allowed are finite numbers"):
+    with pytest.raises(ValueError, match="weight must be a finite number, got nan"):
         Guided(model, float("nan"))
     with pytest.raises(ValueError, match=r"texts begin with \('a',\): allowed is the empty prompt"):
         Prompts(("a", "b"), NO_PROMPTS.rows)

@@ -281,20 +281,22 @@ def test_options_of_files_are_not_for_runs(option, tmp_path, capsys):
 FAULTS = {
     "no such file": ({}, ("--base", "nowhere.csv"), ("nowhere.csv", "no such file")),
     "no such kind": ({}, ("--base", "a.tsv"), ("a.tsv",)),
-    "no reward": ({"reward": None}, (), ("reward = 'reward'", "tuned.csv", "'prompt'")),
-    "column": ({}, ("--reward-column", "score"), ("reward = 'score'", "base.csv")),
-    "prompt column": ({}, ("--prompt-column", "text"), ("prompt = 'text'",)),
-    "seed column": ({}, ("--seed-column", "noise"), ("seed = 'noise'",)),
-    "image column": ({}, ("--image-column", "png"), ("image = 'png'",)),
-    "nan": ({"reward": [0.5, math.nan] * 90}, (), ("tuned.csv, line 3: reward = 'nan'",
-                                                  "90 such rows")),
-    "infinite": ({"reward": [*[0.5] * 179, math.inf]}, (), ("line 181: reward = 'inf'",)),
-    "nan feature": ({"feature1": [math.nan] * 180}, (), ("feature1 = 'nan'",)),
-    "narrow": ({"feature2": None}, (), ("base has 3 features, tuned has 2",)),
+    "no reward": ({"reward": None}, (), ("reward must be a column of",
+                                          "tuned.csv", "'prompt'", "got 'reward'")),
+    "column": ({}, ("--reward-column", "score"), ("reward must be", "base.csv", "got 'score'")),
+    "prompt column": ({}, ("--prompt-column", "text"), ("prompt must be", "got 'text'")),
+    "seed column": ({}, ("--seed-column", "noise"), ("seed must be", "got 'noise'")),
+    "image column": ({}, ("--image-column", "png"), ("image must be", "got 'png'")),
+    "nan": ({"reward": [0.5, math.nan] * 90}, (), ("tuned.csv, line 3: reward must",
+                                                  "got 'nan'; 90 such rows")),
+    "infinite": ({"reward": [*[0.5] * 179, math.inf]}, (), ("line 181: reward must",
+                                                            "got 'inf'")),
+    "nan feature": ({"feature1": [math.nan] * 180}, (), ("feature1 must be", "got 'nan'")),
+    "narrow": ({"feature2": None}, (), ("as many features, got 3 and 2",)),
     "no features": ({f"feature{i}": None for i in range(WIDTH)}, (), ("tuned has no features",)),
-    "permutations": ({}, ("--permutations", "18"), ("permutations = 18",)),
-    "seed": ({}, ("--seed", "-1"), ("--seed = -1",)),
-    "other prompts": ({"prompt": np.repeat(["x", "y"], 90)}, (), ("no prompt in common",)),
+    "permutations": ({}, ("--permutations", "18"), ("permutations must", "got 18")),
+    "seed": ({}, ("--seed", "-1"), ("--seed must", "got -1")),
+    "other prompts": ({"prompt": np.repeat(["x", "y"], 90)}, (), ("must have a prompt in common",)),
     "no array": ({}, ("--base-features", "nowhere.npy"), ("nowhere.npy", "no such file")),
 }  # fmt: skip
 
@@ -331,7 +333,7 @@ def test_arrays_of_other_shapes(pair, tmp_path, capsys):
     out = tmp_path / "out"
     for rows, width, needles in (
         (179, 2, ("(179, 2)", "(180, d)")),
-        (180, 3, ("2 features", "has 3")),
+        (180, 3, ("as many features, got 2 and 3",)),
     ):
         np.save(tmp_path / "base.npy", np.random.default_rng(0).normal(size=(180, 2)))
         np.save(tmp_path / "tuned.npy", np.random.default_rng(1).normal(size=(rows, width)))
@@ -382,5 +384,5 @@ def test_folders_that_are_no_runs(tmp_path, capsys):
     for folder in (tmp_path / "nowhere", tmp_path):
         refused(capsys, out, folder, needles=(f"run = {str(folder)!r}", "holds no samples"))
         refused(capsys, out, folder, "--draw", "8", needles=("run = ", "no config.json"))
-    refused(capsys, out, tmp_path, "--draw", "0", needles=("draw = 0", "from 1"))
+    refused(capsys, out, tmp_path, "--draw", "0", needles=("draw must", "got 0", "1"))
     refused(capsys, out, tmp_path, "--features", "pixels", needles=("features = 'pixels'",))

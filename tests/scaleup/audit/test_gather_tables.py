@@ -85,7 +85,7 @@ def test_features_of_tables():
         assert np.array_equal(side.features[:, 0], sign * 2 * side.reward)
     with pytest.raises(ValueError, match="tuned has no features"):
         from_tables(base, table("t", ["x", "y"], [0, 1, 1]))
-    with pytest.raises(ValueError, match="base has 2 features, tuned has 1"):
+    with pytest.raises(ValueError, match="as many features, got 2 and 1"):
         from_tables(base, table("t", ["x", "y"], [0, 1, 1], features=wide[:, :1]))
 
 

@@ -257,7 +257,7 @@ def test_bias_of_the_frechet_distance():
         (lambda: frechet(np.ones((3, 2)), np.ones((3, 4))), "tuned has 4 features, base has 2"),
         (lambda: frechet_distance(np.ones((3, 2)), np.ones((3, 2))), "n at least 4"),
         (lambda: frechet_distance(np.ones((5, 2)), np.ones((4, 2))), "one shape"),
-        (lambda: mean_reward([1.0, 2.0], resamples=2), "resamples = 2"),
+        (lambda: mean_reward([1.0, 2.0], resamples=2), "resamples must .*got 2"),
     ],
 )
 def test_bad_input(call, needle):

@@ -283,10 +283,10 @@ def test_bad_samples(changes, needle, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "needle"),
     [
-        ({"which": "old"}, "which = 'old': allowed are .*'base', 'tuned'"),
-        ({"rank": 2}, "rank = 2"),
-        ({"world": 0}, "world = 0"),
-        ({"shard": 0}, "shard = 0"),
+        ({"which": "old"}, "which must be .*base, tuned.*got 'old'"),
+        ({"rank": 2}, "rank must .*got 2"),
+        ({"world": 0}, "world must .*got 0"),
+        ({"shard": 0}, "shard must .*got 0"),
         ({"prompts": []}, "prompts"),
         ({"prompts": "red"}, "prompts = 'red'"),
     ],

@@ -327,5 +327,5 @@ def test_guidance_is_asked_of_the_model_that_was_given(make):
 def test_a_task_needs_a_prompt(image_model):
     with pytest.raises(ValueError, match="prompts hold the empty prompt alone"):
         PromptedTask(image_model, None, image_model.prompts(()), Wording(), Sampling())
-    with pytest.raises(ValueError, match=r"group = 0: allowed are whole numbers >= 1"):
+    with pytest.raises(ValueError, match=r"group must be a whole number >= 1, got 0"):
         PromptedTask(image_model, None, image_model.prompts(TEXTS), Wording(), Sampling(group=0))

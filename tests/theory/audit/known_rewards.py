@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.special import erfinv
 
 from theory.audit.data.inputs import audit_data
 from theory.audit.data.samples import Array, AuditData
-from theory.audit.known_truth import _erfinv
 from theory.problems.problem import Problem
 from theory.samplers.flow import FlowLaw
 
@@ -15,7 +15,7 @@ from theory.samplers.flow import FlowLaw
 def nft_rewards(problem: Problem, nft_beta: float, n: int) -> tuple[Array, Array]:
     """The same of base and NFT's exact law on the line, at n even quantiles: no randomness."""
     levels = (np.arange(n) + 0.5) / n
-    noise = torch.from_numpy(np.sqrt(2) * _erfinv(2 * levels - 1))[:, None]
+    noise = torch.from_numpy(np.sqrt(2) * erfinv(2 * levels - 1))[:, None]
     found = []
     for field in (problem.base_field, problem.nft_field(nft_beta)):
         found.append(problem.reward(FlowLaw(field).push(noise)).numpy())

@@ -61,7 +61,7 @@ def test_refused_wrappers_are_named():
     assert found.of("rank") is None
     with pytest.raises(NoFitError, match="rewards > 0"):
         compare_wrappers(pooled, ("power",))
-    with pytest.raises(ValueError, match=r"wrapper = 'exp': allowed are 'exponential'"):
+    with pytest.raises(ValueError, match=r"wrapper must be one of exponential, .*got 'exp'"):
         compare_wrappers(pooled, ("exp",))
 
 

@@ -165,5 +165,5 @@ def test_counts_hold_where_odds_are_extreme():
 
 def test_large_prompts_are_not_drawn():
     _, p, pooled = setting([(SMALL + 1, 4)])
-    with pytest.raises(ValueError, match=r"33 rows: allowed are 32"):
+    with pytest.raises(ValueError, match=r"at most 32 rows, got 33"):
         draw_labels(p, pooled, 3, np.random.default_rng(0))

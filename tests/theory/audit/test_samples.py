@@ -20,33 +20,69 @@ P3, P4 = ["a", "b", "a"], ["b", "a", "a", "b"]
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        ((np.array([0.0, np.nan, np.inf]), R4), {}, r"base rewards: 2 rows .*first is row 1"),
-        ((R3, np.array([0.0, 1, 2, -np.inf])), {}, r"tuned rewards: 1 rows .*row 3"),
-        ((R3[:, None], R4), {}, r"base rewards have shape \(3, 1\)"),
-        ((R3, 2.0), {}, r"tuned rewards have shape \(\)"),
-        ((R3 > 0, R4), {}, r"base rewards .*bool: allowed are real numbers"),
-        ((R3, np.array(list("abcd"))), {}, r"tuned rewards .*allowed are real numbers"),
-        ((R3, R4, None, P4), {}, r"base has no prompts"),
-        ((R3, R4, P3, None), {}, r"tuned has no prompts.*allowed are both or neither"),
-        ((R3, R4, P4, P4), {}, r"base prompts have shape \(4,\): allowed is \(3,\)"),
-        ((R3, R4, ["a"] * 3, P4), {}, r"prompts differ: 1 only in tuned \('b'\).*common_prompts"),
-        ((R3, R4, ["c"] * 3, P4), {"common_prompts": True}, r"no prompt in common"),
-        ((R3, R4, ["c"] * 3, P4), {}, r"no prompt in common"),
-        (([], R4), {}, r"no prompt in common"),
+        (
+            (np.array([0.0, np.nan, np.inf]), R4),
+            {},
+            r"base rewards must be finite .*, got 2 rows .* row 1",
+        ),
+        (
+            (R3, np.array([0.0, 1, 2, -np.inf])),
+            {},
+            r"tuned rewards must be finite .*, got 1 rows .* row 3",
+        ),
+        ((R3[:, None], R4), {}, r"base rewards must .*, got float64 of shape \(3, 1\)"),
+        ((R3, 2.0), {}, r"tuned rewards must .*, got float64 of shape \(\)"),
+        ((R3 > 0, R4), {}, r"base rewards must be real numbers .*, got bool"),
+        ((R3, np.array(list("abcd"))), {}, r"tuned rewards must be real numbers"),
+        ((R3, R4, None, P4), {}, r"both sides or neither, base has no prompts"),
+        ((R3, R4, P3, None), {}, r"both sides or neither, tuned has no prompts"),
+        ((R3, R4, P4, P4), {}, r"base prompts must have shape \(3,\), got \(4,\)"),
+        ((R3, R4, ["a"] * 3, P4), {}, r"common_prompts leave .*, got 1 only in tuned \('b'\)"),
+        ((R3, R4, ["c"] * 3, P4), {"common_prompts": True}, r"must have a prompt in common"),
+        ((R3, R4, ["c"] * 3, P4), {}, r"must have a prompt in common"),
+        (([], R4), {}, r"must have a prompt in common"),
         ((R3, R4, [0, 1, 2], [0, 1, 1, 0]), {"prompt_names": ["x", "y"]}, r"0 to 1"),
-        ((R3, R4, [0, 1, -1], [0, 1, 1, 0]), {"prompt_names": ["x", "y"]}, r"base prompts are no"),
-        ((R3, R4, [0, 1, 1], [0, 1, 1, 2]), {"prompt_names": ["x", "y"]}, r"tuned prompts are no"),
-        ((R3, R4, [0.0, 1, 1], [0, 1, 1, 1]), {"prompt_names": ["x", "y"]}, r"no indices into 2"),
-        ((R3, R4), {"base_features": F3}, r"tuned has no features.*both or neither"),
+        (
+            (R3, R4, [0, 1, -1], [0, 1, 1, 0]),
+            {"prompt_names": ["x", "y"]},
+            r"base prompts must be .* from -1 to 1",
+        ),
+        (
+            (R3, R4, [0, 1, 1], [0, 1, 1, 2]),
+            {"prompt_names": ["x", "y"]},
+            r"tuned prompts must be .* from 0 to 2",
+        ),
+        (
+            (R3, R4, [0.0, 1, 1], [0, 1, 1, 1]),
+            {"prompt_names": ["x", "y"]},
+            r"must be indices into 2",
+        ),
+        ((R3, R4), {"base_features": F3}, r"both sides or neither, tuned has no features"),
         ((R3, R4), {"tuned_features": F4}, r"base has no features"),
-        ((R3, R4), {"base_features": F3, "tuned_features": np.ones((4, 3))}, r"base has 2.*3"),
+        (
+            (R3, R4),
+            {"base_features": F3, "tuned_features": np.ones((4, 3))},
+            r"as many features, got 2 and 3",
+        ),
         ((R3, R4), {"base_features": F4, "tuned_features": F4}, r"base .*\(3, d\)"),
-        ((R3, R4), {"base_features": R3, "tuned_features": F4}, r"base features have shape \(3,\)"),
+        (
+            (R3, R4),
+            {"base_features": R3, "tuned_features": F4},
+            r"base features must .*, got float64 of shape \(3,\)",
+        ),
         ((R3, R4), {"base_features": F3[:, :0], "tuned_features": F4}, r"\(3, 0\)"),
-        ((R3, R4), {"base_features": F3, "tuned_features": F4 * np.nan}, r"tuned features: 4 rows"),
+        (
+            (R3, R4),
+            {"base_features": F3, "tuned_features": F4 * np.nan},
+            r"tuned features must be finite .*, got 4 rows",
+        ),
         ((R3, R4), {"base_features": F3 > 0, "tuned_features": F4}, r"base features .*bool"),
-        ((R3, R4), {"base_seed": [0.0, 1, 2]}, r"base seeds .*allowed are whole numbers"),
-        ((R3, R4), {"tuned_seed": [0, 1, 2]}, r"tuned seeds have shape \(3,\).*\(4,\)"),
+        ((R3, R4), {"base_seed": [0.0, 1, 2]}, r"base seeds must be whole numbers"),
+        (
+            (R3, R4),
+            {"tuned_seed": [0, 1, 2]},
+            r"tuned seeds must .* shape \(4,\), got .* shape \(3,\)",
+        ),
     ],
 )
 def test_refused(arguments, keywords, message):
@@ -139,7 +175,7 @@ def test_pooled_sums_are_loops():
         assert pooled.n0[g] == ((prompt == g) & (label == 0)).sum()
         assert sorted(pooled.reward[rows]) == sorted(both[prompt == g])
         assert sorted(pooled.reward[rows & ~pooled.is_base]) == sorted(s[q == g])
-        assert pooled.spreaded(pooled.n1)[rows].tolist() == [pooled.n1[g]] * rows.sum()
+        assert pooled.over_rows(pooled.n1)[rows].tolist() == [pooled.n1[g]] * rows.sum()
     assert pooled.unit is None
     assert not data.paired
 

@@ -48,7 +48,7 @@ def test_help_imports_no_command(capsys):
     ("words", "needle"),
     [
         (["rum"], "did you mean 'run'?"),
-        (["run", "--numbre", "1"], "unrecognized arguments: --numbre 1; did you mean '--number'?"),
+        (["run", "--numbre", "1"], "unrecognized arguments: --numbre 1 (did you mean '--number'?)"),
         (["run", "--numbre=1"], "did you mean '--number'?"),
         (["run", "--kind", "secnd"], "did you mean 'second'?"),
         (["run", "more"], "unrecognized arguments: more"),
@@ -68,9 +68,9 @@ def test_typos_are_told_the_nearest(words, needle, command, capsys):
         (ValueError("number must be 1, got 2"), "error: number must be 1, got 2\n"),
         (FileNotFoundError("a.csv: no such file"), "error: a.csv: no such file\n"),
         (NotImplementedError("not here"), "error: not here\n"),
-        (MemoryError(), "error: memory is out (MemoryError): allowed are fewer rows, "),
+        (MemoryError(), "error: memory is out (MemoryError): there must be fewer rows, "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: memory is out (Def"),
-        (ModuleNotFoundError("No", name="peft.x"), "error: peft is not installed, and this comma"),
+        (ModuleNotFoundError("No", name="peft.x"), "error: peft must be installed for this comma"),
     ],
 )
 def test_what_a_command_raises_is_said_in_a_line(error, said, command, capsys):
@@ -106,7 +106,7 @@ def test_a_stopped_command_says_how_it_goes_on(command):
 
 def test_options_that_change_nothing():
     refuse_unused([("--a", None, False, "--b"), ("--c", False, False, "--d"), ("--e", 0, True, "")])
-    with pytest.raises(ValueError, match=r"--a = 0 changes nothing here: allowed with --b"):
+    with pytest.raises(ValueError, match=r"--a must come with --b, else it changes nothing, got 0"):
         refuse_unused([("--a", 0, False, "--b")])
 
 

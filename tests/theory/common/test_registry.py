@@ -10,7 +10,8 @@ import pytest
 
 from scaleup.rewards.contract.registry import REGISTRY as REWARD_KINDS
 from scaleup.rewards.contract.registry import REWARDS
-from theory.common.registry import Catalogue, unknown
+from theory.common.checks import unknown
+from theory.common.registry import Catalogue
 from theory.evaluation.problems import PROBLEMS
 from theory.methods.registry import METHODS
 from theory.methods.registry import REGISTRY as METHOD_KINDS
@@ -86,8 +87,8 @@ def test_only_the_module_of_the_name_is_imported(kinds, name, monkeypatch):
 
 
 def test_an_unknown_name_is_told_the_nearest():
-    said = str(unknown("schedule", "memoryles", ["constant", "memoryless"], ", or a number"))
+    said = str(unknown("schedule", "memoryles", ["constant", "memoryless"], "a number"))
     assert said == (
-        "schedule = 'memoryles': allowed are constant, memoryless, or a number; did you mean "
-        "'memoryless'?"
+        "schedule must be one of constant, memoryless or a number, got 'memoryles' (did you mean "
+        "'memoryless'?)"
     )

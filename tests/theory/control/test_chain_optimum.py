@@ -162,7 +162,7 @@ def test_refusals_of_the_optimum(best):
     with pytest.raises(ValueError, match="16 or more points in equal steps: allowed"):
         regularised_optimum(SHORT, field, reward, SCALE, (np.linspace(-5, 5, 9),))
     for scale in (0.0, -1.0, float("inf")):
-        with pytest.raises(ValueError, match=r"scale = .*: allowed are finite numbers > 0"):
+        with pytest.raises(ValueError, match=r"scale must be a finite number > 0, got .*"):
             regularised_optimum(SHORT, field, reward, scale, axes)
     for t in (0.1, 1.0, 0.2001):
         with pytest.raises(ValueError, match=r"allowed are the chain's times k/5, k < 5"):

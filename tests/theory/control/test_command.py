@@ -1,6 +1,7 @@
 """`python -m theory control`: tables that agree with the theory, and refusals."""
 
 import json
+import re
 
 import pytest
 
@@ -79,20 +80,20 @@ def test_schedules(text):
 @pytest.mark.parametrize(
     ("arguments", "needle"),
     [
-        (["--problem", "note_1d", "--schedule", "fast"], "schedule = 'fast'"),
+        (["--problem", "note_1d", "--schedule", "fast"], "schedule must .*got 'fast'"),
         (["--problem", "note_1d", "--schedule", "offset:0"], "offset:0"),
-        (["--problem", "note_1d", "--scale", "-1", "--schedule", "1"], "scale = -1"),
+        (["--problem", "note_1d", "--scale", "-1", "--schedule", "1"], "scale must .*got -1"),
         (["--problem", "full_5d"], "d = 5"),
         (["--problem", "note_1d", "--steps", "4"], "--steps"),
         (["--case", "ou_linear", "--scale", "2"], "--scale"),
         (["--case", "ou_linear", "--points", "99"], "--points"),
         (["--case", "nobody"], "nobody"),
-        (["--case", "ou_linear", "--steps", "0"], "steps = 0"),
+        (["--case", "ou_linear", "--steps", "0"], "steps must .*got 0"),
     ],
 )
 def test_bad_input(arguments, needle, capsys):
     assert main(["control", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert needle in error
-    assert "allowed" in error
+    assert re.search(needle, error)
+    assert "must" in error

@@ -210,11 +210,11 @@ def test_singular_factors():
 def test_bad_arguments(of):
     call = getattr(mixture(2, 0), of)
     x = points(3, 2)
-    with pytest.raises(ValueError, match="allowed"):
+    with pytest.raises(ValueError, match="must have shape"):
         call(points(3, 1), 0.5, 0.0)
-    with pytest.raises(ValueError, match=r"allowed is \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         call(x, 1.5, 0.0)
-    with pytest.raises(ValueError, match="a = nan"):
+    with pytest.raises(ValueError, match=r"a must be .*, got nan"):
         call(x, 0.5, float("nan"))
     with pytest.raises((ValueError, TypeError)):
         call(x.float(), 0.5, 0.0)

@@ -67,16 +67,15 @@ def test_drift_sees_the_reward():
 @pytest.mark.parametrize(
     ("call", "needle"),
     [
-        (lambda: drift(0), "dim = 0"),
-        (lambda: drift(2, rest_std=0.0), "rest_std = 0.0"),
-        (lambda: drift(1, 0.3, 0.3), "low = 0.3"),
-        (lambda: drift(1, 0.3, 1.3), "high = 1.3"),
+        (lambda: drift(0), "dim must be .*, got 0 and"),
+        (lambda: drift(2, rest_std=0.0), "rest_std > 0, got 2 and 0.0"),
+        (lambda: drift(1, 0.3, 0.3), r"numbers in \[0, 1\], got 0.3 and 0.3"),
+        (lambda: drift(1, 0.3, 1.3), r"numbers in \[0, 1\], got 0.3 and 1.3"),
     ],
 )
 def test_bad_input(call, needle):
-    with pytest.raises(ValueError, match=needle) as caught:
+    with pytest.raises(ValueError, match=needle):
         call()
-    assert "allowed" in str(caught.value)
 
 
 def test_region():

@@ -127,17 +127,16 @@ def test_nodes_of_the_path():
 def test_bad_input():
     m = moments_of_seed(1, 0)
     for call, needle in (
-        (lambda: m.nft(0.0), "nft_beta = 0.0"),
-        (lambda: m.weighted(math.nan), "scale = nan"),
-        (lambda: m.weighted(1.0, "there"), "place = 'there'"),
-        (lambda: m.affine(math.inf, 1.0), "level = inf"),
-        (lambda: m.affine(-3.0, 0.0).weighted(1.0), r"E\[1 \+ scale r\|x\] = -2"),
-        (lambda: path_nodes(load_problem("bump_2d")), "d = 2"),
+        (lambda: m.nft(0.0), "nft_beta must .*got 0.0"),
+        (lambda: m.weighted(math.nan), "scale must .*got nan"),
+        (lambda: m.weighted(1.0, "there"), "place must .*got 'there'"),
+        (lambda: m.affine(math.inf, 1.0), "level must .*got inf"),
+        (lambda: m.affine(-3.0, 0.0).weighted(1.0), r"E\[1 \+ scale r\|x\] must be > 0, got -2"),
+        (lambda: path_nodes(load_problem("bump_2d")), "must have d = 1, got d = 2"),
     ):
-        with pytest.raises(ValueError, match=needle) as caught:
+        with pytest.raises(ValueError, match=needle):
             call()
-        assert "allowed" in str(caught.value)
     base = load_problem("note_1d").base
     other = Problem("other", base, CallableReward(lambda x: x[..., 0] ** 4, 1), 1.0)
-    with pytest.raises(ValueError, match="CallableReward has no closed form"):
+    with pytest.raises(ValueError, match="got CallableReward, which has no closed form"):
         noise_moments(other, torch.zeros(1, 1, dtype=torch.float64), 0.5)

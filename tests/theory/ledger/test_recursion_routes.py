@@ -16,8 +16,8 @@ from theory.ledger.zhu.online import (
     frozen_laws,
     law_gap,
     recursion_in_the_gaussian_case,
+    rotated_gaussian,
     second_route,
-    turned,
 )
 from theory.ledger.zhu.student import growth, old_velocity_gaps
 from theory.problems.problem import load_problem
@@ -53,9 +53,9 @@ def test_two_routes(name, theirs):
 def test_laws_in_a_rotated_plane():
     """Frozen and refitted epochs of a linear reward along a Gaussian direction of R^5 are tilts; of
     a base that is no Gaussian there they are not."""
-    assert max(epochs_of_tilts(turned(5), 0.8, 2)) <= QUADRATURE.rtol
+    assert max(epochs_of_tilts(rotated_gaussian(5), 0.8, 2)) <= QUADRATURE.rtol
     assert min(epochs_of_tilts(load_problem("linear_2d"), 0.8, 1)) > QUADRATURE.rtol
-    for problem, holds in ((turned(5), True), (load_problem("linear_2d"), False)):
+    for problem, holds in ((rotated_gaussian(5), True), (load_problem("linear_2d"), False)):
         points = problem.base.expectation()[None]
         log_q, log_p = frozen_laws(problem, np.array([1.5]), points)
         assert (float(np.abs(log_q - log_p).max()) <= QUADRATURE.rtol) == holds

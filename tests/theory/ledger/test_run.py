@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -27,10 +28,10 @@ def test_select():
 @pytest.mark.parametrize(
     ("only", "source", "words"),
     [
-        (["Q9"], None, "only = 'Q9': allowed are 'L1', 'L2'"),
-        (["L1", "l2"], None, "only = 'l2'"),
-        (["Z1"], "liu", "only = 'Z1': allowed are 'L1'"),
-        ([], "ho", "source = 'ho': allowed are 'liu', 'zhu'"),
+        (["Q9"], None, "only must be one of L1, L2, .*got 'Q9'"),
+        (["L1", "l2"], None, "only must .*got 'l2'"),
+        (["Z1"], "liu", "only must be one of L1, .*got 'Z1'"),
+        ([], "ho", "source must be one of liu, zhu, .*got 'ho'"),
     ],
 )
 def test_select_what_is_not_there(only, source, words):
@@ -101,18 +102,18 @@ def rows(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "Q9"], "only = 'Q9'"),
-        (["--only", "Z1", "--source", "liu"], "only = 'Z1'"),
-        (["--check-docs", "--only", "L7"], "--check-docs and --write-docs are about the whole"),
-        (["--write-docs", "--source", "zhu"], "--check-docs and --write-docs are about the whole"),
-        (["--only", "L7", "--processes", "0"], "--processes = 0"),
-        (["--only", "L7", "--processes", "65"], "--processes = 65"),
+        (["--only", "Q9"], "only must .*got 'Q9'"),
+        (["--only", "Z1", "--source", "liu"], "only must .*got 'Z1'"),
+        (["--check-docs", "--only", "L7"], "--check-docs and --write-docs need the whole"),
+        (["--write-docs", "--source", "zhu"], "--check-docs and --write-docs need the whole"),
+        (["--only", "L7", "--processes", "0"], "--processes must .*got 0"),
+        (["--only", "L7", "--processes", "65"], "--processes must .*got 65"),
     ],
 )
 def test_bad_options(arguments, words, capsys, tmp_path):
     status, out, err = verify(capsys, *arguments, "--profile", "fast", "--out", tmp_path)
     assert status == 2
-    assert words in err
+    assert re.search(words, err)
     assert err.startswith("error: ")
     assert out == ""
     assert list(tmp_path.iterdir()) == []

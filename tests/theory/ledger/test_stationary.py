@@ -154,16 +154,16 @@ def test_gradient_of_the_method_vanishes():
 
 def test_bad_input():
     _, p = drawn(0)
-    with pytest.raises(ValueError, match=r"floor = -1.*allowed"):
+    with pytest.raises(ValueError, match=r"floor must be a number >= 0, got -1"):
         p.step(-1)
-    with pytest.raises(ValueError, match=r"E\[r\|x\] = .*allowed are rewards in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"rewards must be in \[0, 1\], got E\[r\|x\] = "):
         p.with_reward(3.0, 3.0)
     zero = torch.zeros(1, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"varies along another axis: allowed"):
+    with pytest.raises(ValueError, match=r"must vary along the first axis"):
         line_posterior(load_problem("bump_2d"), zero, 0.5)
-    with pytest.raises(ValueError, match=r"reward = 'QuadraticReward'"):
+    with pytest.raises(ValueError, match=r"reward must .*got 'QuadraticReward'"):
         line_posterior(load_problem("linear_1d"), zero[:, :1], 0.5)
-    with pytest.raises(ValueError, match=r"x has shape \(1, 2\): allowed is \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(1, 1\), got \(1, 2\)"):
         line_posterior(load_problem("note_1d"), zero, 0.5)
 
 
@@ -172,13 +172,19 @@ def test_bad_input_of_the_second_route():
     five = UnitRewards().draw(5, 0)
     four = UnitRewards().draw(4, 0)
     for call, needle in (
-        (lambda: oracle.stationary(s.case, s.x, s.at, -1.0), "not positive"),
-        (lambda: oracle.stationary(s.case, s.x, s.at, 1.0, oracle.Normaliser("none")), "not known"),
+        (lambda: oracle.stationary(s.case, s.x, s.at, -1.0), r"nft_beta > 0, got .* -1\.0"),
+        (
+            lambda: oracle.stationary(s.case, s.x, s.at, 1.0, oracle.Normaliser("none")),
+            "normaliser must be known",
+        ),
         (lambda: oracle.stationary(s.case, s.x[[0, 0]], s.at, 1.0), r"shape \(1,\)"),
-        (lambda: oracle.stationary(four.case, four.x, four.at, 1.0), "3 other axes: allowed"),
+        (
+            lambda: oracle.stationary(four.case, four.x, four.at, 1.0),
+            "other axes must be 0, 1, 2 or 4, got 3",
+        ),
         (
             lambda: oracle.stationary(five.case, five.x, five.at, 1.0, oracle.Normaliser("batch")),
-            "allowed is d = 1",
+            "needs d = 1",
         ),
         (
             lambda: oracle.sampled(

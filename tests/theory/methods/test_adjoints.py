@@ -429,13 +429,13 @@ def test_the_row_is_the_batchs_where_a_loss_sees_a_part():
 OPTIONS = {
     "g=1,offset=0.1": r"g = 1\.0 with offset = 0\.1: allowed is one of the two",
     "g=1,sigma_end=0.1": r"sigma_end = 0\.1 with g = 1 changes nothing: allowed is sigma_end for",
-    "g=-1": r"g = -1\.0: allowed are finite numbers >= 0",
-    "offset=nan": r"offset = nan: allowed are finite numbers >= 0",
-    "clip=-1": r"clip = -1\.0: allowed are finite numbers >= 0",
-    "reward_scale=0": r"reward_scale = 0\.0: allowed are finite numbers > 0",
-    "scale=0": r"scale = 0\.0: allowed are finite numbers > 0",
-    "subset=17": r"subset = 17: allowed are whole numbers from 0 to 16",
-    "subset=-1": r"subset = -1: allowed are whole numbers from 0 to 16",
+    "g=-1": r"g must be a finite number >= 0, got -1\.0",
+    "offset=nan": r"offset must be a finite number >= 0, got nan",
+    "clip=-1": r"clip must be a finite number >= 0, got -1\.0",
+    "reward_scale=0": r"reward_scale must be a finite number > 0, got 0\.0",
+    "scale=0": r"scale must be a finite number > 0, got 0\.0",
+    "subset=17": r"subset must be a whole number from 0 to 16, got 17",
+    "subset=-1": r"subset must be a whole number from 0 to 16, got -1",
 }
 
 

@@ -45,7 +45,7 @@ def test_draws_go_on_where_they_were():
     with pytest.raises(ValueError, match=r"generators = \[\]: allowed is at least one"):
         Draws([])
     for seed in (-1, 2**63, 0.5):
-        with pytest.raises(ValueError, match=r"seed = .*: allowed are whole numbers"):
+        with pytest.raises(ValueError, match=r"seed must be a whole number, got .*"):
             Draws.seeded([seed])
 
 

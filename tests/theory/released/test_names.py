@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -135,22 +136,25 @@ def test_a_bare_beta_is_refused_with_both_readings(capsys):
 
 
 BAD = [
-    (["--beta", 0.1, "--trainer", "verl-omni"], "--trainer = 'verl-omni': allowed are 'diffusion"),
-    (["--trainer", "unirl"], "--trainer = 'unirl' changes nothing here: allowed with --beta"),
+    (
+        ["--beta", 0.1, "--trainer", "verl-omni"],
+        "--trainer must be one of diffusion.*got 'verl-omni'",
+    ),
+    (["--trainer", "unirl"], "--trainer must come with --beta, .*got 'unirl'"),
     (["--nft-beta", 1, "--mix-beta", 2], "--nft-beta = 1.0 and --mix-beta = 2.0 are one knob, nft"),
     (["--beta", 1, "--trainer", "unirl", "--nft-beta", 2], "are one knob, nft_beta"),
     (["--kl-beta", 1, "--kl-beta", 2], "are one knob, kl_weight"),
-    (["--ema", 3], "ema = '3': allowed are 'none'"),
-    (["--decay-type", "linear"], "decay_type = 'linear': allowed are"),
-    (["--advantage-high", 0], "adv_clip_max = 0.0"),
-    (["--advantage-high", "nan"], "adv_clip_max = nan"),
+    (["--ema", 3], "ema must be one of none, .*got '3'"),
+    (["--decay-type", "linear"], "decay_type must be one of .*got 'linear'"),
+    (["--advantage-high", 0], "adv_clip_max must .*got 0.0"),
+    (["--advantage-high", "nan"], "adv_clip_max must .*got nan"),
     (["--decay-type", "copy", "--decay", 0.3], "decay = 0.3 changes nothing here"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD)
 def test_bad_names_and_values(arguments, message, capsys):
-    assert message in error_of(capsys, *arguments)
+    assert re.search(message, error_of(capsys, *arguments))
 
 
 def test_every_decay_is_a_schedule():

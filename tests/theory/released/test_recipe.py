@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -341,7 +342,7 @@ def test_bad_files_are_named(name, tmp_path, capsys):
     status, out, err = run(capsys, "--rewards", tmp_path / name, "--epochs", 3)
     assert status == 2
     assert not out
-    assert message in err
+    assert re.search(message, err)
     assert err.startswith("error: ")
 
 
@@ -363,22 +364,25 @@ def test_bad_arrays_and_bytes_are_named(tmp_path, capsys):
 
 
 BAD_OPTIONS = [
-    (["--problem", "nowhere"], "problem = 'nowhere'"),
-    (["--problem", "note_1d", "--epochs", "0"], "--epochs = 0"),
-    (["--problem", "note_1d", "--nft-beta", "0"], "nft_beta = 0.0"),
-    (["--problem", "note_1d", "--nft-beta", "nan"], "nft_beta = nan"),
-    (["--problem", "note_1d", "--kl-weight", "-1"], "kl_weight = -1.0"),
-    (["--problem", "note_1d", "--kl-weight", "nan"], "kl_weight = nan"),
+    (["--problem", "nowhere"], "problem must .*got 'nowhere'"),
+    (["--problem", "note_1d", "--epochs", "0"], "--epochs must .*got 0"),
+    (["--problem", "note_1d", "--nft-beta", "0"], "nft_beta must .*got 0.0"),
+    (["--problem", "note_1d", "--nft-beta", "nan"], "nft_beta must .*got nan"),
+    (["--problem", "note_1d", "--kl-weight", "-1"], "kl_weight must .*got -1.0"),
+    (["--problem", "note_1d", "--kl-weight", "nan"], "kl_weight must .*got nan"),
     (["--problem", "note_1d", "--ema", "half", "--decay", "0.3"], "decay = 0.3 changes nothing"),
-    (["--problem", "note_1d", "--ema", "constant"], "decay = None"),
-    (["--problem", "note_1d", "--ema", "constant", "--decay", "1"], "decay = 1.0"),
-    (["--problem", "note_1d", "--group", "1"], "group = 1"),
-    (["--problem", "note_1d", "--steps-per-epoch", "0"], "steps = 0"),
-    (["--problem", "note_1d", "--reach", "0"], "reach = 0.0"),
-    (["--problem", "note_1d", "--reach", "1.5"], "reach = 1.5"),
-    (["--problem", "note_1d", "--data-std", "1"], "--data-std = 1.0 changes nothing"),
-    (["--problem", "note_1d", "--prompt-column", "p"], "--prompt-column = 'p' changes nothing"),
-    (["--problem", "note_1d", "--kl-weight", "0", "--adaptive", "off"], "--adaptive = 'off'"),
+    (["--problem", "note_1d", "--ema", "constant"], "decay must .*got None"),
+    (["--problem", "note_1d", "--ema", "constant", "--decay", "1"], "decay must .*got 1.0"),
+    (["--problem", "note_1d", "--group", "1"], "group must .*got 1"),
+    (["--problem", "note_1d", "--steps-per-epoch", "0"], "steps must .*got 0"),
+    (["--problem", "note_1d", "--reach", "0"], "reach must .*got 0.0"),
+    (["--problem", "note_1d", "--reach", "1.5"], "reach must .*got 1.5"),
+    (["--problem", "note_1d", "--data-std", "1"], "--data-std must come .*got 1.0"),
+    (["--problem", "note_1d", "--prompt-column", "p"], "--prompt-column must come .*got 'p'"),
+    (
+        ["--problem", "note_1d", "--kl-weight", "0", "--adaptive", "off"],
+        "--adaptive must .*got 'off'",
+    ),
 ]
 
 
@@ -388,7 +392,7 @@ def test_bad_options_are_named(arguments, message, capsys):
     status, out, err = run(capsys, *arguments, *epochs)
     assert status == 2
     assert not out
-    assert message in err
+    assert re.search(message, err)
 
 
 def test_options_of_files(tmp_path, capsys):

@@ -113,12 +113,12 @@ def test_gap_does_not_know_the_split_into_factors():
         (lambda: Schedule().full_updates(-1), "epochs"),
         (lambda: Schedule().full_updates(3, 0), "steps"),
         (lambda: Schedule().tilt(3, 1.0, 1.5), "share"),
-        (lambda: schedule("slow"), "ema = 'slow'"),
+        (lambda: schedule("slow"), "ema must .*got 'slow'"),
         (lambda: schedule("half", 0.3), "changes nothing"),
-        (lambda: schedule("constant"), "decay = None"),
-        (lambda: schedule("constant", 1.0), "decay = 1.0"),
+        (lambda: schedule("constant"), "decay must .*got None"),
+        (lambda: schedule("constant", 1.0), "decay must .*got 1.0"),
         (lambda: partial_gain(0.5, 0.0), "reach"),
-        (lambda: partial_gain(1.0, 0.5), "decay = 1.0"),
+        (lambda: partial_gain(1.0, 0.5), "decay must .*got 1.0"),
     ],
 )
 def test_bad_input_is_named(make, message):

@@ -186,10 +186,10 @@ def test_refusals_name_what_is_allowed():
     with pytest.raises(ValueError, match=r"sigma_end = 0.4 with .*: allowed is less than 0.3333"):
         Chain(4, 0.4)
     for end in (0.0, -0.1, float("nan")):
-        with pytest.raises(ValueError, match=r"sigma_end = .*: allowed are finite numbers > 0"):
+        with pytest.raises(ValueError, match=r"sigma_end must be a finite number > 0, got .*"):
             Chain(4, end)
     for steps in (1, 2.5, True):
-        with pytest.raises(ValueError, match=r"steps = .*: allowed are whole numbers >= 2"):
+        with pytest.raises(ValueError, match=r"steps must be a whole number >= 2, got .*"):
             Chain(steps, 0.1)
     with pytest.raises(ValueError, match=r"3 axes: allowed are d = 1 and 2"):
         chain_law(SHORT, field, axes * 3)

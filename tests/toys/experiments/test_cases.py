@@ -180,7 +180,7 @@ def test_numbers_of_other_code_are_measured_again(tmp_path, monkeypatch):
 
 def test_nothing_is_trained_where_one_chain_has_no_optimum(tmp_path):
     few = CaseConfig("double_well_10d", "adjoint_matching", steps=40)
-    with pytest.raises(ValueError, match="steps = 40"):
+    with pytest.raises(ValueError, match=r"steps.*40"):
         train_cases(tmp_path, [SMALL, few], processes=1)
     assert not list(tmp_path.iterdir())
 
@@ -240,19 +240,37 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "needles"),
     [
-        (["--case", "nobody"], ("--case = 'nobody'", "double_well_10d")),
-        (["--only", "ddpo"], ("--only = 'ddpo'", "adjoint_matching")),
+        (["--case", "nobody"], ("--case must", "got 'nobody'", "double_well_10d")),
+        (["--only", "ddpo"], ("--only must", "got 'ddpo'", "adjoint_matching")),
         (["--budget", "10"], ("budget = 10", "24576")),
-        (["--budget", "nan"], ("budget = nan",)),
-        (["--batch", "0"], ("batch = 0",)),
+        (
+            ["--budget", "nan"],
+            (
+                "budget must",
+                "got nan",
+            ),
+        ),
+        (
+            ["--batch", "0"],
+            (
+                "batch must",
+                "got 0",
+            ),
+        ),
         (
             ["--case", "double_well_10d", "--steps", "40"],
             ("steps = 40", "allowed"),
         ),
         (["--jobs", "0"], ("--jobs",)),
-        (["--seed", "-1"], ("seed = -1",)),
-        (["--start", "here"], ("--start = 'here'", "optimum")),
-        (["--seed", "99999999999999"], ("seed = 99999999999999", "2147483647")),
+        (
+            ["--seed", "-1"],
+            (
+                "seed must",
+                "got -1",
+            ),
+        ),
+        (["--start", "here"], ("--start must", "got 'here'", "optimum")),
+        (["--seed", "99999999999999"], ("seed must", "got 99999999999999", "2147483647")),
     ],
 )
 def test_bad_input(arguments, needles, tmp_path, capsys):

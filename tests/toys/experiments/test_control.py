@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -257,16 +258,16 @@ def test_a_trained_velocity_is_sampled_as_the_exact_one(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--only", "nothing"], "--only = 'nothing': allowed are 'adjoint_matching'"),
+        (["--only", "nothing"], "--only must be one of adjoint_matching, .*got 'nothing'"),
         (["--problem", "full_5d"], "is in d = 5: allowed for control are d = 1 and 2"),
         (["--problem", "nowhere"], "nowhere"),
-        (["--jobs", "0"], "--jobs = 0"),
+        (["--jobs", "0"], "--jobs must .*got 0"),
     ],
 )
 def test_bad_input(words, message, capsys, tmp_path):
     code, _, err = call(capsys, "control", "--out", str(tmp_path), *words)
     assert code == 2
-    assert message in err
+    assert re.search(message, err)
 
 
 def test_methods_without_a_chain_or_a_tilt():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -196,10 +197,10 @@ def test_the_committed_summary_is_of_these_trials():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "other"}, "loss = 'other': allowed are 'nft'"),
-        ({"total": 0.0}, "total = 0.0"),
+        ({"loss": "other"}, "loss must be one of nft, .*got 'other'"),
+        ({"total": 0.0}, "total must .*got 0.0"),
         ({"stages": 3}, "steps = 8 in stages = 3: allowed are multiples"),
-        ({"stages": 0}, "stages = 0"),
+        ({"stages": 0}, "stages must .*got 0"),
         ({"rewards": 63}, "rewards = 63 in stages = 2"),
     ],
 )
@@ -215,8 +216,8 @@ def test_a_loss_that_is_not_finite_is_named():
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--processes", "0"], "--processes = 0"), (["--out", __file__], "is a file")],
+    [(["--processes", "0"], "--processes must .*got 0"), (["--out", __file__], r"\(a file\)")],
 )
 def test_bad_options(words, message, capsys):
     assert main(["exact-tilt", *words]) == 2
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)

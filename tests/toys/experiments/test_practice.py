@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -287,15 +288,15 @@ def test_command_line(done, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--only", "loss"), "only = 'loss'"),
-        (("--processes", 0), "--processes = 0"),
-        (("--out", __file__), "is a file"),
+        (("--only", "loss"), "only must .*got 'loss'"),
+        (("--processes", 0), "--processes must .*got 0"),
+        (("--out", __file__), r"\(a file\)"),
     ],
 )
 def test_bad_input_on_the_command_line(words, said, capsys):
     status, _, err = call(capsys, "practice", *words)
     assert status == 2
-    assert said in err
+    assert re.search(said, err)
 
 
 @pytest.mark.parametrize(
@@ -306,5 +307,5 @@ def test_bad_input_on_the_command_line(words, said, capsys):
     ],
 )  # fmt: skip
 def test_bad_plans(make):
-    with pytest.raises(ValueError, match="allowed"):
+    with pytest.raises(ValueError, match="must be"):
         make()

@@ -121,27 +121,27 @@ def test_a_config_travels_without_its_method(own):
 @pytest.mark.parametrize(
     ("values", "needles"),
     [
-        ({"method": "magic"}, ["method = 'magic'", "flow_matching"]),
+        ({"method": "magic"}, ["method must", "got 'magic'", "flow_matching"]),
         ({"method": "nft:strength=1"}, ["strength", "nft_beta"]),
         ({"method": "nft:nft_beta=-1"}, ["nft_beta", "-1"]),
         ({"method": "nft", "problem": "linear_1d"}, ["'linear_1d'", "nft", r"[0, 1]"]),
-        ({"problem": "nowhere"}, ["problem = 'nowhere'", "note_1d"]),
-        ({"seed": -1}, ["seed = -1"]),
-        ({"seed": 2**31}, [f"seed = {2**31}"]),
-        ({"seed": True}, ["seed = True"]),
-        ({"width": 0}, ["width = 0"]),
-        ({"depth": 0}, ["depth = 0"]),
-        ({"steps": -1}, ["steps = -1"]),
-        ({"steps": 2.5}, ["steps = 2.5"]),
-        ({"batch": -3}, ["batch = -3"]),
-        ({"learning_rate": float("nan")}, ["learning_rate = nan"]),
-        ({"learning_rate": float("inf")}, ["learning_rate = inf"]),
-        ({"learning_rate": -1.0}, ["learning_rate = -1.0"]),
+        ({"problem": "nowhere"}, ["problem must", "got 'nowhere'", "note_1d"]),
+        ({"seed": -1}, ["seed must", "got -1"]),
+        ({"seed": 2**31}, ["seed must", f"got {2**31}"]),
+        ({"seed": True}, ["seed must", "got True"]),
+        ({"width": 0}, ["width must", "got 0"]),
+        ({"depth": 0}, ["depth must", "got 0"]),
+        ({"steps": -1}, ["steps must", "got -1"]),
+        ({"steps": 2.5}, ["steps must", "got 2.5"]),
+        ({"batch": -3}, ["batch must", "got -3"]),
+        ({"learning_rate": float("nan")}, ["learning_rate must", "got nan"]),
+        ({"learning_rate": float("inf")}, ["learning_rate must", "got inf"]),
+        ({"learning_rate": -1.0}, ["learning_rate must", "got -1.0"]),
     ],
     ids=str,
 )
 def test_bad_values_are_refused(values, needles):
-    with pytest.raises(ValueError, match="allowed") as caught:
+    with pytest.raises(ValueError, match=r"must|allowed") as caught:
         config(**values)
     assert [n for n in needles if n not in str(caught.value)] == []
 
@@ -160,7 +160,7 @@ def test_a_malformed_problem_file_is_named(own):
 
 def test_devices():
     check_device("cpu")
-    with pytest.raises(ValueError, match=r"device = 'foo': allowed are 'cpu', 'cuda'"):
+    with pytest.raises(ValueError, match=r"device must be cpu or cuda, got 'foo'"):
         check_device("foo")
 
 

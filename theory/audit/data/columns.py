@@ -40,7 +40,7 @@ def choose_columns(
     for role, told in asked.items():
         if told is not None and told not in names:
             raise ValueError(
-                f"{role} = {told!r}: {where} has no such column; allowed are {quoted(names)}"
+                f"{role} must be a column of {where}, one of {quoted(names)}, got {told!r}"
             )
         if told is not None or role in names:
             named[role] = role if told is None else told
@@ -52,20 +52,20 @@ def choose_columns(
     first = min(1, numbered[0][0]) if numbered else 0
     if [number for number, _ in numbered] != list(range(first, first + len(numbered))):
         raise ValueError(
-            f"{where}: columns of features {quoted(features)}; allowed are the numbers from 0 or 1 "
-            "on, each once"
+            f"{where}: columns of features must be numbered from 0 or 1 on, each number once, got "
+            f"{quoted(features)}"
         )
     lists = [name for name in free if name in (prefix, prefix + "s")]
     if len(lists) + bool(features) > 1:
         raise ValueError(
-            f"{where}: features in {quoted(lists + features)}; allowed are one column of lists, or "
-            "numbered columns"
+            f"{where}: features must be one column of lists or numbered columns, got "
+            f"{quoted(lists + features)}"
         )
     plan = Plan(named, tuple(lists or features), bool(lists))
     count = Counter(names)
     for name in plan.used:
         if count[name] > 1:
-            raise ValueError(f"{where}: {count[name]} columns {name!r}; allowed is one")
+            raise ValueError(f"{where}: must have one column {name!r}, got {count[name]}")
     return plan
 
 

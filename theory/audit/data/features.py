@@ -45,7 +45,7 @@ def deviations(data: AuditData) -> Deviations:
     """
     base, tuned = data.base, data.tuned
     if base.features is None or tuned.features is None:
-        raise ValueError("the samples have no features: allowed are features for both sides")
+        raise ValueError("features must be given for both sides, got none")
     few = at_most(data, MOST_ROWS)
     unit, largest = np.empty(data.dim), (0, 0, 0, -1.0)
     for columns in _blocks(data.dim):

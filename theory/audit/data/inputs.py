@@ -78,8 +78,7 @@ def _rewards(name: str, values: ArrayLike) -> Array:
     found = np.asarray(values)
     if found.dtype.kind not in "fiu" or found.ndim != 1:
         raise ValueError(
-            f"{name} have shape {found.shape} and dtype {found.dtype}: allowed are real numbers of "
-            "shape (n,)"
+            f"{name} must be real numbers of shape (n,), got {found.dtype} of shape {found.shape}"
         )
     found = found.astype(np.float64)
     _check_finite(name, found)
@@ -91,25 +90,28 @@ def _check_finite(name: str, values: NDArray[Any]) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{name}: {int(bad.sum())} rows hold values that are not finite, the first is row "
-            f"{row} ({np.array2string(np.atleast_1d(values[row]), threshold=4)}): allowed are "
-            "finite numbers"
+            f"{name} must be finite numbers, got {int(bad.sum())} rows with others, the first is "
+            f"row {row} ({np.array2string(np.atleast_1d(values[row]), threshold=4)})"
         )
+
+
+def _check_both(what: str, base: Any, tuned: Any) -> None:
+    if (base is None) != (tuned is None):
+        lacks = SIDES[0] if base is None else SIDES[1]
+        raise ValueError(f"{what} must be given for both sides or neither, {lacks} has no {what}")
 
 
 def _prompts(
     base: Any, tuned: Any, sizes: Sequence[int], known: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[Whole]]:
     """Names, and an index a row for each side."""
-    if (base is None) != (tuned is None):
-        lacks = SIDES[0] if base is None else SIDES[1]
-        raise ValueError(f"{lacks} has no prompts, the other side has: allowed are both or neither")
+    _check_both("prompts", base, tuned)
     if base is None:
         return ("",), [np.zeros(n, dtype=np.int64) for n in sizes]
     sides = [np.asarray(values) for values in (base, tuned)]
     for side, found, n in zip(SIDES, sides, sizes, strict=True):
         if found.shape != (n,):
-            raise ValueError(f"{side} prompts have shape {found.shape}: allowed is ({n},)")
+            raise ValueError(f"{side} prompts must have shape ({n},), got {found.shape}")
     if known is not None:
         return tuple(known), [
             _indices(side, found, len(known)) for side, found in zip(SIDES, sides, strict=True)
@@ -124,7 +126,8 @@ def _indices(side: str, values: NDArray[Any], count: int) -> Whole:
     whole = values.dtype.kind in "iu"
     if not whole or (len(values) and not 0 <= values.min() <= values.max() < count):
         raise ValueError(
-            f"{side} prompts are no indices into {count} names: allowed are 0 to {count - 1}"
+            f"{side} prompts must be indices into {count} names, from 0 to {count - 1}, got "
+            f"{values.dtype}" + (f" from {values.min()} to {values.max()}" if whole else "")
         )
     return values.astype(np.int64)
 
@@ -132,11 +135,7 @@ def _indices(side: str, values: NDArray[Any], count: int) -> Whole:
 def _features(
     base: ArrayLike | None, tuned: ArrayLike | None, sizes: Sequence[int]
 ) -> list[NDArray[np.floating[Any]] | None]:
-    if (base is None) != (tuned is None):
-        lacks = SIDES[0] if base is None else SIDES[1]
-        raise ValueError(
-            f"{lacks} has no features, the other side has: allowed are both or neither"
-        )
+    _check_both("features", base, tuned)
     if base is None or tuned is None:
         return [None, None]
     found: list[NDArray[np.floating[Any]] | None] = []
@@ -145,8 +144,8 @@ def _features(
         rows = np.asarray(values)
         if rows.dtype.kind not in "fiu" or rows.ndim != 2 or len(rows) != n or not rows.shape[1]:
             raise ValueError(
-                f"{side} features have shape {rows.shape} and dtype {rows.dtype}: allowed are real "
-                f"numbers of shape ({n}, d)"
+                f"{side} features must be real numbers of shape ({n}, d), got {rows.dtype} of "
+                f"shape {rows.shape}"
             )
         rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
         _check_finite(f"{side} features", rows)
@@ -154,7 +153,7 @@ def _features(
         widths.append(rows.shape[1])
     if widths[0] != widths[1]:
         raise ValueError(
-            f"base has {widths[0]} features, tuned has {widths[1]}: allowed is one number for both"
+            f"base and tuned must have as many features, got {widths[0]} and {widths[1]}"
         )
     return found
 
@@ -165,8 +164,8 @@ def _seeds(name: str, values: ArrayLike | None, n: int) -> Whole | None:
     found = np.asarray(values)
     if found.dtype.kind not in "iu" or found.shape != (n,):
         raise ValueError(
-            f"{name} have shape {found.shape} and dtype {found.dtype}: allowed are whole numbers "
-            f"of shape ({n},)"
+            f"{name} must be whole numbers of shape ({n},), got {found.dtype} of shape "
+            f"{found.shape}"
         )
     return found.astype(np.int64)
 
@@ -188,8 +187,8 @@ def _in_common(
             if len(found)
         ]
         raise ValueError(
-            f"prompts differ: {'; '.join(parts)}: allowed are the same prompts on both sides, or "
-            "common_prompts, which leaves these out"
+            "prompts must be the same on both sides, or common_prompts leave these out, got "
+            f"{'; '.join(parts)}"
         )
     new = np.cumsum(both) - 1
     kept = [both[p] for p in prompts]
@@ -202,12 +201,12 @@ def _in_common(
 
 
 def _none_in_common(base: Sequence[str], tuned: Sequence[str]) -> str:
-    text = f"base and tuned have no prompt in common: base has {some(base)}, tuned {some(tuned)}"
+    text = f"base and tuned must have a prompt in common, got {some(base)} and {some(tuned)}"
     known = {spelling(name) for name in base}
     alike = sum(spelling(name) in known for name in tuned)
     if alike:
         text += f" ({alike} are alike but for white space, case or Unicode form)"
-    return text + ": allowed is at least one"
+    return text
 
 
 def spelling(prompt: str) -> str:

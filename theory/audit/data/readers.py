@@ -48,9 +48,9 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with opener(path, "rb") as file:
             lines = enumerate(file, 1)
             line = next(i for i, raw in lines if raw.decode(errors="ignore").encode() != raw)
-        raise ValueError(f"{path}, line {line}: {error.reason}; allowed is UTF-8") from error
+        raise ValueError(f"{path}, line {line}: must be UTF-8 ({error.reason})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: {error}; allowed is a whole gzip file") from error
+        raise ValueError(f"{path}: must be a whole gzip file ({error})") from error
 
 
 def csv_blocks(path: Path, choose: Choose) -> Iterator[Block]:
@@ -61,12 +61,12 @@ def csv_blocks(path: Path, choose: Choose) -> Iterator[Block]:
         try:
             header = [name.strip() for name in next(filter(None, reader), [])]
             if not header:
-                raise ValueError(f"{path}: empty lines alone; allowed are a header and samples")
+                raise ValueError(f"{path}: must hold a header and samples, got empty lines alone")
             plan = choose(str(path), header)
             if plan.listed:
                 raise ValueError(
-                    f"{path}: column {plan.features[0]!r} of features, and CSV has no lists; "
-                    "allowed are numbered columns, Parquet and JSON lines"
+                    f"{path}: features must be numbered columns, got the column "
+                    f"{plan.features[0]!r} (of lists, which Parquet and JSON lines have, not CSV)"
                 )
             index = {name: header.index(name) for name in plan.used}
             while True:
@@ -81,14 +81,14 @@ def csv_blocks(path: Path, choose: Choose) -> Iterator[Block]:
                 for i, size in enumerate(map(len, rows)):
                     if size != len(header):
                         raise ValueError(
-                            f"{path}, line {starts[i]}: {size} cells, allowed are {len(header)} "
+                            f"{path}, line {starts[i]}: must have {len(header)} cells, got {size} "
                             "(one with a comma or a line break stands in double quotes)"
                         )
                 yield Block(plan, starts, {k: [row[i] for row in rows] for k, i in index.items()})
         except csv.Error as error:
             raise ValueError(
-                f"{path}, line {_starts(line, rows)[-1]}: {error}; allowed are cells in double "
-                "quotes with those inside doubled, and the last one closed"
+                f"{path}, line {_starts(line, rows)[-1]}: double quotes about a cell must be "
+                f"closed, and those inside doubled ({error})"
             ) from error
 
 
@@ -112,18 +112,20 @@ def jsonl_blocks(path: Path, choose: Choose) -> Iterator[Block]:
                         json.dumps(record, ensure_ascii=False).encode()
                 except (ValueError, RecursionError) as error:
                     raise ValueError(
-                        f"{path}, line {i}: {error}; allowed is a JSON object"
+                        f"{path}, line {i}: must be a JSON object ({error})"
                     ) from error
                 if not isinstance(record, dict):
-                    raise ValueError(f"{path}, line {i}: {shown(record)}; allowed is an object")
+                    raise ValueError(
+                        f"{path}, line {i}: must be a JSON object, got {shown(record)}"
+                    )
                 if plan is None or list(record) != keys:
                     keys = list(record)
                     found = choose(f"{path}, line {i}", keys)
                     plan = plan or found
                     if found != plan:
                         raise ValueError(
-                            f"{path}, line {i}: has {quoted(found.used)}; allowed are "
-                            f"{quoted(plan.used)}, as before"
+                            f"{path}, line {i}: must have {quoted(plan.used)}, as before, got "
+                            f"{quoted(found.used)}"
                         )
                 records.append(record)
             assert plan is not None
@@ -136,8 +138,7 @@ def parquet_blocks(path: Path, choose: Choose) -> Iterator[Block]:
         arrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
     except ImportError as error:
         raise ValueError(
-            f"{path}: Parquet needs pyarrow, which is not installed; allowed without it are CSV "
-            "and JSON lines"
+            f"{path}: Parquet needs pyarrow, which is not installed (CSV and JSON lines do not)"
         ) from error
     row = 1
     with path.open("rb") as file:
@@ -150,7 +151,7 @@ def parquet_blocks(path: Path, choose: Choose) -> Iterator[Block]:
                 row += len(batch)
         except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{path}, from row {row}: {error}; allowed is a whole Parquet file"
+                f"{path}, from row {row}: must be a whole Parquet file ({error})"
             ) from error
 
 

@@ -116,8 +116,7 @@ def _keys(side: Side) -> NDArray[Any]:
     order = np.lexsort((side.row, side.seed, side.prompt))
     new = np.ones(len(side), dtype=bool)
     new[1:] = found[order[1:]] != found[order[:-1]]
-    starts = np.flatnonzero(new)
-    found["turn"][order] = np.arange(len(side)) - starts[np.cumsum(new) - 1]
+    found["turn"][order] = np.arange(len(side)) - np.flatnonzero(new)[np.cumsum(new) - 1]
     return found
 
 
@@ -152,8 +151,7 @@ class Pooled:
         if base.seed is not None and tuned.seed is not None:
             keys = np.concatenate([_keys(base), _keys(tuned)])
             _, numbers = np.unique(keys, return_inverse=True)
-            shared = np.intersect1d(numbers[: len(base)], numbers[len(base) :])
-            if len(shared):
+            if len(np.intersect1d(numbers[: len(base)], numbers[len(base) :])):
                 unit = numbers[order].astype(np.int64)
         return Pooled.sorted(reward, label, prompt[order], unit)
 
@@ -209,7 +207,7 @@ class Pooled:
         """Sums over prompts, (P, ...) of values (N, ...)."""
         return np.asarray(np.add.reduceat(values, self.starts, axis=0))
 
-    def spreaded(self, values: NDArray[Any]) -> NDArray[Any]:
+    def over_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """A value a prompt (P, ...) to its rows (N, ...)."""
         return values if self.count == 1 else values[self.prompt]
 

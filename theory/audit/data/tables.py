@@ -79,16 +79,17 @@ def read_table(
     """
     for name, file in (("path", path), ("features", features)):
         if file is not None and not file.is_file():
-            raise FileNotFoundError(f"{name} = {str(file)!r}: no such file")
+            raise FileNotFoundError(f"{name} must be a file, got {str(file)!r}: no such file")
     kind = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     if kind is None:
-        allowed = ", ".join(SUFFIXES)
-        raise ValueError(f"path = {str(path)!r}: allowed are files that end in {allowed}")
+        raise ValueError(
+            f"path must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(path)!r}"
+        )
     if path.stat().st_size == 0:
         what = {".parquet": "a whole Parquet file", ".csv.gz": "a whole gzip file of CSV"}
         raise ValueError(
-            f"path = {str(path)!r}: a file of 0 bytes; allowed is "
-            f"{what.get(kind, 'a file with samples')}"
+            f"path must be {what.get(kind, 'a file with samples')}, got {str(path)!r}: a file of 0 "
+            "bytes"
         )
     asked = {"reward": reward, "prompt": prompt, "seed": seed, "image": image}
 
@@ -96,8 +97,8 @@ def read_table(
         plan = choose_columns(where, names, asked, feature_columns)
         if features is not None and plan.features:
             raise ValueError(
-                f"features = {str(features)!r}: {where} has {quoted(plan.features)} as well; "
-                "allowed is one of both"
+                f"features must be in one place, got {str(features)!r} and {quoted(plan.features)} "
+                f"of {where}"
             )
         return plan
 
@@ -210,8 +211,8 @@ class _Rows:
             if size == 0 or size != self.width:
                 wanted = f"{self.width}, as before," if self.width else "1 or more"
                 raise ValueError(
-                    f"{self.path}, {self.unit} {place}: {name} = {shown(cell)}, allowed are lists "
-                    f"of {wanted} numbers"
+                    f"{self.path}, {self.unit} {place}: {name} must be a list of {wanted} numbers, "
+                    f"got {shown(cell)}"
                 )
         lists = np.stack(cells).T if isinstance(cells[0], np.ndarray) else zip(*cells, strict=True)
         return {f"{name}[{i}]": column for i, column in enumerate(lists)}
@@ -223,7 +224,7 @@ class _Rows:
         if found is None:
             found = np.array([_number(cell, self.text) for cell in cells])
         found = found.astype(dtype, copy=False)
-        allowed = f"finite numbers (up to {np.finfo(dtype).max:.1e})"
+        allowed = f"a finite number (up to {np.finfo(dtype).max:.1e})"
         self._note(name, cells, ~np.isfinite(found), places, allowed)
         return found
 
@@ -232,7 +233,7 @@ class _Rows:
         if found is None:
             seeds = [_whole(cell, self.text) for cell in cells]
             bad = np.array([seed is None for seed in seeds])
-            self._note(name, cells, bad, places, "whole numbers of 64 bits")
+            self._note(name, cells, bad, places, "a whole number of 64 bits")
             found = np.array([seed or 0 for seed in seeds], dtype=np.int64)
         return found
 
@@ -245,7 +246,7 @@ class _Rows:
         texts = [cell if type(cell) is str else _text(cell) for cell in cells]
         if not all(texts):
             bad = np.array([not text for text in texts])
-            self._note(name, cells, bad, places, "texts that are not empty, and whole numbers")
+            self._note(name, cells, bad, places, "a text that is not empty, or a whole number")
         return texts
 
     def _note(
@@ -255,7 +256,7 @@ class _Rows:
             return
         row = int(bad.argmax())
         cell = cells[row].item() if isinstance(cells[row], np.generic) else cells[row]
-        new = places[row], f"{name} = {shown(cell)}, allowed are {allowed}", 0
+        new = places[row], f"{name} must be {allowed}, got {shown(cell)}", 0
         place, text, count = self.faults.get(name, new)
         self.faults[name] = place, text, count + int(bad.sum())
 
@@ -265,7 +266,7 @@ class _Rows:
             rows = f"{count} such rows" if count > 1 else "1 such row"
             raise ValueError(f"{self.path}, {self.unit} {place}: {text}; {rows}")
         if n < LEAST:
-            raise ValueError(f"{self.path}: {n} rows, allowed are {LEAST} or more")
+            raise ValueError(f"{self.path}: must have {LEAST} rows or more, got {n}")
 
     def table(self, features: Path | None) -> Table:
         n = sum(map(len, self.parts["reward"]))
@@ -288,11 +289,11 @@ def _of_array(path: Path, n: int) -> NDArray[np.float32]:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
-        raise ValueError(f"features = {str(path)!r}: {error}; allowed is a .npy file") from error
+        raise ValueError(f"features must be a .npy file, got {str(path)!r} ({error})") from error
     if array.ndim != 2 or len(array) != n or array.size == 0 or array.dtype.kind not in "fiu":
         raise ValueError(
-            f"features = {str(path)!r}: {array.dtype} of shape {array.shape}, allowed are real "
-            f"numbers of shape ({n}, d): one row a sample, d at least 1"
+            f"features must be real numbers of shape ({n}, d), one row a sample and d at least 1, "
+            f"got {array.dtype} of shape {array.shape} in {str(path)!r}"
         )
     rows = _Rows(path, "row")
     for start in range(0, n, ROWS):

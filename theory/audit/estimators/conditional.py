@@ -261,9 +261,9 @@ def fourier_features(strata: Strata, rng: np.random.Generator) -> Iterator[Float
 def orthogonal(phi: Floats, strata: Strata) -> Floats:
     """phi (N, D) less what strata and the curve's functions explain of it, weighted by c."""
     pooled, c = strata.pooled, strata.weight
-    H = strata.functions - pooled.spreaded(prompt_means(strata.functions, c, pooled))
+    H = strata.functions - pooled.over_rows(prompt_means(strata.functions, c, pooled))
     weighted = c[:, None] * H
-    rest = phi - pooled.spreaded(prompt_means(phi, c, pooled)).astype(np.float32)
+    rest = phi - pooled.over_rows(prompt_means(phi, c, pooled)).astype(np.float32)
     inner = np.linalg.lstsq(weighted.T @ H, weighted.T @ rest.astype(np.float64), rcond=1e-8)[0]
     return np.asarray(rest - H.astype(np.float32) @ inner.astype(np.float32))
 
@@ -318,8 +318,7 @@ def _classifier(strata: Strata, residual: Floats, seed: int) -> tuple[float | No
     kept[half] = 0
     values = residual @ kept
     right = (score[~half] > 0) == (y[~half] == 1)
-    accuracy = float((w[~half] * right).sum() / w[~half].sum())
-    return accuracy, float(rank(values))
+    return float((w[~half] * right).sum() / w[~half].sum()), float(rank(values))
 
 
 assert STRATUM * 2 <= SMALL

@@ -165,4 +165,4 @@ def _columns(fit: Fit, pooled: Pooled, functions: Array, inner: NDArray[Any]) ->
     """The functions less their prompts' means and what the wrapper explains, one after another."""
     means = prompt_means(functions, fit.weight, pooled)
     for j in range(functions.shape[1]):
-        yield functions[:, j] - pooled.spreaded(means[:, j]) - fit.slope @ inner[:, j]
+        yield functions[:, j] - pooled.over_rows(means[:, j]) - fit.slope @ inner[:, j]

@@ -130,7 +130,7 @@ class Spread:
     def of(data: AuditData, units: Deviations) -> Spread:
         pooled, rows = data.pooled, units.standard(pooled_features(data))
         curve = fit_curve(pooled)
-        rest = rows - pooled.spreaded(pooled.sums(rows) / pooled.sizes[:, None])
+        rest = rows - pooled.over_rows(pooled.sums(rows) / pooled.sizes[:, None])
         weights = np.zeros(len(pooled))
         weights[pooled.is_base] = found = reweighted(curve.log_ratio, pooled).weights
         label = pooled.label
@@ -169,10 +169,9 @@ def pooled_features(data: AuditData) -> NDArray[np.float64]:
 
 def _variance(x: NDArray[Any], weights: NDArray[Any], pooled: Pooled) -> Array:
     """V of every prompt (P,), of rows with weights >= 0; nan where they leave none."""
-    total = np.maximum(pooled.sums(weights), TINY)
-    w = weights / pooled.spreaded(total)
+    w = weights / pooled.over_rows(np.maximum(pooled.sums(weights), TINY))
     means = pooled.sums(w[:, None] * x)
-    away = pooled.sums(w * np.square(x - pooled.spreaded(means)).sum(1))
+    away = pooled.sums(w * np.square(x - pooled.over_rows(means)).sum(1))
     room = 1 - pooled.sums(w**2)
     return np.asarray(away / np.maximum(room, TINY) * (room > 0))
 

@@ -91,8 +91,7 @@ class _Places:
         information = float(fit.information[0, 0])
 
         def moves(score: Array, part: Array) -> Array:
-            left = np.maximum(information - part, LEAST_LEFT * information)
-            return np.asarray(score / left)
+            return np.asarray(score / np.maximum(information - part, LEAST_LEFT * information))
 
         prompt = percent = None
         if pooled.count > 1:
@@ -168,7 +167,7 @@ def kl_without(
     Of tuned rows it takes the one whose log Phi lies farthest from its prompt's others, of base
     rows the one of largest weight.
     """
-    rest = np.abs(log_ratio - pooled.spreaded(pooled.sums(log_ratio) / pooled.sizes))
+    rest = np.abs(log_ratio - pooled.over_rows(pooled.sums(log_ratio) / pooled.sizes))
     base = pooled.is_base
     weights = np.zeros(len(pooled))
     weights[base] = (

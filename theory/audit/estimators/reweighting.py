@@ -82,8 +82,8 @@ def kl_bound(log_ratio: Array, pooled: Pooled) -> Interval | None:
     share, own = n1 / n1.sum(), mean - log_z
     value = float(share @ own)
     # Var_base(exp f / Z)/n0, by the rows of both sides: base rows alone rarely show the large ones.
-    ratio = np.exp(np.minimum(log_ratio - pooled.spreaded(log_z), LARGEST))
-    odds = pooled.spreaded(n0) + pooled.spreaded(n1) * ratio
+    ratio = np.exp(np.minimum(log_ratio - pooled.over_rows(log_z), LARGEST))
+    odds = pooled.over_rows(n0) + pooled.over_rows(n1) * ratio
     noise = np.maximum(pooled.sums(ratio / odds * ratio) - 1, 0.0) / n0
     if like_these(pooled.sizes):
         away = share * (own - value)

@@ -48,7 +48,7 @@ def p_value(terms: Array) -> float:
     if size == 0:
         return 1.0
     large, rest = terms / size, np.empty(0)
-    seen = abs(float(_statistic(large.sum(), (large**3).sum()))) * (1 - TIE)
+    observed = abs(float(_statistic(large.sum(), (large**3).sum()))) * (1 - TIE)
     if len(terms) > LARGEST:
         order = np.argpartition(-np.abs(large), LARGEST)
         large, rest = large[order[:LARGEST]], large[order[LARGEST:]]
@@ -56,9 +56,9 @@ def p_value(terms: Array) -> float:
     sums, cubes = signs @ large, signs @ large**3
     spread = float(np.linalg.norm(rest))
     if spread > 0:
-        above, below = (_sum_at(end, cubes) - sums for end in (seen, -seen))
+        above, below = (_sum_at(end, cubes) - sums for end in (observed, -observed))
         return float((ndtr(-above / spread) + ndtr(below / spread)).mean())
-    beyond = int((np.abs(_statistic(sums, cubes)) >= seen).sum())
+    beyond = int((np.abs(_statistic(sums, cubes)) >= observed).sum())
     # Random signs: the terms' own are one choice more.
     return beyond / len(sums) if len(terms) <= ENUMERATED else (beyond + 1) / (len(sums) + 1)
 

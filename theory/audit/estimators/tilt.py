@@ -174,10 +174,10 @@ def prompt_tilts(pooled: Pooled) -> PromptTilts:
     z, y = pooled.z, pooled.label
     a, alpha = np.zeros(pooled.count), np.log(pooled.n1 / pooled.n0)
     for _ in range(INNER):
-        alpha, p = intercepts(pooled.spreaded(a) * z, pooled, alpha)
+        alpha, p = intercepts(pooled.over_rows(a) * z, pooled, alpha)
         given = inclusion(p, pooled)
         weight = np.maximum(pooled.sums(given.weight), TINY)
-        slope = z - pooled.spreaded(pooled.sums(given.weight * z) / weight)
+        slope = z - pooled.over_rows(pooled.sums(given.weight * z) / weight)
         information = pooled.sums(given.weight * slope**2)
         score = pooled.sums((y - given.chance) * slope)
         step = np.where(information > TINY, score / np.maximum(information, TINY), 0.0)

@@ -123,8 +123,7 @@ def _keys(side: Side) -> NDArray[np.uint64]:
 
 def _known(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which keys are among the known, which are sorted."""
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.asarray(known[place] == keys)
+    return np.asarray(known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys)
 
 
 def same_sampling(sampling: Sampling | None) -> Check:

@@ -44,10 +44,9 @@ class ClippedFamily(Family):
         found = self._at_cut(cut, pooled, self._at_cut(cut, finer).theta)
         a = float(found.theta[0]) / pooled.spread
         cap = pooled.centre + pooled.spread * cut
-        parameters = {"a": a, "cap": cap}
         return Fitted(
             self.name,
-            parameters,
+            {"a": a, "cap": cap},
             f"exp({a:.3g} r), flat beyond r = {cap:.3g}",
             found,
             times(np.minimum(pooled.z, cut)),
@@ -67,8 +66,7 @@ class ClippedFamily(Family):
 
     def at(self, parameters: dict[str, float], pooled: Pooled) -> tuple[Evaluate, Array]:
         cut = (parameters["cap"] - pooled.centre) / pooled.spread
-        T = np.minimum(pooled.z, cut)
-        return times(T), np.array([parameters["a"] * pooled.spread])
+        return times(np.minimum(pooled.z, cut)), np.array([parameters["a"] * pooled.spread])
 
 
 def _golden(value: Any, low: float, high: float, steps: int = 8) -> float:

@@ -177,7 +177,7 @@ class TruncatedFamily(Curved):
         at no tilt, where all rows of a prompt have one chance."""
         where = self.range(pooled)
         chance = pooled.n1 / pooled.sizes
-        slope = float((pooled.label - pooled.spreaded(chance)) @ pooled.z)
+        slope = float((pooled.label - pooled.over_rows(chance)) @ pooled.z)
         return (
             Range(max(where.low, 0.0), where.high)
             if slope >= 0

@@ -44,7 +44,7 @@ def inclusion(p: Array, pooled: Pooled) -> Inclusion:
     mean = pooled.sums(skew) / W
     rest = np.exp(-2 * np.pi * W)
     size = W + rest / (2 * np.pi)
-    chance = p - 0.5 * pooled.spreaded((1 - rest) / size) * (skew - pooled.spreaded(mean) * w)
+    chance = p - 0.5 * pooled.over_rows((1 - rest) / size) * (skew - pooled.over_rows(mean) * w)
     log_normaliser = -0.5 * float(np.log(2 * np.pi * size[~small]).sum())
     weight = w
     if small.any():
@@ -113,7 +113,7 @@ def draw_labels(
         ValueError: a prompt has more than SMALL rows.
     """
     if int(pooled.sizes.max()) > SMALL:
-        raise ValueError(f"a prompt has {int(pooled.sizes.max())} rows: allowed are {SMALL}")
+        raise ValueError(f"prompts must have at most {SMALL} rows, got {int(pooled.sizes.max())}")
     place, used = pooled.small_rows
     labels = np.zeros((count, len(pooled)), dtype=bool)
     for start in range(0, len(place), BLOCK):

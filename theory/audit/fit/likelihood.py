@@ -73,15 +73,15 @@ def intercepts(log_ratio: Array, pooled: Pooled, start: Array | None = None) -> 
     """
     if start is None:
         lift = np.maximum.reduceat(log_ratio, pooled.starts)
-        shifted = np.exp(log_ratio - pooled.spreaded(lift))
+        shifted = np.exp(log_ratio - pooled.over_rows(lift))
         start = np.log(pooled.n1 / pooled.n0) - np.log(pooled.sums(shifted) / pooled.sizes) - lift
     alpha = np.array(start)
-    p = chance_of(log_ratio + pooled.spreaded(alpha))
+    p = chance_of(log_ratio + pooled.over_rows(alpha))
     for _ in range(INNER):
         gap = pooled.n1 - pooled.sums(p)
         step = np.clip(gap / np.maximum(pooled.sums(p * (1 - p)), TINY), -MOST_STEP, MOST_STEP)
         alpha += step
-        p = chance_of(log_ratio + pooled.spreaded(alpha))
+        p = chance_of(log_ratio + pooled.over_rows(alpha))
         if float(np.abs(step).max()) < ARRIVED:  # what is left is the square of it
             return alpha, p
     ends = [
@@ -90,7 +90,7 @@ def intercepts(log_ratio: Array, pooled: Pooled, start: Array | None = None) -> 
     ]
     for _ in range(HALVINGS):
         alpha = 0.5 * (ends[0] + ends[1])
-        p = chance_of(log_ratio + pooled.spreaded(alpha))
+        p = chance_of(log_ratio + pooled.over_rows(alpha))
         short = pooled.sums(p) < pooled.n1
         ends = [np.where(short, alpha, ends[0]), np.where(short, ends[1], alpha)]
     return alpha, p
@@ -125,7 +125,7 @@ def _row_values(eta: Array, pooled: Pooled) -> Array:
 def _value(log_ratio: Array, alpha: Array, p: Array, pooled: Pooled) -> tuple[float, Inclusion]:
     """(l, what the labels are given their numbers)."""
     given = inclusion(p, pooled)
-    rows = _row_values(log_ratio + pooled.spreaded(alpha), pooled)
+    rows = _row_values(log_ratio + pooled.over_rows(alpha), pooled)
     return float(rows.sum()) - given.log_normaliser, given
 
 
@@ -139,7 +139,7 @@ def row_values(evaluate: Evaluate, theta: Array, pooled: Pooled) -> Array:
     """log P(y_i | p_i) of the rows (N,): what they say, but for the prompts' normalisers."""
     log_ratio, _ = evaluate(theta)
     alpha, _ = intercepts(log_ratio, pooled)
-    return _row_values(log_ratio + pooled.spreaded(alpha), pooled)
+    return _row_values(log_ratio + pooled.over_rows(alpha), pooled)
 
 
 def state(
@@ -153,7 +153,7 @@ def state(
     if not (c > 0).all():  # where Phi vanishes J is infinite, and the row says nothing
         J = np.where((c > 0)[:, None], J, 0.0)
     means = prompt_means(J, c, pooled)
-    slope = J - pooled.spreaded(means)
+    slope = J - pooled.over_rows(means)
     gradient = (pooled.label - chance) @ slope
     information = (c[:, None] * slope).T @ slope
     fit = Fit(theta, alpha, log_ratio, chance, c, slope, means, information, value)

@@ -107,8 +107,7 @@ def _shown(report: AuditReport) -> list[Candidate]:
     found = report.wrappers
     assert found is not None
     first = [c for c in found.candidates if c.name == "exponential"]
-    rest = [c for c in found.candidates if c.name != "exponential"]
-    return [*first, *rest][:LINES_SHOWN]
+    return [*first, *[c for c in found.candidates if c.name != "exponential"]][:LINES_SHOWN]
 
 
 def _edges(base: Array, tuned: Array) -> Array:
@@ -120,8 +119,7 @@ def _edges(base: Array, tuned: Array) -> Array:
         inner = levels[:-1] + step
         return np.concatenate([[levels[0] - ends[0]], inner, [levels[-1] + ends[1]]])
     count = int(np.clip(min(len(base), len(tuned)) / (4 * LEAST_IN_BIN), 4, BINS))
-    edges = np.unique(np.quantile(both, np.linspace(0, 1, count + 1)))
-    return np.asarray(edges)
+    return np.asarray(np.unique(np.quantile(both, np.linspace(0, 1, count + 1))))
 
 
 def _binned(values: Array, edges: Array, weights: Array) -> Array:

@@ -62,8 +62,8 @@ class Finding:
         check_choice("kind", self.kind, get_args(Kind))
         if (self.kind == "order") != (self.order is not None):
             raise ValueError(
-                f"order = {self.order!r} for kind {self.kind!r}: allowed is a whole number for "
-                "kind 'order', None for the others"
+                "order must be a whole number for kind 'order' and None for the others, got "
+                f"{self.order!r} for kind {self.kind!r}"
             )
 
 

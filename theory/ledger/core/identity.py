@@ -19,7 +19,8 @@ from scipy.special import ndtri
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE_TIGHT, Tier
 from theory.ledger.core.claim import Array, Context, Finding, Role, number
 from theory.ledger.oracle import QuadratureError
-from theory.ledger.settings.problems import Domain, S, Setting, full_rank_setting
+from theory.ledger.settings.domain import Domain, S
+from theory.ledger.settings.problems import Setting, full_rank_setting
 
 Route = Callable[[S], Array]
 # (setting, draws, generator) -> (value, standard error)

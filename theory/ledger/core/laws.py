@@ -28,7 +28,7 @@ from theory.samplers.flow import FlowLaw
 from theory.tilts.bump_rewards import BumpReward, bumps_reward
 from theory.tilts.moments import reward_moments
 from theory.tilts.quadratic import QuadraticReward
-from theory.tilts.tilt import polynomial_sum
+from theory.tilts.tilt import Tilt, polynomial_sum
 from theory.tilts.wrappers import Exponential, TruncatedExponential
 
 AXIS = np.linspace(-8.0, 9.0, 341)
@@ -105,6 +105,18 @@ def nft_density(problem: Problem, scale: float, axis: Array = LINE) -> Array:
 def tilt_density(problem: Problem, scale: float, axis: Array = LINE) -> Array:
     """The density of base exp(scale r)/Z."""
     return problem.tilt(Exponential(scale)).log_density(column(axis)).exp().numpy()
+
+
+def log_gap(
+    field: ExactField,
+    target: GaussianSum | Tilt,
+    x: Tensor,
+    rtol: float = 1e-9,
+    atol: float = 1e-11,
+) -> float:
+    """The largest |log q - log p| at x (n, d): q what the field samples, p the target."""
+    law = FlowLaw(field, rtol, atol).log_density(x)
+    return float((law - target.log_density(x)).abs().max())
 
 
 # --- draws with their log-densities, in any dimension

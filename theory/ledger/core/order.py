@@ -50,12 +50,12 @@ def fit_slope(parameters: Array, errors: Array, floor: float, bends: int = 2) ->
         ValueError: fewer than LEAST_POINTS errors stand above the floor, or one is not finite.
     """
     if not np.isfinite(errors).all():
-        raise ValueError(f"errors = {errors.tolist()}: allowed are finite numbers")
+        raise ValueError(f"errors must be finite numbers, got {errors.tolist()}")
     keep = errors > ABOVE_FLOOR * floor
     if keep.sum() < LEAST_POINTS:
         raise ValueError(
-            f"errors = {errors.tolist()} of which {int(keep.sum())} stand {ABOVE_FLOOR:g} times "
-            f"above the floor {floor:.1e}: allowed are {LEAST_POINTS} or more"
+            f"errors must stand {ABOVE_FLOOR:g} times above the floor {floor:.1e} at "
+            f"{LEAST_POINTS} or more parameters, got {int(keep.sum())} such of {errors.tolist()}"
         )
     eps, log_error = parameters[keep], np.log(errors[keep])
     columns = [np.ones_like(eps), np.log(eps), *(eps ** (j + 1) for j in range(bends))]

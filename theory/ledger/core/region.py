@@ -31,8 +31,7 @@ class Region:
 
     def share(self, bound: float) -> float:
         """The share of the map, where it was computed, with an error below the bound."""
-        known = self.errors[~np.isnan(self.errors)]
-        return float((known < bound).mean())
+        return float((self.errors[~np.isnan(self.errors)] < bound).mean())
 
     def limits(self, bound: float) -> list[float]:
         """For every x, the largest y up to which the error stays below the bound; 0: none."""

@@ -42,8 +42,11 @@ def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None
     record = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     for one in found:
         record[f"{claim}/{one.name}"] = {
-            "starts": one.starts, "evaluations": one.evaluations, "gave_up": one.gave_up,
-            "errors": list(one.errors), "settings": list(one.settings),
-        }  # fmt: skip
+            "starts": one.starts,
+            "evaluations": one.evaluations,
+            "gave_up": one.gave_up,
+            "errors": list(one.errors),
+            "settings": list(one.settings),
+        }
     write_atomically(place, (json.dumps(dict(sorted(record.items()))) + "\n").encode("utf-8"))
     _record.cache_clear()

@@ -7,7 +7,7 @@ In the plane the problem is a product of two lines, turned by an angle: its chai
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,32 +21,20 @@ from theory.ledger.domingo.line_chain import Adjoint, LineChain, Spline
 ANGLE = 0.7
 
 
-class _Read(torch.autograd.Function):
-    """A spline's values, its own derivative as gradient."""
+class _Known(torch.autograd.Function):
+    """A function's values, its own derivative as gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, spline: Spline) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, of: Callable[[Array], Array], slope: Callable[[Array], Array]
+    ) -> Tensor:
         at = x.detach().numpy()
-        ctx.slope = torch.as_tensor(spline.slope(at))
-        return torch.as_tensor(spline(at))
+        ctx.slope = torch.as_tensor(slope(at))
+        return torch.as_tensor(of(at))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.slope, None
-
-
-class _Final(torch.autograd.Function):
-    """c of a line, and its own slope."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, line: LineChain) -> Tensor:
-        at = x.detach().numpy()
-        ctx.slope = torch.as_tensor(line.final_slope(at))
-        return torch.as_tensor(line.final(at))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.slope, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad * ctx.slope, None, None
 
 
 def product_process(lines: Sequence[LineChain], means: Sequence[Array]) -> tuple[Process, Tensor]:
@@ -56,7 +44,7 @@ def product_process(lines: Sequence[LineChain], means: Sequence[Array]) -> tuple
         ValueError: lines whose kernels differ in width.
     """
     if any(not np.array_equal(line.std, lines[0].std) for line in lines):
-        raise ValueError("lines with different s_k: allowed are lines of one chain")
+        raise ValueError("lines must be of one chain, got different s_k")
     T, s = lines[0].steps, lines[0].std
     dt, c, n = 1 / T, math.cos(ANGLE), math.sin(ANGLE)
     frame = torch.tensor([[c, -n], [n, c]] if len(lines) == 2 else [[1.0]], dtype=torch.float64)
@@ -67,7 +55,8 @@ def product_process(lines: Sequence[LineChain], means: Sequence[Array]) -> tuple
     ]
 
     def read(tables: list[list[Spline]], k: int, y: Tensor) -> Tensor:
-        return torch.stack([_Read.apply(y[:, i], tables[i][k]) for i in range(len(lines))], 1)
+        known = [table[k] for table in tables]
+        return torch.stack([_Known.apply(y[:, i], f, f.slope) for i, f in enumerate(known)], 1)
 
     def drift(x: Tensor, t: float) -> Tensor:
         y = x @ frame
@@ -78,7 +67,8 @@ def product_process(lines: Sequence[LineChain], means: Sequence[Array]) -> tuple
 
     def final(x: Tensor) -> Tensor:
         y = x @ frame
-        return torch.stack([_Final.apply(y[:, i], line) for i, line in enumerate(lines)]).sum(0)
+        costs = [_Known.apply(y[:, i], c.final, c.final_slope) for i, c in enumerate(lines)]
+        return torch.stack(costs).sum(0)
 
     return Process(drift, control, lambda t: float(s[round(t * T)]) / math.sqrt(dt), final), frame
 

@@ -25,9 +25,7 @@ from theory.control.adjoints import (
     rollout,
 )
 from theory.control.linear import LinearQuadratic
-from theory.ledger.core.claim import Array, Context, Finding, number
-from theory.ledger.core.order import Slope, fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Context, Finding, Region, Slope, fit_slope, number
 
 CONSTANT = 0.8
 OFFSETS = {"g = 0.8": 0.0, "memoryless, offset 0.3": 0.3}

@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from theory import Chain, Diffusion, Problem
 from theory.control.adjoints import Process, chain_process, rollout
-from theory.fields.diffusion import Diffusion
 from theory.ledger.oracle.control.steered import KINDS, SIGMA_END, STEPS, drawn
 from theory.ledger.settings.problems import Setting
-from theory.problems.problem import Problem
-from theory.samplers.chain import Chain
 
 
 @dataclass(frozen=True, eq=False)

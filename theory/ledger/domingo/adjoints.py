@@ -17,8 +17,7 @@ from theory.control.adjoints import (
     lean_adjoint,
     matching_gradient,
 )
-from theory.ledger.core.claim import Array, Part
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Identity, Part
 from theory.ledger.domingo.adjoint_limits import dropped_terms_linear, meets_the_continuous
 from theory.ledger.domingo.adjoint_paths import Steered, steered
 from theory.ledger.domingo.critical import (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.domingo.points import ANY_PATH, SMOOTH_PATHS, _optimum, _time, path_size
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.control import values as oracle
@@ -23,11 +22,6 @@ def control_from_velocities(s: Setting, factor: float = 2.0, power: int = -1) ->
     g = float(torch.sqrt(2 * s.route_path.eta(_time(s))))
     gap = _optimum(s).velocity(s.point, s.t) - s.problem.base_field(s.point, s.t)
     return row(factor * g**power * gap)
-
-
-def control_by_quadrature(s: Setting) -> Array:
-    """-g grad V from integrals at points around x."""
-    return -oracle.memoryless_noise(s.at) * oracle.value_gradient(s.case, s.x, s.at, s.a)
 
 
 def control_by_drifts(s: Setting) -> Array:
@@ -55,7 +49,7 @@ D9_PARTS = (
         "u* = (2/g)(v_finetuned - v_base), g² = 2 eta",
         SMOOTH_PATHS,
         control_from_velocities,
-        control_by_quadrature,
+        lambda s: -oracle.memoryless_noise(s.at) * oracle.value_gradient(s.case, s.x, s.at, s.a),
         {
             "1/g": lambda s: control_from_velocities(s, 1.0),
             "2 g": lambda s: control_from_velocities(s, 2.0, 1),
@@ -88,10 +82,6 @@ def terminal_gradient(s: Setting) -> Array:
     return s.a * frame[:, :e] @ slopes
 
 
-def _slope_size(s: Setting) -> float:
-    return abs(s.a) * s.spread
-
-
 D14_POINTS = (
     Identity(
         "u* = (b* - b)/g is -g grad V",
@@ -115,7 +105,7 @@ D14_POINTS = (
             "half": lambda s: terminal_control(s, 0.5),
             "at t = 0.9": lambda s: row(-_optimum(s).gradient(s.point, 0.9)),
         },
-        _slope_size,
+        lambda s: abs(s.a) * s.spread,
     ),
 )
 
@@ -127,16 +117,12 @@ def finetuned_velocity(s: Setting, factor: float = 0.5) -> Array:
     return row(base + factor * g * _optimum(s).control(s.point, s.t))
 
 
-def tilted_velocity_by_quadrature(s: Setting) -> Array:
-    return conditional.velocity(s.case, s.x, s.at, lambda r: np.exp(s.a * r))
-
-
 D8_POINTS = (
     Identity(
         "v_base + (g/2) u* is the velocity of base exp(a r)/Z (g² = 2 eta)",
         SMOOTH_PATHS,
         finetuned_velocity,
-        tilted_velocity_by_quadrature,
+        lambda s: conditional.velocity(s.case, s.x, s.at, lambda r: np.exp(s.a * r)),
         {
             "v + g u": lambda s: finetuned_velocity(s, 1.0),
             "v - (g/2) u": lambda s: finetuned_velocity(s, -0.5),

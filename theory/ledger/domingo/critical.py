@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
+from theory import Chain, Diffusion, load_problem
 from theory.common.tolerances import ALGEBRA, QUADRATURE
-from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Array, Context, Finding, Part, extra, number
+from theory.ledger.core import Array, Context, Finding, Part, extra, number
 from theory.ledger.domingo.line_chain import Adjoint, CriticalPoint, Function, LineChain, Spline
 from theory.ledger.domingo.search import Family, Search
-from theory.problems.problem import load_problem
-from theory.samplers.chain import Chain
 
 NAMES = ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d")
 SCHEDULES = {
@@ -60,47 +58,43 @@ def relative(line: LineChain, density: Array, field: Array) -> float:
 # --- one root
 
 
-def _unique(adjoint: Adjoint, title: str) -> Part:
-    def part(context: Context) -> Finding:
-        least: dict[str, float] = {}
-        roots, residual = set(), 0.0
-        wrong = {"m - m_b + s H (s for s²)": 0.0, "sign of the adjoint": 0.0, "u*/2": 0.0}
-        for name, label, steps in _grid(context):
-            line, found = solved(name, label, steps)
-            least[f"{name}, {label}, {steps} steps"] = float(found.least.min())
-            roots |= set(np.unique(found.roots).tolist())
-            H = line.adjoints(found.means, adjoint)[1]
-            u, s = line.controls(found.means), line.std[:, None]
-            size = float(np.abs(u).max())
-            residual = max(residual, float(np.abs(u + s * H).max()) / size)
-            half = line.base + 0.5 * (found.means - line.base)
-            tried = (u + H, u - s * H, line.gradient_fields(half, adjoint))
-            for key, field in zip(wrong, tried, strict=True):
-                wrong[key] = max(wrong[key], float(np.abs(field).max()) / size)
-        worst = min(least, key=lambda k: least[k])
-        holds = roots == {1} and least[worst] > 0 and residual <= ALGEBRA.rtol
-        figure = (
-            f"one root for every (x, k) of {len(least)} chains; least 1 + s² d/dm E[A] "
-            f"{number(least[worst])}"
-        )
-        longest = max(steps for *_, steps in _grid(context))
-        tail = [v for k, v in least.items() if k.endswith(f", {longest} steps")]
-        figure += (
-            f", at {longest} steps {number(min(tail))} or more; |G| there "
-            f"{number(residual)} of |u*|"
-        )
-        return Finding(
-            name=title,
-            role="claim",
-            kind="exact",
-            holds=holds,
-            figure=figure,
-            numbers={"least": least, "roots": sorted(roots), "gradient_field": residual},
-            worst=worst,
-            mutants={k: v > ALGEBRA.rtol for k, v in wrong.items()},
-        )
-
-    return part
+def _unique(adjoint: Adjoint, title: str, context: Context) -> Finding:
+    least: dict[str, float] = {}
+    roots, residual = set(), 0.0
+    wrong = {"m - m_b + s H (s for s²)": 0.0, "sign of the adjoint": 0.0, "u*/2": 0.0}
+    for name, label, steps in _grid(context):
+        line, found = solved(name, label, steps)
+        least[f"{name}, {label}, {steps} steps"] = float(found.least.min())
+        roots |= set(np.unique(found.roots).tolist())
+        H = line.adjoints(found.means, adjoint)[1]
+        u, s = line.controls(found.means), line.std[:, None]
+        size = float(np.abs(u).max())
+        residual = max(residual, float(np.abs(u + s * H).max()) / size)
+        half = line.base + 0.5 * (found.means - line.base)
+        tried = (u + H, u - s * H, line.gradient_fields(half, adjoint))
+        for key, field in zip(wrong, tried, strict=True):
+            wrong[key] = max(wrong[key], float(np.abs(field).max()) / size)
+    worst = min(least, key=lambda k: least[k])
+    holds = roots == {1} and least[worst] > 0 and residual <= ALGEBRA.rtol
+    figure = (
+        f"one root for every (x, k) of {len(least)} chains; least 1 + s² d/dm E[A] "
+        f"{number(least[worst])}"
+    )
+    longest = max(steps for *_, steps in _grid(context))
+    tail = [v for k, v in least.items() if k.endswith(f", {longest} steps")]
+    figure += (
+        f", at {longest} steps {number(min(tail))} or more; |G| there {number(residual)} of |u*|"
+    )
+    return Finding(
+        name=title,
+        role="claim",
+        kind="exact",
+        holds=holds,
+        figure=figure,
+        numbers={"least": least, "roots": sorted(roots), "gradient_field": residual},
+        worst=worst,
+        mutants={k: v > ALGEBRA.rtol for k, v in wrong.items()},
+    )
 
 
 def compared(
@@ -156,88 +150,81 @@ def weights(line: LineChain, means: Array) -> Array:
     return np.array(found)
 
 
-def _is_optimal(adjoint: Adjoint) -> Part:
-    def part(context: Context) -> Finding:
-        gap, worst, killed = 0.0, "", dict.fromkeys(("scale 1.02", "u*/2", "base"), True)
-        for name, label, steps in cases(context):
-            line, _ = compared(name, label, steps)
-            best = programmed(name, label, steps)
-            p = weights(line, best)
-            size = relative(line, p, line.controls(best))
-            own = relative(line, p, line.gradient_fields(best, adjoint)) / size
-            if own >= gap:
-                gap, worst = own, f"{name}, {label}, {steps} steps"
-            others = {
-                "scale 1.02": compared(name, label, steps, 1.02)[1].means,
-                "u*/2": 0.5 * (best + line.base),
-                "base": line.base,
-            }
-            for key, means in others.items():
-                G = relative(line, p, line.gradient_fields(means, adjoint)) / size
-                killed[key] = killed[key] and bool(G / QUADRATURE.rtol > 10)
-        return Finding(
-            name="the optimum of dynamic programming is that root",
-            role="claim",
-            kind="exact",
-            holds=gap <= QUADRATURE.rtol,
-            figure=(
-                f"|G| {number(gap)} of |u*| in L2 of the path law (quadrature {QUADRATURE.rtol:g})"
-            ),
-            numbers={"gradient_field": gap},
-            worst=worst,
-            mutants=killed,
-        )
-
-    return part
+def _is_optimal(adjoint: Adjoint, context: Context) -> Finding:
+    gap, worst, killed = 0.0, "", dict.fromkeys(("scale 1.02", "u*/2", "base"), True)
+    for name, label, steps in cases(context):
+        line, _ = compared(name, label, steps)
+        best = programmed(name, label, steps)
+        p = weights(line, best)
+        size = relative(line, p, line.controls(best))
+        own = relative(line, p, line.gradient_fields(best, adjoint)) / size
+        if own >= gap:
+            gap, worst = own, f"{name}, {label}, {steps} steps"
+        others = {
+            "scale 1.02": compared(name, label, steps, 1.02)[1].means,
+            "u*/2": 0.5 * (best + line.base),
+            "base": line.base,
+        }
+        for key, means in others.items():
+            G = relative(line, p, line.gradient_fields(means, adjoint)) / size
+            killed[key] = killed[key] and bool(G / QUADRATURE.rtol > 10)
+    return Finding(
+        name="the optimum of dynamic programming is that root",
+        role="claim",
+        kind="exact",
+        holds=gap <= QUADRATURE.rtol,
+        figure=(
+            f"|G| {number(gap)} of |u*| in L2 of the path law (quadrature {QUADRATURE.rtol:g})"
+        ),
+        numbers={"gradient_field": gap},
+        worst=worst,
+        mutants=killed,
+    )
 
 
 # --- a search in a family that holds u*
 
 
-def _search(adjoint: Adjoint) -> Part:
-    def part(context: Context) -> Finding:
-        starts = context.choose(6, 30, 200)
-        names = NAMES[: context.choose(1, 2, 3)]
-        found: dict[str, Search] = {}
-        for name in names:
-            problem = load_problem(name)
-            chain = Chain(4, schedule=Diffusion.of_constant(1.0))
-            line = LineChain.of_problem(problem, chain, problem.scale, 121)
-            found[name] = Family(line, line.critical().means, adjoint).search(starts, context.seed)
-        others = sum(s.others for s in found.values())
-        least = min((s.least for s in found.values()), default=math.inf)
-        zeros = sum(s.zeros for s in found.values())
-        stalled = sum(s.stalled for s in found.values())
-        lost = sum(s.lost for s in found.values())
-        wrong = all(s.wrong for s in found.values())
-        return Finding(
-            name="zeros of the gradient in a family around u*",
-            role="support",
-            kind="exact",
-            holds=zeros > 0 and least > VISIBLE and lost <= MOST_LOST * starts * len(names),
-            figure=(
-                f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other "
-                "parameters with zero gradient in the family "
-                f"({sum(s.distinct for s in found.values())} distinct), "
-            )
-            + (
-                f"whose gradient field is {number(least)} of E|u*|² or more"
-                if others
-                else "none of which there is to name"
-            )
-            + f"; {stalled} stalled where the gradient is not zero, {lost} did not settle",
-            numbers={
-                "at_optimum": zeros,
-                "elsewhere": others,
-                "stalled": stalled,
-                "lost": lost,
-                "least_field": least if others else None,
-                "parameters": Family.PARAMETERS,
-            },
-            mutants={"half the adjoint: u* is no zero": wrong},
+def _search(adjoint: Adjoint, context: Context) -> Finding:
+    starts = context.choose(6, 30, 200)
+    names = NAMES[: context.choose(1, 2, 3)]
+    found: dict[str, Search] = {}
+    for name in names:
+        problem = load_problem(name)
+        chain = Chain(4, schedule=Diffusion.of_constant(1.0))
+        line = LineChain.of_problem(problem, chain, problem.scale, 121)
+        found[name] = Family(line, line.critical().means, adjoint).search(starts, context.seed)
+    others = sum(s.others for s in found.values())
+    least = min((s.least for s in found.values()), default=math.inf)
+    zeros = sum(s.zeros for s in found.values())
+    stalled = sum(s.stalled for s in found.values())
+    lost = sum(s.lost for s in found.values())
+    return Finding(
+        name="zeros of the gradient in a family around u*",
+        role="support",
+        kind="exact",
+        holds=zeros > 0 and least > VISIBLE and lost <= MOST_LOST * starts * len(names),
+        figure=(
+            f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other "
+            "parameters with zero gradient in the family "
+            f"({sum(s.distinct for s in found.values())} distinct), "
         )
-
-    return part
+        + (
+            f"whose gradient field is {number(least)} of E|u*|² or more"
+            if others
+            else "none of which there is to name"
+        )
+        + f"; {stalled} stalled where the gradient is not zero, {lost} did not settle",
+        numbers={
+            "at_optimum": zeros,
+            "elsewhere": others,
+            "stalled": stalled,
+            "lost": lost,
+            "least_field": least if others else None,
+            "parameters": Family.PARAMETERS,
+        },
+        mutants={"half the adjoint: u* is no zero": all(s.wrong for s in found.values())},
+    )
 
 
 # --- few steps: not unique
@@ -311,12 +298,12 @@ def _forward_slopes(line: LineChain, means: Array) -> tuple[float, float]:
 
 
 D11_UNIQUE: tuple[Part, ...] = (
-    _unique("full", "one critical point: the full adjoint's"),
-    _is_optimal("full"),
-    _search("full"),
+    partial(_unique, "full", "one critical point: the full adjoint's"),
+    partial(_is_optimal, "full"),
+    partial(_search, "full"),
 )
 D13_UNIQUE: tuple[Part, ...] = (
-    _unique("lean", "one critical point: the lean adjoint's"),
-    _is_optimal("lean"),
-    _search("lean"),
+    partial(_unique, "lean", "one critical point: the lean adjoint's"),
+    partial(_is_optimal, "lean"),
+    partial(_search, "lean"),
 )

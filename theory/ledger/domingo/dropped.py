@@ -8,14 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtri
 
+from theory import Chain, Diffusion, load_problem
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
-from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
+from theory.ledger.core import Array, Context, Finding, extra, number
 from theory.ledger.domingo.adjoint_draws import dropped_terms
 from theory.ledger.domingo.critical import FINE, cases, compared, programmed, relative, weights
 from theory.ledger.domingo.line_chain import LineChain
-from theory.problems.problem import load_problem
-from theory.samplers.chain import Chain
 
 
 def dropped_line(context: Context) -> Finding:

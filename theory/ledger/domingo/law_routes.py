@@ -8,15 +8,12 @@ from functools import lru_cache, partial
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from theory.control.grid import GridOptimum
-from theory.fields.diffusion import Diffusion
-from theory.laws.distances import GridLaw
-from theory.ledger.core.claim import Array
+from theory import Diffusion, GridLaw, GridOptimum, load_problem
+from theory.ledger.core import Array
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
 from theory.ledger.oracle.flow import LineField
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.problems.problem import load_problem
 
 NAMES = ("note_1d", "linear_1d", "bumps_1d", "quadratic_1d")
 

@@ -14,12 +14,20 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
+from theory import Diffusion, Exponential, GridOptimum, load_problem, sde_law
 from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
-from theory.control.grid import GridOptimum
 from theory.control.steered import SteeredField
-from theory.fields.diffusion import Diffusion
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import column, tilt_density, total_variation
+from theory.ledger.core import (
+    Array,
+    Context,
+    Finding,
+    Tally,
+    column,
+    extra,
+    number,
+    tilt_density,
+    total_variation,
+)
 from theory.ledger.domingo.law_routes import (
     AXIS,
     CASES,
@@ -39,9 +47,6 @@ from theory.ledger.domingo.law_routes import (
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
 from theory.ledger.oracle.flow import LineField
-from theory.problems.problem import load_problem
-from theory.samplers.sde import sde_law
-from theory.tilts.wrappers import Exponential
 
 
 def names(context: Context) -> tuple[str, ...]:
@@ -62,7 +67,7 @@ def _labels(cases: tuple[tuple[str, float], ...]) -> str:
 @extra
 def marginals_are_kept(context: Context) -> Finding:
     """The law at t = 1 of the base SDE from N(0, 1), against the mixture."""
-    worst, where, killed = 0.0, "", {"ODE's drift": False, "g² for g²/2": False}
+    tally = Tally(QUADRATURE, "ODE's drift", "g² for g²/2")
     for name, g in _cases(context):
         field, problem = LineField(plain_numbers(load_problem(name))), load_problem(name)
         mixture = problem.base.log_density(column(AXIS)).exp().numpy()
@@ -72,7 +77,7 @@ def marginals_are_kept(context: Context) -> Finding:
             "g² for g²/2": plain_drift(field, 2**0.5 * g),
         }
         for label, drift in drifts.items():
-            if label and (killed[label] or g != 1.0):
+            if label and (tally.mutants[label] or g != 1.0):
                 continue
             found = line_law(
                 drift,
@@ -84,22 +89,17 @@ def marginals_are_kept(context: Context) -> Finding:
                 levels=KERNELS[g][1],
             ).value
             error = QUADRATURE.error(found, mixture, float(mixture.max()))
-            if label:
-                killed[label] = error > QUADRATURE.rtol
-            elif error >= worst:
-                worst, where = error, f"{name}, g = {g:g}"
-    return Finding(
-        name="the SDE's law at t = 1 is the base's, whatever g",
-        role="claim",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=(
-            f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
-            f"{_labels(_cases(context))}"
-        ),
-        numbers={"error": worst},
-        worst=where,
-        mutants=killed,
+            tally.add(error, f"{name}, g = {g:g}", label)
+    return tally.finding(
+        "the SDE's law at t = 1 is the base's, whatever g",
+        "claim",
+        f"{density_within(tally)}, d = 1: {_labels(_cases(context))}",
+    )
+
+
+def density_within(tally: Tally) -> str:
+    return (
+        f"density within {number(tally.error)} of its peak ({tally.tier.name} {tally.tier.rtol:g})"
     )
 
 
@@ -114,8 +114,7 @@ def state_cost(x: Array, t: float) -> Array:
 @extra
 def value_under_any_schedule(context: Context) -> Finding:
     """V at t = 0 by its equation, against -log E by composed kernels; f = 0 and f > 0."""
-    worst, where = 0.0, ""
-    killed = {"f left out": False, "V of the memoryless schedule": False}
+    tally = Tally(QUADRATURE, "f left out", "V of the memoryless schedule")
     for name, g in _cases(context):
         problem, plain = load_problem(name), plain_numbers(load_problem(name))
         field = LineField(plain)
@@ -136,30 +135,21 @@ def value_under_any_schedule(context: Context) -> Finding:
                     levels=KERNELS[g][1],
                 ).value
             )
-            error = QUADRATURE.error(ours, theirs, size)
-            if error >= worst:
-                worst = error
-                where = f"{name}, g = {g:g}, {'f > 0' if f else 'f = 0'}"
+            place = f"{name}, g = {g:g}, {'f > 0' if f else 'f = 0'}"
+            tally.add(QUADRATURE.error(ours, theirs, size), place)
             if f is None:
                 plain_value = ours
             elif name == NAMES[0]:
-                gap = QUADRATURE.error(plain_value, theirs, size)
-                killed["f left out"] |= gap > QUADRATURE.rtol
-        if name != NAMES[0]:
-            continue
-        blind = -float(problem.tilt(Exponential(problem.scale)).log_z)
-        gap = QUADRATURE.error(np.full_like(ours, blind), plain_value, size)
-        killed["V of the memoryless schedule"] |= gap > QUADRATURE.rtol
-    return Finding(
-        name="V under a constant g, with and without a running cost",
-        role="claim",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=f"error {number(worst)} of r's range (quadrature {QUADRATURE.rtol:g}), d = 1: "
+                tally.add(QUADRATURE.error(plain_value, theirs, size), wrong="f left out")
+        if name == NAMES[0]:
+            blind = np.full_like(ours, -float(problem.tilt(Exponential(problem.scale)).log_z))
+            gap = QUADRATURE.error(blind, plain_value, size)
+            tally.add(gap, wrong="V of the memoryless schedule")
+    return tally.finding(
+        "V under a constant g, with and without a running cost",
+        "claim",
+        f"error {number(tally.error)} of r's range (quadrature {QUADRATURE.rtol:g}), d = 1: "
         f"{_labels(_cases(context))}",
-        numbers={"error": worst},
-        worst=where,
-        mutants=killed,
     )
 
 
@@ -180,37 +170,24 @@ def _at_spots(optimum: GridOptimum) -> Array:
 @extra
 def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
     """X_1 of the SDE with the control u*, against P exp(a r(X_1))/Z(X_0)."""
-    worst, where = 0.0, ""
-    killed = {"half of u*": False, "P exp(a r)/Z with one Z for all": False}
+    tally = Tally(QUADRATURE, "half of u*", "P exp(a r)/Z with one Z for all")
     for name, g in _cases(context):
         problem = load_problem(name)
         optimum = grid_optimum(name, g)
         ours = sde_law(SteeredField(optimum), Diffusion.of_constant(g), GRID, 1e-8, 1e-10)
         theirs = CubicSpline(AXIS, tilted_path_law(name, g))(GRID)
         peak = float(theirs.max())
-        error = QUADRATURE.error(ours.density, theirs, peak)
-        if error >= worst:
-            worst, where = error, f"{name}, g = {g:g}"
-        claimed = tilt_density(problem, problem.scale, GRID)
-        killed["P exp(a r)/Z with one Z for all"] |= (
-            QUADRATURE.error(ours.density, claimed, peak) > QUADRATURE.rtol
-        )
-        if not killed["half of u*"]:
+        tally.add(QUADRATURE.error(ours.density, theirs, peak), f"{name}, g = {g:g}")
+        one_z = QUADRATURE.error(ours.density, tilt_density(problem, problem.scale, GRID), peak)
+        tally.add(one_z, wrong="P exp(a r)/Z with one Z for all")
+        if not tally.mutants["half of u*"]:
             halved = SteeredField(optimum, share=0.5)
             law = sde_law(halved, Diffusion.of_constant(g), GRID, 1e-6, 1e-8)
-            killed["half of u*"] = QUADRATURE.error(law.density, theirs, peak) > QUADRATURE.rtol
-    return Finding(
-        name="X_1 under the control u* has the law of P exp(-c)/Z(X_0)",
-        role="claim",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=(
-            f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}), d = 1: "
-            f"{_labels(_cases(context))}"
-        ),
-        numbers={"error": worst},
-        worst=where,
-        mutants=killed,
+            tally.add(QUADRATURE.error(law.density, theirs, peak), wrong="half of u*")
+    return tally.finding(
+        "X_1 under the control u* has the law of P exp(-c)/Z(X_0)",
+        "claim",
+        f"{density_within(tally)}, d = 1: {_labels(_cases(context))}",
     )
 
 
@@ -220,7 +197,7 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
 @extra
 def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
     """The law of the memoryless SDE with u*, by Fokker-Planck, against base exp(a r)/Z."""
-    worst, where, killed = 0.0, "", {"g = 1 instead": False, "u* of half the scale": False}
+    tally = Tally(QUADRATURE, "g = 1 instead", "u* of half the scale")
     for name in names(context):
         problem = load_problem(name)
         claimed = tilt_density(problem, problem.scale, GRID)
@@ -229,60 +206,40 @@ def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
         law = sde_law(
             problem.tilted_field(Exponential(problem.scale)), memoryless, GRID, 1e-7, 1e-9
         )
-        error = QUADRATURE.error(law.density, claimed, peak)
-        if error >= worst:
-            worst, where = error, name
+        tally.add(QUADRATURE.error(law.density, claimed, peak), name)
         other = on_axis(grid_optimum(name, 1.0).law, GRID)
-        killed["g = 1 instead"] |= QUADRATURE.error(other, claimed, peak) > QUADRATURE.rtol
+        tally.add(QUADRATURE.error(other, claimed, peak), wrong="g = 1 instead")
         half = sde_law(
             problem.tilted_field(Exponential(problem.scale / 2)), memoryless, GRID, 1e-4, 1e-6
         )
-        killed["u* of half the scale"] |= (
-            QUADRATURE.error(half.density, claimed, peak) > QUADRATURE.rtol
-        )
-    return Finding(
-        name="the memoryless optimum samples base exp(a r)/Z",
-        role="claim",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
-        f"{len(names(context))} problems, d = 1, from t = {MEMORYLESS_START:g}",
-        numbers={"error": worst},
-        worst=where,
-        mutants=killed,
+        tally.add(QUADRATURE.error(half.density, claimed, peak), wrong="u* of half the scale")
+    return tally.finding(
+        "the memoryless optimum samples base exp(a r)/Z",
+        "claim",
+        f"{density_within(tally)} on {len(names(context))} problems, d = 1, from "
+        f"t = {MEMORYLESS_START:g}",
     )
 
 
 @extra
 def factor_of_memory(context: Context) -> Finding:
     """pi_1 exp(a r) E[exp V(X_0, 0) | X_1] by two equations, against composed kernels; its size."""
-    worst, where, sizes = 0.0, "", {}
-    killed = {"a factor that does not depend on X_1": False}
+    tally, sizes = Tally(QUADRATURE, "a factor that does not depend on X_1"), {}
     for name, g in _cases(context):
         problem = load_problem(name)
         claimed = tilt_density(problem, problem.scale, AXIS)
         ours, theirs = on_axis(grid_optimum(name, g).law), tilted_path_law(name, g)
         peak = float(theirs.max())
-        error = QUADRATURE.error(ours, theirs, peak)
-        if error >= worst:
-            worst, where = error, f"{name}, g = {g:g}"
+        tally.add(QUADRATURE.error(ours, theirs, peak), f"{name}, g = {g:g}")
         sizes[f"{name}, g = {g:g}"] = total_variation(ours, claimed, AXIS)
-        killed["a factor that does not depend on X_1"] |= (
-            QUADRATURE.error(claimed, theirs, peak) > QUADRATURE.rtol
-        )
+        constant_factor = QUADRATURE.error(claimed, theirs, peak)
+        tally.add(constant_factor, wrong="a factor that does not depend on X_1")
     shown = ", ".join(f"{k} {number(v)}" for k, v in sizes.items())
-    return Finding(
-        name="without it the law is base exp(a r) E[exp V(X_0, 0) | X_1]",
-        role="claim",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=(
-            f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}); TV to "
-            f"the tilt: {shown}"
-        ),
-        numbers={"error": worst, "tv": sizes},
-        worst=where,
-        mutants=killed,
+    return tally.finding(
+        "without it the law is base exp(a r) E[exp V(X_0, 0) | X_1]",
+        "claim",
+        f"{density_within(tally)}; TV to the tilt: {shown}",
+        {"error": tally.error, "tv": sizes},
     )
 
 

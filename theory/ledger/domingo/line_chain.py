@@ -31,11 +31,10 @@ import numpy as np
 import torch
 from scipy.interpolate import make_interp_spline
 
-from theory.common.checks import check_choice, check_positive
+from theory import Chain, Problem, check_positive
+from theory.common.checks import check_choice
 from theory.fields.mixture import VelocityModel
 from theory.laws.distances import Array
-from theory.problems.problem import Problem
-from theory.samplers.chain import Chain
 
 Adjoint = Literal["full", "lean"]
 Function = Callable[[Array], Array]
@@ -83,8 +82,8 @@ class LineChain:
     def __post_init__(self) -> None:
         if self.base.shape != (len(self.std), len(self.axis)) or len(self.axis) < 16:
             raise ValueError(
-                f"base has shape {self.base.shape}, std {self.std.shape} and axis "
-                f"{self.axis.shape}: allowed are (T, N), (T,) and (N,) with N of 16 or more"
+                "base, std and axis must have shapes (T, N), (T,) and (N,) with N of 16 or more, "
+                f"got {self.base.shape}, {self.std.shape} and {self.axis.shape}"
             )
 
     @classmethod
@@ -98,7 +97,7 @@ class LineChain:
             ValueError: the problem is not on the line, or scale is not > 0.
         """
         if problem.dim != 1:
-            raise ValueError(f"problem {problem.name!r} is in d = {problem.dim}: allowed is d = 1")
+            raise ValueError(f"problem must have d = 1, got {problem.name!r} in d = {problem.dim}")
         check_positive("scale", scale)
         start = float(chain.start(torch.ones(1, dtype=torch.float64)))
         mean, std = problem.base.mean[:, 0].numpy(), problem.base.cov[:, 0, 0].sqrt().numpy()
@@ -192,8 +191,7 @@ class LineChain:
 
     def gradient_fields(self, means: Array, adjoint: Adjoint = "full") -> Array:
         """G (T, N): zero everywhere at a critical point, and only there."""
-        H = self.adjoints(means, adjoint)[1]
-        return self.controls(means) + self.std[:, None] * H
+        return self.controls(means) + self.std[:, None] * self.adjoints(means, adjoint)[1]
 
     def dropped(self, means: Array, adjoint: Adjoint = "full") -> tuple[Array, Array]:
         """E[what the lean adjoint drops | X_k = x], and its two terms' size |.| + |.|, (T, N).
@@ -225,8 +223,8 @@ class LineChain:
         dx = float(self.axis[1] - self.axis[0])
         if self.std.min() < NARROW * dx:
             raise ValueError(
-                f"the narrowest kernel, {self.std.min():.3g}, against steps of {dx:.3g}: allowed "
-                f"are kernels of {NARROW:g} steps; use more points"
+                f"the narrowest kernel must be {NARROW:g} steps of the grid wide, got "
+                f"{self.std.min():.3g} for steps of {dx:.3g}: use more points"
             )
         p = np.exp(-0.5 * (self.axis / self.start_std) ** 2)
         found = [p / (self.start_std * math.sqrt(2 * math.pi))]
@@ -237,7 +235,7 @@ class LineChain:
         mass = float(found[-1].sum()) * dx
         if not abs(mass - 1) <= 1e-3:
             raise ValueError(
-                f"the grid holds a mass of {mass:.5f} of X_T: allowed is 1 to 1e-3; it must reach "
+                f"the grid must hold a mass of 1 of X_T to 1e-3, got {mass:.5f}: it must reach "
                 "farther"
             )
         return np.array(found)
@@ -250,8 +248,8 @@ class LineChain:
     def _check(self, means: Array) -> None:
         if means.shape != self.base.shape or not np.isfinite(means).all():
             raise ValueError(
-                f"means have shape {means.shape}, finite: {bool(np.isfinite(means).all())}; "
-                f"allowed are finite numbers of shape {self.base.shape}"
+                f"means must be finite numbers of shape {self.base.shape}, got shape "
+                f"{means.shape}, finite: {bool(np.isfinite(means).all())}"
             )
 
     # --- critical points

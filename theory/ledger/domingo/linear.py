@@ -12,18 +12,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from theory import Diffusion, GaussianSum, MemorylessOptimum, Problem, quadratic_reward
 from theory.common.tolerances import QUADRATURE
 from theory.control.linear import LinearQuadratic, of_gaussian
-from theory.control.value import MemorylessOptimum
-from theory.fields.diffusion import Diffusion
-from theory.laws.distances import Array
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Identity
 from theory.ledger.oracle.control import limits as dense
 from theory.ledger.settings.linear import LinearProblems, LinearSetting
 from theory.ledger.settings.problems import Problems, Setting
-from theory.problems.problem import Problem
-from theory.tilts.quadratic import quadratic_reward
 
 LINEAR = LinearProblems()
 # A tilt's KL on the line, by integrals over time and space.
@@ -46,12 +41,12 @@ def _share(problem: LinearQuadratic, t: float, share: float) -> tuple[Array, Arr
 def _energy_under_base(s: LinearSetting) -> float:
     """int E|u|^2/2 along the uncontrolled process: the KL the other way round."""
     problem = s.problem
-    turned = replace(
+    controlled = replace(
         problem,
         matrix=lambda t: problem.matrix(t) + problem.noise(t) ** 2 * s.feedback(t)[0],
         shift=lambda t: problem.shift(t) + problem.noise(t) ** 2 * s.feedback(t)[1],
     )
-    return turned.control_energy(s.feedback)
+    return controlled.control_energy(s.feedback)
 
 
 GIRSANOV = Identity(
@@ -142,8 +137,7 @@ TILTED_PATHS = Identity(
 
 
 def _quiet(s: LinearSetting) -> LinearQuadratic:
-    problem = s.problem
-    return replace(problem, running_matrix=0 * s.F, running_vector=0 * s.f)
+    return replace(s.problem, running_matrix=0 * s.F, running_vector=0 * s.f)
 
 
 NORMALISER = Identity(
@@ -281,18 +275,13 @@ def _gradient(problem: LinearQuadratic, s: LinearSetting) -> Array:
     return problem.gradient(s.x[None], s.t)[0]
 
 
-def _uncontrolled(s: LinearSetting) -> LinearQuadratic:
-    """Where noise is next to nothing a control is of no use: grad V is the base path's adjoint."""
-    return replace(s.problem, noise=lambda t: 1e-6)
-
-
 LEAN_MEAN = Identity(
     "E[lean adjoint | X_t] = grad V at u*, as the full adjoint's, linear-quadratic",
     LINEAR,
     lambda s: _gradient(s.problem, s),
     lambda s: dense.mean_lean_adjoint(s.numbers(), s.x, s.t),
     {
-        "along the base process": lambda s: _gradient(_uncontrolled(s), s),
+        "along the base process": lambda s: _gradient(replace(s.problem, noise=lambda t: 1e-6), s),
         "sign": lambda s: -_gradient(s.problem, s),
         "of f = 0": lambda s: _gradient(_quiet(s), s),
     },

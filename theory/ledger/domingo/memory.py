@@ -20,17 +20,12 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
+from theory import Diffusion, GaussianSum, GridOptimum, Problem, linear_reward, load_problem
 from theory.common.tolerances import SLOPE
-from theory.control.grid import GridOptimum
 from theory.control.linear import of_gaussian
-from theory.fields.diffusion import Diffusion
 from theory.fields.paths import PATHS, Path
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, extra, number
-from theory.ledger.core.region import Region
+from theory.ledger.core import Context, Finding, Region, extra, number
 from theory.ledger.oracle.instants import instant
-from theory.problems.problem import Problem, load_problem
-from theory.tilts.quadratic import linear_reward
 
 EARLY = (1e-6, 1e-7)  # t' -> 0
 TIMES = (0.3, 0.9)

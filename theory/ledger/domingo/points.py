@@ -15,8 +15,7 @@ import torch
 
 from theory.control.value import MemorylessOptimum
 from theory.fields.paths import PATHS
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.control import values as oracle
 from theory.ledger.settings.problems import Problems, Setting
@@ -47,10 +46,6 @@ def velocity_from_score(s: Setting, eta_factor: float = 1.0, without_growth: boo
     return row(kept * s.point + eta_factor * path.eta(t) * score)
 
 
-def velocity_by_quadrature(s: Setting) -> Array:
-    return conditional.velocity(s.case, s.x, s.at)
-
-
 def _velocity_size(s: Setting) -> float:
     growth = abs(s.at.dalpha / s.at.alpha) * float(np.abs(s.x).max())
     return max(path_size(s), growth)
@@ -61,7 +56,7 @@ D1_PARTS = (
         "v = (alpha'/alpha) x + eta s",
         ANY_PATH,
         velocity_from_score,
-        velocity_by_quadrature,
+        lambda s: conditional.velocity(s.case, s.x, s.at),
         {
             "eta's sign": lambda s: velocity_from_score(s, -1.0),
             "2 eta": lambda s: velocity_from_score(s, 2.0),
@@ -102,10 +97,6 @@ def density_rate(
     return np.array(-drift_divergence - float((drift * score).sum()) + spread)
 
 
-def density_rate_by_quadrature(s: Setting) -> Array:
-    return np.array(oracle.log_density_rates(s.case, s.x, s.path, s.t).rate)
-
-
 def _rate_size(s: Setting) -> float:
     velocity, divergence, score, bend = _base_terms(s)
     squares = float((score**2).sum())
@@ -118,7 +109,7 @@ D2_PARTS = (
         "Fokker-Planck: the SDE with any g gives p_t its own rate of change",
         SMOOTH_PATHS,
         density_rate,
-        density_rate_by_quadrature,
+        lambda s: np.array(oracle.log_density_rates(s.case, s.x, s.path, s.t).rate),
         {
             "drift with g² for g²/2": lambda s: density_rate(s, 2.0),
             "drift without g": lambda s: density_rate(s, 0.0),
@@ -139,14 +130,6 @@ def _optimum(s: Setting) -> MemorylessOptimum:
 
 def value(s: Setting) -> Array:
     return _optimum(s).value(s.point, s.t).numpy()[0]
-
-
-def value_by_quadrature(s: Setting) -> Array:
-    return np.array(oracle.value(s.case, s.x, s.at, s.a))
-
-
-def _cost_size(s: Setting) -> float:
-    return abs(s.a) * s.spread
 
 
 def _laplacian(s: Setting) -> float:
@@ -182,10 +165,6 @@ def minus_value_rate_of_ode(s: Setting) -> Array:
     return np.array(along + half * (lap - squares))
 
 
-def minus_value_rate_by_quadrature(s: Setting) -> Array:
-    return np.array(-oracle.value_rates(s.case, s.x, s.path, s.t, s.a).rate)
-
-
 def _hjb_size(s: Setting) -> float:
     along, half, lap, squares = _hjb_terms(s)
     return abs(along) + half * (abs(lap) + squares) + abs(s.a) * s.spread
@@ -196,7 +175,7 @@ D3_POINTS = (
         "V = -log E[exp(a r) | X_t = x] (f = 0, g² = 2 eta)",
         ANY_PATH,
         value,
-        value_by_quadrature,
+        lambda s: np.array(oracle.value(s.case, s.x, s.at, s.a)),
         {
             "sign": lambda s: -value(s),
             "mean of the reward (Jensen)": lambda s: np.array(
@@ -206,13 +185,13 @@ D3_POINTS = (
                 value(s) + float(_optimum(s).target.log_z)
             ),
         },
-        _cost_size,
+        lambda s: abs(s.a) * s.spread,
     ),
     Identity(
         "V_t + b . grad V + (g²/2) lap V - (g²/2)|grad V|² = 0 (g² = 2 eta)",
         SMOOTH_PATHS,
         minus_value_rate,
-        minus_value_rate_by_quadrature,
+        lambda s: np.array(-oracle.value_rates(s.case, s.x, s.path, s.t, s.a).rate),
         {
             "without (g²/2)|grad V|²": lambda s: minus_value_rate(s, square=0.0),
             "g²|grad V|²": lambda s: minus_value_rate(s, square=2.0),

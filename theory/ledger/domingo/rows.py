@@ -1,9 +1,8 @@
 """The ledger's rows of domingo: Adjoint Matching, stochastic optimal control (C. Domingo-Enrich).
 
 The slides' sigma(t) is g, their terminal cost g(x) is c, their (beta_t, alpha_t) are (sigma, alpha)
-here. Identities at a point are in `points`, laws on the line in `laws` and
-`recipe`, Gaussian processes in `linear`, memory in `memory`, adjoints in
-`adjoints`.
+here. Identities at a point are in `points`, laws on the line in `laws` and `any_schedule`,
+Gaussian processes in `linear`, memory in `memory`, adjoints in `adjoints`.
 """
 
 from __future__ import annotations
@@ -11,31 +10,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.control.value import MemorylessOptimum
-from theory.ledger.core.claim import Claim, Context, Finding, Part
-from theory.ledger.core.order import fit_slope
-from theory.ledger.domingo.adjoint_limits import step_region
-from theory.ledger.domingo.adjoints import D10_PARTS, D11_PARTS, D12_PARTS, D13_PARTS, ROW_TEXTS
-from theory.ledger.domingo.control_points import D8_POINTS, D9_PARTS, D14_POINTS
-from theory.ledger.domingo.laws import (
-    controlled_law_is_the_tilted_paths,
-    factor_in_the_plane,
-    factor_of_memory,
-    marginals_are_kept,
-    memoryless_optimum_is_the_tilt,
-    value_under_any_schedule,
+from theory import MemorylessOptimum, load_problem
+from theory.ledger.core import Claim, Context, Finding, Part, fit_slope
+from theory.ledger.domingo import (
+    adjoint_limits,
+    adjoints,
+    any_schedule,
+    control_points,
+    laws,
+    linear,
+    memory,
+    points,
 )
-from theory.ledger.domingo.linear import (
-    D4_PARTS,
-    D5_LINEAR,
-    D6_LINEAR,
-    D15_PARTS,
-    LEAN_MEAN,
-)
-from theory.ledger.domingo.memory import D7_PARTS, memory_region
-from theory.ledger.domingo.points import D1_PARTS, D2_PARTS, D3_POINTS
-from theory.ledger.domingo.recipe import any_schedule_gives_the_tilt, only_memoryless_training_does
-from theory.problems.problem import load_problem
 
 QUADRATURE = "adaptive quadrature of the posterior, derivatives from integrals at points around x"
 KERNELS = "transition kernels composed over the line, steps extrapolated to 0"
@@ -70,7 +56,7 @@ def limit_of_the_control(context: Context) -> Finding:
 
 
 def _adjoint_row(name: str, source: str, statement: str, parts: tuple[Part, ...]) -> Claim:
-    text = ROW_TEXTS[name]
+    text = adjoints.ROW_TEXTS[name]
     return Claim(
         id=name,
         source=source,
@@ -81,7 +67,7 @@ def _adjoint_row(name: str, source: str, statement: str, parts: tuple[Part, ...]
         recorded=text["recorded"],
         remark=text["remark"],
         parts=parts,
-        region=None if text["recorded"] == "exact" else step_region,
+        region=None if text["recorded"] == "exact" else adjoint_limits.step_region,
     )
 
 
@@ -99,7 +85,7 @@ ROWS: tuple[Claim, ...] = (
             "On every path. At t = 0 of paths with alpha_0 = 0 both terms are infinite and "
             "cancel: compute with gain = alpha eta there."
         ),
-        parts=D1_PARTS,
+        parts=points.D1_PARTS,
     ),
     Claim(
         id="D2",
@@ -116,7 +102,7 @@ ROWS: tuple[Claim, ...] = (
             "With any g, its size at random at random times. An offset or a constant g is as "
             "exact as the memoryless schedule; only what a control can do with it differs (D6)."
         ),
-        parts=(*D2_PARTS, marginals_are_kept),
+        parts=(*points.D2_PARTS, laws.marginals_are_kept),
     ),
     Claim(
         id="D3",
@@ -135,7 +121,7 @@ ROWS: tuple[Claim, ...] = (
             "The closed form needs g² = 2 eta: (X_t, X_1) has the path's joint law under no "
             "other schedule."
         ),
-        parts=(*D3_POINTS, value_under_any_schedule),
+        parts=(*points.D3_POINTS, laws.value_under_any_schedule),
     ),
     Claim(
         id="D4",
@@ -151,7 +137,7 @@ ROWS: tuple[Claim, ...] = (
             "At the memoryless optimum the KL of paths is the KL of their ends: nothing is spent "
             "on the way."
         ),
-        parts=D4_PARTS,
+        parts=linear.D4_PARTS,
     ),
     Claim(
         id="D5",
@@ -167,7 +153,7 @@ ROWS: tuple[Claim, ...] = (
         second=DENSE + "; " + KERNELS,
         recorded="exact",
         remark="X_0 is not tilted. A control moves the noise and not where it starts from.",
-        parts=(*D5_LINEAR, controlled_law_is_the_tilted_paths),
+        parts=(*linear.D5_LINEAR, laws.controlled_law_is_the_tilted_paths),
     ),
     Claim(
         id="D6",
@@ -185,7 +171,12 @@ ROWS: tuple[Claim, ...] = (
             "TV to the tilt on note_1d: 0.33 at g = 0.2 and 0.11 at g = 1 (of 0.35 between base "
             "and tilt), 0 for the memoryless schedule."
         ),
-        parts=(*D6_LINEAR, memoryless_optimum_is_the_tilt, factor_of_memory, factor_in_the_plane),
+        parts=(
+            *linear.D6_LINEAR,
+            laws.memoryless_optimum_is_the_tilt,
+            laws.factor_of_memory,
+            laws.factor_in_the_plane,
+        ),
     ),
     Claim(
         id="D7",
@@ -202,8 +193,8 @@ ROWS: tuple[Claim, ...] = (
             "the printed condition and is memoryless. A multiple m of 2 eta forgets like t'^m; "
             "any m > 0 does."
         ),
-        parts=D7_PARTS,
-        region=memory_region,
+        parts=memory.D7_PARTS,
+        region=memory.memory_region,
     ),
     Claim(
         id="D8",
@@ -225,7 +216,11 @@ ROWS: tuple[Claim, ...] = (
             "A memoryless schedule is not enough: g² = 4 eta samples the tilt with its own "
             "schedule, and misses it by TV 0.04 with another."
         ),
-        parts=(*D8_POINTS, any_schedule_gives_the_tilt, only_memoryless_training_does),
+        parts=(
+            *control_points.D8_POINTS,
+            any_schedule.any_schedule_gives_the_tilt,
+            any_schedule.only_memoryless_training_does,
+        ),
     ),
     Claim(
         id="D9",
@@ -236,33 +231,33 @@ ROWS: tuple[Claim, ...] = (
         second="-g grad V: " + QUADRATURE,
         recorded="exact",
         remark="Under another g: u = (1/g + g/(2 eta))(v_finetuned - v_base).",
-        parts=D9_PARTS,
+        parts=control_points.D9_PARTS,
     ),
     _adjoint_row(
         "D10",
         "domingo, slide 'Methods for SOC: the adjoint method'",
         "The discrete adjoint gives the exact gradient of the cost; the continuous adjoint gives "
         "the same in the limit.",
-        D10_PARTS,
+        adjoints.D10_PARTS,
     ),
     _adjoint_row(
         "D11",
         "domingo, slide 'Basic Adjoint Matching'",
         "Basic adjoint matching: its gradient equals the continuous adjoint's, and u* is its only "
         "critical point.",
-        D11_PARTS,
+        adjoints.D11_PARTS,
     ),
     _adjoint_row(
         "D12",
         "domingo, slide 'Adjoint Matching', key observation",
         "The terms that the lean adjoint drops have zero conditional mean at u*.",
-        (LEAN_MEAN, *D12_PARTS),
+        (linear.LEAN_MEAN, *adjoints.D12_PARTS),
     ),
     _adjoint_row(
         "D13",
         "domingo, slide 'Adjoint Matching'",
         "Adjoint Matching: u* is the only critical point.",
-        D13_PARTS,
+        adjoints.D13_PARTS,
     ),
     Claim(
         id="D14",
@@ -276,7 +271,7 @@ ROWS: tuple[Claim, ...] = (
             "Under the memoryless schedule of the rectified flow g(1) = 0 and u*(x, 1) = 0: the "
             "limit is that of u/g."
         ),
-        parts=(*D14_POINTS, limit_of_the_control),
+        parts=(*control_points.D14_POINTS, limit_of_the_control),
     ),
     Claim(
         id="D15",
@@ -293,6 +288,6 @@ ROWS: tuple[Claim, ...] = (
             "The excess J(u) - J(u*) of any u is KL(P^u | P^u*): what is left to gain in the "
             "objective is the distance of path measures."
         ),
-        parts=D15_PARTS,
+        parts=linear.D15_PARTS,
     ),
 )

@@ -12,10 +12,17 @@ from functools import lru_cache
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import (
+    Array,
+    Claim,
+    Context,
+    Finding,
+    Identity,
+    Region,
+    extra,
+    fit_slope,
+    number,
+)
 from theory.ledger.liu.adaptive_draws import axes_matter, many_dimensions
 from theory.ledger.liu.noise import path_nodes
 from theory.ledger.liu.stationary import LinePosterior, line_posterior
@@ -69,12 +76,6 @@ MUTANTS = {
 }
 
 
-def without_companions(s: Setting) -> Array:
-    """The median of d = 1, among other axes too."""
-    alone = posterior(s).with_companions(np.empty(0))
-    return at_step(s, alone.step())
-
-
 IDENTITIES = (
     Identity(
         "d = 1: nft_beta (mu - v0) is the median of ±D with odds r : 1 - r",
@@ -92,7 +93,12 @@ IDENTITIES = (
         UnitRewards(least=2),
         stationary,
         _by_quadrature,
-        {**MUTANTS, "the median of d = 1": without_companions},
+        {
+            **MUTANTS,
+            "the median of d = 1": lambda s: at_step(
+                s, posterior(s).with_companions(np.empty(0)).step()
+            ),
+        },
         size,
         role="support",
         tier=QUADRATURE,
@@ -126,9 +132,9 @@ def drift(dim: int, low: float = 0.0, high: float = 1.0, rest_std: float = 1.0) 
         ValueError: dim < 1, rest_std <= 0, low = high (u_NFT is 0), or one outside [0, 1].
     """
     if dim < 1 or not rest_std > 0:
-        raise ValueError(f"dim = {dim!r}, rest_std = {rest_std!r}: allowed are dim >= 1, > 0")
+        raise ValueError(f"dim must be >= 1 and rest_std > 0, got {dim!r} and {rest_std!r}")
     if low == high or min(low, high) < 0 or max(low, high) > 1:
-        raise ValueError(f"low = {low!r}, high = {high!r}: allowed are two numbers in [0, 1]")
+        raise ValueError(f"low and high must be two numbers in [0, 1], got {low!r} and {high!r}")
     gap = whole = 0.0
     for share, t, own in toy_nodes():
         std = rest_std * (1 - t) / np.sqrt((t * rest_std) ** 2 + (1 - t) ** 2)
@@ -243,13 +249,12 @@ def quiet_axes(context: Context) -> Finding:
 @extra
 def constant_reward(context: Context) -> Finding:
     """A reward without information moves the field from v_0 to the posterior's median, or away."""
-    rows = {}
-    for level in (0.0, 0.25, 0.5, 0.75, 1.0):
-        total = 0.0
-        for share, _, own in toy_nodes():
-            p = own.with_reward(level, level)
-            total += share * p.velocity_step() ** 2
-        rows[level] = float(np.sqrt(total))
+
+    def moved(level: float) -> float:
+        steps = (w * p.with_reward(level, level).velocity_step() ** 2 for w, _, p in toy_nodes())
+        return float(np.sqrt(sum(steps)))
+
+    rows = {level: moved(level) for level in (0.0, 0.25, 0.5, 0.75, 1.0)}
     medians = [
         abs(p.with_reward(1.0, 1.0).cdf(p.with_reward(1.0, 1.0).step(0.0)) - 0.5)
         for _, _, p in toy_nodes()
@@ -286,8 +291,7 @@ def small_spread(context: Context) -> Finding:
 
 
 def _listed(spans: Sequence[float], drifts: Sequence[float]) -> str:
-    pairs = zip(spans, drifts, strict=True)
-    return ", ".join(f"{number(v)} (range {e:g})" for e, v in pairs)
+    return ", ".join(f"{number(v)} (range {e:g})" for e, v in zip(spans, drifts, strict=True))
 
 
 # --- maps

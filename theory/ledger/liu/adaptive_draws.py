@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from theory.common.tolerances import FALSE_FAILURE_RATE
-from theory.ledger.core.claim import Context, Finding, extra
+from theory.ledger.core import Context, Finding, extra
 from theory.ledger.liu.stationary import line_posterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
 from theory.ledger.settings.problems import Setting
@@ -17,12 +17,12 @@ from theory.ledger.settings.unit import UnitRewards
 SEED, REST_STD = 2, 0.4  # of the problem for draws: four Gaussians, where axes tell
 
 
-def sampled_setting(dim: int, turned: bool) -> Setting:
+def sampled_setting(dim: int, rotate: bool) -> Setting:
     """A toy among dim - 1 axes at a middle time; turned: along (1, ..., 1) / sqrt(dim), a
     direction that no permutation of the axes moves."""
     s = UnitRewards().draw(1, SEED)
     frame = np.eye(dim)
-    if turned:
+    if rotate:
         first = np.ones((dim, 1)) / np.sqrt(dim)
         frame = np.linalg.qr(np.hstack([first, np.eye(dim)[:, 1:]]))[0]
         frame[:, 0] = first[:, 0]
@@ -67,15 +67,15 @@ def axes_matter(context: Context) -> Finding:
     n = min(context.profile.draws, 40_000)
     bound = float(-ndtri(FALSE_FAILURE_RATE / 2))
     rows = {}
-    for turned in (False, True):
-        s = sampled_setting(4, turned)
+    for rotate in (False, True):
+        s = sampled_setting(4, rotate)
         straight = sampled_setting(4, False)
         p = line_posterior(straight.problem, straight.point, straight.t)
         rng = np.random.default_rng([context.seed, 1])
         value, error = oracle_adaptive.sampled(
             s.case, s.x, s.at, np.array([p.gain * p.step()]), n, rng
         )
-        rows[turned] = float(abs(value[0] / error[0]))
+        rows[rotate] = float(abs(value[0] / error[0]))
     return Finding(
         name="d = 4, the line along (1, 1, 1, 1)/2",
         role="support",

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
-from theory.fields.mixture import ExactField
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory import ExactField, Exponential, TruncatedExponential
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.oracle import conditional, couplings, importance
-from theory.ledger.oracle.importance import Draw
 from theory.ledger.settings.couplings import Couplings, CouplingSetting
 from theory.ledger.settings.problems import Problems, Setting
-from theory.tilts.wrappers import Exponential, TruncatedExponential
 
 ANY = Problems()
 POSITIVE = Problems(kinds=("bumps",))
@@ -58,11 +55,6 @@ def by_covariance(s: Setting, factor: float) -> Array:
     return base_velocity(s) + factor * covariance(s)
 
 
-def nft_size(s: Setting) -> float:
-    """1 + the size of the step: (2 / nft_beta) spread(r)."""
-    return 1.0 + 2 / s.nft_beta * s.spread
-
-
 # --- L1 to L6: the optimum and the slopes of velocities
 
 
@@ -94,9 +86,9 @@ L1_PARTS = (
             "sign of the step": lambda s: guided(s, -2 / s.nft_beta),
             "2 beta for 2/beta": lambda s: guided(s, 2 * s.nft_beta),
         },
-        nft_size,
+        lambda s: 1.0 + 2 / s.nft_beta * s.spread,
         sampled=lambda s, n, rng: importance.nft_minimiser(
-            Draw(s.case, s.x, s.at, n, rng), s.nft_beta
+            importance.Draw(s.case, s.x, s.at, n, rng), s.nft_beta
         ),
     ),
     Identity(
@@ -135,7 +127,9 @@ L2_PARTS = (
             ),
             "not divided by m_t": lambda s: base_velocity(s) + covariance(s),
         },
-        sampled=lambda s, n, rng: importance.velocity(Draw(s.case, s.x, s.at, n, rng), lambda r: r),
+        sampled=lambda s, n, rng: importance.velocity(
+            importance.Draw(s.case, s.x, s.at, n, rng), lambda r: r
+        ),
         full_rank_kinds=("bumps",),
     ),
 )
@@ -148,13 +142,12 @@ def _coupling_first(s: CouplingSetting) -> Array:
 def _coupling_second(s: CouplingSetting) -> Array:
     """In the plane by quadrature along the fibre; nothing moves in the other directions."""
     joint, e = s.joint, s.joint.plane_dim
-    region = joint.region(s.a, reach=1.0)
     plane = couplings.velocity_slope(
         lambda a: lambda x0, x1: joint.log_joint(x0, x1, a),
         s.a,
         (joint.frame.T @ s.x)[:e],
         s.t,
-        region,
+        joint.region(s.a, reach=1.0),
     )
     return joint.frame[:, :e] @ plane
 
@@ -220,7 +213,7 @@ L5_PARTS = (
         },
         lambda s: s.spread,
         share=0.4,
-        sampled=lambda s, n, rng: importance.covariance(Draw(s.case, s.x, s.at, n, rng)),
+        sampled=lambda s, n, rng: importance.covariance(importance.Draw(s.case, s.x, s.at, n, rng)),
     ),
 )
 

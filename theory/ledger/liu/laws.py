@@ -10,32 +10,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory import (
+    BumpReward,
+    ExactField,
+    FlowLaw,
+    GaussianSum,
+    Problem,
+    QuadraticReward,
+    load_problem,
+)
 from theory.common.tolerances import QUADRATURE
-from theory.fields.mixture import ExactField
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import (
+from theory.ledger.core import (
     AXIS,
     LOG_FLOOR,
     SLOPE_ATOL,
     SLOPE_RTOL,
     TARGETS,
+    Array,
     BumpFamily,
+    Context,
+    Finding,
+    Region,
+    Slope,
+    Tally,
     base_points,
     exponential_tilts,
+    extra,
     family_laws,
     field_errors,
+    fit_slope,
+    number,
     reward_spread,
     total_variations,
 )
-from theory.ledger.core.order import Slope, fit_slope
-from theory.ledger.core.region import Region
 from theory.ledger.oracle import flow
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.problems.problem import Problem, load_problem
-from theory.samplers.flow import FlowLaw
-from theory.tilts.bump_rewards import BumpReward
-from theory.tilts.quadratic import QuadraticReward
 
 FIELD_FLOOR = 1e-14
 PROBLEMS = ("note_1d", "linear_1d", "quadratic_1d", "bump_2d", "plane_5d", "full_5d")
@@ -199,38 +208,27 @@ def plain_numbers(problem: Problem) -> PlaneNumbers:
 
 
 @lru_cache(maxsize=1)
-def _agreement(names: tuple[str, ...]) -> tuple[float, str, bool]:
-    """(largest error, where, whether a scale 1 % off is rejected); several rows ask for it."""
+def _agreement(names: tuple[str, ...]) -> Tally:
+    """Several rows ask for it."""
     y = np.array([-2.0, -1.1, -0.2, 0.6, 1.5, 2.4])
-    worst, where, killed = 0.0, names[0], False
+    tally = Tally(QUADRATURE, "scale 1 % off")
     for name in names:
         problem = load_problem(name)
         theirs = flow.cdf(flow.LineField.nft(plain_numbers(problem), problem.scale), y)
-        for factor in (1.0, 1.01):
+        for factor, wrong in ((1.0, ""), (1.01, "scale 1 % off")):
             field = problem.cumulant_field(factor * problem.scale, 1)
             ours = FlowLaw(field).cdf(torch.as_tensor(y)[:, None])
-            error = QUADRATURE.error(ours.numpy(), theirs, 1.0)
-            if factor != 1.0:
-                killed = killed or error > QUADRATURE.rtol
-            elif error >= worst:
-                worst, where = error, name
-    return worst, where, killed
+            tally.add(QUADRATURE.error(ours.numpy(), theirs, 1.0), name, wrong)
+    return tally
 
 
 @extra
 def laws_agree(context: Context) -> Finding:
     """The law of v* by torchdiffeq on closed forms, and by scipy on sums over a grid (cdf)."""
     names = context.choose(("note_1d",), ("note_1d", "quadratic_1d", "bumps_1d"))
-    worst, where, killed = _agreement(names)
-    return Finding(
-        name="law of v* by two routes (cdf)",
-        role="support",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=f"error {number(worst)} (quadrature {QUADRATURE.rtol:g}) on {len(names)} problems",
-        numbers={"error": worst},
-        worst=where,
-        mutants={"scale 1 % off": killed},
+    tally = _agreement(names)
+    return tally.finding(
+        "law of v* by two routes (cdf)", "support", f"error {tally} on {len(names)} problems"
     )
 
 

@@ -7,8 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Identity
 from theory.ledger.oracle import lemma
 from theory.ledger.settings.lemma import Lemmas, LemmaSetting
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from theory.ledger.core.claim import Array, Context, Finding, number
-from theory.ledger.core.laws import (
+from theory.ledger.core import (
     AXIS,
     TARGETS,
+    Array,
     BumpFamily,
+    Context,
+    Finding,
+    Region,
     family_laws,
+    number,
     product_family,
     total_variations,
 )
-from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import NOTE_SCALE, laws_agree
 from theory.problems.problem import load_problem
 
@@ -38,12 +41,11 @@ def distance_to_whole_square() -> float:
 
 def nearest_in_the_toy(context: Context) -> Finding:
     found, half = note_distances(), note_distances(0.5)
-    nearest = min(found, key=lambda k: found[k])
     return Finding(
         name="in the note's toy (two Gaussians, bump at 2, a = 2)",
         role="instead",
         kind="exact",
-        holds=nearest == TARGETS[2],
+        holds=min(found, key=lambda k: found[k]) == TARGETS[2],
         figure="TV " + ", ".join(f"{number(v)} to {k}" for k, v in found.items()),
         numbers={"tv": found},
         mutants={

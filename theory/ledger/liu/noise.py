@@ -28,13 +28,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_finite, check_positive
+from theory import BumpReward, Problem, QuadraticReward, check_finite, check_positive
+from theory.common.checks import check_choice
 from theory.fields.paths import Path
 from theory.laws.posterior import Posterior
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.moments import BumpMoments
-from theory.tilts.quadratic import QuadraticReward
 
 Place = Literal["v0", "optimum"]
 ORDER = 2
@@ -92,8 +90,7 @@ class NoiseMoments:
         curvature = 1 + scale * self.mean
         if bool((curvature <= 0).any()):
             raise ValueError(
-                f"scale = {scale!r} makes E[1 + scale r|x] = {curvature.min().item():g}: allowed "
-                "are positive values"
+                f"E[1 + scale r|x] must be > 0, got {curvature.min().item():g} for scale {scale!r}"
             )
         at_v0 = self._polynomial(self.squares, 1.0, scale)
         push = scale * self.covariance
@@ -135,8 +132,8 @@ def noise_moments(problem: Problem, x: Tensor, t: Tensor | float) -> NoiseMoment
         powers, vectors, squares = _of_quadratic(post, reward)
     else:
         raise ValueError(
-            f"reward of type {type(reward).__name__} has no closed form: allowed here are linear, "
-            "quadratic and bump rewards"
+            "reward must be linear, quadratic or of bumps, got "
+            f"{type(reward).__name__}, which has no closed form here"
         )
     gain = velocity_gain(path, time).expand(len(x))[:, None]
     return NoiseMoments(powers, gain[..., None] * vectors, gain**2 * squares)
@@ -235,7 +232,7 @@ def path_nodes(problem: Problem, times: int = 12, points: int = 81) -> PathNodes
         ValueError: the problem is not on the line.
     """
     if problem.dim != 1:
-        raise ValueError(f"a problem in d = {problem.dim}: allowed is d = 1")
+        raise ValueError(f"problem must have d = 1, got d = {problem.dim}")
     roots, weights = _legendre(times)
     rows_x, rows_t, rows_w = [], [], []
     base = problem.base

@@ -7,14 +7,8 @@ questions that the note leaves open are in `variance` and `adaptive`.
 
 from __future__ import annotations
 
-from theory.ledger.core.claim import Claim
-from theory.ledger.liu.adaptive import L13
-from theory.ledger.liu.identities import L1_PARTS, L2_PARTS, L5_PARTS, L6_PARTS, coupling_parts
-from theory.ledger.liu.laws import L8_PARTS, L9_PARTS, spread_region
-from theory.ledger.liu.lemma import L7_PARTS
-from theory.ledger.liu.nearest import L10_PARTS, note_region, ranking_region
-from theory.ledger.liu.variance import L12
-from theory.ledger.liu.weighted import L11_PARTS
+from theory.ledger.core import Claim
+from theory.ledger.liu import adaptive, identities, laws, lemma, nearest, variance, weighted
 
 CLOSED = "closed forms of Gaussian sums (theory.fields.mixture, theory.fields.cumulants)"
 
@@ -39,7 +33,7 @@ ROWS: tuple[Claim, ...] = (
             "Holds for rewards outside [0, 1] too. If v_old is not the velocity of the data, "
             "another term appears: Z5."
         ),
-        parts=L1_PARTS,
+        parts=identities.L1_PARTS,
     ),
     Claim(
         id="L2",
@@ -56,7 +50,7 @@ ROWS: tuple[Claim, ...] = (
             "The velocities of pi_1 exp(r) and pi_1 (1 + r) are told from it (they are the "
             "mutants)."
         ),
-        parts=L2_PARTS,
+        parts=identities.L2_PARTS,
     ),
     Claim(
         id="L3",
@@ -81,7 +75,7 @@ ROWS: tuple[Claim, ...] = (
         remark=(
             "At a = 0 and away from it. A deterministic coupling has no density and is not covered."
         ),
-        parts=coupling_parts(dependent=True),
+        parts=identities.coupling_parts(dependent=True),
     ),
     Claim(
         id="L4",
@@ -94,7 +88,7 @@ ROWS: tuple[Claim, ...] = (
         second="slope in a of velocities by quadrature (Chebyshev)",
         recorded="exact",
         remark="",
-        parts=coupling_parts(dependent=False),
+        parts=identities.coupling_parts(dependent=False),
     ),
     Claim(
         id="L5",
@@ -105,7 +99,7 @@ ROWS: tuple[Claim, ...] = (
         second="slope in a of velocities by quadrature (Chebyshev)",
         recorded="exact",
         remark="Taking the covariance under the untilted law (a = 0) is one of the mutants.",
-        parts=L5_PARTS,
+        parts=identities.L5_PARTS,
     ),
     Claim(
         id="L6",
@@ -121,7 +115,7 @@ ROWS: tuple[Claim, ...] = (
             "shows it, carries 2/beta where 1/beta is right: with 2/beta it is a mutant that "
             "fails."
         ),
-        parts=L6_PARTS,
+        parts=identities.L6_PARTS,
     ),
     Claim(
         id="L7",
@@ -135,7 +129,7 @@ ROWS: tuple[Claim, ...] = (
         second="exact rational arithmetic of the left side; its minimiser from differences",
         recorded="exact",
         remark="",
-        parts=L7_PARTS,
+        parts=lemma.L7_PARTS,
     ),
     Claim(
         id="L8",
@@ -152,8 +146,8 @@ ROWS: tuple[Claim, ...] = (
             "The error is of second order in a, for the field and for the law of its samples "
             "alike. At the temperatures that are used it is not small: the sizes are in the row."
         ),
-        parts=L8_PARTS,
-        region=note_region,
+        parts=laws.L8_PARTS,
+        region=nearest.note_region,
     ),
     Claim(
         id="L9",
@@ -168,8 +162,8 @@ ROWS: tuple[Claim, ...] = (
             "narrow bump are its own. A small standard deviation alone does not make the field "
             "accurate: over a narrow bump its error stays, on a region whose mass shrinks."
         ),
-        parts=L9_PARTS,
-        region=spread_region,
+        parts=laws.L9_PARTS,
+        region=laws.spread_region,
     ),
     Claim(
         id="L10",
@@ -191,8 +185,8 @@ ROWS: tuple[Claim, ...] = (
             "is that sentence, and no more. Over bump centres and temperatures each of the three "
             "is nearest somewhere, with nothing but the numbers to tell where."
         ),
-        parts=L10_PARTS,
-        region=ranking_region,
+        parts=nearest.L10_PARTS,
+        region=nearest.ranking_region,
     ),
     Claim(
         id="L11",
@@ -206,8 +200,8 @@ ROWS: tuple[Claim, ...] = (
         second="the weighted loss by quadrature at a stencil of velocities",
         recorded="exact",
         remark="",
-        parts=L11_PARTS,
+        parts=weighted.L11_PARTS,
     ),
-    L12,
-    L13,
+    variance.L12,
+    adaptive.L13,
 )

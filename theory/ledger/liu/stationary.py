@@ -41,12 +41,11 @@ from scipy.optimize import brentq
 from scipy.special import erfcx, ndtr
 from torch import Tensor
 
+from theory import BumpReward, Problem
 from theory.common.checks import check_choice
 from theory.laws.distances import Array
 from theory.ledger.liu.noise import velocity_gain
 from theory.methods.matching.nft import LEAST_WEIGHT
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import BumpReward
 from theory.tilts.moments import BumpMoments
 
 STEP = 0.35  # of log l: the trapezoidal rule's error is exp(-pi^2 / STEP)
@@ -90,7 +89,7 @@ class LinePosterior:
     def __post_init__(self) -> None:
         low, mass = 0.0, self.rewarded.mass
         if not low - SAME <= mass <= 1 + SAME:
-            raise ValueError(f"E[r|x] = {mass:g}: allowed are rewards in [0, 1]")
+            raise ValueError(f"rewards must be in [0, 1], got E[r|x] = {mass:g}")
 
     @property
     def mean(self) -> float:
@@ -116,7 +115,7 @@ class LinePosterior:
             ValueError: floor < 0.
         """
         if not floor >= 0:
-            raise ValueError(f"floor = {floor!r}: allowed are numbers >= 0")
+            raise ValueError(f"floor must be a number >= 0, got {floor!r}")
         if self.dim > 1:
             kernel = _companions_kernel(self._scale, self.companions)
         else:
@@ -241,7 +240,7 @@ def line_posterior(problem: Problem, x: Tensor, t: float) -> LinePosterior:
     check_choice("reward", type(reward).__name__, (BumpReward.__name__,))
     assert isinstance(reward, BumpReward)
     if x.shape != (1, problem.dim):
-        raise ValueError(f"x has shape {tuple(x.shape)}: allowed is (1, {problem.dim})")
+        raise ValueError(f"x must have shape (1, {problem.dim}), got {tuple(x.shape)}")
     time = torch.as_tensor(t, dtype=x.dtype)
     path = problem.path
     post = problem.base.noised(x, path.alpha(time), path.sigma(time))
@@ -250,7 +249,7 @@ def line_posterior(problem: Problem, x: Tensor, t: float) -> LinePosterior:
     law, companions = _split(post.weights, post.component_means, _cov(post))
     rewarded, again = _split(share * other.weights, other.component_means, _cov(other))
     if len(again) and np.abs(again - companions).max() > SAME:
-        raise ValueError("the reward varies along another axis: allowed is the first one")
+        raise ValueError("the reward must vary along the first axis alone")
     gain = float(velocity_gain(path, time))
     old = float(problem.base_field(x, time)[0, 0])
     return LinePosterior(law, rewarded, companions, gain, old)
@@ -270,6 +269,6 @@ def _split(weights: Tensor, means: Tensor, cov: Tensor) -> tuple[SignedLaw, Arra
     rest = means[:, 1:, 0].numpy()
     spread = np.ptp(rest, axis=0).max(initial=0.0) + np.ptp(axes[:, 1:], axis=0).max(initial=0.0)
     if max(float(between), float(spread)) > SAME:
-        raise ValueError("the mixture varies along another axis: allowed is the first one")
+        raise ValueError("the mixture must vary along the first axis alone")
     law = SignedLaw(weights[:, 0].numpy(), means[:, 0, 0].numpy(), np.sqrt(axes[:, 0]))
     return law, np.sqrt(axes[0, 1:])

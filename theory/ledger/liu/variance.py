@@ -7,22 +7,29 @@ optimum. "Comparable" is read as within a factor of two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from theory.ledger.core.claim import Array, Claim, Context, Finding, Role, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory import Problem, linear_reward, load_problem
+from theory.ledger.core import (
+    Array,
+    Claim,
+    Context,
+    Finding,
+    Identity,
+    Region,
+    Role,
+    extra,
+    fit_slope,
+    number,
+)
 from theory.ledger.liu.noise import MarginalNoise, NoiseMoments, noise_moments
 from theory.ledger.liu.toy_noise import RANGES, TOY, network_ratio, pointwise_ratios, toy
 from theory.ledger.oracle import variance as oracle_variance
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.unit import CONDITION
-from theory.problems.problem import Problem, load_problem
 from theory.tilts.moments import reward_moments
-from theory.tilts.quadratic import linear_reward
 
 FACTOR = 2.0  # "comparable"
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -59,11 +66,6 @@ def _weighted_by_quadrature(s: Setting) -> Array:
     return np.array([find(s.case, s.x, s.at, 2 / s.nft_beta, k) for k in (False, True)])
 
 
-def _without_reward(s: Setting) -> Array:
-    """E|D|^2 / beta^2: as if (2r - 1)^2 were 1."""
-    return np.repeat(_moments(s).squares[:, 0].numpy() / s.nft_beta**2, 2)
-
-
 def _not_centred(s: Setting) -> Array:
     m = _moments(s)
     more = 4 * float((m.covariance**2).sum()) / s.nft_beta**2
@@ -77,7 +79,9 @@ IDENTITIES = (
         nft_noise,
         _nft_by_quadrature,
         {
-            "(2r - 1)² taken as 1": _without_reward,
+            "(2r - 1)² taken as 1": lambda s: np.repeat(
+                _moments(s).squares[:, 0].numpy() / s.nft_beta**2, 2
+            ),
             "second moment for the variance": _not_centred,
             "beta for beta²": lambda s: nft_noise(s) * s.nft_beta,
         },
@@ -144,49 +148,51 @@ def comparable(context: Context) -> Finding:
 
 
 def _order_part(
-    name: str, role: Role, order: int, ends: Callable[[float], tuple[float, float]], one: bool
-) -> Callable[[Context], Finding]:
+    name: str,
+    role: Role,
+    order: int,
+    ends: Callable[[float], tuple[float, float]],
+    one: bool,
+    context: Context,
+) -> Finding:
     """How the ratio leaves 1 (or 0) as the reward's range shrinks to one value."""
-
-    def part(context: Context) -> Finding:
-        sizes = np.geomspace(1e-3, 1e-1, 8)
-        ratios = np.array([toy().ratio(*ends(float(e))) for e in sizes])
-        slope = fit_slope(sizes, np.abs(1 - ratios) if one else ratios, FLOOR)
-        what = "|ratio - 1|" if one else "ratio"
-        far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
-        start = abs(1 - far[0]) if one else far[0]
-        return Finding(
-            name=name,
-            role=role,
-            kind="order",
-            holds=slope.order == order and slope.is_order,
-            figure=(
-                f"{what} falls with the range of r, slope {slope}: {number(ratios[-1])} at a "
-                f"range of 0.1, {number(ratios[0])} at 0.001; with beta = 2 it is "
-                f"{number(far[0])} there"
-            ),
-            numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
-            order=order,
-            mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
-            if one
-            else {"of first order": slope.order != 1},
-        )
-
-    return part
+    sizes = np.geomspace(1e-3, 1e-1, 8)
+    ratios = np.array([toy().ratio(*ends(float(e))) for e in sizes])
+    slope = fit_slope(sizes, np.abs(1 - ratios) if one else ratios, FLOOR)
+    what = "|ratio - 1|" if one else "ratio"
+    far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
+    start = abs(1 - far[0]) if one else far[0]
+    return Finding(
+        name=name,
+        role=role,
+        kind="order",
+        holds=slope.order == order and slope.is_order,
+        figure=(
+            f"{what} falls with the range of r, slope {slope}: {number(ratios[-1])} at a "
+            f"range of 0.1, {number(ratios[0])} at 0.001; with beta = 2 it is "
+            f"{number(far[0])} there"
+        ),
+        numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
+        order=order,
+        mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
+        if one
+        else {"of first order": slope.order != 1},
+    )
 
 
-near_zero = _order_part(
-    "r near 0 everywhere, beta = 1", "condition", 1, lambda e: (0.0, e), one=True
+near_zero = partial(
+    _order_part, "r near 0 everywhere, beta = 1", "condition", 1, lambda e: (0.0, e), True
 )
-near_one = _order_part(
-    "r near 1 everywhere, beta = 1", "condition", 1, lambda e: (1.0 - e, 1.0), one=True
+near_one = partial(
+    _order_part, "r near 1 everywhere, beta = 1", "condition", 1, lambda e: (1.0 - e, 1.0), True
 )
-near_half = _order_part(
+near_half = partial(
+    _order_part,
     "r near 1/2: NFT's noise is (2r - 1)²",
     "instead",
     2,
     lambda e: (0.5 - e / 2, 0.5 + e / 2),
-    one=False,
+    False,
 )
 
 
@@ -220,8 +226,7 @@ def against_beta(context: Context) -> Finding:
 @extra
 def released_rewards(context: Context) -> Finding:
     """r = 1/2 + z/10 of a standardised reward z, as the released code has it."""
-    problem = released_problem()
-    found = MarginalNoise.of(problem).ratio(0.0, 1.0)
+    found = MarginalNoise.of(released_problem()).ratio(0.0, 1.0)
     return Finding(
         name="rewards of the released code, r = 1/2 + z/10",
         role="instead",

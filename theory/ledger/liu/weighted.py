@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Identity, row
 from theory.ledger.liu.identities import ANY, POSITIVE, base_velocity
 from theory.ledger.oracle import conditional, importance
-from theory.ledger.oracle.importance import Draw
 from theory.ledger.settings.problems import Setting
 from theory.tilts.wrappers import Exponential, TruncatedExponential, Wrapper
 
@@ -47,7 +45,9 @@ def _weighted(index: int) -> Identity[Setting]:
             "the base's velocity": base_velocity,
         },
         share=1.0 if index == 0 else 0.4,
-        sampled=lambda s, n, rng: importance.velocity(Draw(s.case, s.x, s.at, n, rng), plain(s)),
+        sampled=lambda s, n, rng: importance.velocity(
+            importance.Draw(s.case, s.x, s.at, n, rng), plain(s)
+        ),
         full_rank_kinds=("bumps",) if index == 1 else ("linear", "quadratic", "bumps"),
     )
 

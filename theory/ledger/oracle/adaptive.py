@@ -66,7 +66,7 @@ class Line:
             low = min(low, high - width)
         count = int(np.ceil((high - low) / width))
         if count > MOST:
-            raise ValueError(f"{count} panels are needed: allowed are {MOST}")
+            raise ValueError(f"x must need at most {MOST} panels, got {count}")
         edges = np.linspace(low, high, count + 1)
         self.top = 0.0
         heights = self.log_density(0.5 * (edges[1:] + edges[:-1]))
@@ -129,11 +129,11 @@ def semi_gradient(
             is not the sample's own.
     """
     if normaliser.kind not in NORMALISERS or normaliser.space not in SPACES or nft_beta <= 0:
-        raise ValueError(f"{normaliser}, nft_beta = {nft_beta}: not known or not positive")
+        raise ValueError(f"normaliser must be known and nft_beta > 0, got {normaliser}, {nft_beta}")
     line = Line(case, x, at)
     others = _other_axes(line, case.dim - 1)
     if case.dim > 1 and normaliser.kind != "branch":
-        raise ValueError(f"{normaliser.kind} in d = {case.dim}: allowed is d = 1")
+        raise ValueError(f"{normaliser.kind} needs d = 1, got d = {case.dim}")
     v0 = float(line.integral(lambda y: line.velocity(y)[None])[0] / line.total)
     ends = line.velocity(line.edges[[0, -1]])
     reach = 1.01 * float(np.abs(ends - v0).max()) / nft_beta
@@ -215,7 +215,7 @@ def sampled(
     size of the error over the coordinates of R^d. ValueError where draws are hardly ever kept."""
     e = case.plane_dim
     if e != 1:
-        raise ValueError(f"a problem in a plane of {e}: allowed is one that varies along a line")
+        raise ValueError(f"the problem must vary along a line, got a plane of {e}")
     rotated = case.frame.T @ x
     kept: list[Array] = []
     tried = 0
@@ -226,7 +226,7 @@ def sampled(
         kept.append(y[rng.uniform(size=n) < chance])
         tried += n
         if tried > 300 * n:
-            raise ValueError("fewer than one draw in 300 is kept: allowed are x nearer to the bulk")
+            raise ValueError("x must be nearer to the bulk: fewer than one draw in 300 is kept")
     y = np.concatenate(kept)[:n]
     precision = 1 / case.rest_std**2 + (at.alpha / at.sigma) ** 2
     noise = rng.standard_normal((n, case.dim - 1)) / np.sqrt(precision)
@@ -276,7 +276,7 @@ def _other_axes(line: Line, count: int) -> _Axes | None:
     if count == 0:
         return None
     if count not in (1, 2, 4):
-        raise ValueError(f"{count} other axes: allowed are 0, 1, 2 and 4")
+        raise ValueError(f"other axes must be 0, 1, 2 or 4, got {count}")
     at, s = line.at, line.case.rest_std
     z = s * np.linspace(-14, 14, 4001)
     logs = -0.5 * (z / s) ** 2 - 0.5 * ((line.x[1] - at.alpha * z) / at.sigma) ** 2

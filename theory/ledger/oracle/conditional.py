@@ -19,10 +19,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array, Function
-from theory.ledger.oracle.integrals.law import Law
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.oracle.integrals.stencils import radius_for, shifted, slope, steps
+from theory.ledger.oracle.integrals import (
+    Array,
+    Function,
+    Law,
+    PlaneNumbers,
+    radius_for,
+    shifted,
+    slope,
+    steps,
+)
 
 Phi = Callable[[Array], Array]
 
@@ -231,8 +237,7 @@ def nft_minimiser(
         return np.asarray(r * (v + push - target) ** 2 + (1 - r) * (v - push - target) ** 2)
 
     def plane(mu: Array, y: Array) -> Array:
-        r = parts.reward(y)[:, :, None]
-        return losses(mu, parts.v(y)[:, None, :], v[:e], r).sum(axis=-1)
+        return losses(mu, parts.v(y)[:, None, :], v[:e], parts.reward(y)[:, :, None]).sum(axis=-1)
 
     def rest(mu: Array, w: Array) -> Array:
         return losses(mu[..., None], w, v[e:, None], share)

@@ -10,9 +10,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.integrate import Array, Region
-from theory.ledger.oracle.integrals.law import Density, Law
-from theory.ledger.oracle.integrals.stencils import radius_for, shifted, slope, steps
+from theory.ledger.oracle.integrals import (
+    Array,
+    Density,
+    Law,
+    Region,
+    radius_for,
+    shifted,
+    slope,
+    steps,
+)
 
 # log gamma^a has singularities of its own in a, that no difference over y shows.
 LARGEST = 1 / 64
@@ -39,8 +46,7 @@ def velocity(log_joint: LogJoint, x: Array, t: float, region: Region) -> Array:
     """E[X_1 - X_0 | t X_1 + (1 - t) X_0 = x], (d,), d = 1 or 2, t in [0, 1). log_joint is the log
     of the joint density up to a constant, region holds the mass of X_1. Raises ValueError for a t
     or x that does not fit, QuadratureError."""
-    law = _law(log_joint, x, t, region)
-    return np.asarray(law.mean(lambda y: (y - x) / (1 - t)).value)
+    return np.asarray(_law(log_joint, x, t, region).mean(lambda y: (y - x) / (1 - t)).value)
 
 
 def velocity_slope(

@@ -25,9 +25,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.special import ndtr
 
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.oracle.integrals.stencils import slope, steps
+from theory.ledger.oracle.integrals import Array, PlaneNumbers, slope, steps
 
 Phi = Callable[[Array], Array]
 Field = Callable[[Array, float], Array]  # x (n,) or (n, d), t -> the same shape
@@ -241,21 +239,21 @@ def follow(motion: Motion, y: Array, rtol: float = RTOL, atol: float = ATOL) -> 
         return np.concatenate([velocity.ravel(), rate])
 
     start = np.concatenate([y.ravel(), np.zeros(len(y))])
-    end = _solve(derivative, start, rtol=rtol, atol=atol)
+    end = solve(derivative, start, rtol=rtol, atol=atol)
     return end[: y.size].reshape(y.shape), -end[y.size :]
 
 
 def push(field: Field, x0: Array) -> Array:
     """Where the flow carries x_0 (n,) at t = 0 to by t = 1. Raises RuntimeError as above."""
-    return _solve(lambda t, x: field(x, t), np.asarray(x0, dtype=np.float64), (0.0, 1.0))
+    return solve(lambda t, x: field(x, t), np.asarray(x0, dtype=np.float64), (0.0, 1.0))
 
 
 def pull_back(field: Field, y: Array) -> Array:
     """x_0 (n,) at t = 0 for the points y (n,) at t = 1. Raises RuntimeError as above."""
-    return _solve(lambda t, x: field(x, t), np.asarray(y, dtype=np.float64))
+    return solve(lambda t, x: field(x, t), np.asarray(y, dtype=np.float64))
 
 
-def _solve(
+def solve(
     derivative: Callable[[float, Array], Array],
     start: Array,
     times: tuple[float, float] = (1.0, 0.0),

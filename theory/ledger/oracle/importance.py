@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant, Phi
-from theory.ledger.oracle.integrals.integrate import Array, Function
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, Function, PlaneNumbers
 
 SMALLEST = 1000
 Sampled = tuple[Array, Array]  # an estimate and its standard error

@@ -11,29 +11,17 @@ Coefficients = Callable[[complex], tuple[complex, complex]]
 STEP = 1e-30  # a complex step has no cancellation, so it may be this small
 
 
-def _rectified(t: complex) -> tuple[complex, complex]:
-    return t, 1 - t
-
-
-def _trigonometric(t: complex) -> tuple[complex, complex]:
-    return cmath.sin(cmath.pi / 2 * t), cmath.cos(cmath.pi / 2 * t)
-
-
 def _preserving(t: complex) -> tuple[complex, complex]:
     s = 1 - t
     alpha = cmath.exp(-(0.1 * s + 9.95 * s * s) / 2)
     return alpha, cmath.sqrt(1 - alpha * alpha)
 
 
-def _exploding(t: complex) -> tuple[complex, complex]:
-    return 1 + 0j, 80 * (1 - t) ** 7
-
-
 PATHS: dict[str, Coefficients] = {
-    "rectified_flow": _rectified,
-    "trigonometric": _trigonometric,
+    "rectified_flow": lambda t: (t, 1 - t),
+    "trigonometric": lambda t: (cmath.sin(cmath.pi / 2 * t), cmath.cos(cmath.pi / 2 * t)),
     "variance_preserving": _preserving,
-    "variance_exploding": _exploding,
+    "variance_exploding": lambda t: (1 + 0j, 80 * (1 - t) ** 7),
 }
 
 

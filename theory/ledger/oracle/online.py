@@ -19,12 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.integrate import solve_ivp
 from scipy.interpolate import BSpline, make_interp_spline
 
-from theory.ledger.oracle.flow import Field
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.flow import Field, solve
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 MODES = ("frozen", "refit", "student")
 RTOL, ATOL = 1e-9, 1e-10
@@ -110,12 +108,7 @@ def start(case: PlaneNumbers) -> LineLaw:
 def sampled(law: LineLaw, field: Field) -> LineLaw:
     """The law that the field carries N(0, 1) to, on the nodes of another. Raises RuntimeError if
     the solver gives up or trajectories cross."""
-    done = solve_ivp(
-        lambda t, x: field(x, t), (1.0, 0.0), law.nodes, method="DOP853", rtol=RTOL, atol=ATOL
-    )
-    if not done.success:
-        raise RuntimeError(f"the flow could not be followed: {done.message}")
-    x_0 = done.y[:, -1]
+    x_0 = solve(lambda t, x: field(x, t), law.nodes, rtol=RTOL, atol=ATOL)
     rise = make_interp_spline(law.nodes, x_0, _DEGREE).derivative()(law.nodes)
     keep = np.abs(x_0) < _DEEP
     if np.any(np.diff(np.flatnonzero(keep)) > 1) or np.any(rise[keep] <= 0):

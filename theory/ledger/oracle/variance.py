@@ -22,8 +22,7 @@ from theory.ledger.oracle.conditional import (
     velocity,
     weighted_minimiser,
 )
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 # One coordinate's loss: (mu, V, r) -> the same shape.
 Loss = Callable[[Array, Array, Array], Array]

@@ -22,12 +22,9 @@ import torch
 from torch import Tensor
 
 from theory.common.tolerances import ALGEBRA
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region, extra, number
 from theory.ledger.liu.laws import PROBLEMS, QUICK
 from theory.ledger.oracle.released import loss as released_loss
-from theory.ledger.oracle.released.loss import Sample
 from theory.ledger.released.cancel_given import GIVEN_PARTS, sizes
 from theory.ledger.settings.lemma import Lemmas, LemmaSetting
 from theory.methods import Policy, ProblemTask
@@ -80,57 +77,45 @@ def gradient(s: LemmaSetting, r: float, normaliser: Normaliser) -> Array:
     return slope.numpy()
 
 
-def _sample(s: LemmaSetting, r: Fraction, normalised: bool) -> Sample:
-    return Sample(s.exact["v"], s.exact["y"], r, Fraction(s.b), normalised)
+def _sample(s: LemmaSetting, r: Fraction, normalised: bool) -> released_loss.Sample:
+    return released_loss.Sample(s.exact["v"], s.exact["y"], r, Fraction(s.b), normalised)
 
 
 def _plain_gap(s: LemmaSetting) -> Array:
     return s.v - s.y
 
 
-def _value_scale(normaliser: Normaliser) -> Callable[[LemmaSetting], float]:
-    def size(s: LemmaSetting) -> float:
-        """The terms that cancel where r is far outside [0, 1]."""
-        gap = _plain_gap(s)
-        unit = np.abs(gap).mean() if normaliser == "x1" else 1.0
-        return float((1 + abs(s.r)) * PREFACTOR / s.b * np.sum(gap**2) / unit)
-
-    return size
+def _weight(s: LemmaSetting, normaliser: Normaliser) -> float:
+    """w: mean |e| with the normaliser of x_1, else 1."""
+    return float(np.abs(_plain_gap(s)).mean()) if normaliser == "x1" else 1.0
 
 
-def _gradient_scale(normaliser: Normaliser) -> Callable[[LemmaSetting], float]:
-    def size(s: LemmaSetting) -> float:
-        gap = np.abs(_plain_gap(s))
-        unit = gap.mean() if normaliser == "x1" else 1.0
-        return float((1 + abs(s.r)) * 2 * PREFACTOR * gap.max() / unit)
-
-    return size
+def _value_scale(s: LemmaSetting, normaliser: Normaliser) -> float:
+    """The terms that cancel where r is far outside [0, 1]."""
+    size = (1 + abs(s.r)) * PREFACTOR / s.b * np.sum(_plain_gap(s) ** 2)
+    return float(size / _weight(s, normaliser))
 
 
-def _second_value(normalised: bool) -> Callable[[LemmaSetting], Array]:
+def _gradient_scale(s: LemmaSetting, normaliser: Normaliser) -> float:
+    size = (1 + abs(s.r)) * 2 * PREFACTOR * np.abs(_plain_gap(s)).max()
+    return float(size / _weight(s, normaliser))
+
+
+def _second_value(s: LemmaSetting, normalised: bool) -> Array:
     """At r = 1/2, whatever the setting's r."""
-
-    def second(s: LemmaSetting) -> Array:
-        return np.array(
-            float(released_loss.value(_sample(s, Fraction(1, 2), normalised), s.exact["v"]))
-        )
-
-    return second
+    sample = _sample(s, Fraction(1, 2), normalised)
+    return np.array(float(released_loss.value(sample, s.exact["v"])))
 
 
-def _second_gradient(normalised: bool) -> Callable[[LemmaSetting], Array]:
-    def second(s: LemmaSetting) -> Array:
-        slope = released_loss.gradient(_sample(s, Fraction(s.r), normalised), s.exact["v"])
-        return np.array([float(q) for q in slope] * 2)
-
-    return second
+def _second_gradient(s: LemmaSetting, normalised: bool) -> Array:
+    slope = released_loss.gradient(_sample(s, Fraction(s.r), normalised), s.exact["v"])
+    return np.array([float(q) for q in slope] * 2)
 
 
 def stated_gradient(s: LemmaSetting, normaliser: Normaliser, pull: float | None = None) -> Array:
     """10 (2r - 1) (x1_old - y) / w: nft_beta cancels against the prefactor."""
     gap, factor = _plain_gap(s), 2 * s.r - 1 if pull is None else pull
-    unit = np.abs(gap).mean() if normaliser == "x1" else 1.0
-    return np.asarray(2 * PREFACTOR * factor * gap / unit)
+    return np.asarray(2 * PREFACTOR * factor * gap / _weight(s, normaliser))
 
 
 def _of_value(normaliser: Normaliser) -> Identity[LemmaSetting]:
@@ -139,7 +124,7 @@ def _of_value(normaliser: Normaliser) -> Identity[LemmaSetting]:
         f"value at any r, against r = 1/2 ({name})",
         Lemmas(),
         lambda s: value(s, s.r, normaliser),
-        _second_value(normaliser == "x1"),
+        lambda s: _second_value(s, normaliser == "x1"),
         {
             "a hundredth of the way to another student": lambda s: value(
                 s, s.r, normaliser, away=0.01
@@ -149,7 +134,7 @@ def _of_value(normaliser: Normaliser) -> Identity[LemmaSetting]:
                 s, s.r, NORMALISERS[1 - NORMALISERS.index(normaliser)]
             ),
         },
-        _value_scale(normaliser),
+        lambda s: _value_scale(s, normaliser),
         role="condition",
         tier=ALGEBRA,
     )
@@ -166,14 +151,14 @@ def _of_gradient(normaliser: Normaliser) -> Identity[LemmaSetting]:
         f"gradient 10 (2r - 1)(x1_old - y)/w ({name})",
         Lemmas(),
         lambda s: both(s, stated_gradient(s, normaliser)),
-        _second_gradient(normaliser == "x1"),
+        lambda s: _second_gradient(s, normaliser == "x1"),
         {
             "without the reward": lambda s: both(s, stated_gradient(s, normaliser, 1.0)),
             "r for 2r - 1": lambda s: both(s, stated_gradient(s, normaliser, s.r)),
             "times nft_beta": lambda s: both(s, s.b * stated_gradient(s, normaliser)),
             "at r = 1/2": lambda s: np.tile(gradient(s, 0.5, normaliser), 2),
         },
-        _gradient_scale(normaliser),
+        lambda s: _gradient_scale(s, normaliser),
         role="instead",
         tier=ALGEBRA,
     )
@@ -185,7 +170,7 @@ def cancels_out(context: Context) -> Finding:
     settings = [Lemmas().draw(d, context.seed + d) for d in context.profile.problems]
     values, slopes = (
         max(
-            float(np.max(np.abs(of(s, 1.0, n) - of(s, 0.0, n)))) / size(n)(s)
+            float(np.max(np.abs(of(s, 1.0, n) - of(s, 0.0, n)))) / size(s, n)
             for s in settings
             for n in NORMALISERS
         )

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from theory.laws.distances import Array
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Identity
 from theory.ledger.liu.identities import covariance
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.released import loss as released_loss

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import ALGEBRA
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
 from theory.ledger.liu.laws import PROBLEMS, QUICK
 from theory.ledger.oracle.released import steps as released_steps
 from theory.ledger.released.cancel import PREFACTOR, _task
@@ -84,10 +83,6 @@ def _weighted(s: StepSetting) -> Array:
     return released_steps.descended(s.numbers, s.rate, s.steps)
 
 
-def _weighted_normalised(s: StepSetting) -> Array:
-    return released_steps.descended(s.numbers, s.rate, s.steps, True)
-
-
 def unsigned(s: StepSetting) -> StepSetting:
     """Rewards whose 2r - 1 is r."""
     return replace(s, r=0.5 * (1 + s.r))
@@ -113,7 +108,7 @@ NORMALISED = Identity(
     "with the adaptive normaliser: those of 5 (2r - 1)|x1 - y|²/w, w = mean |x1 - y| held fixed",
     Steps(),
     lambda s: descended(s, "x1"),
-    _weighted_normalised,
+    lambda s: released_steps.descended(s.numbers, s.rate, s.steps, True),
     {
         "without it": descended,
         "weight r, not 2r - 1": lambda s: descended(unsigned(s), "x1"),
@@ -195,22 +190,22 @@ def what_changes(context: Context) -> Finding:
         name: upside_down(load_problem(name), context.choose(256, 2048))
         for name in (context.choose(QUICK, PROBLEMS))
     }
-    turned = {name: directions(load_problem(name)) for name in ("note_1d", "quadratic_1d")}
+    cosines = {name: directions(load_problem(name)) for name in ("note_1d", "quadratic_1d")}
     least, most = min(shares.values()), max(shares.values())
     shown = "; ".join(
-        f"{name} {number(v['mapped'])} and {number(v['mean 0.6'])}" for name, v in turned.items()
+        f"{name} {number(v['mapped'])} and {number(v['mean 0.6'])}" for name, v in cosines.items()
     )
     return Finding(
         name="where it has no minimum, and what the normaliser turns",
         role="support",
         kind="exact",
-        holds=least > 0.1 and all(v["mean 0.6"] < v["mapped"] < 1 for v in turned.values()),
+        holds=least > 0.1 and all(v["mean 0.6"] < v["mapped"] < 1 for v in cosines.values()),
         figure=(
             f"released mapping: E[r | X_t] < 1/2 on {100 * least:.0f} to {100 * most:.0f} % of "
             f"the path ({len(shares)} problems); cosine of the mean fields with and without the "
             f"normaliser, d = 1, E r = 0.5 and 0.6: {shown}"
         ),
-        numbers={"upside_down": shares, "cosine": turned},
+        numbers={"upside_down": shares, "cosine": cosines},
         worst=max(shares, key=lambda k: shares[k]),
         mutants={"a minimum everywhere": most > 0},
     )

@@ -14,12 +14,10 @@ import numpy as np
 import torch
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
 from theory.ledger.liu.adaptive import APART, at_step, posterior, size, stationary, toy_nodes
 from theory.ledger.liu.stationary import LinePosterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
-from theory.ledger.oracle.adaptive import Normaliser
 from theory.ledger.released.normaliser_times import least_weight, mean_size, weights_over_time
 from theory.ledger.settings.problems import Setting
 from theory.ledger.settings.unit import UnitRewards
@@ -34,7 +32,7 @@ RELEASED_FACTOR = 5.0
 
 def _velocity_normaliser(s: Setting) -> Array:
     """The semi-gradient of errors in V on a grid, and its root."""
-    how = Normaliser("branch", "velocity")
+    how = oracle_adaptive.Normaliser("branch", "velocity")
     return np.array([oracle_adaptive.stationary(s.case, s.x, s.at, s.nft_beta, how)])
 
 
@@ -98,8 +96,7 @@ def _normalised_by_differences(s: Setting) -> Array:
         parts = r * np.sum(up**2) / sizes[0], (1 - r) * np.sum(down**2) / sizes[1]
         return float(parts[0] + parts[1])
 
-    unit = np.eye(len(s.x))
-    found = [slope * (value(student + e) - value(student - e)) / 2 for e in unit]
+    found = [slope * (value(student + e) - value(student - e)) / 2 for e in np.eye(len(s.x))]
     return np.array(found)
 
 
@@ -163,14 +160,14 @@ IDENTITIES = (
 
 def steps(setting: Setting) -> dict[str, float]:
     """nft_beta (mu - v_0) by brute force of every normaliser of errors in x1, d = 1."""
-    old = posterior(setting).old
-    found = {}
-    for kind in oracle_adaptive.NORMALISERS:
-        mu = oracle_adaptive.stationary(
-            setting.case, setting.x, setting.at, setting.nft_beta, Normaliser(kind)
+    s, old = setting, posterior(setting).old
+
+    def optimum(kind: str) -> float:
+        return oracle_adaptive.stationary(
+            s.case, s.x, s.at, s.nft_beta, oracle_adaptive.Normaliser(kind)
         )
-        found[kind] = setting.nft_beta * (mu - old)
-    return found
+
+    return {k: s.nft_beta * (optimum(k) - old) for k in oracle_adaptive.NORMALISERS}
 
 
 @extra

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
+from theory.ledger.core import Array, Context, Finding, extra, number
 from theory.ledger.liu.adaptive import TOY
 from theory.ledger.liu.stationary import LinePosterior, line_posterior
 from theory.ledger.settings.problems import Setting
@@ -50,8 +50,7 @@ def mean_velocity_size(problem: Problem, x: float, t: float) -> float:
 @extra
 def weights_over_time(context: Context) -> Finding:
     """What changes: how times weigh on each other where one network serves them all."""
-    times = np.array(TIMES)
-    rows = time_weights(times)
+    rows = time_weights(np.array(TIMES))
     early = {k: float(v[0] / v[-1]) for k, v in rows.items()}
     return Finding(
         name="weight of a squared velocity error at t = 0.1 over that at t = 0.9",
@@ -118,7 +117,6 @@ def line_at(s: Setting) -> Callable[[float], LinePosterior]:
             },
         )
         problem = levelled(case, 0.1, 0.9).problem()
-        x = torch.tensor([[t * y]], dtype=torch.float64)
-        return line_posterior(problem, x, t)
+        return line_posterior(problem, torch.tensor([[t * y]], dtype=torch.float64), t)
 
     return at

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region, extra, number
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.released import training as oracle
 from theory.ledger.oracle.released.penalty import penalised_minimiser
@@ -32,10 +30,6 @@ TIMES = (0.1, 0.5, 0.9, 0.95, 0.99)
 # --- one epoch
 
 
-def _penalty(s: PenalisedSetting) -> Penalty:
-    return Penalty(s.nft_beta, s.kl, size=s.size)
-
-
 def one_epoch(s: PenalisedSetting, share: float) -> Array:
     """omega mu* + (1 - omega) v_ref, mu* = v_old + (2/beta) Cov."""
     u = np.asarray(s.problem.base_field(s.point, s.t))[0]
@@ -45,7 +39,7 @@ def one_epoch(s: PenalisedSetting, share: float) -> Array:
 
 
 def _share(s: PenalisedSetting) -> float:
-    return float(_penalty(s).share(s.t))
+    return float(Penalty(s.nft_beta, s.kl, size=s.size).share(s.t))
 
 
 def one_epoch_by_quadrature(s: PenalisedSetting) -> Array:

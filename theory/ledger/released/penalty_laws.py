@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE
-from theory.ledger.core.claim import Context, Finding, extra, number
+from theory.ledger.core import Context, Finding, extra, number
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import training as oracle
 from theory.methods.matching.reward_mapping import SPREAD, STD_FLOOR
@@ -34,7 +34,7 @@ def recipe_gap(epochs: int, weight: float, wrong: float | None = None) -> float:
 
 @extra
 def recipe_by_two_routes(context: Context) -> Finding:
-    """Epochs of the whole recipe, as the old copy's own field carries them."""
+    """Epochs of the whole course, as the old copy's own field carries them."""
     error, wrong = recipe_gap(2, 0.3), recipe_gap(2, 0.3, 0.6)
     return Finding(
         name="laws of two epochs with mapping, penalty and averages by two routes",

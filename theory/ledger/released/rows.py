@@ -9,14 +9,18 @@ w+- the adaptive normaliser, 1 where it is off; r the mapped reward.
 
 from __future__ import annotations
 
-from theory.ledger.core.claim import Claim
-from theory.ledger.released.cancel import N2
-from theory.ledger.released.every_step import N8
-from theory.ledger.released.normaliser import N5
-from theory.ledger.released.penalty import N3
-from theory.ledger.released.reward.mapping import N1
-from theory.ledger.released.reward.modes import N7
-from theory.ledger.released.sampling.times import N6
-from theory.ledger.released.schedule import N4
+from theory.ledger.core import Claim
+from theory.ledger.released import cancel, every_step, normaliser, penalty, schedule
+from theory.ledger.released.reward import mapping, modes
+from theory.ledger.released.sampling import times
 
-ROWS: tuple[Claim, ...] = (N1, N2, N3, N4, N5, N6, N7, N8)
+ROWS: tuple[Claim, ...] = (
+    mapping.N1,
+    cancel.N2,
+    penalty.N3,
+    schedule.N4,
+    normaliser.N5,
+    times.N6,
+    modes.N7,
+    every_step.N8,
+)

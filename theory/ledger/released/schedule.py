@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT, SLOPE
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
 from theory.ledger.oracle.released import training as oracle
 from theory.ledger.settings.schedule import Factors, FactorSetting, Schedules, ScheduleSetting
 from theory.problems.problem import load_problem
@@ -29,11 +28,6 @@ def sums(s: ScheduleSetting, rule: Schedule, epochs: int, steps: int) -> Array:
     return np.array([rule.full_updates(epochs, steps), rule.tilt(epochs, s.scale, s.share, steps)])
 
 
-def _by_epoch_number(s: ScheduleSetting) -> Array:
-    """The schedule read at the epoch, not at the optimiser step."""
-    return sums(s, _schedule(s), s.epochs, 1)
-
-
 def _anchor_every_step(s: ScheduleSetting) -> Array:
     """omega^K, as if the old copy were the student."""
     rule = _schedule(s)
@@ -47,7 +41,7 @@ UPDATES = Identity(
     lambda s: sums(s, _schedule(s), s.epochs, s.steps),
     lambda s: oracle.schedule_sums(s.flat, s.rate, s.most, s.epochs, s.steps, s.share, s.scale),
     {
-        "d at the epoch, not the step": _by_epoch_number,
+        "d at the epoch, not the step": lambda s: sums(s, _schedule(s), s.epochs, 1),
         "one epoch more": lambda s: sums(s, _schedule(s), s.epochs + 1, s.steps),
         "never above the ramp": lambda s: sums(
             s, Schedule(s.flat, s.rate, 0.9999), s.epochs, s.steps

@@ -13,7 +13,7 @@ from typing import Any
 
 from theory.common.files import write_atomically
 from theory.common.tolerances import QUADRATURE, Tier
-from theory.ledger.core.claim import Claim
+from theory.ledger.core import Claim
 from theory.ledger.report.render import pages
 
 DATA, FOLDER = "docs/data/ledger.json", "docs/ledger"

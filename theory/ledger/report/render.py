@@ -13,13 +13,17 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from theory.ledger.core.claim import PAPERS, Result, number
+from theory.ledger.core import number
+from theory.ledger.core.claim import PAPERS, Result
 from theory.ledger.core.worst import summary
 
 Row = dict[str, Any]
 ROLES = {
-    "claim": "claim", "condition": "holds if", "instead": "holds instead", "support": "support"
-}  # fmt: skip
+    "claim": "claim",
+    "condition": "holds if",
+    "instead": "holds instead",
+    "support": "support",
+}
 
 
 def as_json(results: Sequence[Result], profile: str) -> dict[str, Any]:
@@ -33,13 +37,24 @@ def _row(result: Result) -> Row:
         f.name: summary(claim.id, f.name) for f in result.findings if summary(claim.id, f.name)
     }
     return {
-        "id": claim.id, "source": claim.source, "statement": claim.statement,
-        "assumptions": claim.assumptions, "first": claim.first, "second": claim.second,
-        "recorded": claim.recorded, "verdict": result.verdict, "remark": claim.remark,
+        "id": claim.id,
+        "source": claim.source,
+        "statement": claim.statement,
+        "assumptions": claim.assumptions,
+        "first": claim.first,
+        "second": claim.second,
+        "recorded": claim.recorded,
+        "verdict": result.verdict,
+        "remark": claim.remark,
         "findings": [
             {
-                "name": f.name, "role": f.role, "kind": f.kind, "holds": bool(f.holds),
-                "figure": f.figure, "numbers": plain(f.numbers), "worst": f.worst,
+                "name": f.name,
+                "role": f.role,
+                "kind": f.kind,
+                "holds": bool(f.holds),
+                "figure": f.figure,
+                "numbers": plain(f.numbers),
+                "worst": f.worst,
                 "mutants": {k: bool(v) for k, v in f.mutants.items()},
             }
             for f in result.findings
@@ -47,7 +62,7 @@ def _row(result: Result) -> Row:
         "searches": plain(searches),
         "region": None if result.region is None else plain(result.region.as_json()),
         "region_figure": None if result.region is None else result.region.figure(),
-    }  # fmt: skip
+    }
 
 
 def plain(value: Any) -> Any:
@@ -211,8 +226,13 @@ def _section(row: Row) -> list[str]:
                 + (f"quadrature gave up on {lost}, " if lost else "")
                 + f"worst {number(max(searched['errors'], default=0.0))}"
             )
-        cells = (f["name"], ROLES[f["role"]], "yes" if f["holds"] else "no", f["figure"] + killed,
-                 f["worst"])  # fmt: skip
+        cells = (
+            f["name"],
+            ROLES[f["role"]],
+            "yes" if f["holds"] else "no",
+            f["figure"] + killed,
+            f["worst"],
+        )
         lines.append("| " + " | ".join(_cell(c) for c in cells) + " |")
     return lines
 

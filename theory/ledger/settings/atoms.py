@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
 
 import numpy as np
+from scipy.special import softmax
 
 from theory.laws.distances import Array
+from theory.ledger.settings.domain import AnySetting, Domain
 
 
 @dataclass(frozen=True, eq=False)
-class AtomSetting:
+class AtomSetting(AnySetting):
     """m, p_k, p_0 on n states, the strengths of the two penalties, and a number of epochs."""
 
     m: Array
@@ -20,10 +21,6 @@ class AtomSetting:
     eta_1: float
     eta_0: float
     epochs: int
-
-    @property
-    def dim(self) -> int:
-        return 1
 
     @property
     def share(self) -> float:
@@ -36,19 +33,12 @@ class AtomSetting:
             f"{self.epochs} epochs, spread of m {self.m.std():.2g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        arrays = {n: getattr(self, n).tolist() for n in ("m", "p_k", "p_0")}
-        return {**arrays, "eta_1": self.eta_1, "eta_0": self.eta_0, "epochs": self.epochs}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        arrays = {n: np.asarray(data[n], dtype=float) for n in ("m", "p_k", "p_0")}
-        return cls(**arrays, eta_1=data["eta_1"], eta_0=data["eta_0"], epochs=data["epochs"])
-
 
 @dataclass(frozen=True)
-class Atoms:
+class Atoms(Domain[AtomSetting]):
     """2 to 40 states, softmax references, strengths from 0.1 to 10."""
+
+    setting = AtomSetting
 
     def draw(self, dim: int, seed: int) -> AtomSetting:
         rng = np.random.default_rng([seed, 13])
@@ -57,8 +47,8 @@ class Atoms:
         m = rng.normal(size=n) * np.exp(rng.uniform(-2, 0.7))
         return AtomSetting(
             m,
-            _softmax(2 * rng.normal(size=n)),
-            _softmax(2 * rng.normal(size=n)),
+            softmax(2 * rng.normal(size=n)),
+            softmax(2 * rng.normal(size=n)),
             float(eta_1),
             float(eta_0),
             int(rng.integers(1, 7)),
@@ -68,7 +58,7 @@ class Atoms:
         self, setting: AtomSetting, rng: np.random.Generator, step: float
     ) -> AtomSetting | None:
         def moved(p: Array) -> Array:
-            return _softmax(np.log(p) + step * rng.normal(size=p.shape))
+            return softmax(np.log(p) + step * rng.normal(size=p.shape))
 
         eta_1, eta_0 = np.array([setting.eta_1, setting.eta_0]) * np.exp(step * rng.normal(size=2))
         new = replace(
@@ -81,11 +71,3 @@ class Atoms:
         )
         inside = min(eta_1, eta_0) > 0.05 and max(eta_1, eta_0) < 20 and np.abs(new.m).max() < 6
         return new if inside and min(new.p_k.min(), new.p_0.min()) > 1e-8 else None
-
-    def unpack(self, data: dict[str, Any]) -> AtomSetting:
-        return AtomSetting.unpack(data)
-
-
-def _softmax(logits: Array) -> Array:
-    parts = np.exp(logits - logits.max())
-    return np.asarray(parts / parts.sum())

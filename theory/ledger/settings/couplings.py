@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from theory.laws.couplings import CouplingFamily
 from theory.laws.distances import Array
 from theory.ledger.oracle.integrals.joint import JointNumbers, random_joint
+from theory.ledger.settings.domain import AnySetting, Domain
 
 
 @dataclass(frozen=True, eq=False)
-class CouplingSetting:
+class CouplingSetting(AnySetting):
     """A family of couplings, a point x (d,) of X_t, and the parameter a."""
 
     joint: JointNumbers
@@ -71,30 +71,12 @@ class CouplingSetting:
             f"t = {self.t:.3g}, a = {self.a:.3g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        fields = ("logits", "means", "factors", "logit_rates", "mean_rates", "factor_rates")
-        arrays = {name: getattr(self.joint, name).tolist() for name in fields}
-        return {
-            **arrays,
-            "frame": self.joint.frame.tolist(),
-            "rest_std": self.joint.rest_std,
-            "x": self.x.tolist(),
-            "t": self.t,
-            "a": self.a,
-        }
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        names = ("logits", "means", "factors", "logit_rates", "mean_rates", "factor_rates")
-        arrays = {n: np.asarray(data[n], dtype=float) for n in names}
-        frame = np.asarray(data["frame"], dtype=float)
-        joint = JointNumbers(**arrays, frame=frame, rest_std=data["rest_std"])
-        return cls(joint, np.asarray(data["x"], dtype=float), data["t"], data["a"])
-
 
 @dataclass(frozen=True)
-class Couplings:
+class Couplings(Domain[CouplingSetting]):
     """Random families of couplings (the oracle's `joint`), dependent or independent."""
+
+    setting = CouplingSetting
 
     dependent: bool = True
 
@@ -136,6 +118,3 @@ class Couplings:
         if not (inside and moved and np.abs(x).max() < 5 and abs(setting.a) < 1):
             return None
         return CouplingSetting(joint, x, t, setting.a)
-
-    def unpack(self, data: dict[str, Any]) -> CouplingSetting:
-        return CouplingSetting.unpack(data)

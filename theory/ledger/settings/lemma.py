@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Self
 
 import numpy as np
 
 from theory.laws.distances import Array
+from theory.ledger.settings.domain import AnySetting, Domain
 
 Rationals = list[Fraction]
 
 
 @dataclass(frozen=True, eq=False)
-class LemmaSetting:
+class LemmaSetting(AnySetting):
     """v, y and two values of mu, (d,); r of any size and sign, b = nft_beta > 0."""
 
     v: Array
@@ -45,19 +45,12 @@ class LemmaSetting:
     def describe(self) -> str:
         return f"d = {self.dim}, r = {self.r:.3g}, beta = {self.b:.3g}"
 
-    def pack(self) -> dict[str, Any]:
-        arrays = {n: getattr(self, n).tolist() for n in ("v", "y", "mu", "other")}
-        return {**arrays, "r": self.r, "b": self.b}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        arrays = {n: np.asarray(data[n], dtype=float) for n in ("v", "y", "mu", "other")}
-        return cls(**arrays, r=data["r"], b=data["b"])
-
 
 @dataclass(frozen=True)
-class Lemmas:
+class Lemmas(Domain[LemmaSetting]):
     """Normal vectors of sizes from 1e-2 to 1e2, rewards inside and outside [0, 1]."""
+
+    setting = LemmaSetting
 
     def draw(self, dim: int, seed: int) -> LemmaSetting:
         rng = np.random.default_rng([seed, 5, dim])
@@ -83,6 +76,3 @@ class Lemmas:
         )
         sizes = [np.abs(q).max() for q in (new.v, new.y, new.mu, new.other)]
         return new if max(sizes) < 1e3 and 0.05 < new.b < 20 and abs(new.r) < 10 else None
-
-    def unpack(self, data: dict[str, Any]) -> LemmaSetting:
-        return LemmaSetting.unpack(data)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
 
 import numpy as np
 
 from theory.control.linear import LinearQuadratic
 from theory.laws.distances import Array
 from theory.ledger.oracle.control.linear import LinearNumbers
+from theory.ledger.settings.domain import AnySetting, Domain
 
 ARRAYS = ("A", "B", "shift", "F", "f", "Q", "q", "mean", "cov", "P", "p", "x")
 LARGEST = 4.0  # of any entry: stiffer problems need more steps than the second route takes
@@ -20,7 +20,7 @@ STRONGEST = 0.8  # |P|: a feedback that drives X away makes Euler's steps too co
 
 
 @dataclass(frozen=True, eq=False)
-class LinearSetting:
+class LinearSetting(AnySetting):
     """dX = ((A + t B) X + (1 - t) shift + g u) dt + g dB, g = g0 + g1 t; costs F, f and Q, q; X_0 ~
     N(mean, cov); a feedback u = -g ((1 + t) P x + (1 - t/2) p) that is no optimum; a point x, t."""
 
@@ -66,11 +66,11 @@ class LinearSetting:
 
     # --- second route
 
-    def numbers(self, steered: bool = False) -> LinearNumbers:
-        """The plain numbers; steered: with the feedback's drift."""
+    def numbers(self, with_feedback: bool = False) -> LinearNumbers:
+        """The plain numbers; with_feedback: of the drift too."""
 
         def square(t: float) -> float:
-            return (self.g0 + self.g1 * t) ** 2 if steered else 0.0
+            return (self.g0 + self.g1 * t) ** 2 if with_feedback else 0.0
 
         return LinearNumbers(
             lambda t: self.A + t * self.B - square(t) * (1 + t) * self.P,
@@ -93,19 +93,12 @@ class LinearSetting:
             f"{self.g0 + self.g1:.2g}, |Q| = {np.linalg.norm(self.Q, 2):.2g}, t = {self.t:.3g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        arrays = {name: getattr(self, name).tolist() for name in ARRAYS}
-        return {**arrays, "g0": self.g0, "g1": self.g1, "t": self.t}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        arrays = {name: np.asarray(data[name], dtype=float) for name in ARRAYS}
-        return cls(**arrays, g0=data["g0"], g1=data["g1"], t=data["t"])
-
 
 @dataclass(frozen=True)
-class LinearProblems:
+class LinearProblems(Domain[LinearSetting]):
     """Random ones: A not normal, costs full and positive, entries up to LARGEST."""
+
+    setting = LinearSetting
 
     def draw(self, dim: int, seed: int) -> LinearSetting:
         rng = np.random.default_rng([seed, dim, 31])
@@ -154,6 +147,3 @@ class LinearProblems:
         small = small and float(np.linalg.norm(moved["P"], 2)) <= STRONGEST
         inside = NOISE[0] <= g0 and g0 + setting.g1 <= NOISE[1]
         return new if definite and small and inside else None
-
-    def unpack(self, data: dict[str, Any]) -> LinearSetting:
-        return LinearSetting.unpack(data)

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Self
 
 import numpy as np
 
 from theory.laws.distances import Array
+from theory.ledger.settings.domain import AnySetting, Domain, values
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.settings.released import Prompts, PromptSetting
-
-
-def _values(setting: Any, kind: type) -> dict[str, Any]:
-    return {f.name: getattr(setting, f.name) for f in fields(kind)}
-
 
 # --- advantages alone
 
 
 @dataclass(frozen=True, eq=False)
-class AdvantageSetting:
+class AdvantageSetting(AnySetting):
     """Advantages A (n,), 0 and both sides of the clip among them, and the clip."""
 
     A: Array
     size: float
-
-    @property
-    def dim(self) -> int:
-        return 1
 
     @cached_property
     def exact(self) -> tuple[list[Fraction], Fraction]:
@@ -41,13 +32,12 @@ class AdvantageSetting:
     def describe(self) -> str:
         return f"{len(self.A)} advantages up to {np.abs(self.A).max():.3g}, clip {self.size:.3g}"
 
-    def pack(self) -> dict[str, Any]:
-        return {"A": self.A.tolist(), "size": self.size}
-
 
 @dataclass(frozen=True)
-class Advantages:
+class Advantages(Domain[AdvantageSetting]):
     """16 advantages and the clip, from 1 to 10."""
+
+    setting = AdvantageSetting
 
     def draw(self, dim: int, seed: int) -> AdvantageSetting:
         rng = np.random.default_rng([seed, 31])
@@ -66,16 +56,15 @@ class Advantages:
             AdvantageSetting(moved, clip) if 0.5 < clip < 20 and np.abs(moved).max() < 1e3 else None
         )
 
-    def unpack(self, data: dict[str, Any]) -> AdvantageSetting:
-        return AdvantageSetting(np.asarray(data["A"], dtype=float), data["size"])
-
 
 # --- prompts in a large batch
 
 
 @dataclass(frozen=True)
-class GaussianPrompts:
+class GaussianPrompts(Domain[PromptSetting]):
     """1 to 3 prompts with rewards N(0, 1), infinite groups, any nft_beta."""
+
+    setting = PromptSetting
 
     def draw(self, dim: int, seed: int) -> PromptSetting:
         return self._plain(Prompts(alike=True).draw(dim, seed))
@@ -89,9 +78,6 @@ class GaussianPrompts:
     def _plain(self, setting: PromptSetting) -> PromptSetting:
         shape = (len(setting.weights), 1)
         return replace(setting, weights=np.ones(shape), means=np.zeros(shape), stds=np.ones(shape))
-
-    def unpack(self, data: dict[str, Any]) -> PromptSetting:
-        return PromptSetting.unpack(data)
 
 
 # --- given X_t = x
@@ -107,21 +93,13 @@ class ModeSetting(Setting):
     gap: float = 0.0
     shift: float = 0.0
 
-    def pack(self) -> dict[str, Any]:
-        return {**super().pack(), **{k: getattr(self, k) for k in _OWN}}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        return cls(**_values(Setting.unpack(data), Setting), **{k: data[k] for k in _OWN})
-
-
-_OWN = ("centre", "size", "gap", "shift")
-
 
 @dataclass(frozen=True)
-class ModePoints:
+class ModePoints(Domain[ModeSetting]):
     """Random problems on the line with linear rewards; advantages up to a few standard deviations
     from 0, some of them beyond the clip."""
+
+    setting = ModeSetting
 
     problems: Problems = field(default_factory=lambda: Problems(kinds=("linear",)))
 
@@ -130,7 +108,7 @@ class ModePoints:
         rng = np.random.default_rng([seed, 41])
         raw = float(plain.case.reward(plain.case.means).mean())
         return ModeSetting(
-            **_values(plain, Setting),
+            **values(plain, Setting),
             centre=raw + plain.spread * float(rng.normal()),
             size=plain.spread * math.exp(rng.uniform(-1.5, 0.5)),
             gap=float(rng.normal()),
@@ -140,7 +118,7 @@ class ModePoints:
     def nudge(
         self, setting: ModeSetting, rng: np.random.Generator, step: float
     ) -> ModeSetting | None:
-        plain = self.problems.nudge(Setting(**_values(setting, Setting)), rng, step)
+        plain = self.problems.nudge(Setting(**values(setting, Setting)), rng, step)
         if plain is None:
             return None
         centre = setting.centre + step * setting.size * rng.normal()
@@ -148,12 +126,9 @@ class ModePoints:
         if not 0.1 * plain.spread < size < 3 * plain.spread:
             return None
         return ModeSetting(
-            **_values(plain, Setting),
+            **values(plain, Setting),
             centre=float(centre),
             size=size,
             gap=setting.gap,
             shift=setting.shift,
         )
-
-    def unpack(self, data: dict[str, Any]) -> ModeSetting:
-        return ModeSetting.unpack(data)

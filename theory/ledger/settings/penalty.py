@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.settings.atoms import Atoms, AtomSetting
+from theory.ledger.settings.domain import AnySetting, Domain, values
 from theory.ledger.settings.problems import BETAS, Problems, Setting
 
 PULLS = (0.01, 30.0)  # of the penalty's curvature over (1-t)^2
@@ -25,22 +25,12 @@ class PenalisedSetting(Setting):
     def describe(self) -> str:
         return f"{super().describe()}, kl_weight = {self.kl:.3g}, size = {self.size:.3g}"
 
-    def pack(self) -> dict[str, Any]:
-        return {**super().pack(), "kl": self.kl, "size": self.size}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        plain = Setting.unpack(data)
-        return cls(**_values(plain), kl=data["kl"], size=data["size"])
-
-
-def _values(setting: Setting) -> dict[str, Any]:
-    return {f.name: getattr(setting, f.name) for f in fields(Setting)}
-
 
 @dataclass(frozen=True)
-class Penalised:
+class Penalised(Domain[PenalisedSetting]):
     """Random problems with penalties that count at their time."""
+
+    setting = PenalisedSetting
 
     problems: Problems = field(default_factory=Problems)
 
@@ -49,7 +39,7 @@ class Penalised:
         rng = np.random.default_rng([seed, 29, dim])
         pull = math.exp(rng.uniform(*np.log(PULLS)))
         size = math.exp(rng.uniform(-2.0, 1.0))
-        return PenalisedSetting(**_values(plain), kl=pull * (1 - plain.t) ** 2, size=size)
+        return PenalisedSetting(**values(plain, Setting), kl=pull * (1 - plain.t) ** 2, size=size)
 
     def nudge(
         self, setting: PenalisedSetting, rng: np.random.Generator, step: float
@@ -60,10 +50,7 @@ class Penalised:
         kl = setting.kl * math.exp(step * rng.normal())
         size = setting.size * math.exp(step * rng.normal())
         inside = PULLS[0] <= kl / (1 - moved.t) ** 2 <= PULLS[1] and 0.05 <= size <= 5
-        return PenalisedSetting(**_values(moved), kl=kl, size=size) if inside else None
-
-    def unpack(self, data: dict[str, Any]) -> PenalisedSetting:
-        return PenalisedSetting.unpack(data)
+        return PenalisedSetting(**values(moved, Setting), kl=kl, size=size) if inside else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +62,12 @@ class TimedAtoms(AtomSetting):
     def describe(self) -> str:
         return f"{super().describe()}, t = {self.t:.3g}"
 
-    def pack(self) -> dict[str, Any]:
-        return {**super().pack(), "t": self.t}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        return replace(super().unpack(data), t=data["t"])
-
 
 @dataclass(frozen=True)
-class AtomsInTime:
+class AtomsInTime(Domain[TimedAtoms]):
     """`Atoms`, with a time in [0, 0.99]."""
+
+    setting = TimedAtoms
 
     atoms: Atoms = field(default_factory=Atoms)
 
@@ -100,15 +82,12 @@ class AtomsInTime:
         t = float(np.clip(setting.t + 0.3 * step * rng.normal(), 0.0, 0.99))
         return None if moved is None else self._timed(moved, t)
 
-    def unpack(self, data: dict[str, Any]) -> TimedAtoms:
-        return TimedAtoms.unpack(data)
-
     def _timed(self, s: AtomSetting, t: float) -> TimedAtoms:
-        return TimedAtoms(**{f.name: getattr(s, f.name) for f in fields(AtomSetting)}, t=t)
+        return TimedAtoms(**values(s, AtomSetting), t=t)
 
 
 @dataclass(frozen=True, eq=False)
-class LineSetting:
+class LineSetting(AnySetting):
     """A Gaussian N(x, v^2) with the reward b times the place, nft_beta, a kl_weight."""
 
     x: float
@@ -118,18 +97,13 @@ class LineSetting:
     kl: float
 
     @property
-    def dim(self) -> int:
-        return 1
-
-    @property
     def case(self) -> PlaneNumbers:
-        parameters = {"vector": np.array([self.b]), "constant": np.asarray(0.5)}
         return PlaneNumbers(
             np.ones(1),
             np.array([[self.x]]),
             np.array([[[self.v**2]]]),
             "linear",
-            parameters,
+            {"vector": np.array([self.b]), "constant": np.asarray(0.5)},
             1.0,
             np.eye(1),
         )
@@ -140,13 +114,12 @@ class LineSetting:
             f"nft_beta = {self.nft_beta:.3g}, kl_weight = {self.kl:.3g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(Domain[LineSetting]):
     """Means within 2, standard deviations 0.4 to 2.5, kl_weight 1e-3 to 10."""
+
+    setting = LineSetting
 
     def draw(self, dim: int, seed: int) -> LineSetting:
         rng = np.random.default_rng([seed, 37])
@@ -175,6 +148,3 @@ class Lines:
             and 1e-4 < new.kl < 30
         )
         return new if inside else None
-
-    def unpack(self, data: dict[str, Any]) -> LineSetting:
-        return LineSetting(**data)

@@ -16,22 +16,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from theory.common.tolerances import QUADRATURE_TIGHT
-from theory.laws.distances import Array
-from theory.laws.gaussians import GaussianSum
-from theory.ledger import oracle
-from theory.ledger.oracle.integrals.plane import PlaneNumbers, RewardFunction
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import bumps_reward
-from theory.tilts.quadratic import linear_reward, quadratic_reward
-from theory.tilts.rewards import Reward
-from theory.tilts.wrappers import (
+from theory import (
     ClippedExponential,
     Exponential,
+    GaussianSum,
     Power,
+    Problem,
+    Reward,
     TruncatedExponential,
     Wrapper,
+    bumps_reward,
+    linear_reward,
+    quadratic_reward,
 )
+from theory.common.tolerances import QUADRATURE_TIGHT
+from theory.laws.distances import Array
+from theory.ledger import oracle
+from theory.ledger.oracle.integrals.plane import PlaneNumbers, RewardFunction
 
 MAX_ORDER = 4
 CLIP = 1.5
@@ -155,8 +156,7 @@ def disagreement(
         size = 1.0 + abs(factor) * spread
         vector(name, field(point, time), base_velocity + factor * first, rest, size)
     for wrapper, (log_z, mean) in zip(wrappers, tilts, strict=True):
-        target = problem.tilt(wrapper)
-        number(f"log Z of {type(wrapper).__name__}", target.log_z, log_z, 1.0)
+        number(f"log Z of {type(wrapper).__name__}", problem.tilt(wrapper).log_z, log_z, 1.0)
         velocity = (mean - at[:e]) / (1 - t)
         tilted = problem.tilted_field(wrapper)(point, time)
         vector(f"velocity of {type(wrapper).__name__}", tilted, velocity, rest, 1.0)
@@ -210,13 +210,11 @@ def _by_quadrature(
 
     def unconditional(y: Array) -> Array:
         value = case.reward(y)
-        columns = [value, value**2, *(phi(value) for phi in phis)]
-        return np.stack(columns, axis=1)
+        return np.stack([value, value**2, *(phi(value) for phi in phis)], axis=1)
 
     total = oracle.expectation(law, unconditional).value
     spread = math.sqrt(max(total[1] - total[0] ** 2, 0.0))
-    log_z = [math.log(z) for z in total[2:]]
-    tilts = list(zip(log_z, means, strict=True))
+    tilts = list(zip([math.log(z) for z in total[2:]], means, strict=True))
     return spread, _Moments(mean, covariance, reward, cumulants), tilts
 
 

@@ -1,8 +1,4 @@
-"""Where identities are tried: random problems with a point, a time and a method's parameters.
-
-A domain draws settings from a seed, nudges them (for the search for the worst problem) and turns
-them into JSON and back, so that a worst problem on record can be tried again.
-"""
+"""Where identities are tried: random problems with a point, a time and a method's parameters."""
 
 from __future__ import annotations
 
@@ -10,16 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from theory.fields.paths import PATHS, Path
 from theory.laws.distances import Array
 from theory.ledger.oracle.conditional import Instant
 from theory.ledger.oracle.instants import instant
+from theory.ledger.settings.domain import AnySetting, Domain
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.settings.random import (
     KINDS,
@@ -41,38 +38,8 @@ PLANE_CONDITION = 1e3
 REACH = 3.5  # points of X_t lie within so many standard deviations
 
 
-class AnySetting(Protocol):
-    """A place where an identity can be tried."""
-
-    @property
-    def dim(self) -> int: ...
-
-    def describe(self) -> str:
-        """In a few words, for tables."""
-
-    def pack(self) -> dict[str, Any]:
-        """As JSON."""
-
-
-S = TypeVar("S", bound=AnySetting)
-
-
-class Domain(Protocol[S]):
-    """What draws settings of one kind."""
-
-    def draw(self, dim: int, seed: int) -> S: ...
-
-    def nudge(self, setting: S, rng: np.random.Generator, step: float) -> S | None:
-        """A neighbour, or None where it leaves the domain."""
-
-    def unpack(self, data: dict[str, Any]) -> S: ...
-
-
-# --- problems
-
-
 @dataclass(frozen=True, eq=False)
-class Setting:
+class Setting(AnySetting):
     """A problem, a point x (d,) of X_t, and parameters: NFT's beta, an inverse temperature a."""
 
     case: PlaneProblem
@@ -118,49 +85,16 @@ class Setting:
             f"nft_beta = {self.nft_beta:.3g}, a = {self.a:.3g}{path}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        case = self.case
-        return {
-            "weights": case.weights.tolist(),
-            "means": case.means.tolist(),
-            "covs": case.covs.tolist(),
-            "kind": case.kind,
-            "scale": case.scale,
-            "parameters": {k: np.asarray(v).tolist() for k, v in case.parameters.items()},
-            "frame": case.frame.tolist(),
-            "rest_std": case.rest_std,
-            "condition": case.condition,
-            "x": self.x.tolist(),
-            "t": self.t,
-            "nft_beta": self.nft_beta,
-            "a": self.a,
-            "path": self.path,
-        }
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        arrays = {k: np.asarray(data[k], dtype=float) for k in ("weights", "means", "covs")}
-        parameters = {k: np.asarray(v, dtype=float) for k, v in data["parameters"].items()}
-        case = PlaneProblem(
-            **arrays,
-            kind=data["kind"],
-            parameters=parameters,
-            scale=data["scale"],
-            frame=np.asarray(data["frame"], dtype=float),
-            rest_std=data["rest_std"],
-            condition=data["condition"],
-        )
-        x = np.asarray(data["x"], dtype=float)
-        return cls(case, x, data["t"], data["nft_beta"], data["a"], data["path"])
-
 
 @dataclass(frozen=True)
-class Problems:
+class Problems(Domain[Setting]):
     """Random problems (theory.ledger.settings.random) with a point of X_t, a time and parameters.
 
     kinds of reward; bumps are positive, which vhat and 1 + a r need. paths: their names.
     max_condition: of the covariances, below what random problems have where a route asks for it.
     """
+
+    setting = Setting
 
     kinds: tuple[str, ...] = KINDS
     paths: tuple[str, ...] = ("rectified_flow",)
@@ -186,8 +120,7 @@ class Problems:
 
     def nudge(self, setting: Setting, rng: np.random.Generator, step: float) -> Setting | None:
         case = setting.case
-        logits = np.log(case.weights) + step * rng.normal(size=case.weights.shape)
-        weights = np.exp(logits - logits.max())
+        weights = softmax(np.log(case.weights) + step * rng.normal(size=case.weights.shape))
         factors = np.linalg.cholesky(case.covs)
         stretch = np.eye(case.plane_dim) + step * rng.normal(size=factors.shape)
         factors = stretch @ factors
@@ -205,7 +138,7 @@ class Problems:
                 parameters[key] = 0.5 * (moved + moved.T) if key == "matrix" else moved
         moved_case = replace(
             case,
-            weights=weights / weights.sum(),
+            weights=weights,
             covs=0.5 * (covs + np.swapaxes(covs, 1, 2)),
             means=case.means + step * rng.normal(size=case.means.shape),
             parameters=parameters,
@@ -250,9 +183,6 @@ class Problems:
             return False
         return _distance(case, setting) <= REACH
 
-    def unpack(self, data: dict[str, Any]) -> Setting:
-        return Setting.unpack(data)
-
 
 def _point(case: PlaneProblem, path: str, t: float, rng: np.random.Generator) -> Array:
     """A draw of X_t, (d,)."""
@@ -266,8 +196,7 @@ def _point(case: PlaneProblem, path: str, t: float, rng: np.random.Generator) ->
 def _distance(case: PlaneProblem, setting: Setting) -> float:
     """Standard deviations from x to the nearest component of X_t's law in the plane."""
     now, e = setting.at, case.plane_dim
-    at = (case.frame.T @ setting.x)[:e]
-    gaps = at - now.alpha * case.means
+    gaps = (case.frame.T @ setting.x)[:e] - now.alpha * case.means
     covs = now.alpha**2 * case.covs + now.sigma**2 * np.eye(e)
     squares = np.einsum("ki,kij,kj->k", gaps, np.linalg.inv(covs), gaps)
     return float(np.sqrt(squares.min()))

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 from theory.ledger.settings.plane import Array, PlaneProblem
 
@@ -45,9 +46,7 @@ def random_case(shape: Shape, seed: int) -> PlaneProblem:
     """A problem of that shape, a function of the seed alone."""
     rng = np.random.default_rng(seed)
     e = min(shape.dim, 2)
-    logits = rng.normal(size=shape.components)
-    weights = np.exp(logits - logits.max())
-    weights /= weights.sum()
+    weights = softmax(rng.normal(size=shape.components))
     means = rng.normal(size=(shape.components, e)) * 1.5
     covs = np.stack([_covariance(rng, e, shape.condition) for _ in range(shape.components)])
     frame = np.linalg.qr(rng.normal(size=(shape.dim, shape.dim)))[0]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self
 
 import numpy as np
+from scipy.special import softmax
 
 from theory.laws.distances import Array
+from theory.ledger.settings.domain import AnySetting, Domain
 
 GROUP = 24  # rows of a prompt in the released configurations
 
@@ -16,16 +17,11 @@ GROUPS = (0, 2, 3, 4, 8, 24)  # rows of a prompt in a batch; 0: infinitely many
 BETAS = (0.05, 5.0)
 
 
-def _softmax(logits: Array) -> Array:
-    parts = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(parts / parts.sum(axis=-1, keepdims=True))
-
-
 # --- prompts with mixtures of rewards, in a large batch
 
 
 @dataclass(frozen=True, eq=False)
-class PromptSetting:
+class PromptSetting(AnySetting):
     """Rewards of P prompts, mixtures of K Gaussians: weights, means, stds (P, K); the rows of a
     prompt in the batch; nft_beta."""
 
@@ -35,32 +31,21 @@ class PromptSetting:
     group: int
     nft_beta: float
 
-    @property
-    def dim(self) -> int:
-        return 1
-
     def describe(self) -> str:
         return (
             f"{len(self.weights)} prompts of {self.weights.shape[1]} Gaussians, group of "
             f"{self.group or 'infinitely many'}, nft_beta = {self.nft_beta:.3g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        arrays = {n: getattr(self, n).tolist() for n in ("weights", "means", "stds")}
-        return {**arrays, "group": self.group, "nft_beta": self.nft_beta}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        arrays = {n: np.asarray(data[n], dtype=float) for n in ("weights", "means", "stds")}
-        return cls(**arrays, group=int(data["group"]), nft_beta=data["nft_beta"])
-
 
 @dataclass(frozen=True)
-class Prompts:
+class Prompts(Domain[PromptSetting]):
     """1 to 3 prompts, some with rare rewards far out, where the clip acts.
 
     alike: every prompt has mean 0 and standard deviation 1, and the group is infinite.
     """
+
+    setting = PromptSetting
 
     alike: bool = False
 
@@ -68,7 +53,7 @@ class Prompts:
         rng = np.random.default_rng([seed, 17])
         prompts, parts = int(rng.integers(1, 4)), int(rng.integers(1, 3))
         shape = (prompts, parts)
-        weights = _softmax(rng.uniform(1.0, 4.0) * rng.normal(size=shape))
+        weights = softmax(rng.uniform(1.0, 4.0) * rng.normal(size=shape), axis=-1)
         stds = np.exp(rng.uniform(-1.0, 0.7, size=shape))
         means = rng.normal(size=shape) * np.exp(rng.uniform(-1.0, 2.2, size=shape))
         group = 0 if self.alike else int(rng.choice(GROUPS))
@@ -82,7 +67,7 @@ class Prompts:
         new = self._made(
             replace(
                 setting,
-                weights=_softmax(np.log(setting.weights) + step * rng.normal(size=shape)),
+                weights=softmax(np.log(setting.weights) + step * rng.normal(size=shape), axis=-1),
                 means=setting.means + step * rng.normal(size=shape),
                 stds=setting.stds * np.exp(step * rng.normal(size=shape)),
                 nft_beta=setting.nft_beta * math.exp(step * rng.normal()),
@@ -105,34 +90,26 @@ class Prompts:
         size = np.sqrt((w * (s**2 + (m - centre) ** 2)).sum(1, keepdims=True))
         return replace(setting, means=(m - centre) / size, stds=s / size)
 
-    def unpack(self, data: dict[str, Any]) -> PromptSetting:
-        return PromptSetting.unpack(data)
-
 
 # --- finite batches
 
 
 @dataclass(frozen=True)
-class BatchSetting:
+class BatchSetting(AnySetting):
     """`prompts` groups of `group` rows."""
 
     group: int
     prompts: int
 
-    @property
-    def dim(self) -> int:
-        return 1
-
     def describe(self) -> str:
         return f"{self.prompts} prompts with {self.group} rows each"
 
-    def pack(self) -> dict[str, Any]:
-        return {"group": self.group, "prompts": self.prompts}
-
 
 @dataclass(frozen=True)
-class Batches:
+class Batches(Domain[BatchSetting]):
     """Groups of 2 to 64, 1 to 64 prompts."""
+
+    setting = BatchSetting
 
     def draw(self, dim: int, seed: int) -> BatchSetting:
         rng = np.random.default_rng([seed, 19])
@@ -146,12 +123,9 @@ class Batches:
         prompts = round(setting.prompts * math.exp(2 * step * rng.normal()))
         return BatchSetting(group, prompts) if 2 <= group <= 64 and 1 <= prompts <= 64 else None
 
-    def unpack(self, data: dict[str, Any]) -> BatchSetting:
-        return BatchSetting(int(data["group"]), int(data["prompts"]))
-
 
 @dataclass(frozen=True, eq=False)
-class AtomBatch:
+class AtomBatch(AnySetting):
     """Rewards of P prompts on k atoms: x their values and m their chances, (P, k); `group` rows
     each."""
 
@@ -159,16 +133,9 @@ class AtomBatch:
     m: Array
     group: int
 
-    @property
-    def dim(self) -> int:
-        return 1
-
     def describe(self) -> str:
         prompts, k = self.x.shape
         return f"{prompts} prompts of {k} atoms, {self.group} rows each"
-
-    def pack(self) -> dict[str, Any]:
-        return {"x": self.x.tolist(), "m": self.m.tolist(), "group": self.group}
 
 
 # (prompts, rows, atoms): no |A| reaches the clip, and all batches can be listed
@@ -176,22 +143,21 @@ SMALL = ((1, 2, 3), (1, 3, 4), (1, 4, 3), (2, 2, 3), (2, 3, 2), (3, 2, 2), (3, 2
 
 
 @dataclass(frozen=True)
-class AtomBatches:
+class AtomBatches(Domain[AtomBatch]):
     """Batches that can be listed: at most 3 prompts, 4 rows a prompt, 4 atoms."""
+
+    setting = AtomBatch
 
     def draw(self, dim: int, seed: int) -> AtomBatch:
         rng = np.random.default_rng([seed, 23])
         prompts, group, k = SMALL[int(rng.integers(len(SMALL)))]
         x = rng.normal(size=(prompts, k)) + 2 * rng.normal(size=(prompts, 1))
-        return AtomBatch(x, _softmax(1.5 * rng.normal(size=(prompts, k))), group)
+        return AtomBatch(x, softmax(1.5 * rng.normal(size=(prompts, k)), axis=-1), group)
 
     def nudge(self, setting: AtomBatch, rng: np.random.Generator, step: float) -> AtomBatch | None:
         x = setting.x + step * rng.normal(size=setting.x.shape)
-        m = _softmax(np.log(setting.m) + step * rng.normal(size=setting.m.shape))
+        m = softmax(np.log(setting.m) + step * rng.normal(size=setting.m.shape), axis=-1)
         mean = (m * x).sum(1, keepdims=True)
         least = (m * (x - mean) ** 2).sum(1).min()
         inside = np.abs(x).max() < 20 and m.min() > 1e-4 and least > 1e-3
         return AtomBatch(x, m, setting.group) if inside else None
-
-    def unpack(self, data: dict[str, Any]) -> AtomBatch:
-        return AtomBatch(np.asarray(data["x"]), np.asarray(data["m"]), int(data["group"]))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from theory.laws.distances import Array
+from theory.ledger.settings.domain import AnySetting, Domain
 
 # (flat, rate, most) of the released code
 RELEASED = ((0, 0.0, 0.0), (0, 0.001, 0.5), (75, 0.0075, 0.999))
 
 
 @dataclass(frozen=True)
-class ScheduleSetting:
+class ScheduleSetting(AnySetting):
     """min(rate (k - flat), most) from step `flat` on; epochs of `steps` optimiser steps; an anchor
     that leaves `share`; the tilt's step `scale`."""
 
@@ -27,23 +27,18 @@ class ScheduleSetting:
     share: float
     scale: float
 
-    @property
-    def dim(self) -> int:
-        return 1
-
     def describe(self) -> str:
         return (
             f"min({self.rate:.3g} (k - {self.flat}), {self.most:.3g}), {self.epochs} epochs of "
             f"{self.steps} steps, omega = {self.share:.4g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
 
 @dataclass(frozen=True)
-class Schedules:
+class Schedules(Domain[ScheduleSetting]):
     """The released schedules and others like them, 1 to 250 epochs of 1 to 4 steps."""
+
+    setting = ScheduleSetting
 
     def draw(self, dim: int, seed: int) -> ScheduleSetting:
         rng = np.random.default_rng([seed, 41])
@@ -76,12 +71,9 @@ class Schedules:
         )
         return new if 1 <= new.epochs <= 300 and 1e-5 < left < 0.9 else None
 
-    def unpack(self, data: dict[str, Any]) -> ScheduleSetting:
-        return ScheduleSetting(**data)
-
 
 @dataclass(frozen=True, eq=False)
-class FactorSetting:
+class FactorSetting(AnySetting):
     """LoRA factors of the old copy's start and of the student after every epoch, A (E + 1, r, n),
     B (E + 1, m, r), and the decays (E,)."""
 
@@ -89,21 +81,16 @@ class FactorSetting:
     B: Array
     decays: Array
 
-    @property
-    def dim(self) -> int:
-        return 1
-
     def describe(self) -> str:
         epochs, (m, r), n = len(self.decays), self.B.shape[1:], self.A.shape[2]
         return f"rank {r}, {m} x {n}, {epochs} epochs"
 
-    def pack(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name).tolist() for f in fields(self)}
-
 
 @dataclass(frozen=True)
-class Factors:
+class Factors(Domain[FactorSetting]):
     """Rank 1 to 4, sides 2 to 12, 1 to 6 epochs."""
+
+    setting = FactorSetting
 
     def draw(self, dim: int, seed: int) -> FactorSetting:
         rng = np.random.default_rng([seed, 43])
@@ -126,6 +113,3 @@ class Factors:
             setting.B + step * rng.normal(size=setting.B.shape),
             decays,
         )
-
-    def unpack(self, data: dict[str, Any]) -> FactorSetting:
-        return FactorSetting(**{k: np.asarray(v, dtype=float) for k, v in data.items()})

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from theory.laws.distances import Array
 from theory.ledger.oracle.released.steps import Numbers
+from theory.ledger.settings.domain import AnySetting, Domain
 
 BITS = 2.0**10
 MOST = 8.0
@@ -18,7 +19,7 @@ _ARRAYS = ("x", "y", "r", "W", "A", "B")
 
 
 @dataclass(frozen=True, eq=False)
-class StepSetting:
+class StepSetting(AnySetting):
     """A batch x, y (n, d), r (n,); a student W x + B A x, W (d, d) frozen, B (d, k) and A (k, d)
     trained; nft_beta, the learning rate, and the number of steps."""
 
@@ -47,15 +48,6 @@ class StepSetting:
             f"of {self.rate:.2g}, nft_beta = {self.nft_beta:.3g}"
         )
 
-    def pack(self) -> dict[str, Any]:
-        arrays = {n: getattr(self, n).tolist() for n in _ARRAYS}
-        return {**arrays, "nft_beta": self.nft_beta, "rate": self.rate, "steps": self.steps}
-
-    @classmethod
-    def unpack(cls, data: dict[str, Any]) -> Self:
-        arrays = {n: np.asarray(data[n], dtype=float) for n in _ARRAYS}
-        return cls(**arrays, nft_beta=data["nft_beta"], rate=data["rate"], steps=int(data["steps"]))
-
 
 def _short(value: Array) -> Array:
     """Rounded to 10 binary places."""
@@ -63,8 +55,10 @@ def _short(value: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Steps:
+class Steps(Domain[StepSetting]):
     """2 to 4 rows, rank 1, 2 or 3 steps; rewards in [0, 1], at its ends and beyond."""
+
+    setting = StepSetting
 
     def draw(self, dim: int, seed: int) -> StepSetting:
         rng = np.random.default_rng([seed, 43, dim])
@@ -95,6 +89,3 @@ class Steps:
         beta = float(_short(setting.nft_beta * np.exp(step * rng.normal())))
         inside = max(np.abs(v).max() for v in moved.values()) < MOST and 0.05 < beta < 10
         return replace(setting, **moved, nft_beta=beta) if inside else None
-
-    def unpack(self, data: dict[str, Any]) -> StepSetting:
-        return StepSetting.unpack(data)

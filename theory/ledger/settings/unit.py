@@ -7,10 +7,10 @@ a width, so that both routes take the problem as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from theory.ledger.settings.domain import Domain
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.settings.problems import BETAS, TIMES, Problems, Setting, _point
 from theory.ledger.settings.random import Shape, random_case
@@ -21,12 +21,14 @@ REST = (0.05, 1.5)
 
 
 @dataclass(frozen=True)
-class UnitRewards:
+class UnitRewards(Domain[Setting]):
     """Random line problems among independent other axes, with a reward in [0, 1].
 
     paths: their names. least: dimensions, at fewer of which nothing is drawn. Other axes have one
     standard deviation, from REST.
     """
+
+    setting = Setting
 
     paths: tuple[str, ...] = ("rectified_flow",)
     least: int = 1
@@ -71,9 +73,6 @@ class UnitRewards:
         if min(ends) < 0 or max(ends) > 1:
             return None
         return replace(moved, case=replace(moved.case, parameters=new), a=2 / moved.nft_beta)
-
-    def unpack(self, data: dict[str, Any]) -> Setting:
-        return Setting.unpack(data)
 
 
 def levelled(case: PlaneProblem, low: float, high: float) -> PlaneProblem:

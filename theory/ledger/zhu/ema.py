@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Context, Finding, Region, Tally, extra, fit_slope, number
 from theory.ledger.zhu.online import MODES, densities_apart, law_gap, second_route
 from theory.problems.problem import load_problem
 from theory.recursion import Recursion, Trajectory, carry
@@ -30,33 +28,32 @@ def averaged_velocities(context: Context) -> Finding:
     modes: Sequence[Mode] = context.choose(("refit",), MODES)
     decays = context.choose({"note_1d": 0.5}, {"note_1d": 0.5, "bumps_1d": 0.9})
     epochs, beta = 3, 2.0
-    worst, where, apart = 0.0, "", 0.0
-    killed = False
+    tally, apart = Tally(QUADRATURE_TIGHT, "EMA changes nothing"), 0.0
     for name, g in decays.items():
         problem = load_problem(name)
         for mode in modes:
             ema = carry(problem, Recursion(beta, mode, ema=g), epochs)
             slower = Recursion(beta / (1 - g), mode)
             plain = carry(problem, slower, epochs, ema.axes)
-            error = _gap(ema, plain)
-            if error >= worst:
-                worst, where = error, f"{name}, {mode}, g = {g}"
+            tally.add(_gap(ema, plain), f"{name}, {mode}, g = {g}")
             if name == "note_1d" and mode != "frozen" and context.profile.extras:
                 apart = max(apart, densities_apart(ema, second_route(problem, slower, epochs)))
         wrong = carry(problem, Recursion(beta, modes[-1]), epochs, ema.axes)
-        killed = killed or _gap(ema, wrong) > QUADRATURE_TIGHT.rtol
-    figure = f"densities within {number(worst)} after {epochs} epochs, modes {', '.join(modes)}"
+        tally.add(_gap(ema, wrong), wrong="EMA changes nothing")
+    figure = (
+        f"densities within {number(tally.error)} after {epochs} epochs, modes {', '.join(modes)}"
+    )
     if context.profile.extras:
         figure += f"; the two sides by two routes: {number(apart)} (quadrature {QUADRATURE.rtol:g})"
     return Finding(
         name="velocities: decay g at nft_beta = no EMA at nft_beta/(1 - g)",
         role="claim",
         kind="exact",
-        holds=worst <= QUADRATURE_TIGHT.rtol and apart <= QUADRATURE.rtol,
+        holds=tally.error <= QUADRATURE_TIGHT.rtol and apart <= QUADRATURE.rtol,
         figure=figure,
-        numbers={"error": worst, "by_two_routes": apart},
-        worst=where,
-        mutants={"EMA changes nothing": killed},
+        numbers={"error": tally.error, "by_two_routes": apart},
+        worst=tally.worst,
+        mutants=tally.mutants,
     )
 
 

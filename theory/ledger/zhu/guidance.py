@@ -9,22 +9,36 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from theory import (
+    FlowLaw,
+    GaussianSum,
+    GridLaw,
+    GuidedField,
+    MixtureField,
+    Problem,
+    TwoKL,
+    bump_reward,
+    carry,
+)
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.fields.guidance import GuidedField
-from theory.fields.mixture import MixtureField
-from theory.laws.distances import GridLaw
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import ATOL, LINE, RTOL, column, total_variation
-from theory.ledger.core.region import Region
+from theory.ledger.core import (
+    ATOL,
+    LINE,
+    RTOL,
+    Array,
+    Context,
+    Finding,
+    Region,
+    Tally,
+    column,
+    extra,
+    number,
+    total_variation,
+)
 from theory.ledger.oracle import flow
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.zhu.laws import SPOTS
 from theory.ledger.zhu.planes.guided import WEIGHT, Z10_PLANES
-from theory.problems.problem import Problem
-from theory.recursion import TwoKL, carry
-from theory.samplers.flow import FlowLaw
-from theory.tilts.bump_rewards import bump_reward
 
 
 @dataclass(frozen=True)
@@ -132,10 +146,8 @@ def anchored_limits(context: Context) -> Finding:
         name: flow.push(guided_lines(MIXED, weight), STARTS) for name, weight in REFERENCES.items()
     }
     normal = np.exp(-0.5 * STARTS**2)
-    worst, rows, apart = 0.0, {}, {}
-    killed = dict.fromkeys(
-        ("the other reference's limit", "one epoch's tilt", "eta_0 + eta_1 for eta_0"), False
-    )
+    wrong = ("the other reference's limit", "one epoch's tilt", "eta_0 + eta_1 for eta_0")
+    tally, rows, apart = Tally(QUADRATURE_TIGHT, *wrong), {}, {}
     for eta_0 in (4.0,) if quick else (0.5, 4.0):
         limits = {
             n: carried_limit(eta_0, eta_1, w) for n, w in (("plain", 0.0), ("guided", WEIGHT))
@@ -146,15 +158,15 @@ def anchored_limits(context: Context) -> Finding:
             here = pushed[name]
             other = pushed["plain" if name == "guided" else "guided"]
             stated = _moments(here, normal * np.exp(eta_0 * _bump(here)))
-            worst = max(worst, QUADRATURE_TIGHT.error(ours, stated, 1.0))
+            tally.add(QUADRATURE_TIGHT.error(ours, stated, 1.0), name)
             lam = eta_0 * eta_1 / (eta_0 + eta_1)
-            wrong = (
+            others = (
                 _moments(other, normal * np.exp(eta_0 * _bump(other))),
                 _moments(here, normal * np.exp(lam * _bump(here))),
                 _moments(here, normal * np.exp((eta_0 + eta_1) * _bump(here))),
             )
-            for label, values in zip(killed, wrong, strict=True):
-                killed[label] |= QUADRATURE_TIGHT.error(ours, values, 1.0) > QUADRATURE_TIGHT.rtol
+            for label, values in zip(wrong, others, strict=True):
+                tally.add(QUADRATURE_TIGHT.error(ours, values, 1.0), wrong=label)
             std = math.sqrt(float(law.density @ (y - ours[-2]) ** 2 / law.density.sum()))
             rows[f"{name}, eta_0 = {eta_0:g}"] = {"reward": float(ours[-1]), "std": std}
         one, two = limits.values()
@@ -164,15 +176,13 @@ def anchored_limits(context: Context) -> Finding:
         name="limit of the anchored recursion = p_ref exp(eta_0 r)/Z, both references",
         role="claim",
         kind="exact",
-        holds=worst <= QUADRATURE_TIGHT.rtol and min(apart.values()) > 100 * QUADRATURE_TIGHT.rtol,
-        figure=(
-            f"expectations within {number(worst)} (quadrature_tight {QUADRATURE_TIGHT.rtol:g}), d "
-            "= 1; the two limits lie TV "
-        )
+        holds=tally.error <= QUADRATURE_TIGHT.rtol
+        and min(apart.values()) > 100 * QUADRATURE_TIGHT.rtol,
+        figure=(f"expectations within {tally}, d = 1; the two limits lie TV ")
         + ", ".join(f"{number(v)} (eta_0 = {k})" for k, v in apart.items())
         + f" apart; {text}",
-        numbers={"error": worst, "tv_between_limits": apart, "limits": rows},
-        mutants=killed,
+        numbers={"error": tally.error, "tv_between_limits": apart, "limits": rows},
+        mutants=tally.mutants,
     )
 
 
@@ -248,10 +258,9 @@ def guidance_region(cells: int) -> Region:
     pairs = [(w, g) for w in weights for g in gaps]
     axis = np.linspace(-9.0, 9.0, 361)
     count = len(pairs)
-    c_mean = torch.zeros(count, 1, 1, dtype=torch.float64)
     one = GaussianSum.mixture(
         torch.ones(count, 1, dtype=torch.float64),
-        c_mean,
+        torch.zeros(count, 1, 1, dtype=torch.float64),
         stds=torch.full((count, 1), 0.7, dtype=torch.float64),
     )
     both = torch.tensor([[[0.0], [g]] for _, g in pairs], dtype=torch.float64)

@@ -15,9 +15,7 @@ from scipy.special import ndtr
 from torch.autograd.functional import hessian
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.order import fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Context, Finding, Region, extra, fit_slope, number
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import integrate, simplex
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
@@ -53,8 +51,7 @@ CASES = {
 
 
 def _names(context: Context, alike: bool = False) -> list[str]:
-    dims = context.choose(("d = 1",), ("d = 1", "d = 2"))
-    return [d + ", alike" * alike for d in dims]
+    return [d + ", alike" * alike for d in context.choose(("d = 1",), ("d = 1", "d = 2"))]
 
 
 # --- first route: theory's density and reward
@@ -69,10 +66,10 @@ def restricted(case: PlaneProblem) -> Array:
 def peak_limit(case: PlaneProblem) -> Array:
     """p(x_i) / sqrt(det(-Hess r(x_i))), normalised; the Hessians by automatic differentiation."""
     reward = case.problem().reward
-    sizes = []
-    for centre in torch.as_tensor(case.parameters["centres"]):
-        bend = hessian(lambda y: reward(y[None])[0], centre)
-        sizes.append(float(torch.linalg.det(-bend)) ** -0.5)
+    sizes = [
+        float(torch.linalg.det(-hessian(lambda y: reward(y[None])[0], centre))) ** -0.5
+        for centre in torch.as_tensor(case.parameters["centres"])
+    ]
     weights = restricted(case) * np.array(sizes)
     return np.asarray(weights / weights.sum())
 
@@ -88,10 +85,9 @@ def peak_masses(case: PlaneNumbers, strength: float) -> Array:
     ):
         width = np.diagonal(precision) ** -0.5
         reach = np.minimum(12 * width / np.sqrt(strength), 4 * width) + 2 * width / strength
-        box = Box(centre - reach, centre + reach, centre[None])
         found = integrate(
             lambda y: np.exp(case.log_density(y) + strength * (case.reward(y) - 1.0))[:, None],
-            box,
+            Box(centre - reach, centre + reach, centre[None]),
             1e-12,
         )
         masses.append(float(found.value[0]))
@@ -164,8 +160,8 @@ def laplace_weights(context: Context) -> Finding:
         limit, claimed = peak_limit(CASES[name]), restricted(CASES[name])
         slopes[name] = fit_slope(1 / STRENGTHS, np.abs(found - limit[0]), 1e-11)
         extrapolated = max(extrapolated, abs(ahead - float(limit[0])))
-        turned = claimed**2 / limit
-        for label, weights in zip(wrong, (claimed, turned / turned.sum()), strict=True):
+        inverse = claimed**2 / limit
+        for label, weights in zip(wrong, (claimed, inverse / inverse.sum()), strict=True):
             wrong[label] &= abs(ahead - float(weights[0])) > QUADRATURE.rtol
     holds = extrapolated <= QUADRATURE.rtol and all(
         s.order == 1 and s.is_order for s in slopes.values()
@@ -190,7 +186,6 @@ def discrete_maxima(context: Context) -> Finding:
     best = m == m.max()
     limit = np.where(best, p_0, 0.0) / p_0[best].sum()
     error = float(np.abs(found - limit).max())
-    even = np.where(best, 0.5, 0.0)
     return Finding(
         name="discrete states: weights of p^0 on the maximisers",
         role="condition",
@@ -198,7 +193,7 @@ def discrete_maxima(context: Context) -> Finding:
         holds=error <= QUADRATURE_TIGHT.rtol,
         figure=f"error {number(error)} at K lambda = 400",
         numbers={"error": error},
-        mutants={"equal weights": float(np.abs(found - even).max()) > 1e-2},
+        mutants={"equal weights": float(np.abs(found - np.where(best, 0.5, 0.0)).max()) > 1e-2},
     )
 
 

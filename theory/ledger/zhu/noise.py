@@ -13,17 +13,19 @@ from itertools import pairwise
 
 import numpy as np
 
+from theory import Diffusion, GaussianSum, Problem, load_problem, quadratic_reward, sde_law
 from theory.common.tolerances import QUADRATURE
-from theory.fields.diffusion import Diffusion
-from theory.laws.distances import Array
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Context, Finding, number
-from theory.ledger.core.laws import nft_density, tilt_density, total_variation
-from theory.ledger.core.order import fit_slope
+from theory.ledger.core import (
+    Array,
+    Context,
+    Finding,
+    fit_slope,
+    nft_density,
+    number,
+    tilt_density,
+    total_variation,
+)
 from theory.ledger.oracle import noise
-from theory.problems.problem import Problem, load_problem
-from theory.samplers.sde import sde_law
-from theory.tilts.quadratic import quadratic_reward
 
 NOISES = {
     **{f"g = {g:g}": Diffusion.of_constant(g) for g in (0.5, 1.0, 2.0, 4.0, 8.0)},
@@ -97,8 +99,7 @@ def bowl_distance(g: float, implied: bool = True) -> float:
 
 def bowl_multiple(k: float) -> float:
     """The same under g² = 2 k eta_t."""
-    start = 1e-5
-    found = noise.bowl_variance(BOWL_SCALE, lambda t: 2 * k * (1 - t) / t, start)
+    found = noise.bowl_variance(BOWL_SCALE, lambda t: 2 * k * (1 - t) / t, 1e-5)
     return noise.variation_of_gaussians(found, 1 / (1 + BOWL_SCALE))
 
 
@@ -107,8 +108,7 @@ def density_gap(g: float) -> float:
     largest difference over the peak."""
     variance = noise.bowl_variance(BOWL_SCALE, lambda t: g**2)
     stated = np.exp(-0.5 * AXIS**2 / variance) / np.sqrt(2 * np.pi * variance)
-    gap = np.abs(density(bowl(), f"g = {g:g}") - stated)
-    return float(gap.max() / stated.max())
+    return float(np.abs(density(bowl(), f"g = {g:g}") - stated).max() / stated.max())
 
 
 def tends_to_the_tilt(context: Context) -> Finding:

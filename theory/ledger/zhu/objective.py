@@ -6,25 +6,28 @@ from functools import lru_cache
 
 import numpy as np
 
+from theory import Exponential, Problem, load_problem
 from theory.common.tolerances import QUADRATURE
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import (
+from theory.ledger.core import (
     AXIS,
     LINE,
+    Array,
+    Context,
+    Finding,
+    Region,
     column,
+    extra,
     family_laws,
     nft_density,
+    number,
     product_family,
     tilt_density,
 )
-from theory.ledger.core.region import Region
 from theory.ledger.liu.laws import laws_agree, plain_numbers
 from theory.ledger.oracle import flow, simplex
 from theory.ledger.zhu.laws import NAMES
 from theory.ledger.zhu.planes.objective import Z11_PLANES
 from theory.ledger.zhu.planes.planes import gaussian_along_reward
-from theory.problems.problem import Problem, load_problem
-from theory.tilts.wrappers import Exponential
 
 FAINT = 25.0  # log-density below the peak that no objective sees
 
@@ -126,8 +129,7 @@ def objective_by_quadrature(context: Context) -> Finding:
         log_tilt = plain.log_density(axis[:, None]) + a * plain.reward(axis[:, None])
         axis = axis[log_tilt > log_tilt.max() - FAINT]
         second = objective(flow.density(flow.LineField.nft(plain, a), axis), problem, a, axis)
-        ours = objectives("note_1d")["NFT"]
-        error = max(error, QUADRATURE.error(ours, second, 1.0))
+        error = max(error, QUADRATURE.error(objectives("note_1d")["NFT"], second, 1.0))
     moved = simplex.regularised_objective(
         lambda y: plain.log_density(y) + 1.1 * a * plain.reward(y),
         plain.log_density,
@@ -150,10 +152,13 @@ def objective_by_quadrature(context: Context) -> Finding:
 def objective_in_the_gaussian_case(context: Context) -> Finding:
     """The gap vanishes where Z4 is exact."""
     problem = gaussian_along_reward(1)
-    gaps = {}
-    for scale in (0.5, 2.0):
-        best = float(problem.tilt(Exponential(scale)).log_z) / scale
-        gaps[f"{scale:g}"] = abs(best - objective(nft_density(problem, scale), problem, scale))
+    gaps = {
+        f"{scale:g}": abs(
+            float(problem.tilt(Exponential(scale)).log_z) / scale
+            - objective(nft_density(problem, scale), problem, scale)
+        )
+        for scale in (0.5, 2.0)
+    }
     worst = max(gaps.values())
     return Finding(
         name="linear reward along a Gaussian direction of the base",

@@ -15,22 +15,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory import Exponential, FlowLaw, MixtureField, Problem, Recursion, carry, load_problem
 from theory.common.tolerances import QUADRATURE
-from theory.fields.mixture import MixtureField
-from theory.ledger.core.claim import Array, Context, Extra, Finding, extra, number
-from theory.ledger.core.laws import base_points, exponential_tilts
-from theory.ledger.core.order import Slope, fit_slope
-from theory.ledger.core.region import Region
+from theory.ledger.core import (
+    Array,
+    Context,
+    Extra,
+    Finding,
+    Region,
+    Slope,
+    Tally,
+    base_points,
+    exponential_tilts,
+    extra,
+    fit_slope,
+    log_gap,
+    number,
+)
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import online
 from theory.ledger.settings.plane import PlaneProblem
 from theory.ledger.zhu.laws import LINE, column, gaussian_along_reward, total_variation
 from theory.ledger.zhu.student import STUDENT, UNBOUNDED, student_outside_unit_interval
-from theory.problems.problem import Problem, load_problem
-from theory.recursion import Recursion, Trajectory, carry
+from theory.recursion import Trajectory
 from theory.recursion.spec import Mode
-from theory.samplers.flow import FlowLaw
-from theory.tilts.wrappers import Exponential
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 OFF_LINE = ("bump_2d", "quadratic_2d", "plane_5d")
@@ -96,7 +104,7 @@ def frozen_is_the_tilt(context: Context) -> Finding:
     )
 
 
-def turned(dim: int) -> Problem:
+def rotated_gaussian(dim: int) -> Problem:
     """`gaussian_along_reward` of the plane in a rotated frame of R^dim, an independent Gaussian in
     the rest."""
     frame = np.linalg.qr(np.random.default_rng(dim).normal(size=(dim, dim)))[0]
@@ -118,8 +126,7 @@ def epochs_of_tilts(problem: Problem, lam: float, epochs: int) -> tuple[float, f
         assert law is not None
         assert ahead is not None
         optimum = replace(problem, base=law).nft_field(2 / lam)
-        gap = FlowLaw(optimum, 1e-8, 1e-10).log_density(points) - ahead.log_density(points)
-        density = max(density, float(gap.abs().max()))
+        density = max(density, log_gap(optimum, ahead, points, 1e-8, 1e-10))
         for t in (0.1, 0.5, 0.9):
             velocity = MixtureField(ahead)(points, t)
             field = max(field, float((optimum(points, t) - velocity).abs().max()))
@@ -137,7 +144,7 @@ def recursion_in_the_gaussian_case(context: Context) -> Finding:
         errors[f"{mode}, d = 1"] = law_gap(run, total)
         wrong.append(law_gap(run, 1.1 * total))
     for dim in context.choose((), (2, 5)):
-        many = turned(dim)
+        many = rotated_gaussian(dim)
         log_q, log_p = frozen_laws(many, np.array([total]), base_points(many, 16))
         errors[f"frozen, d = {dim}"] = float(np.abs(log_q - log_p).max())
         density, field = epochs_of_tilts(many, 2 / beta, 2)
@@ -235,30 +242,22 @@ def recursion_by_two_routes(context: Context) -> Finding:
         "m_t frozen for the refitted": ("frozen", "refit"),
         "the refitted v_old for the student's": ("refit", "student"),
     }
-    errors: dict[str, float] = {}
-    killed = {}
+    tally = Tally(QUADRATURE, *confused)
     for name, some in modes.items():
         problem = load_problem(name)
         ours = {mode: carry(problem, Recursion(beta, mode), epochs) for mode in some}
         theirs = {mode: second_route(problem, Recursion(beta, mode), epochs) for mode in some}
         for mode in some:
-            errors[f"{name}, {mode}"] = densities_apart(ours[mode], theirs[mode])
+            tally.add(densities_apart(ours[mode], theirs[mode]), f"{name}, {mode}")
         for label, (wrong, right) in confused.items():
             if {wrong, right} <= set(some):
-                killed[label] = densities_apart(ours[wrong], theirs[right]) > QUADRATURE.rtol
-    worst = max(errors, key=lambda k: errors[k])
-    return Finding(
-        name="epochs of the recursion by two routes",
-        role="support",
-        kind="exact",
-        holds=errors[worst] <= QUADRATURE.rtol,
-        figure=(
-            f"densities within {number(errors[worst])} of the peak (quadrature "
-            f"{QUADRATURE.rtol:g}), {epochs} epochs, modes {', '.join(MODES)}"
-        ),
-        numbers={"error": errors[worst], "errors": errors},
-        worst=worst,
-        mutants=killed,
+                tally.add(densities_apart(ours[wrong], theirs[right]), wrong=label)
+    return tally.finding(
+        "epochs of the recursion by two routes",
+        "support",
+        f"densities within {number(tally.error)} of the peak (quadrature {QUADRATURE.rtol:g}), "
+        f"{epochs} epochs, modes {', '.join(MODES)}",
+        {"error": tally.error, "errors": tally.errors},
     )
 
 

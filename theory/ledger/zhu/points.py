@@ -5,16 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from theory import GaussianSum, Power, Problem, bump_reward
 from theory.common.tolerances import ALGEBRA
 from theory.fields.paths import PATHS
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, number
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Context, Finding, Identity, number, row
 from theory.ledger.oracle import conditional
 from theory.ledger.settings.problems import Problems, Setting
-from theory.problems.problem import Problem
-from theory.tilts.bump_rewards import bump_reward
-from theory.tilts.wrappers import Power
 
 EVERY_PATH = tuple(PATHS)
 

@@ -1,23 +1,13 @@
 """The ledger's rows of zhu: a KL-regularised view of DiffusionNFT (Y. Zhu).
 
-The identities at one point and time are here; laws of samples, recursions, averages and limits in
-`laws`, `online`, `ema`, `limits` and `two_kl`.
+The identities at one point and time are in `points`; laws of samples, recursions, averages and
+limits in `laws`, `online`, `ema`, `limits` and `two_kl`.
 """
 
 from __future__ import annotations
 
-from theory.ledger.core.claim import Claim
-from theory.ledger.zhu import ema as zhu_ema
-from theory.ledger.zhu import guidance as zhu_guidance
-from theory.ledger.zhu import laws as zhu_laws
-from theory.ledger.zhu import limits as zhu_limits
-from theory.ledger.zhu import objective
-from theory.ledger.zhu import online as zhu_online
-from theory.ledger.zhu import two_kl as zhu_two_kl
-from theory.ledger.zhu.points import Z1_PARTS, Z2_PARTS, Z3_PARTS
-
-# --- Z3: the score that the optimum implies
-
+from theory.ledger.core import Claim
+from theory.ledger.zhu import ema, guidance, laws, limits, objective, online, points, two_kl
 
 ROWS: tuple[Claim, ...] = (
     Claim(
@@ -29,7 +19,7 @@ ROWS: tuple[Claim, ...] = (
         second="E[r | X_t] by adaptive quadrature",
         recorded="exact",
         remark="",
-        parts=Z1_PARTS,
+        parts=points.Z1_PARTS,
     ),
     Claim(
         id="Z2",
@@ -53,7 +43,7 @@ ROWS: tuple[Claim, ...] = (
             "an equality with it would hold at the one time where eta_t = 2/beta. With eta_t the "
             "note's next line is exact: Z3."
         ),
-        parts=Z2_PARTS,
+        parts=points.Z2_PARTS,
     ),
     Claim(
         id="Z3",
@@ -66,7 +56,7 @@ ROWS: tuple[Claim, ...] = (
         second="derivatives of the log-marginal and of E[r | X_t], both by quadrature and stencils",
         recorded="exact",
         remark="Whether X_t of the sampler has that score is another question: Z4.",
-        parts=Z3_PARTS,
+        parts=points.Z3_PARTS,
     ),
     Claim(
         id="Z4",
@@ -94,8 +84,8 @@ ROWS: tuple[Claim, ...] = (
             "or with any, exact where |grad m_t| is the same for all x: a linear reward along a "
             "direction in which the base is Gaussian and independent of the rest."
         ),
-        parts=zhu_laws.Z4_PARTS,
-        region=zhu_laws.separation_region,
+        parts=laws.Z4_PARTS,
+        region=laws.separation_region,
     ),
     Claim(
         id="Z5",
@@ -121,8 +111,8 @@ ROWS: tuple[Claim, ...] = (
             "below 0 v_old - u grows by 1 + (1 - 2 m_t)/beta an epoch, without bound where m_t "
             "has none: in the tails first, until trajectories from there are lost."
         ),
-        parts=zhu_online.Z5_PARTS,
-        region=zhu_online.epochs_region,
+        parts=online.Z5_PARTS,
+        region=online.epochs_region,
     ),
     Claim(
         id="Z6",
@@ -141,8 +131,8 @@ ROWS: tuple[Claim, ...] = (
             "(discrete states, plateaux), and of isolated maxima with one curvature. At others "
             "the weights are p^(0)(x_i) / sqrt(det(-Hess r(x_i))): flat peaks win."
         ),
-        parts=zhu_limits.Z6_PARTS,
-        region=zhu_limits.peak_region,
+        parts=limits.Z6_PARTS,
+        region=limits.peak_region,
     ),
     Claim(
         id="Z7",
@@ -162,8 +152,8 @@ ROWS: tuple[Claim, ...] = (
         remark="Without an anchor, averaging velocities with decay g is the same recursion at "
         "nft_beta/(1 - g), exactly, in every mode. Averaging parameters differs from that by the "
         "second order in the size of an epoch's step.",
-        parts=zhu_ema.Z7_PARTS,
-        region=zhu_ema.average_region,
+        parts=ema.Z7_PARTS,
+        region=ema.average_region,
     ),
     Claim(
         id="Z8",
@@ -177,7 +167,7 @@ ROWS: tuple[Claim, ...] = (
         second="Newton on the objective over softmax logits; first variation of the integrals",
         recorded="exact",
         remark="",
-        parts=zhu_two_kl.Z8_PARTS,
+        parts=two_kl.Z8_PARTS,
     ),
     Claim(
         id="Z9",
@@ -193,7 +183,7 @@ ROWS: tuple[Claim, ...] = (
             "form at the level of scores, m_t frozen, with w = beta²/(beta² + kl) and eta_0 = 2 "
             "beta/kl (a closed form of theory.recursion, not measured in this row)."
         ),
-        parts=zhu_two_kl.Z9_PARTS,
+        parts=two_kl.Z9_PARTS,
     ),
     Claim(
         id="Z10",
@@ -219,8 +209,8 @@ ROWS: tuple[Claim, ...] = (
             "int eta_t |grad log p_t(x|c)/p_t(x)|² dt), not p(x|c)^(1+w) p(x)^-w; the two agree "
             "where p(x|c) and p(x) are Gaussians of one covariance."
         ),
-        parts=(zhu_two_kl.OTHER_ANCHOR, *zhu_guidance.Z10_PARTS),
-        region=zhu_guidance.guidance_region,
+        parts=(two_kl.OTHER_ANCHOR, *guidance.Z10_PARTS),
+        region=guidance.guidance_region,
     ),
     Claim(
         id="Z11",

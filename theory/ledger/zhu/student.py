@@ -7,15 +7,12 @@ import math
 import numpy as np
 import torch
 
+from theory import GridLaw, Recursion, carry, load_problem
 from theory.common.tolerances import QUADRATURE
-from theory.laws.distances import GridLaw
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity, row
+from theory.ledger.core import Array, Context, Finding, Identity, extra, number, row
 from theory.ledger.oracle import conditional
 from theory.ledger.settings.problems import Problems, Setting
 from theory.ledger.zhu.laws import column
-from theory.problems.problem import load_problem
-from theory.recursion import Recursion, carry
 from theory.recursion.checks import DivergedError
 from theory.recursion.flow import Velocity, optimum
 from theory.recursion.grid import Clock

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import softmax
 
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Context, Finding, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Context, Finding, Identity, Tally, number
 from theory.ledger.oracle import Region as Box
 from theory.ledger.oracle import simplex
 from theory.ledger.settings.atoms import Atoms, AtomSetting
@@ -20,8 +20,7 @@ from theory.recursion import TwoKL
 def two_kl_form(s: AtomSetting, share: float, tilt: float) -> Array:
     """p_k^share p_0^(1 - share) exp(tilt m)/Z."""
     log_p = share * np.log(s.p_k) + (1 - share) * np.log(s.p_0) + tilt * s.m
-    parts = np.exp(log_p - log_p.max())
-    return np.asarray(parts / parts.sum())
+    return np.asarray(softmax(log_p))
 
 
 def two_kl_optimum(s: AtomSetting) -> Array:
@@ -36,29 +35,26 @@ def _biggest(s: AtomSetting) -> float:
 def first_variation(context: Context) -> Finding:
     """Densities: along p exp(eps phi)/Z the objective is greatest at eps = 0."""
     dims = context.choose((1,), (1, 2))
-    worst, where, killed = 0.0, "", {"w for 1 - w": False, "eta_0 + eta_1": False}
     eta_0, eta_1 = 1.7, 0.6
     w, lam = eta_0 / (eta_0 + eta_1), eta_0 * eta_1 / (eta_0 + eta_1)
     wrong = {"w for 1 - w": (1 - w, lam), "eta_0 + eta_1": (w, eta_0 + eta_1)}
+    tally = Tally(QUADRATURE, *wrong)
     for dim in dims:
         for seed in range(1 if len(dims) == 1 or dim == 2 else 2):
             case = random_case(Shape(dim, 2, 4.0, "bumps", 0.3, 1), seed)
             other = random_case(Shape(dim, 2, 4.0, "linear", 0.3, 1), seed + 50)
-            shift = _offset(case, other, w, lam, eta_0, eta_1)
-            if abs(shift) >= worst:
-                worst, where = abs(shift), f"d = {dim}"
+            tally.add(abs(_offset(case, other, w, lam, eta_0, eta_1)), f"d = {dim}")
             for name, (share, tilt) in (wrong if dim == 1 and seed == 0 else {}).items():
-                off = abs(_offset(case, other, share, tilt, eta_0, eta_1))
-                killed[name] = off > QUADRATURE.rtol
+                tally.add(abs(_offset(case, other, share, tilt, eta_0, eta_1)), wrong=name)
     return Finding(
         name="densities: the maximum along a direction is at the closed form",
         role="claim",
         kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=f"maximum within {number(worst)} of eps = 0",
-        numbers={"offset": worst},
-        worst=where,
-        mutants=killed,
+        holds=tally.error <= QUADRATURE.rtol,
+        figure=f"maximum within {number(tally.error)} of eps = 0",
+        numbers={"offset": tally.error},
+        worst=tally.worst,
+        mutants=tally.mutants,
     )
 
 
@@ -122,11 +118,6 @@ def iterated(s: AtomSetting) -> Array:
     return _carried_on(s, s.p_0)
 
 
-def anchored_elsewhere(s: AtomSetting) -> Array:
-    """From p_k."""
-    return _carried_on(s, s.p_k)
-
-
 def tilted_start(s: AtomSetting, tilt: float) -> Array:
     """p_0 exp(tilt m)/Z."""
     return two_kl_form(s, 0.0, tilt)
@@ -143,7 +134,7 @@ OTHER_ANCHOR = Identity(
     "from p^0, anchored to another law p_ref: p^0^(w^k) p_ref^(1 - w^k) exp(B_k m)/Z",
     Atoms(),
     lambda s: pulled(s, s.epochs),
-    anchored_elsewhere,
+    lambda s: _carried_on(s, s.p_k),
     {
         "anchored where it starts": lambda s: two_kl_form(
             s, 1.0, TwoKL(s.eta_0, s.eta_1).effective_tilt(s.epochs)

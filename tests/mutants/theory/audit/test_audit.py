@@ -453,7 +453,7 @@ MUTANTS = {
     # inclusion
     "correction's sign": ("inclusion", "chance = p - 0.5 *", "chance = p + 0.5 *"),
     "correction forgotten": ("inclusion", "chance = p - 0.5 *", "chance = p - 0.0 *"),
-    "skew not centred": ("inclusion", "(skew - pooled.spreaded(mean) * w)", "(skew)"),
+    "skew not centred": ("inclusion", "(skew - pooled.over_rows(mean) * w)", "(skew)"),
     "2 pi forgotten": ("inclusion", "np.log(2 * np.pi * size[~small])", "np.log(size[~small])"),
     "n/(n - 1) dropped": ("inclusion", "None) * (n / (n - 1))", "None)"),
     "labels of no doubt": ("inclusion", "size = W + rest / (2 * np.pi)", "size = W"),
@@ -554,7 +554,7 @@ MUTANTS = {
     "bias left in": ("reweighting", "log_z = top + jackknife", "log_z = top + plain"),
     "top forgotten": ("reweighting", "log_z = top + jackknife", "log_z = jackknife"),
     "prompts even in the error": ("reweighting", "share**2 @ (of_tuned", "share @ (of_tuned"),
-    "base rows' own noise": ("reweighting", "+ pooled.spreaded(n1) * ratio", ""),
+    "base rows' own noise": ("reweighting", "+ pooled.over_rows(n1) * ratio", ""),
     "any number of base rows": ("reweighting", "return None if few else found", "return found"),
     "nearer end": (
         "reweighting",
@@ -594,7 +594,7 @@ MUTANTS = {
     ),
     "strata's means kept": (
         "conditional",
-        ("rest = phi - pooled.spreaded(prompt_means(phi, c, pooled)).astype(np.float32)"),
+        ("rest = phi - pooled.over_rows(prompt_means(phi, c, pooled)).astype(np.float32)"),
         "rest = phi",
     ),
     "small values are extreme": (

@@ -17,12 +17,12 @@ from tests.mutants.theory.control.shared import (
     later,
     value_of,
 )
+from tests.theory.ledger.oracle.references import discrete_optimum
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
 from theory.fields.diffusion import Diffusion
 from theory.fields.paths import PATHS
 from theory.laws.gaussians import GaussianSum
 from theory.ledger.oracle.control.limits import kl_to_tilted, path_kl, tilted_moments
-from theory.ledger.oracle.control.linear import discrete_optimum
 from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.linear import LinearProblems
 from theory.problems.problem import Problem

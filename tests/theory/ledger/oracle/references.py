@@ -5,15 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.control.chain import Simulation
 from theory.ledger.oracle.control.line import Clock, Noise
-from theory.ledger.oracle.control.linear import LinearNumbers, dense_optimum
+from theory.ledger.oracle.control.linear import (
+    LinearNumbers,
+    Optimum,
+    _joint,
+    _point,
+    _quadratic,
+    dense_optimum,
+    dense_path,
+    tilt_factor,
+    tilted_noise,
+)
 from theory.ledger.oracle.flow import Field
 from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.released.times import _odds
+
+
+class Simulation(NamedTuple):
+    """Draws at the last time (n,), int 1/2 |u|^2 dt along each path (n,), and the paths at the
+    times asked for (len(keep), n)."""
+
+    ends: Array
+    energy: Array
+    kept: Array
 
 
 def simulate_control(
@@ -47,6 +65,31 @@ def simulate_control(
     return Simulation(x, energy, paths)
 
 
+def discrete_optimum(numbers: LinearNumbers, x0: Array, n: int) -> Optimum:
+    """The optimum of the Euler chain's control problem, exactly: the noise's mean is moved by the
+    best open-loop control, and every noise's own effect on the cost is damped by the best response
+    in the controls that come after it."""
+    path, x0 = dense_path(numbers, n, "euler"), _point(numbers, x0)
+    d = len(x0)
+    gain, offset = tilted_noise(path, tilt_factor(path))
+    moved = gain @ x0 + offset  # sqrt(h) u
+    middle = path.response @ x0 + path.shift + path.noise @ moved
+    value = _quadratic(x0, *path.first) + _quadratic(middle, path.hessian, path.gradient)
+    value += 0.5 * float(moved @ moved)
+    reply = np.zeros((n * d, n * d))  # of the later controls to each noise
+    normal = np.eye(n * d) + path.noise.T @ path.hessian @ path.noise
+    for k in range(n - 1):
+        noises, later = slice(k * d, (k + 1) * d), slice((k + 1) * d, None)
+        target = normal[later, noises]  # the later controls meet the noise's effect only
+        reply[later, noises] = -np.linalg.solve(normal[later, later], target)
+    effect = path.noise @ (np.eye(n * d) + reply)
+    value += 0.5 * float((effect * (path.hessian @ effect)).sum() + (reply**2).sum())
+    end = path.noise[-d:]
+    mean_map = path.response[-d:] + end @ gain, path.shift[-d:] + end @ offset
+    control = moved[:d] * math.sqrt(n)
+    return Optimum(value, control, *_joint(numbers, *mean_map, effect[-d:] @ effect[-d:].T))
+
+
 def dense_control(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "euler") -> Array:
     """u(x_0, 0) (d,): the tilted mean of the first increment less the drift's, over g h. The Euler
     chain's optimal control exactly, the diffusion's to O(h) with either scheme."""
@@ -59,6 +102,10 @@ def log_clock(start: float) -> Clock:
     if not 0 < start < 1:
         raise ValueError(f"a logarithmic clock starts inside (0, 1), got {start}")
     return lambda w: np.asarray(start ** (1 - w))
+
+
+def _odds(t: float) -> float:
+    return math.log(t / (1 - t)) if t > 0 else -math.inf
 
 
 def multistep(field: Field, x0: Array, times: Sequence[float]) -> Array:

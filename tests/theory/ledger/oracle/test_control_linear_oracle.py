@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.theory.ledger.oracle.references import dense_control
+from tests.theory.ledger.oracle.references import dense_control, discrete_optimum
 from tests.theory.ledger.oracle.test_control_oracle import TILT, gaussian_moments
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.oracle.control import chain as control_chain
@@ -122,7 +122,7 @@ def test_the_chains_own_optimum():
         step = 1 - h * G**2 * gain
         rate, var = rate * step, step**2 * var + G**2 * h
     numbers = scalar(running=K**2, final=0.4)
-    found = control_linear.discrete_optimum(numbers, X0, n)
+    found = discrete_optimum(numbers, X0, n)
     tilted = control_linear.dense_optimum(numbers, X0, n, "euler")
     value = hessian * X0[0] ** 2 / 2 + constant
     cov = np.array([[0.5, 0.5 * rate], [0.5 * rate, 0.5 * rate**2 + var]])
@@ -162,13 +162,12 @@ def test_in_the_plane():
     best, tilted = (
         f(numbers, x, n, *more)
         for f, more in (
-            (control_linear.discrete_optimum, ()),
+            (discrete_optimum, ()),
             (control_linear.dense_optimum, ("euler",)),
         )
     )
     singles = [
-        control_linear.discrete_optimum(scalar(running=k[j] ** 2), own[j : j + 1], n).value
-        for j in range(2)
+        discrete_optimum(scalar(running=k[j] ** 2), own[j : j + 1], n).value for j in range(2)
     ]
     assert ALGEBRA.holds(best.value, sum(singles))
     assert ALGEBRA.holds(best.control, tilted.control)

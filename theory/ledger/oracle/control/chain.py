@@ -17,15 +17,6 @@ _STEP = 1e-30  # a complex step has no cancellation
 _CENTRAL = 1e-3  # of a central difference, of fourth order
 
 
-class Simulation(NamedTuple):
-    """Draws at the last time (n,), int 1/2 |u|^2 dt along each path (n,), and the paths at the
-    times asked for (len(keep), n)."""
-
-    ends: Array
-    energy: Array
-    kept: Array
-
-
 class Chain(NamedTuple):
     """x_{k+1} = x_k + h (b + g u) + g sqrt(h) xi_k at (x_k, t_k), and the cost
 

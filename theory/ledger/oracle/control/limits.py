@@ -24,8 +24,7 @@ from theory.ledger.oracle.control.linear import (
     tilt_factor,
     tilted_noise,
 )
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 STEPS, LEVELS = 8, 4  # exact transitions: errors have even powers of the step
 EULER_STEPS, EULER_LEVELS, EULER_POWERS = 32, 5, (1, 2, 3, 4)

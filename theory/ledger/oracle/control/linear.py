@@ -15,8 +15,7 @@ On Euler chains, x_{k+1} = x_k + h (A x_k + a + g u_k) + g sqrt(h) xi_k with the
 sum_k h (|u_k|^2 / 2 + f(x_k)) + c(x_n), controls shift the noise but cannot shrink it. The tilted
 law's first control and means are exactly those of this problem's optimum; its value and covariances
 are not: with P the next step's Hessian of the value, a step adds log det(I + h g^2 P) / 2 to the
-tilt's value and h g^2 tr P / 2 to the chain's, in all O(h) apart. `discrete_optimum` is the chain's
-own optimum, over all linear feedback of past noise.
+tilt's value and h g^2 tr P / 2 to the chain's, in all O(h) apart.
 
 Everything raises ValueError for numbers of the wrong shape, n < 1, g = 0 or an exponent that is not
 integrable.
@@ -97,31 +96,6 @@ def dense_optimum(numbers: LinearNumbers, x0: Array, n: int, scheme: str = "exac
     mean_map = path.response[-d:] + end @ gain, path.shift[-d:] + end @ offset
     control = path.noise[:d] @ start / (numbers.noise(0.0) / n)
     return Optimum(value, control, *_joint(numbers, *mean_map, spread[-d:, -d:]))
-
-
-def discrete_optimum(numbers: LinearNumbers, x0: Array, n: int) -> Optimum:
-    """The optimum of the Euler chain's control problem, exactly: the noise's mean is moved by the
-    best open-loop control, and every noise's own effect on the cost is damped by the best response
-    in the controls that come after it."""
-    path, x0 = dense_path(numbers, n, "euler"), _point(numbers, x0)
-    d = len(x0)
-    gain, offset = tilted_noise(path, tilt_factor(path))
-    moved = gain @ x0 + offset  # sqrt(h) u
-    middle = path.response @ x0 + path.shift + path.noise @ moved
-    value = _quadratic(x0, *path.first) + _quadratic(middle, path.hessian, path.gradient)
-    value += 0.5 * float(moved @ moved)
-    reply = np.zeros((n * d, n * d))  # of the later controls to each noise
-    normal = np.eye(n * d) + path.noise.T @ path.hessian @ path.noise
-    for k in range(n - 1):
-        noises, later = slice(k * d, (k + 1) * d), slice((k + 1) * d, None)
-        target = normal[later, noises]  # the later controls meet the noise's effect only
-        reply[later, noises] = -np.linalg.solve(normal[later, later], target)
-    effect = path.noise @ (np.eye(n * d) + reply)
-    value += 0.5 * float((effect * (path.hessian @ effect)).sum() + (reply**2).sum())
-    end = path.noise[-d:]
-    mean_map = path.response[-d:] + end @ gain, path.shift[-d:] + end @ offset
-    control = moved[:d] * math.sqrt(n)
-    return Optimum(value, control, *_joint(numbers, *mean_map, effect[-d:] @ effect[-d:].T))
 
 
 def girsanov_kl(

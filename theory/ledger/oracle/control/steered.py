@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from theory.ledger.oracle.control import chain as control_chain
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 STEPS, FEATURES = 6, 2
 SIGMA_END = 0.15

@@ -30,9 +30,16 @@ import numpy as np
 
 from theory.ledger.oracle.conditional import Instant, _Split
 from theory.ledger.oracle.instants import PATHS, instant
-from theory.ledger.oracle.integrals.integrate import Array, Function
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.ledger.oracle.integrals.stencils import Exponent, radius_for, shifted, slope, steps
+from theory.ledger.oracle.integrals import (
+    Array,
+    Exponent,
+    Function,
+    PlaneNumbers,
+    radius_for,
+    shifted,
+    slope,
+    steps,
+)
 
 _REACH = 1 / 16  # of 1 - t, the way to where sigma vanishes, that a stencil in t may take
 
@@ -222,10 +229,9 @@ def _slopes(values: Array, radii: list[float]) -> Array:
 
 def _curvatures(values: Array, radii: list[float]) -> Array:
     """Second derivatives: (v(s) - v(0)) / s has half of v'' as its slope."""
-    blocks = np.split(values[1:], len(radii))
     return np.array(
         [
             2 * float(slope((b - values[0]) / steps(radius), radius))
-            for b, radius in zip(blocks, radii, strict=True)
+            for b, radius in zip(np.split(values[1:], len(radii)), radii, strict=True)
         ]
     )

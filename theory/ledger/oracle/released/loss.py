@@ -17,9 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.law import Law
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, Law, PlaneNumbers
 
 PREFACTOR = 5
 LEAST_WEIGHT = Fraction(1, 100_000)
@@ -77,8 +75,8 @@ class _Given:
     def __init__(self, case: PlaneNumbers, x: Array, at: Instant) -> None:
         if case.dim != case.plane_dim or np.shape(x) != (case.dim,):
             raise ValueError(
-                f"x of shape {np.shape(x)} in d = {case.dim}, plane of {case.plane_dim}: allowed "
-                "is a problem that varies in all its directions, and one point of it"
+                "the problem must vary in all its directions, and x be one point of it, got x of "
+                f"shape {np.shape(x)} in d = {case.dim}, plane of {case.plane_dim}"
             )
         self.case, self.at, self.x = case, at, case.frame.T @ x
         self.law = Law(case.density(), None, self.x, at.alpha, at.sigma)
@@ -101,8 +99,8 @@ def branch_means(case: PlaneNumbers, x: Array, at: Instant, b: float, step: Arra
 
     Raises ValueError for a problem with directions that its plane does not have."""
     given = _Given(case, x, at)
-    turned = case.frame.T @ np.asarray(step)
-    return given.law.mean(lambda y: np.stack(given.values(y, turned, b), axis=1)).value
+    along_frame = case.frame.T @ np.asarray(step)
+    return given.law.mean(lambda y: np.stack(given.values(y, along_frame, b), axis=1)).value
 
 
 def gradient_at_old(case: PlaneNumbers, x: Array, at: Instant, b: float) -> Array:

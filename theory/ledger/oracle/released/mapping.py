@@ -11,6 +11,7 @@ atoms are enumerated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -35,7 +36,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(_ORDER)
 
 
 @dataclass(frozen=True, eq=False)
-class _Line:
+class MixtureLine:
     """A mixture density on uniform nodes, (K,) each: weights, means, stds."""
 
     weights: Array
@@ -68,11 +69,11 @@ class _Line:
 def pooled_std(weights: Array, means: Array, stds: Array) -> float:
     """Standard deviation of the pooled rewards of P prompts, arrays (P, K), by sums."""
     share = 1 / len(weights)
-    pooled = _Line((share * weights).ravel(), means.ravel(), stds.ravel())
+    pooled = MixtureLine((share * weights).ravel(), means.ravel(), stds.ravel())
     return float(np.sqrt(pooled.moments()[1]))
 
 
-def _sum_of_others(law: _Line, others: int) -> tuple[Array, Array]:
+def _sum_of_others(law: MixtureLine, others: int) -> tuple[Array, Array]:
     """Nodes z and g(z) dz of the sum of `others` rewards."""
     y, step = law.nodes()
     mean, variance = law.moments()
@@ -96,7 +97,7 @@ def _sum_of_others(law: _Line, others: int) -> tuple[Array, Array]:
     return z, g * z_step
 
 
-def _pieces(cuts: Array, panels: int) -> tuple[Array, Array]:
+def pieces(cuts: Array, panels: int) -> tuple[Array, Array]:
     """Nodes and weights (m, panels * order) on the pieces between cuts (m, 4)."""
     nodes, weights = [], []
     for left, right in zip(cuts.T[:-1], cuts.T[1:], strict=True):
@@ -107,30 +108,37 @@ def _pieces(cuts: Array, panels: int) -> tuple[Array, Array]:
     return np.hstack(nodes), np.hstack(weights)
 
 
-def mapped_slope(
-    weights: Array, means: Array, stds: Array, size: float, group: int, clip: float
-) -> float:
-    """Cov(clip(A), R) / Var R for A = (R - mean of the group) / size; group = 0: infinite.
-
-    weights, means, stds (K,) of the prompt's rewards."""
-    law = _Line(weights, means, stds)
-    mean, variance = law.moments()
+def advantages(
+    law: MixtureLine, size: float, group: int, kinks: Array
+) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """A = (R - mean of the group) / size in blocks: chances (m,) of the other rows' sum, and (m, n)
+    each at nodes that are cut where A is one of `kinks`: shares of R, R - E R, and A. group = 0:
+    infinite."""
+    mean, _ = law.moments()
     if group:
         z, g = _sum_of_others(law, group - 1)
         own, taken = 1 - 1 / group, z / group
     else:
         g, own, taken = np.ones(1), 1.0, np.array([mean])
     low, high = law.ends
-    kinks = np.clip((taken[:, None] + size * clip * np.array([-1.0, 1.0])) / own, low, high)
-    cuts = np.column_stack([np.full(len(g), low), kinks, np.full(len(g), high)])
+    places = np.clip((taken[:, None] + size * kinks) / own, low, high)
+    cuts = np.column_stack([np.full(len(g), low), places, np.full(len(g), high)])
     panels = max(_PANELS, int((high - low) / (_WIDE * law.stds.min())))
-    total = 0.0
     for first in range(0, len(g), _ROWS):
         rows = slice(first, first + _ROWS)
-        y, w = _pieces(cuts[rows], panels)
-        mapped = np.clip((own * y - taken[rows, None]) / size, -clip, clip)
-        total += float(g[rows] @ (w * law.density(y) * mapped * (y - mean)).sum(axis=1))
-    return total / variance
+        y, w = pieces(cuts[rows], panels)
+        values = (own * y - taken[rows, None]) / size
+        yield g[rows], w * law.density(y), y - mean, values
+
+
+def mapped_slope(
+    weights: Array, means: Array, stds: Array, size: float, group: int, clip: float
+) -> float:
+    """Cov(clip(A), R) / Var R; weights, means, stds (K,) of the prompt's rewards."""
+    law, total = MixtureLine(weights, means, stds), 0.0
+    for chances, shares, offsets, A in advantages(law, size, group, clip * np.array([-1.0, 1.0])):
+        total += float(chances @ (shares * np.clip(A, -clip, clip) * offsets).sum(axis=1))
+    return total / law.moments()[1]
 
 
 def gaussian_batch_slope(group: int, prompts: int) -> float:

@@ -13,17 +13,9 @@ from fractions import Fraction
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 from theory.ledger.oracle.online import LineLaw
-from theory.ledger.oracle.released.mapping import (
-    _PANELS,
-    _ROWS,
-    _WIDE,
-    _Line,
-    _pieces,
-    _sum_of_others,
-)
+from theory.ledger.oracle.released.mapping import _PANELS, MixtureLine, advantages, pieces
 from theory.ledger.oracle.released.training import Epochs
 
 MODES = ("all", "positive_only", "negative_only", "one_only", "binary")
@@ -62,26 +54,12 @@ def slopes(
 ) -> Array:
     """Cov(f(A), R) / Var R by mode, (5,), for A = (R - mean of the group) / size; group = 0:
     infinite. weights, means, stds (K,) of the prompt's rewards."""
-    law = _Line(weights, means, stds)
-    mean, variance = law.moments()
-    if group:
-        z, g = _sum_of_others(law, group - 1)
-        own, taken = 1 - 1 / group, z / group
-    else:
-        g, own, taken = np.ones(1), 1.0, np.array([mean])
-    low, high = law.ends
-    kinks = np.clip((taken[:, None] + size * clip * np.array([-1.0, 0.0, 1.0])) / own, low, high)
-    cuts = np.column_stack([np.full(len(g), low), kinks, np.full(len(g), high)])
-    panels = max(_PANELS, int((high - low) / (_WIDE * law.stds.min())))
-    total = np.zeros(len(MODES))
-    for first in range(0, len(g), _ROWS):
-        rows = slice(first, first + _ROWS)
-        y, w = _pieces(cuts[rows], panels)
-        loaded, advantage = w * law.density(y) * (y - mean), (own * y - taken[rows, None]) / size
-        total += [
-            float(g[rows] @ (loaded * _shaped(name, advantage, clip)).sum(axis=1)) for name in MODES
-        ]
-    return np.asarray(total / variance)
+    law, total = MixtureLine(weights, means, stds), np.zeros(len(MODES))
+    kinks = clip * np.array([-1.0, 0.0, 1.0])
+    for chances, shares, offsets, A in advantages(law, size, group, kinks):
+        loaded = shares * offsets
+        total += [float(chances @ (loaded * _shaped(n, A, clip)).sum(axis=1)) for n in MODES]
+    return np.asarray(total / law.moments()[1])
 
 
 def minimisers(
@@ -101,7 +79,7 @@ def minimisers(
 
     Raises ValueError for a case with d > 1 or a reward that is not linear."""
     if case.dim != 1 or case.kind != "linear":
-        raise ValueError(f"d = {case.dim}, {case.kind} reward: allowed is a linear one on the line")
+        raise ValueError(f"the reward must be linear and d = 1, got {case.kind} in d = {case.dim}")
     sign, place = float(case.frame[0, 0]), float(x[0])
     centres, stds = sign * case.means[:, 0], np.sqrt(case.covs[:, 0, 0])
     spread = at.sigma / at.alpha  # of X_1 about x / alpha, without the base
@@ -112,7 +90,7 @@ def minimisers(
     kinks = np.sort(np.clip((raw - ends[0]) / (ends[1] - ends[0]), low, high))
     width = float((stds * spread / np.hypot(stds, spread)).min())
     panels = max(_PANELS, int((high - low) / (2 * width)))
-    y, w = (q.ravel() for q in _pieces(np.array([[low, *kinks, high]]), panels))
+    y, w = (q.ravel() for q in pieces(np.array([[low, *kinks, high]]), panels))
     logs = case.log_density(sign * y[:, None]) - 0.5 * ((place - at.alpha * y) / at.sigma) ** 2
     w = w * np.exp(logs - logs.max())
     w /= w.sum()

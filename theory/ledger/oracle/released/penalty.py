@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant, _minimiser, _Split
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 
 def penalised_minimiser(

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 from theory.ledger.oracle.released.loss import LEAST_WEIGHT, PREFACTOR, _Given
 
 Matrix = list[list[Fraction]]

@@ -19,13 +19,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy.integrate import solve_ivp
 from scipy.interpolate import make_interp_spline
 from scipy.special import ndtr
 
-from theory.ledger.oracle.flow import Field, LineField
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.flow import Field, LineField, solve
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 RTOL, ATOL = 1e-10, 1e-12
 STARTS = np.linspace(-7.5, 7.5, 751)
@@ -86,10 +84,6 @@ def heun(field: Field, x0: Array, times: Sequence[float]) -> Array:
     return x
 
 
-def _odds(t: float) -> float:
-    return math.log(t / (1 - t)) if t > 0 else -math.inf
-
-
 def ode(field: Field, x0: Array, breaks: Sequence[float] = ()) -> Array:
     """The flow's map, piece by piece between times where the field has kinks or jumps. Raises
     RuntimeError if the solver gives up."""
@@ -102,10 +96,7 @@ def ode(field: Field, x0: Array, breaks: Sequence[float] = ()) -> Array:
         def rate(t: float, state: Array, low: float = low, high: float = high) -> Array:
             return field(state, min(max(t, low), high))
 
-        done = solve_ivp(rate, (start, stop), x, method="DOP853", rtol=RTOL, atol=ATOL)
-        if not done.success:
-            raise RuntimeError(f"the flow could not be followed: {done.message}")
-        x = done.y[:, -1]
+        x = solve(rate, x, (start, stop), RTOL, ATOL)
     return x
 
 

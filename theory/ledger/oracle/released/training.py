@@ -8,27 +8,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy.integrate import solve_ivp
 
-from theory.ledger.oracle.flow import Field
-from theory.ledger.oracle.integrals.integrate import Array
-from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.flow import Field, solve
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 from theory.ledger.oracle.online import LineLaw, sampled, start
 
 
 def pushed_origin(field: Callable[[float, float], float], rtol: float = 1e-10) -> float:
     """X_1 of dX = field(X, t) dt from X_0 = 0: the mean of the law where fields are affine."""
-    done = solve_ivp(
-        lambda t, x: [field(float(x[0]), t)],
-        (0.0, 1.0),
-        [0.0],
-        method="DOP853",
-        rtol=rtol,
-        atol=1e-12,
+    return float(
+        solve(lambda t, x: np.array([field(float(x[0]), t)]), np.zeros(1), (0.0, 1.0), rtol, 1e-12)[
+            0
+        ]
     )
-    if not done.success:
-        raise RuntimeError(f"the flow could not be followed: {done.message}")
-    return float(done.y[0, -1])
 
 
 # --- averages

@@ -9,9 +9,15 @@ import torch
 from scipy.special import ndtri
 
 from theory.common.tolerances import FALSE_FAILURE_RATE
-from theory.ledger.core.claim import Array, Context, Finding, extra
-from theory.ledger.core.laws import nft_densities, reward_spread
-from theory.ledger.core.order import fit_slope
+from theory.ledger.core import (
+    Array,
+    Context,
+    Finding,
+    extra,
+    fit_slope,
+    nft_densities,
+    reward_spread,
+)
 from theory.ledger.settings.released import GROUP
 from theory.methods.matching.reward_mapping import SPREAD, released_mapping
 from theory.problems.problem import load_problem

@@ -7,9 +7,7 @@ import math
 import numpy as np
 
 from theory.common.tolerances import QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region, extra, number
 from theory.ledger.oracle.released import mapping as oracle
 from theory.ledger.released.reward.beyond import beyond_first_order, code_path
 from theory.ledger.settings.released import (

@@ -18,9 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
-from theory.ledger.core.claim import Array, Claim, Context, Finding
-from theory.ledger.core.identity import Identity
-from theory.ledger.core.region import Region
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, Region
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released.mapping import pooled_std
 from theory.ledger.released.reward.mapping import laws_of, tilt_size
@@ -69,20 +67,15 @@ def _all_modes_in_rationals(s: AdvantageSetting) -> Array:
     )
 
 
-def _undivided(s: AdvantageSetting) -> Array:
-    """r in {0, 1/2, 1}, as the names of the last two modes suggest."""
-    return _all_modes(
-        s, lambda n, r: 0.5 + np.sign(r - 0.5) / 2 if n in ("one_only", "binary") else r
-    )
-
-
 VALUES = Identity(
     "r by mode: A clipped to [-c, c], [0, c], [-c, 0]; 1[A > 0]; sign A; each over 2c, plus 1/2",
     Advantages(),
     _all_modes,
     _all_modes_in_rationals,
     {
-        "1 and sign not divided by 2c": _undivided,
+        "1 and sign not divided by 2c": lambda s: _all_modes(
+            s, lambda n, r: 0.5 + np.sign(r - 0.5) / 2 if n in ("one_only", "binary") else r
+        ),
         "one_only 1 at A = 0": lambda s: _all_modes(
             s, lambda n, r: np.where(s.A >= 0, r.max(), r) if n == "one_only" else r
         ),
@@ -119,10 +112,6 @@ def _tilts_by_sums(s: PromptSetting, clip: float = CLIP) -> Array:
     return np.asarray(2 / (SPREAD * s.nft_beta) * np.concatenate(rows))
 
 
-def _tilts_by_sums_unclipped(s: PromptSetting) -> Array:
-    return _tilts_by_sums(s, 30.0)  # no reward of a Gaussian is so far out
-
-
 def stated(s: PromptSetting, share: Callable[[str], float] = IDEAL.__getitem__) -> Array:
     """share/(5 nft_beta) by mode, of every prompt; the floor takes its part of a std of 1 where f
     is linear, nothing where it jumps."""
@@ -134,7 +123,7 @@ GAUSSIAN = Identity(
     "Gaussian rewards, infinite group: 0.2, 0.1, 0.1, 0.080, 0.160 over nft_beta",
     GaussianPrompts(),
     stated,
-    _tilts_by_sums_unclipped,
+    lambda s: _tilts_by_sums(s, 30.0),  # no reward of a Gaussian is so far out
     {
         "0.2 in every mode": lambda s: stated(s, lambda n: 1.0),
         "half of it where one side counts": lambda s: stated(

@@ -7,10 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from theory import GaussianSum, Problem, QuadraticReward, bump_reward
 from theory.common.tolerances import QUADRATURE
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.identity import Identity
+from theory.ledger.core import Array, Context, Finding, Identity, extra, number
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released import training as released
@@ -19,14 +18,11 @@ from theory.ledger.settings.modes import (
     ModeSetting,
 )
 from theory.methods.matching.reward_mapping import CLIP, SPREAD, STD_FLOOR
-from theory.problems.problem import Problem
 from theory.recursion import Trajectory
 from theory.recursion.spec import Mode
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.modes import MODES
-from theory.tilts.bump_rewards import bump_reward
 from theory.tilts.moments import reward_moments
-from theory.tilts.quadratic import QuadraticReward
 
 AT_ZERO = 1 / math.sqrt(2 * math.pi)
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from theory.ledger.core.region import Region
+from theory.ledger.core import Region
 from theory.problems.problem import load_problem
 from theory.released.times import (
     Between,

@@ -9,12 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from theory import FlowLaw, GaussianSum, GuidedField, MixtureField, load_problem
 from theory.common.tolerances import QUADRATURE
-from theory.fields.guidance import GuidedField
-from theory.fields.mixture import MixtureField
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import DRAW_ATOL, DRAW_RTOL, Estimate
+from theory.ledger.core import DRAW_ATOL, DRAW_RTOL, Array, Context, Estimate, Finding, Tally, extra
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
 from theory.ledger.zhu.planes.planes import (
@@ -26,8 +23,6 @@ from theory.ledger.zhu.planes.planes import (
     at_points,
     plain_field,
 )
-from theory.problems.problem import load_problem
-from theory.samplers.flow import FlowLaw
 
 GUIDED = ("linear_2d", "plane_5d", "full_5d")  # three Gaussians each
 CLASS = 2
@@ -48,8 +43,7 @@ def guided_formula_at_points(context: Context) -> Finding:
     """The guided sampler's law: the product times what the path integral takes away."""
     w = WEIGHT
     factors = {"": w * (1 + w), "w for w (1 + w)": w, "w² for w (1 + w)": w**2, "the product": 0.0}
-    errors: dict[str, float] = {}
-    killed = dict.fromkeys(list(factors)[1:], False)
+    tally = Tally(QUADRATURE, *list(factors)[1:])
     for name in GUIDED:
         theirs = guided_field(name)
         points = theirs.conditional.law.sample(POINTS, torch.Generator().manual_seed(3))
@@ -57,25 +51,14 @@ def guided_formula_at_points(context: Context) -> Finding:
         terms = _guided_full_rank if name == FULL_RANK else _guided_in_plane
         product, energy = terms(name, theirs, points)
         for label, factor in factors.items():
-            error = QUADRATURE.error(ours, product - factor * energy, 1.0)
-            if label:
-                killed[label] |= error > QUADRATURE.rtol
-            else:
-                errors[name] = error
-    worst = max(errors, key=lambda k: errors[k])
-    return Finding(
-        name="guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt), d = 2 and 5",
-        role="instead",
-        kind="exact",
-        holds=errors[worst] <= QUADRATURE.rtol,
-        figure=(
-            f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) at {POINTS} points of "
-        )
-        + ", ".join(errors)
+            tally.add(QUADRATURE.error(ours, product - factor * energy, 1.0), name, label)
+    return tally.finding(
+        "guided law = p(x|c)^(1+w) p(x)^-w exp(-w (1+w) int eta |grad h|² dt), d = 2 and 5",
+        "instead",
+        f"error {tally} at {POINTS} points of "
+        + ", ".join(tally.errors)
         + " (the last along theory's field)",
-        numbers={"errors": errors},
-        worst=worst,
-        mutants=killed,
+        {"errors": tally.errors},
     )
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from theory import Exponential, Problem, linear_reward, load_problem
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D
-from theory.ledger.core.claim import Context, Finding, extra, number
-from theory.ledger.core.laws import Estimate, draw
+from theory.ledger.core import Context, Estimate, Finding, Tally, draw, extra, number
 from theory.ledger.zhu.planes.planes import DRAWN, SHARE, gaussian_along_reward, nft_draws, tilt_at
-from theory.problems.problem import Problem, load_problem
-from theory.tilts.quadratic import linear_reward
-from theory.tilts.wrappers import Exponential
 
 
 @extra
@@ -45,31 +42,21 @@ def shortfall_by_draws(context: Context) -> Finding:
     """log Z / a - (r - (1/a) log q / base) = (1/a) log q / tilt at every draw of q, whose mean is
     the shortfall: base, reward and Z on one side, the tilt's own density on the other."""
     n = context.profile.draws // SHARE
-    errors: dict[str, float] = {}
-    killed = dict.fromkeys(("beta KL(NFT|tilt)", "log Z for (beta/2) log Z"), False)
+    tally = Tally(ALGEBRA, "beta KL(NFT|tilt)", "log Z for (beta/2) log Z")
     for name in DRAWN:
         problem, drawn, best = load_problem(name), nft_draws(name, n), best_objective(name)
         a = problem.scale
         cost = drawn.log_q - problem.base.log_density(drawn.x).numpy()
         values = problem.reward(drawn.x).numpy() - cost / a
         stated = drawn.against(tilt_at(name, drawn.x)).gaps / a
-        errors[name] = ALGEBRA.error(best - values, stated, 1.0)
-        wrong = ((best - values, 2 * stated), (a * best - values, stated))
-        for label, (ours, theirs) in zip(killed, wrong, strict=True):
-            killed[label] |= not ALGEBRA.holds(ours, theirs, 1.0)
-    worst = max(errors, key=lambda k: errors[k])
-    return Finding(
-        name="NFT's law falls short by (beta/2) KL(NFT|tilt), d = 2 and 5",
-        role="instead",
-        kind="exact",
-        holds=errors[worst] <= ALGEBRA.rtol,
-        figure=(
-            f"error {number(errors[worst])} (algebra {ALGEBRA.rtol:g}) at {n} draws on "
-            f"{len(DRAWN)} problems"
-        ),
-        numbers={"errors": errors, "draws": n},
-        worst=worst,
-        mutants=killed,
+        tally.add(ALGEBRA.error(best - values, stated, 1.0), name)
+        tally.add(ALGEBRA.error(best - values, 2 * stated, 1.0), wrong="beta KL(NFT|tilt)")
+        tally.add(ALGEBRA.error(a * best - values, stated, 1.0), wrong="log Z for (beta/2) log Z")
+    return tally.finding(
+        "NFT's law falls short by (beta/2) KL(NFT|tilt), d = 2 and 5",
+        "instead",
+        f"error {tally} at {n} draws on {len(DRAWN)} problems",
+        {"errors": tally.errors, "draws": n},
     )
 
 

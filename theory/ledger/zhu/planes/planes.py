@@ -17,19 +17,31 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
+from theory import (
+    ExactField,
+    Exponential,
+    FlowLaw,
+    GaussianSum,
+    Problem,
+    linear_reward,
+    load_problem,
+)
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
-from theory.fields.mixture import ExactField
-from theory.laws.gaussians import GaussianSum
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import Draws, Estimate, base_points, draw
+from theory.ledger.core import (
+    Array,
+    Context,
+    Draws,
+    Estimate,
+    Finding,
+    Tally,
+    base_points,
+    draw,
+    extra,
+)
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
-from theory.problems.problem import Problem, load_problem
-from theory.samplers.flow import FlowLaw
 from theory.tilts.moments import reward_moments
-from theory.tilts.quadratic import linear_reward
-from theory.tilts.wrappers import Exponential
 
 DRAWN = ("bump_2d", "quadratic_2d", "linear_2d", "plane_5d", "full_5d")
 AT_POINTS = ("quadratic_2d", "plane_5d", "full_5d")  # of DRAWN; a thorough run takes all
@@ -226,35 +238,23 @@ def draws_know_their_density(context: Context) -> Finding:
 def formula_at_points(context: Context) -> Finding:
     """log q = log p + lambda r - lambda^2 int eta |grad m|^2 dt - lambda E r along the path."""
     factors = {"": 1.0, "half the integral": 0.5, "no integral": 0.0, "integral added": -1.0}
-    errors: dict[str, float] = {}
-    killed = dict.fromkeys(list(factors)[1:], False)
-    names = context.choose(AT_POINTS, AT_POINTS, DRAWN)
-    for name in names:
+    tally = Tally(QUADRATURE, *list(factors)[1:])
+    for name in context.choose(AT_POINTS, AT_POINTS, DRAWN):
         problem = load_problem(name)
         a, points = problem.scale, base_points(problem, POINTS)
         ours = at_points(problem.cumulant_field(a, 1), points)
         terms = _full_rank_terms if name == FULL_RANK else _plane_terms
         start, energy = terms(problem, points)
         for label, factor in factors.items():
-            error = QUADRATURE.error(ours, start - factor * a**2 * energy, 1.0)
-            if label:
-                killed[label] |= error > QUADRATURE.rtol
-            else:
-                errors[name] = error
-    worst = max(errors, key=lambda k: errors[k])
-    return Finding(
-        name="ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r), d = 2 and 5",
-        role="instead",
-        kind="exact",
-        holds=errors[worst] <= QUADRATURE.rtol,
-        figure=(
-            f"error {number(errors[worst])} (quadrature {QUADRATURE.rtol:g}) at {POINTS} points of "
-        )
-        + ", ".join(errors)
+            theirs = start - factor * a**2 * energy
+            tally.add(QUADRATURE.error(ours, theirs, 1.0), name, label)
+    return tally.finding(
+        "ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r), d = 2 and 5",
+        "instead",
+        f"error {tally} at {POINTS} points of "
+        + ", ".join(tally.errors)
         + " (the last along theory's field)",
-        numbers={"errors": errors},
-        worst=worst,
-        mutants=killed,
+        {"errors": tally.errors},
     )
 
 

@@ -1,4 +1,4 @@
-"""domingo, the recipe (D8): fine-tuned memoryless, sampled with any schedule, on the line.
+"""domingo, D8: fine-tuned memoryless, sampled with any schedule, on the line.
 
 First route: the tilt's closed density. Second: what each field samples, by Fokker-Planck on a grid
 (`theory.samplers.sde`) or along the ODE (`theory.samplers.flow`).
@@ -6,20 +6,32 @@ First route: the tilt's closed density. Second: what each field samples, by Fokk
 
 from __future__ import annotations
 
+from theory import (
+    Diffusion,
+    ExactField,
+    Exponential,
+    FlowLaw,
+    GridOptimum,
+    GuidedField,
+    MixtureField,
+    load_problem,
+    sde_law,
+)
 from theory.common.tolerances import QUADRATURE
-from theory.control.grid import GridOptimum
 from theory.control.steered import SteeredField
-from theory.fields.diffusion import Diffusion
-from theory.fields.guidance import GuidedField
-from theory.fields.mixture import ExactField, MixtureField
-from theory.ledger.core.claim import Array, Context, Finding, extra, number
-from theory.ledger.core.laws import column, tilt_density, total_variation
+from theory.ledger.core import (
+    Array,
+    Context,
+    Finding,
+    Tally,
+    column,
+    extra,
+    number,
+    tilt_density,
+    total_variation,
+)
 from theory.ledger.domingo.law_routes import GRID, MEMORYLESS_START, grid_optimum
-from theory.ledger.domingo.laws import names
-from theory.problems.problem import load_problem
-from theory.samplers.flow import FlowLaw
-from theory.samplers.sde import sde_law
-from theory.tilts.wrappers import Exponential
+from theory.ledger.domingo.laws import density_within, names
 
 # Differences of laws that a row calls a difference.
 VISIBLE = 0.01
@@ -43,30 +55,20 @@ def sampled(field: ExactField, schedule: Diffusion | None, rtol: float, atol: fl
 def any_schedule_gives_the_tilt(context: Context) -> Finding:
     """v_base + (g/2) u*, fine-tuned memoryless, sampled by the ODE and by SDEs."""
     labels = context.choose(("ODE", "g = 1"), tuple(SCHEDULES))
-    worst, where, killed = 0.0, "", {"v + g u*": False}
+    tally = Tally(QUADRATURE, "v + g u*")
     for name in names(context):
         problem = load_problem(name)
         claimed = tilt_density(problem, problem.scale, GRID)
         peak, field = float(claimed.max()), problem.tilted_field(Exponential(problem.scale))
         for label in labels:
             density = sampled(field, SCHEDULES[label], 1e-8, 1e-10)
-            error = QUADRATURE.error(density, claimed, peak)
-            if error >= worst:
-                worst, where = error, f"{name}, {label}"
-        twice = _twice_steered(name)
-        killed["v + g u*"] |= (
-            QUADRATURE.error(sampled(twice, None, 1e-6, 1e-8), claimed, peak) > QUADRATURE.rtol
-        )
-    return Finding(
-        name="v_base + (g/2) u* gives the tilt by " + ", ".join(labels),
-        role="claim",
-        kind="exact",
-        holds=worst <= QUADRATURE.rtol,
-        figure=f"density within {number(worst)} of its peak (quadrature {QUADRATURE.rtol:g}) on "
-        f"{len(names(context))} problems, d = 1",
-        numbers={"error": worst},
-        worst=where,
-        mutants=killed,
+            tally.add(QUADRATURE.error(density, claimed, peak), f"{name}, {label}")
+        twice = sampled(_twice_steered(name), None, 1e-6, 1e-8)
+        tally.add(QUADRATURE.error(twice, claimed, peak), wrong="v + g u*")
+    return tally.finding(
+        "v_base + (g/2) u* gives the tilt by " + ", ".join(labels),
+        "claim",
+        f"{density_within(tally)} on {len(names(context))} problems, d = 1",
     )
 
 
