@@ -270,7 +270,7 @@ def finished(folder: Path) -> dict[str, str]:
     if missing := [name for name in wanted if not any(k.startswith(name) for k in found)]:
         raise ValueError(f"{folder}: a finished run without {', '.join(missing)}")
     if read_json(folder / "done.json")["processes"] != 1:
-        raise ValueError(f"{folder}: trained by several processes; allowed is one")
+        raise ValueError(f"{folder} must be trained by one process, and was by several")
     return found
 
 

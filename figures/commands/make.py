@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
         refused = sorted(TRAINED_ONLY & set(options.only or ()))
         if refused:
             raise ValueError(
-                f"--only = {refused[0]!r} beside --exact: allowed are figures of exact laws, "
-                f"{', '.join(n for n in FIGURES if n not in TRAINED_ONLY)}"
+                "--only must be figures of exact laws beside --exact, "
+                f"{', '.join(n for n in FIGURES if n not in TRAINED_ONLY)}, got {refused[0]!r}"
             )
         names = [name for name in names if name not in TRAINED_ONLY]
     check_folder("--out", options.out)

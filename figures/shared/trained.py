@@ -52,10 +52,10 @@ def load(runs: Path) -> dict[str, Shown]:
             found[config.method_label] = Shown(result, curves(run))
     if missing:
         raise ValueError(
-            f"--runs = {str(runs)!r} lacks {', '.join(missing)}, trained and compared by this "
-            "code: allowed is the folder that `python -m toys train --preset figures` and "
-            "`python -m toys compare --preset figures` filled (`make figures` does all), or "
-            "--exact for the exact laws alone"
+            "--runs must be the folder that `python -m toys train --preset figures` and `python -m "
+            "toys compare --preset figures` filled (`make figures` does all), or need --exact for "
+            f"the exact laws alone, got {str(runs)!r}, which lacks {', '.join(missing)}, trained "
+            "and compared by this code"
         )
     return found
 
@@ -79,8 +79,8 @@ def load_online(runs: Path) -> dict[str, Trajectory]:
             missing.append(config.method_label)
     if missing:
         raise ValueError(
-            f"--runs = {str(runs)!r} lacks {', '.join(missing)}, trained by this code: allowed is "
-            "the folder that `python -m toys train --preset online` filled (`make figures` does "
-            "all), or --exact for the exact laws alone"
+            "--runs must be the folder that `python -m toys train --preset online` filled (`make "
+            "figures` does all), or need --exact for the exact laws alone, got "
+            f"{str(runs)!r}, which lacks {', '.join(missing)}, trained by this code"
         )
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from scaleup.builtin.shapes import COLOURS, SHAPES, SIZE
+from theory.common.checks import check_order
 
 WIDTHS = (32, 64, 64)
 TEXT_WIDTH = 64
@@ -159,8 +160,7 @@ def sample(
     Raises:
         ValueError: steps outside 1 to 1000.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
-        raise ValueError(f"steps = {steps!r}: allowed are whole numbers from 1 to 1000")
+    check_order("steps", steps, 1, 1000)
     table = rf_times(pipe)
     ks = nearest_steps(torch.linspace(float(table[-1]), float(table[0]), steps).double(), table)
     times = torch.cat([table[ks], torch.ones(1, dtype=table.dtype)]).tolist()

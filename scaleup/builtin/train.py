@@ -74,7 +74,7 @@ class Recipe:
         for name, most in (("last_rate", 1.0), ("ema", 1.0), ("drop", 1.0)):
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise ValueError(f"{name} = {value!r}: allowed are numbers from 0 to {most:g}")
+                raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")
 
     def rate_at(self, step: int) -> float:
         """Learning rate of step 0, ..., steps - 1."""
@@ -113,7 +113,7 @@ def train_builtin(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
-            f"out = {str(out)!r} exists: allowed is a new path or an empty folder"
+            f"out must be a new path or an empty folder, got {str(out)!r}, which exists"
         )
     start = time.process_time()
     pipe, losses = fit(seed, recipe)

@@ -61,7 +61,7 @@ class SampleWriter:
         check_order("rank", rank, 0, world - 1)
         check_order("shard", shard, 1)
         if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"prompts = {prompts!r}: allowed is at least one text, in a sequence")
+            raise ValueError(f"prompts must be at least one text, in a sequence, got {prompts!r}")
         self.which, self.prompts, self.shard = which, tuple(prompts), shard
         self.folder = folder / "samples" / which / f"rank-{rank:05d}"
         self._pending: list[dict[str, Tensor]] = []
@@ -72,8 +72,8 @@ class SampleWriter:
         listed = self.folder.parent / "prompts.json"
         if listed.exists() and read_json(listed, ADVICE) != {"prompts": list(self.prompts)}:
             raise ValueError(
-                f"{listed}: other prompts than these {len(self.prompts)}: allowed is another run "
-                "folder, or the same prompts"
+                f"{listed} must hold the same {len(self.prompts)} prompts, and holds others: take "
+                "another run folder"
             )
         # Every process writes the same bytes, so it does not matter who is last.
         if not listed.exists():
@@ -91,8 +91,8 @@ class SampleWriter:
             found = _manifest(path)
             if found["world"] != world:
                 raise ValueError(
-                    f"{path}: written by {found['world']} processes, this run has world = {world}: "
-                    "allowed is the same number"
+                    f"{path}: world must be {found['world']}, the number of processes that wrote "
+                    f"it, got {world}"
                 )
             if found["made_by"] == made_by:
                 return found
@@ -148,22 +148,22 @@ class SampleWriter:
                 have != want for have, want in zip(values.shape, shape, strict=False) if want >= 0
             ):
                 wanted = ", ".join("*" if size < 0 else str(size) for size in shape)
-                raise ValueError(f"{name} has shape {tuple(values.shape)}: allowed is ({wanted})")
+                raise ValueError(f"{name} must have shape ({wanted}), got {tuple(values.shape)}")
             if values.dtype not in dtypes:
-                kinds = ", ".join(map(str, dtypes))
-                raise ValueError(f"{name} has dtype {values.dtype}: allowed is {kinds}")
+                kinds = " or ".join(map(str, dtypes))
+                raise ValueError(f"{name} must be {kinds}, got {values.dtype}")
             if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-                raise ValueError(f"{name} has values that are not finite: allowed are finite ones")
+                raise ValueError(f"{name} must be finite, got values that are not")
         known, asked = len(self.prompts), rows["prompt_index"]
         if n and not bool(((asked >= 0) & (asked < known)).all()):
-            raise ValueError(f"prompt_index = {asked.tolist()}: allowed are 0 to {known - 1}")
+            raise ValueError(f"prompt_index must be from 0 to {known - 1}, got {asked.tolist()}")
         if len(set(rows["index"].tolist())) != n:
-            raise ValueError(f"index = {rows['index'].tolist()}: allowed is every index once")
+            raise ValueError(f"index must be every index once, got {rows['index'].tolist()}")
         form = {k: [list(v.shape[1:]), str(v.dtype)] for k, v in rows.items()}
         if self._manifest.setdefault("form", form) != form:
             raise ValueError(
-                f"samples have the form {form}, those before {self._manifest['form']}: allowed is "
-                "one form (fields, shapes, dtypes) for all"
+                "samples must have one form (fields, shapes, dtypes), that of those before, "
+                f"{self._manifest['form']}, got {form}"
             )
 
     def flush(self) -> None:
@@ -252,7 +252,9 @@ def read_samples(
     check_choice("which", which, WHICH)
     place = folder / "samples" / which
     if not (place / "prompts.json").is_file():
-        raise ValueError(f"{place}: holds no samples (no prompts.json); allowed is a run's folder")
+        raise ValueError(
+            f"{place} must be of a run's folder, and holds no samples (no prompts.json)"
+        )
     prompts = tuple(read_json(place / "prompts.json", ADVICE)["prompts"])
     manifests = _manifests(place)
     complete = all(manifest["closed"] for manifest in manifests)
@@ -272,14 +274,15 @@ def read_samples(
         for index in part["index"].tolist():
             if index in owner:
                 raise ValueError(
-                    f"{place}: sample {index} is in {owner[index]} and in {name}: allowed is once"
+                    f"{place}: sample {index} must be there once, got it in {owner[index]} and "
+                    f"in {name}"
                 )
             owner[index] = name
         parts.append(part)
     if not parts:
         raise ValueError(f"{place}: holds no samples yet")
     if any(set(part) != set(parts[0]) for part in parts):
-        raise ValueError(f"{place}: processes recorded other fields than each other")
+        raise ValueError(f"{place}: processes must record the same fields, and did not")
     rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     order = rows["index"].argsort()
     rows = {name: values[order] for name, values in rows.items()}
@@ -319,9 +322,7 @@ def _manifests(place: Path) -> list[dict[str, Any]]:
     found = [_manifest(folder / "manifest.json") for folder in folders]
     worlds = {(manifest["world"], manifest["made_by"]) for manifest in found}
     if len(worlds) != 1:
-        raise ValueError(
-            f"{place}: manifests say (world, made_by) = {sorted(worlds)}: allowed is one for all"
-        )
+        raise ValueError(f"{place}: manifests must say one (world, made_by), got {sorted(worlds)}")
     ((world, _),) = worlds
     ranks = [manifest["rank"] for manifest in found]
     if missing := sorted(set(range(world)) - set(ranks)):

@@ -80,8 +80,8 @@ def newest_state(folder: Path, run: Mapping[str, Any] | None = None) -> State | 
             continue
         if run is not None and (differ := differences(theirs, run)):
             raise ValueError(
-                f"{path} is another run's ({'; '.join(differ)}): allowed are this run's own; "
-                "remove it, and the run goes on from what is left"
+                f"{path} must be this run's own, and is another's ({'; '.join(differ)}): remove "
+                "it, and the run goes on from what is left"
             )
         return State(step, tensors, data, tuple(damaged))
     if damaged:

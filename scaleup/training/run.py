@@ -160,7 +160,7 @@ def _check_out(out: Path) -> None:
     """Refuse a folder that cannot be written, before a model is loaded."""
     existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"out = {str(out)!r}: allowed is a folder that can be made and written")
+        raise ValueError(f"out must be a folder that can be made and written, got {str(out)!r}")
 
 
 def _units(config: TrainConfig) -> dict[str, int]:
@@ -263,7 +263,7 @@ def _memory_explained(trainer: Trainer | None = None) -> Iterator[None]:
 
 def _advice(trainer: Trainer | None) -> str:
     if trainer is None:
-        return "out of memory while sampling: allowed is a smaller chunk"
+        return "out of memory while sampling: need a smaller chunk"
     config = trainer.config
     fits = trainer.fitting_rows() if config.processes == 1 else 0
     found = f"micro_batch = {fits} fits" if fits else "a smaller micro_batch may fit"

@@ -158,9 +158,9 @@ class Trainer:
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise ValueError(
-                f"the {what} is {value} at step {self.step + 1} (learning_rate = "
-                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite, "
-                "a smaller learning_rate say; the newest checkpoint is untouched"
+                f"the {what} must stay finite, got {value} at step {self.step + 1} (learning_rate "
+                f"= {self.config.learning_rate:g}; take a smaller one, say); the newest checkpoint "
+                "is untouched"
             )
 
     @contextmanager

@@ -50,7 +50,10 @@ def test_c1_a_tokenizer_without_a_length_reads_what_its_encoder_does(
 
 def test_b5_a_tokenizer_without_a_token_to_pad_with(folders, tmp_path):
     folder = edited(folders["sd15"], tmp_path, pad_token=None)
-    with pytest.raises(ValueError, match=r"copy', tokenizer: pad_token = None in tokenizer_config"):
+    with pytest.raises(
+        ValueError,
+        match=r"copy', tokenizer: pad_token must be a token .* got None in tokenizer_config",
+    ):
         open_model(folder)
 
 
@@ -58,9 +61,7 @@ def test_a_tokenizer_of_another_model():
     pipe = tiny.sd15()
     pipe.tokenizer.add_tokens(["plumb", "line"])
     words = len(pipe.tokenizer)
-    with pytest.raises(
-        ValueError, match=rf"{words} tokens, its text encoder knows {words - 2}: al"
-    ):
+    with pytest.raises(ValueError, match=rf"it has {words} tokens, the encoder knows {words - 2}"):
         ImageModel(pipe)
 
 
@@ -126,7 +127,7 @@ def test_a9_every_target_is_a_layer(kind):
     make = {"sd15": tiny.sd15, "sd3": tiny.sd3}[kind]
     for targets, wrong in ((("to_q", "tok_k"), "tok_k"), (("o_q",), "o_q"), (("to_q.",), "to_q.")):
         model = ImageModel(make())
-        with pytest.raises(ValueError, match=rf"'{wrong}' is no layer .*ends: .*\bto_q\b"):
+        with pytest.raises(ValueError, match=rf"\bto_q\b.*'{wrong}' is no layer"):
             lora_student(model, model.velocity(), LoraOptions(targets=targets), torch.Generator())
         assert not any("lora" in name for name, _ in model.network.named_parameters())
     good = LoraOptions(targets=("to_q", "to_out.0"))

@@ -66,21 +66,18 @@ def configs(options: argparse.Namespace) -> list[RunConfig]:
     check_count("--width", options.width, 1, MOST)
     check_count("--depth", options.depth, 1, MOST_LAYERS)
     if options.learning_rate < 0:
-        raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
+        raise ValueError(f"--learning-rate must be a number > 0, got {options.learning_rate!r}")
     check_folder("--out", options.out)
     if options.preset is not None:
         check_choice("--preset", options.preset, PRESETS)
         if options.method or options.problem:
-            raise ValueError(
-                "--preset beside --method or --problem: allowed is a preset or a selection"
-            )
+            raise ValueError("need --preset, or --method and --problem, got both")
         _refuse_beside_preset(options)
         return PRESETS[options.preset]()
     if not options.method or not options.problem:
         raise ValueError(
-            "--method and --problem are needed: allowed are "
-            f"{', '.join(methods())} or a .py file, and a named problem or a .toml file "
-            "(or --preset)"
+            f"need --method, one of {', '.join(methods())} or a .py file, and --problem, a named "
+            "one or a .toml file (or --preset)"
         )
     return [
         RunConfig.checked(
@@ -109,6 +106,6 @@ def _refuse_beside_preset(options: argparse.Namespace) -> None:
     for name in OF_RUNS:
         if getattr(options, name) != getattr(defaults, name):
             raise ValueError(
-                f"--{name.replace('_', '-')} = {getattr(options, name)!r} beside --preset: "
-                "allowed beside a preset are --out, --processes and --device"
+                f"--{name.replace('_', '-')} must be left to --preset, beside which --out, "
+                f"--processes and --device may stand, got {getattr(options, name)!r}"
             )

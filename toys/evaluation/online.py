@@ -64,13 +64,13 @@ def trajectory(run: Run, axis: Array) -> Trajectory:
     """
     problem = run.config.parsed_problem
     if problem.dim != 1:
-        raise ValueError(f"{run.config.label} is in d = {problem.dim}: allowed is d = 1")
+        raise ValueError(f"{run.config.label} must be in d = 1, got d = {problem.dim}")
     run.manifest()
     cycle, config = run.config.parsed.cycle, run.config
     if config.snapshots and cycle and config.steps // config.snapshots != cycle:
         raise ValueError(
-            f"{config.label}: snapshots = {config.snapshots} over {config.steps} steps: allowed is "
-            f"one after each of its epochs of {cycle} steps"
+            f"{config.label}: snapshots must be one after each of its epochs of {cycle} steps, got "
+            f"{config.snapshots} over {config.steps} steps"
         )
     parts = (config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest())
     key = "-".join(parts)
@@ -107,7 +107,7 @@ def log_densities(members: Sequence[Mapping[str, Tensor]], axis: Array, label: s
     lost = float((1 - torch.trapezoid(logs.exp(), torch.as_tensor(axis), dim=1)).abs().max())
     if lost > MOST_LOST:
         raise ValueError(
-            f"the grid of {label} on [{axis[0]:g}, {axis[-1]:g}] misses {lost:.1e} of a law: "
-            f"allowed is {MOST_LOST:g}; take a wider or finer one"
+            f"the grid of {label} on [{axis[0]:g}, {axis[-1]:g}] must miss at most {MOST_LOST:g} "
+            f"of a law, got {lost:.1e}; take a wider or finer one"
         )
     return logs

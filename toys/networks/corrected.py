@@ -61,7 +61,7 @@ def network_with_divergence(network: StackedMLP, x: Tensor, t: float) -> tuple[T
         ValueError: another depth.
     """
     if len(network.weight) != 3:
-        raise ValueError(f"depth = {len(network.weight) - 1}: allowed is 2")
+        raise ValueError(f"depth must be 2, got {len(network.weight) - 1}")
     d = network.dim
     points = torch.cat([x, x.new_full((len(x), 1), t)], -1).reshape(network.blocks, -1, d + 1)
     first, second, last = network.weight

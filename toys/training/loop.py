@@ -145,8 +145,8 @@ class Loop:
         """
         if not bool(torch.isfinite(losses).all()):
             raise ValueError(
-                f"{self.label}: the loss is not finite (learning_rate = {self.learning_rate:g}): "
-                "allowed are settings whose loss stays finite, try a smaller learning rate"
+                f"{self.label}: the loss must stay finite, and is not (learning_rate = "
+                f"{self.learning_rate:g}); try a smaller learning rate"
             )
 
     def rate(self) -> float:

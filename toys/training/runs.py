@@ -80,8 +80,8 @@ class Run:
         if not isinstance(found, dict) or found.get("digest") != self.config.digest:
             theirs = found.get("digest") if isinstance(found, dict) else found
             raise ValueError(
-                f"{self.folder}: holds the run {theirs!r}: allowed is {self.config.digest!r}; "
-                "it was moved or edited: delete it or choose another --out"
+                f"{self.folder} must hold the run {self.config.digest!r}, got {theirs!r}: it was "
+                "moved or edited; delete it or choose another --out"
             )
         if read_json(self.folder / "config.json") != self.config.as_json():
             raise ValueError(

@@ -155,9 +155,9 @@ class Trainer(Loop):
     def _refuse(self, labels: list[str]) -> None:
         if labels:
             raise ValueError(
-                f"{'; '.join(labels)}: the loss is not finite (learning_rate = "
-                f"{self.learning_rate:g}): allowed are settings whose loss stays finite, "
-                "try a smaller learning rate; what trained beside is finished and kept"
+                f"{'; '.join(labels)}: the loss must stay finite, and is not (learning_rate = "
+                f"{self.learning_rate:g}); try a smaller learning rate; what trained beside is "
+                "finished and kept"
             )
 
     # --- checkpoints

@@ -207,7 +207,7 @@ def test_training_bad_input(tmp_path, monkeypatch):
         train_builtin(tmp_path / "new", steps=0)
     with pytest.raises(ValueError, match=r"seed must .*got -1"):
         train_builtin(tmp_path / "new", seed=-1)
-    with pytest.raises(ValueError, match=r"drop = 1\.5"):
+    with pytest.raises(ValueError, match=r"drop must be .* got 1\.5"):
         Recipe(drop=1.5)
 
 

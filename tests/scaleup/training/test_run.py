@@ -295,7 +295,7 @@ def spoilt(call, at):
 
 def test_a_folder_without_a_step_is_not_left(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(Redness, "__call__", spoilt(Redness.__call__, 0))
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(ValueError, match="got nan"):
         ran(settings(folders, method=DDPO_SHORT), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -313,7 +313,7 @@ def test_a_folder_without_a_step_is_not_left(folders, tmp_path, monkeypatch):
 def test_a_folder_with_a_step_or_samples_stays(options, kept, folders, tmp_path, monkeypatch):
     """It fails in the second step, or in the second chunk of the bank."""
     monkeypatch.setattr(Redness, "__call__", spoilt(Redness.__call__, 1))
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(ValueError, match="got nan"):
         ran(settings(folders, **options), tmp_path)
     (folder,) = tmp_path.iterdir()
     assert (folder / kept).is_file()
@@ -323,7 +323,7 @@ def test_an_older_folder_is_never_removed(folders, tmp_path, monkeypatch):
     config = settings(folders, method=DDPO_SHORT)
     RunFolder(tmp_path, config).begin()
     monkeypatch.setattr(Redness, "__call__", spoilt(Redness.__call__, 0))
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(ValueError, match="got nan"):
         ran(config, tmp_path)
     assert RunFolder(tmp_path, config).path.is_dir()
 
@@ -354,7 +354,7 @@ def test_out_of_memory_while_sampling(copied, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(module, "compare_with_base", fail)
-    with pytest.raises(MemoryError, match="while sampling: allowed is a smaller chunk"):
+    with pytest.raises(MemoryError, match="while sampling: need a smaller chunk"):
         ran(config, out)
 
 

@@ -317,9 +317,9 @@ def test_half_precision_trains_float32_adapters(folders, tmp_path):
 
 FAULTS = {
     "nan": (lambda values: values * math.nan,
-            r"reward 'redness' returned nan for picture 0, prompt '.*'.*: allowed are finite"),
+            r"reward 'redness' must return finite numbers, got nan for picture 0, prompt '.*'"),
     "number": (lambda values: values[:-1],
-               r"returned values of shape \(3,\) for 4 pictures: allowed is one value a picture"),
+               r"must return one value a picture, \(4,\), got shape \(3,\)"),
 }  # fmt: skip
 
 
@@ -443,7 +443,7 @@ def test_what_is_not_finite_stops_before_the_step(what, folders, tmp_path, monke
     expected = whole(config)
     monkeypatch.setattr(TiltMatching, "loss", explode(what, 3))
     with pytest.raises(
-        ValueError, match=rf"the {what} is (inf|nan) at step 4 \(learning_rate = 0.0"
+        ValueError, match=rf"the {what} must .* got (inf|nan) at step 4 \(learning_rate = 0.0"
     ):
         trained(config, tmp_path)
     monkeypatch.undo()
@@ -455,10 +455,10 @@ def test_a_gradient_that_is_not_looked_at_spoils_the_checkpoint(folders, tmp_pat
     kind = mutant_module("scaleup.training.trainer", edit).Trainer
     config = settings(folders, method=METHODS["tilt matching"], checkpoint_every=1, steps=5)
     monkeypatch.setattr(TiltMatching, "loss", explode("gradient", 3))
-    with pytest.raises(ValueError, match=r"the loss is nan at step 5"):
+    with pytest.raises(ValueError, match=r"the loss must stay finite, got nan at step 5"):
         trained(config, tmp_path, kind)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"the loss is nan at step 5"):  # for ever
+    with pytest.raises(ValueError, match=r"finite, got nan at step 5"):  # for ever
         trained(config, tmp_path)
 
 

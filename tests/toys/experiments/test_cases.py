@@ -283,7 +283,7 @@ def test_the_command(tmp_path, capsys):
         ),
         (
             ["--case", "double_well_10d", "--steps", "40"],
-            ("steps = 40", "allowed"),
+            ("40", "must"),
         ),
         (["--jobs", "0"], ("--jobs",)),
         (

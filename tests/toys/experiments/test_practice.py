@@ -198,7 +198,7 @@ def test_times_are_part_of_a_runs_identity(tmp_path):
 
 @pytest.mark.parametrize("times", [(0.5, 0.2), (0.5, 0.5), (-0.1,), (1.2,), (float("nan"),)])
 def test_bad_times_are_refused(times):
-    with pytest.raises(ValueError, match="allowed are increasing numbers in"):
+    with pytest.raises(ValueError, match="times must be increasing numbers in"):
         RunConfig.checked(method="nft", problem="note_1d", times=times)
 
 

@@ -48,8 +48,8 @@ def measure(trial: Trial, model: Corrected, seconds: float) -> dict[str, Any]:
     x, log_p = push(model.with_divergence, x0)
     if not bool(torch.isfinite(log_p).all()):
         raise ValueError(
-            f"{trial.label}: trajectories leave float range: allowed are networks whose samples "
-            "stay finite, try a smaller learning_rate"
+            f"{trial.label}: the networks' samples must stay finite, and trajectories leave float "
+            "range; try a smaller learning_rate"
         )
     log_q, reward = target.log_density(x), problem.reward(x)
     found = [total_variation(p, q) for p, q in zip(log_p.split(n), log_q.split(n), strict=True)]

@@ -95,8 +95,8 @@ class Trial:
         for name in ("steps", "rewards"):
             if getattr(self, name) % self.stages:
                 raise ValueError(
-                    f"{name} = {getattr(self, name)} in stages = {self.stages}: allowed are "
-                    "multiples of stages"
+                    f"{name} must be a multiple of stages = {self.stages}, got "
+                    f"{getattr(self, name)}"
                 )
 
     @cached_property
