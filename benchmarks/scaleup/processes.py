@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import arguments, command, trained, write_pipeline
 from scaleup.training.checkpoints import newest_state
 from theory.common.files import read_json

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import arguments, write_pipeline
 from scaleup.training.checkpoints import checkpoint_path
 from theory.common.files import read_json

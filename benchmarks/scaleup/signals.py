@@ -15,8 +15,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import Row
 from benchmarks.scaleup.resume import NFT, OPTIONS, PRELOAD, SAID, different, finished, train
-from benchmarks.scaleup.rows import Row
 from benchmarks.scaleup.small import arguments, write_pipeline
 from scaleup.training.checkpoints import CHECKPOINTS, step_of
 
