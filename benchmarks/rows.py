@@ -47,7 +47,7 @@ class Row:
         cls, what: str, measured: float, floor: float, sign: str, met: bool, note: str
     ) -> Row:
         shown = f"{measured:.3g}" + (f"; {note}" if note else "")
-        return cls(what, f"{sign} {floor:g}", shown, met, {"value": measured, "floor": floor})
+        return cls(what, f"{sign} {floor:g}", shown, bool(met), {"value": measured, "floor": floor})
 
     @property
     def verdict(self) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import load_problem
 from theory.tilts.moments import reward_moments
@@ -106,9 +105,8 @@ spread that has fallen to noise is blown up again to 0.2/beta of a standard devi
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """The noise by form."""
-    use_style()
     rows = numbers["rows"][::-1]
-    figure, axes = plt.subplots(figsize=(7.2, 2.9), layout="constrained")
+    figure, axes = subplots(figsize=(7.2, 2.9))
     place = np.arange(len(rows))
     axes.barh(place, [r["noise"] for r in rows], color=COLORS[::-1], height=0.6)
     for i, row in enumerate(rows):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.ledger.released.schedule import trained_gap
 from theory.released.mapping import ideal_tilt
 from theory.released.schedule import SCHEDULES, Schedule, partial_gain, schedule
@@ -107,8 +106,7 @@ min(0.001 k, 0.5) and {100 * numbers["gaps"]["late"]:.2g} % with the late schedu
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Full updates against epochs, and the tilt per epoch against how far an epoch goes."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.7), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.7))
     for row, color, dash in zip(numbers["rows"], COLORS, DASHES, strict=True):
         epochs = 1 + 5 * np.arange(len(row["along"]))
         left.plot(epochs, row["along"], color=color, ls=dash, lw=1.4, label=TEXTS[row["name"]])

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -38,7 +37,7 @@ from figures.questions.exact_tilt_tables import (
     zero,
 )
 from theory.common.files import read_json
-from theory.evaluation.draw import BLUE, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, ORANGE, PURPLE, VERMILION, subplots
 from theory.problems.problem import load_problem
 from theory.recursion.stages import (
     FIRST_ORDER,
@@ -252,8 +251,7 @@ def _recommendation(numbers: Mapping[str, Any]) -> str:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Error against gradient steps, a panel a problem; exact biases of NFT as lines."""
-    use_style()
-    figure, grid = plt.subplots(2, 2, figsize=(9.6, 6.6), layout="constrained")
+    figure, grid = subplots(2, 2, figsize=(9.6, 6.6))
     for axes, name in zip(grid.flat, TITLES, strict=True):
         own = numbers["problems"][name]
         for loss, k in recipes(numbers, name):

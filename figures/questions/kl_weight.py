@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.released.penalty import Penalty, law_tilt
 
 QUESTION = "Does a KL weight of 1e-4 hold anything back?"
@@ -93,8 +92,7 @@ limit is the same.
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Share of the tilt that is kept after 200 epochs, against t."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.6))
     for row, color, dash in zip(numbers["rows"], COLORS, DASHES, strict=True):
         label = f"kl_weight = {row['weight']:g}"
         left.plot(numbers["t"], row["kept_200"], color=color, ls=dash, lw=1.4, label=label)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from theory.common.files import read_json
-from theory.evaluation.draw import BLUE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, VERMILION, subplots
 
 QUESTION = "Does a trained model sample the tilt it was trained towards?"
 GIVEN = frozenset({"predicted"})
@@ -111,9 +110,8 @@ def _cells(part: Mapping[str, Any]) -> str:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Audited against predicted tilt."""
-    use_style()
     rows = numbers["rows"]
-    figure, axes = plt.subplots(figsize=(8.0, 0.9 + 0.45 * len(rows)), layout="constrained")
+    figure, axes = subplots(figsize=(8.0, 0.9 + 0.45 * len(rows)))
     y = np.arange(len(rows))[::-1].astype(float)
     for place, row in zip(y, rows, strict=True):
         axes.plot([row["predicted"]] * 2, [place - 0.3, place + 0.3], color="black", lw=2.2)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, ORANGE, VERMILION, subplots
 from theory.problems.problem import load_problem
 from theory.tilts.moments import reward_moments
 
@@ -96,8 +95,7 @@ grows as 1/spread^2 ({wide["draws_per_unit"][low]:.0f} and {narrow["draws_per_un
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Samples that a signal as large as the noise takes, against the mean of r."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure, axes = subplots(figsize=(6.4, 3.6))
     for row, color, marker in zip(numbers["rows"], (BLUE, VERMILION), ("o", "s"), strict=True):
         axes.semilogy(
             numbers["means"], row["draws_per_unit"], color=color, marker=marker, lw=1.3,

@@ -62,7 +62,7 @@ def open_model(
             file are named.
     """
     folder = model_folder(model)
-    with _quiet():
+    with quiet():
         pipe = _assembled(folder, dtype)
     return ImageModel(pipe, device=device, dtype=dtype, source=f"model = {str(folder)!r}")
 
@@ -80,9 +80,9 @@ def model_folder(model: str) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and warnings (of a picture processor that is never
-    used, of weights that are checked here); their errors are raised as ever."""
+def quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and warnings (of a picture processor that is never used,
+    of weights that are checked here, of a pipeline without a VAE); errors are raised as ever."""
     logs = transformers.utils.logging, diffusers.utils.logging
     before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:

@@ -26,18 +26,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from scipy.stats import binomtest
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
+from scaleup.adapter.opening import quiet
 from scaleup.builtin.model import build_pipeline, embed_prompts, nearest_steps, rf_times, sample
 from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verify
 from theory.common.checks import check_order, check_positive
@@ -219,7 +216,7 @@ def save_pipeline(pipe: Any, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        with _quiet():
+        with quiet():
             pipe.save_pretrained(hidden)
         # mkdtemp makes it private; a folder made by mkdir follows the user's umask.
         umask = os.umask(0)
@@ -233,17 +230,3 @@ def save_pipeline(pipe: Any, out: Path) -> None:
 
 def _parameters(pipe: Any) -> list[torch.nn.Parameter]:
     return [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars of saving, and without the note that a pipeline without a VAE saves none."""
-    bars, level = transformers_logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

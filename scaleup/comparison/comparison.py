@@ -20,9 +20,9 @@ from scaleup.comparison.metrics import (
     mean_reward,
     reward_gain,
 )
-from scaleup.samples.images import write_atomically, write_json
 from scaleup.samples.samples import SampleSet, paired
 from theory.common.checks import unknown
+from theory.common.files import write_atomically, write_json
 
 # The rule-based reward whose full mark says that the prompt is met.
 VERIFIER = "shapes"

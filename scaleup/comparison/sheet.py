@@ -16,10 +16,10 @@ from torch import Tensor
 
 from scaleup.comparison.comparison import Comparison, compare
 from scaleup.rewards.contract import to_uint8
-from scaleup.samples.images import write_figure
 from scaleup.samples.samples import SampleSet, paired
 from theory.common.checks import check_order
-from theory.evaluation.draw import BLUE, VERMILION, use_style
+from theory.common.files import write_atomically
+from theory.evaluation.draw import BLUE, VERMILION, png, use_style
 
 # Inches: a picture's side, the gap between columns, a line of caption, margins.
 SIDE, GAP, LINE, LEFT, TOP = 1.35, 0.14, 0.15, 0.75, 0.35
@@ -56,7 +56,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: in
         left, top = GAP + column * (SIDE + GAP), GAP + row * pitch + lines * LINE
         page.picture(left, top, picture)
         page.text(left + SIDE / 2, top - 0.04, text, va="bottom")
-    write_figure(path, page.figure, DPI)
+    write_atomically(path, png(page.figure, DPI))
 
 
 def comparison_sheet(
@@ -191,7 +191,7 @@ def _draw(
     _draw_table(page, table, notes, top)
     if labels:
         _draw_histogram(page, labels[0], all_base, all_tuned, width, top)
-    write_figure(path, page.figure, DPI)
+    write_atomically(path, png(page.figure, DPI))
 
 
 def _table_height(table: Sequence[Sequence[str]]) -> float:

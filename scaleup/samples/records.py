@@ -20,15 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scaleup.samples.images import read_json, read_tensors, sha256, write_json, write_tensors
-from scaleup.samples.samples import SampleSet, paired
+from scaleup.samples.samples import SampleSet
 from theory.common.checks import check_choice, check_order
+from theory.common.files import read_json, read_tensors, sha256, write_json, write_tensors
 
 WHICH = ("bank", "base", "tuned", "audit_base", "audit_tuned")
 FORMAT = 1
 REWARD = "reward/"
-__all__ = ["WHICH", "SampleSet", "SampleWriter", "paired", "read_samples"]
-
 X1_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ADVICE = "delete the folder that holds it, and the samples are drawn again"
 
@@ -176,8 +174,7 @@ class SampleWriter:
             return
         rows = {k: torch.cat([part[k] for part in self._pending]) for k in self._pending[0]}
         later = {k: v[self.shard :] for k, v in rows.items()}
-        rows = {k: v[: self.shard] for k, v in rows.items()}
-        rows = _last_of_each(rows)
+        rows = _last_of_each({k: v[: self.shard] for k, v in rows.items()})
         shards = self._manifest["shards"]
         number = 1 + max((int(entry["file"][:6]) for entry in shards), default=0)
         path = self.folder / f"{number:06d}.safetensors"
@@ -267,10 +264,10 @@ def read_samples(
     owner: dict[int, str] = {}
     parts: list[dict[str, Tensor]] = []
     for manifest in manifests:
-        part = _read_rank(place / f"rank-{manifest['rank']:05d}", manifest, pictures)
+        name = f"rank-{manifest['rank']:05d}"
+        part = _read_rank(place / name, manifest, pictures)
         if part is None:
             continue
-        name = f"rank-{manifest['rank']:05d}"
         for index in part["index"].tolist():
             if index in owner:
                 raise ValueError(
@@ -318,14 +315,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _manifests(place: Path) -> list[dict[str, Any]]:
     """One a process, by rank; every process's must be there, and say the same world."""
-    folders = sorted(place.glob("rank-*"))
-    found = [_manifest(folder / "manifest.json") for folder in folders]
+    found = [_manifest(folder / "manifest.json") for folder in sorted(place.glob("rank-*"))]
     worlds = {(manifest["world"], manifest["made_by"]) for manifest in found}
     if len(worlds) != 1:
         raise ValueError(f"{place}: manifests must say one (world, made_by), got {sorted(worlds)}")
     ((world, _),) = worlds
-    ranks = [manifest["rank"] for manifest in found]
-    if missing := sorted(set(range(world)) - set(ranks)):
+    if missing := sorted(set(range(world)) - {manifest["rank"] for manifest in found}):
         raise ValueError(
             f"{place / f'rank-{missing[0]:05d}'}: missing; {world} processes wrote these samples"
         )

@@ -13,7 +13,6 @@ from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base
 from scaleup.rewards.contract.checked import checked
 from scaleup.samples.samples import SampleSet
-from scaleup.training.checkpoints import tensors_digest
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.training.drawing import Drawer, Report
 from scaleup.training.draws import ShardedDraws, generator_of
@@ -24,6 +23,7 @@ from scaleup.training.task import Bank, PromptedTask, Sampling
 from theory.fields.mixture import VelocityModel
 from theory.methods import Execution, Policy
 from theory.methods.contract import returned
+from theory.methods.contract.states import digest_of_tensors
 
 BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -177,5 +177,5 @@ class Session(Processes):
 
     def _weights(self) -> str:
         """A digest of the student, by the first process for all; the base is part of the run."""
-        mine = int(tensors_digest(self.policy.tensors())[:12], 16)
+        mine = int(digest_of_tensors(self.policy.tensors(), "")[:12], 16)
         return f"{int(self.gather(torch.tensor([mine], device=self.device))[0]):012x}"

@@ -20,20 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from scaleup.adapter.sampling import NonFiniteError
-from scaleup.training.checkpoints import (
-    State,
-    load_optimiser,
-    newest_state,
-    optimiser_tensors,
-    prefixed,
-    save_state,
-    under,
-)
+from scaleup.training.checkpoints import State, newest_state, save_state
 from scaleup.training.session import Session
 from theory.common.signals import Stopped, held, waiting
 from theory.methods import Batch
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.contract import returned
+from theory.methods.contract.states import load_optimiser, optimiser_tensors, prefixed, under
 
 WARM_UP = 0.05
 TRAINING = "training"  # a part of a run, as it is reported

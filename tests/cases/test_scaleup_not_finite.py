@@ -80,10 +80,14 @@ def test_b3_model_prompt_and_step(folders, tmp_path):
         (
             "tilt_matching",
             1,
-            r"after 1 steps \(learning_rate = 1e\+30\): .* a sample of the student",
+            r"after 1 steps \(learning_rate = 1e\+30\): .* one of the student for",
         ),
-        ("tilt_matching", 2, r"the loss is nan at step 2 \(learning_rate = 1e\+30\): .* a smaller"),
-        ("ddpo:steps=2", 2, r"after 1 steps \(learning_rate = 1e\+30\): .* x_1 of prompt "),
+        (
+            "tilt_matching",
+            2,
+            r"finite, got nan at step 2 \(learning_rate = 1e\+30; take a smal",
+        ),
+        ("ddpo:steps=2", 2, r"after 1 steps \(learning_rate = 1e\+30\): .* x_1 must be finite"),
     ],
 )
 def test_e10_a_learning_rate_that_is_far_too_large(method, steps, said, folders, tmp_path):

@@ -27,9 +27,8 @@ def run(options: argparse.Namespace) -> int:
         ValueError, OSError: an option that is not allowed, and what training raises.
     """
     from theory.common.checks import check_order
-    from theory.common.files import check_folder
+    from theory.common.files import check_folder, write_json
     from toys.experiments.exact_tilt import runs, trial
-    from toys.training.files import write_json
 
     check_order("--processes", options.processes, 1)
     check_folder("--out", options.out)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from theory.common.checks import check_count
+from theory.common.files import write_tensors
 from theory.common.identity import plumbline_code
 from theory.common.tolerances import TRAINED_SHARE
 from theory.evaluation.sampler_laws import Bench, Law, Sampler, sample_distance, sampling_floor
@@ -29,7 +30,7 @@ from theory.tilts.wrappers import Exponential
 from toys.networks.mlp import StackedMLP
 from toys.training import files
 from toys.training.config import RunConfig
-from toys.training.files import read_tensors, write_tensors
+from toys.training.files import read_tensors
 from toys.training.runs import Run
 
 SAMPLE_SEED = 2**42

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory.common.files import write_tensors
 from theory.fields.mixture import ModelField
 from theory.laws.distances import Array
 from theory.methods import Draws
@@ -20,7 +21,7 @@ from theory.problems.problem import Problem
 from theory.samplers.flow import FlowLaw
 from toys.evaluation.evaluate import code_key
 from toys.networks.mlp import StackedMLP, single
-from toys.training.files import read_tensors, write_tensors
+from toys.training.files import read_tensors
 from toys.training.runs import Run
 
 RTOL, ATOL = 1e-6, 1e-8

@@ -28,19 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from theory.common.files import locked
+from theory.common.files import locked, sha256, write_atomically, write_json, write_tensors
+from theory.methods.contract.states import under
 from toys.networks.mlp import StackedMLP, single
 from toys.training.config import RunConfig
-from toys.training.files import (
-    read_json,
-    read_state,
-    read_tensors,
-    sha256,
-    write_atomically,
-    write_json,
-    write_state,
-    write_tensors,
-)
+from toys.training.files import read_json, read_state, read_tensors, write_state
 
 PACKAGES = ("torch", "numpy", "scipy", "torchdiffeq", "safetensors", "plumbline")
 FORMAT = 1
@@ -135,11 +127,7 @@ class Run:
         if not path.exists():
             raise ValueError(f"{path}: missing: the run was trained with snapshots = 0")
         tensors = read_tensors(path)[0]
-        numbers = sorted({name.split(".")[0] for name in tensors})
-        return [
-            {k.removeprefix(f"{n}."): v for k, v in tensors.items() if k.startswith(f"{n}.")}
-            for n in numbers
-        ]
+        return [under(f"{n}.", tensors) for n in sorted({name.split(".")[0] for name in tensors})]
 
     def finish(
         self,
@@ -248,8 +236,7 @@ class Group:
         """
         if not self._checkpoint.exists():
             return None
-        owner = {"members": self._names}
-        step, tensors, words = read_state(self._checkpoint, owner, GROUP_ADVICE)
+        step, tensors, words = read_state(self._checkpoint, {"members": self._names}, GROUP_ADVICE)
         return step, tensors, tensors.pop("metrics"), words["metrics"].split(",")
 
     @property

@@ -264,7 +264,7 @@ def test_refusals(image_model):
         ValueError, match=r"texts must begin with the empty prompt, '', got \('a',\)"
     ):
         Prompts(("a", "b"), NO_PROMPTS.rows)
-    with pytest.raises(ValueError, match=r"texts\[1\] = .* sign 2 is half of a surrogate pair"):
+    with pytest.raises(ValueError, match=r"texts\[1\] must .* sign 2 is half of a surrogate pair"):
         image_model.prompts(["a", "b\ud83d"])
 
 

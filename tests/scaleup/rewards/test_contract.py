@@ -67,7 +67,7 @@ def test_a_reward_of_ones_own(tmp_path):
     assert ALGEBRA.holds(values, 2 * images[:, 1].mean((1, 2)))
     both = parse_reward(f"0.5*{path}+redness")
     assert isinstance(both, Weighted)
-    with pytest.raises(ValueError, match="strength of reward 'greenness' = 'much'"):
+    with pytest.raises(ValueError, match="of reward 'greenness' must be a number, got 'much'"):
         parse_reward(f"{path}:strength=much")
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_reward(change, needle, tmp_path):
         ("much*redness", "number before the .*, got 'much'"),
         ("nan*redness", "must be a finite number, got nan"),
         ("0*redness", "other than 0"),
-        ("redness+redness", "given twice"),
+        ("redness+redness", "given once, got it twice"),
         ("clip_score", "model"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_right_answer_and_a_detached_one():
         (to_uint8(pictures()), PROMPTS, ValueError, "divide bytes by 255"),
         (2 * pictures() - 1, PROMPTS, ValueError, r"must have values in \[0, 1\]"),
         (pictures() * math.nan, PROMPTS, ValueError, r"must have values in \[0, 1\]"),
-        (pictures(), PROMPTS[:2], ValueError, "prompts has 2 texts, images has 3"),
+        (pictures(), PROMPTS[:2], ValueError, "one text a picture, got 2 for 3"),
         (pictures(), "red", TypeError, "sequence of texts"),
         (pictures().numpy(), PROMPTS, TypeError, r"torch\.Tensor"),
     ],

@@ -8,15 +8,13 @@ import math
 import os
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from scaleup.samples import records
-from scaleup.samples.images import read_json, write_json, write_picture
 from scaleup.samples.records import SampleWriter, paired, read_samples
+from theory.common.files import read_json, write_json
 
 PROMPTS = ["a red square", "a cyan cross", "a green circle"]
 
@@ -329,10 +327,3 @@ def test_a_manifest_is_plain_json(tmp_path):
     found = json.loads((tmp_path / "samples/base/rank-00000/manifest.json").read_text())
     assert found["shards"][0]["index"] == [0, 1, 2]
     assert found["closed"]
-
-
-def test_pictures_come_back_to_the_byte(tmp_path):
-    pixels = torch.arange(3 * 5 * 4, dtype=torch.uint8).reshape(3, 5, 4)
-    write_picture(tmp_path / "one.png", pixels)
-    back = np.asarray(Image.open(tmp_path / "one.png"))
-    assert np.array_equal(back, np.moveaxis(pixels.numpy(), 0, -1))

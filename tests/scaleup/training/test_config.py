@@ -164,9 +164,8 @@ BAD = {
 
 @pytest.mark.parametrize(("name", "value"), [(k, v) for k, values in BAD.items() for v in values])
 def test_values_out_of_range(name, value):
-    with pytest.raises(
-        ValueError, match=rf"{name} must be" if name != "model" else "prompts must be"
-    ):
+    said = "prompts must be" if name == "model" else rf"{name} must be|of {name} = {value}"
+    with pytest.raises(ValueError, match=said):
         TrainConfig(**{name: value})
 
 

@@ -23,7 +23,7 @@ from tests.toys.small import (
     tree,
 )
 from toys.training import files
-from toys.training.files import read_json, read_tensors, write_atomically
+from toys.training.files import read_json, read_tensors
 from toys.training.runs import Group, Run, unfinished_groups
 from toys.training.trainer import Trainer
 
