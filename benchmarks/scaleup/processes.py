@@ -132,8 +132,7 @@ def refusals(options: dict[str, Any], out: Path) -> Row:
     """Another number of processes than asked for is an error, and leaves no folder."""
     refused, tried = 0, ((2, 1), (1, 2))
     for asked, launched in tried:
-        call = arguments({**options, "processes": asked}, out)
-        done = command(call, launched)
+        done = command(arguments({**options, "processes": asked}, out), launched)
         told = f"processes = {asked}, but {launched} run" in done.stderr
         refused += bool(done.returncode) and told and not out.exists()
     return Row(

@@ -80,8 +80,7 @@ def steps_at(size: str) -> dict[str, Any]:
                 draw = partial(session.drawer.bank, session.base)
                 bank = _timed(seconds, f"{config.bank} base samples", draw)
             session.task.bank = bank
-            row = _timed(seconds, name, trainer.one_step)
-            losses[name] = row["loss"]
+            losses[name] = _timed(seconds, name, trainer.one_step)["loss"]
             moved[name] = max(
                 float(value.detach().abs().max())
                 for key, value in session.student.named_parameters()

@@ -49,8 +49,7 @@ def measure() -> dict[str, Any]:
 def _refused(base: np.ndarray, tuned: np.ndarray) -> bool:
     """Whether 1 + a r, which is not what was done, is refused."""
     pooled = audit_data(base, tuned).pooled
-    fitted = FAMILIES["linear"].fit(pooled)
-    return goodness(fitted.fit, pooled, basis(pooled)).p_value < LEVEL
+    return goodness(FAMILIES["linear"].fit(pooled).fit, pooled, basis(pooled)).p_value < LEVEL
 
 
 def answer(numbers: Mapping[str, Any]) -> str:

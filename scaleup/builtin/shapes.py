@@ -108,8 +108,7 @@ def draw_pictures(prompts: Sequence[str], generator: torch.Generator, size: int 
     named = [parse_prompt(prompt) for prompt in prompts]
     if not named:
         return torch.zeros(0, 3, size, size)
-    n = len(named)
-    draws = torch.rand(n, 11, generator=generator)
+    draws = torch.rand(len(named), 11, generator=generator)
     least, most = torch.tensor([RADII[shape] for _, shape in named]).unbind(1)
     radius = least + (most - least) * draws[:, 0]
     room = (0.5 - MARGIN - radius).clamp(max=OFFSET)[:, None]
@@ -138,8 +137,7 @@ def _coverage(shapes: Sequence[str], centre: Tensor, radius: Tensor, size: int) 
     for name, holds in SHAPES.items():
         rows = torch.tensor([shape == name for shape in shapes])
         filled[rows] = holds(u[rows], v[rows])
-    blocks = filled.view(-1, size, SUPERSAMPLE, size, SUPERSAMPLE)
-    return blocks.to(centre.dtype).mean((2, 4))
+    return filled.view(-1, size, SUPERSAMPLE, size, SUPERSAMPLE).to(centre.dtype).mean((2, 4))
 
 
 # --- the verifier
@@ -164,8 +162,7 @@ def verify(images: Tensor, prompts: Sequence[str]) -> Verdict:
     if not named:
         none = torch.zeros(0, dtype=torch.bool)
         return Verdict(none, none, torch.zeros(0, dtype=torch.float64))
-    small = _resize(images.detach().to("cpu", torch.float64))
-    colour, coverage, visible = _separate(small)
+    colour, coverage, visible = _separate(_resize(images.detach().to("cpu", torch.float64)))
 
     palette = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
     chroma = colour - colour.mean(1, keepdim=True)

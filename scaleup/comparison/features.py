@@ -97,8 +97,7 @@ def _edges(luminance: Tensor) -> Tensor:
     along = luminance[..., :-1, 1:] - luminance[..., :-1, :-1]
     down = luminance[..., 1:, :-1] - luminance[..., :-1, :-1]
     diagonals = [(along + down) / math.sqrt(2), (along - down) / math.sqrt(2)]
-    slopes = torch.cat([along, down, *diagonals], 1)
-    return slopes.abs().mean((2, 3))
+    return torch.cat([along, down, *diagonals], 1).abs().mean((2, 3))
 
 
 @dataclass(frozen=True)

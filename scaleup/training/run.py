@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -64,11 +63,11 @@ def run(
     if folder.is_finished:
         if first:
             _compare_anew(folder)
-            _say(f"finished before: {folder.path / 'comparison.png'}")
+            print(f"finished before: {folder.path / 'comparison.png'}", flush=True)
         return folder.path
     if first and not folder.path.exists():
         for line in folder.relatives():
-            _say(line)
+            print(line, flush=True)
     with _stops_explained(folder):
         _train(Session(config, folder, peer_timeout=peer_timeout), tensorboard)
     return folder.path
@@ -109,7 +108,7 @@ def _train(session: Session, tensorboard: bool) -> None:
                     "compared_by": plumbline_code(COMPARED_BY),
                 }
             )
-            _say(f"{found.markdown()}\n{folder.path / 'comparison.png'}")
+            print(f"{found.markdown()}\n{folder.path / 'comparison.png'}", flush=True)
         session.accelerator.wait_for_everyone()
 
 
@@ -140,8 +139,7 @@ def compare_with_base(session: Session, progress: Progress) -> Comparison | None
 
 def _compared(folder: RunFolder, base: SampleSet, tuned: SampleSet) -> Comparison:
     rows = min(SHEET_PAIRS, folder.config.evaluate)
-    path = folder.path / "comparison.png"
-    return comparison_sheet(base, tuned, rows, path, folder.config.seed)
+    return comparison_sheet(base, tuned, rows, folder.path / "comparison.png", folder.config.seed)
 
 
 def _compare_anew(folder: RunFolder) -> None:
@@ -271,7 +269,3 @@ def _advice(trainer: Trainer | None) -> str:
         f"out of memory with {config.rows} rows at once: {found} (also gradient_checkpointing, "
         f"precision = 'bf16', a chunk below {config.chunk})"
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)

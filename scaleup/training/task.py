@@ -153,8 +153,7 @@ class PromptedTask(Task):
 
     def reward_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """(mean over a row's prompt, std over all), over the rows of all processes."""
-        everyone = torch.stack([raw.double(), cond[:, 0].double()], 1)
-        rows = self.execution.gather(everyone)
+        rows = self.execution.gather(torch.stack([raw.double(), cond[:, 0].double()], 1))
         if self.sampling.group == 1:
             self.check_alone(len(rows), "group, batch or pool of the method")
         mean, std = _statistics(rows[:, 0], rows[:, 1].long(), cond[:, 0])
@@ -197,8 +196,7 @@ class PromptedTask(Task):
     def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """n rows of the bank, uniformly."""
         bank = self.bank
-        size = len(bank.x1)
-        row = (draws.uniform(n) * size).long().clamp_max(size - 1)
+        row = draws.among(n, len(bank.x1))
         x1 = bank.x1[row]
         return x1, bank.prompt[row, None], bank.reward[row].to(x1)
 
@@ -215,8 +213,8 @@ class PromptedTask(Task):
         for i in range(0, len(noise), size):
             rows = slice(i, i + size)
             try:
-                found = sample(
-                    model, noise[rows], self.model, steps, cond[rows], self.sampling.solver
+                parts.append(
+                    sample(model, noise[rows], self.model, steps, cond[rows], self.sampling.solver)
                 )
             except NonFiniteStateError as error:
                 (text,) = self.texts(cond[i + error.row])
@@ -224,7 +222,6 @@ class PromptedTask(Task):
                     f"{self.model.source}: samples must be finite, and one of {_role(model)} for "
                     f"prompt {text!r} is not, first {error.where}; {ADVICE}"
                 ) from error
-            parts.append(found)
         return torch.cat(parts)
 
     def guided_velocity(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

@@ -27,12 +27,11 @@ from toys.training.runs import Run
 RTOL, ATOL = 1e-6, 1e-8
 FILE = "trajectory.safetensors"
 MOST_LOST = 1e-3  # mass that the axis may miss
-STATISTICS = ("reward", "std", "entropy", "kl_to_base")
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """densities (epochs, n) on axis (n,), and STATISTICS of each epoch, (epochs,)."""
+    """densities (epochs, n) on axis (n,), and `statistics_of` each epoch, (epochs,)."""
 
     axis: Array
     densities: Array
@@ -73,13 +72,11 @@ def trajectory(run: Run, axis: Array) -> Trajectory:
             f"{config.label}: snapshots must be one after each of its epochs of {cycle} steps, got "
             f"{config.snapshots} over {config.steps} steps"
         )
-    parts = (config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest())
-    key = "-".join(parts)
+    key = "-".join((config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest()))
     densities = _kept(run, key)
     if densities is None:
         densities = log_densities(run.snapshots(), axis, config.label).exp().numpy()
-        tensors = {"densities": torch.as_tensor(densities)}
-        write_tensors(run.folder / FILE, tensors, {"key": key})
+        write_tensors(run.folder / FILE, {"densities": torch.as_tensor(densities)}, {"key": key})
     return Trajectory(axis, densities, statistics_of(densities, axis, problem))
 
 

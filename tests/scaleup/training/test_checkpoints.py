@@ -8,17 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from scaleup.training.checkpoints import (
-    State,
-    checkpoint_path,
-    load_optimiser,
-    newest_state,
-    optimiser_tensors,
-    prefixed,
-    save_state,
-    under,
-)
+from scaleup.training.checkpoints import State, checkpoint_path, newest_state, save_state
 from theory.methods import Policy
+from theory.methods.contract.states import load_optimiser, optimiser_tensors, prefixed, under
 
 RUN = {"seed": 3, "files": {"p.txt": "1"}, "code": "2", "device": "cpu"}
 

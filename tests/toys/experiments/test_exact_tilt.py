@@ -201,7 +201,7 @@ def test_the_committed_summary_is_of_these_trials():
         ({"total": 0.0}, "total must .*got 0.0"),
         ({"stages": 3}, "steps must be a multiple of stages = 3, got 8"),
         ({"stages": 0}, "stages must .*got 0"),
-        ({"rewards": 63}, "rewards = 63 in stages = 2"),
+        ({"rewards": 63}, "rewards must be a multiple of stages = 2, got 63"),
     ],
 )
 def test_bad_trials(change, message):
