@@ -47,7 +47,7 @@ Numbers = Any  # an mpf, or an array of them
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Case:
     """One problem in float64, a point x of X_t and a point y of the data.
 
     arrays: weights, means, stds or covs; vector, constant, matrix of a reward, or heights, centres,
@@ -82,7 +82,7 @@ class Drawn:
 # --- random problems
 
 
-def draw(seed: int) -> Drawn:
+def draw(seed: int) -> Case:
     """A problem, a function of the seed alone."""
     rng = np.random.default_rng([seed, 18])
     dim = int(rng.choice(DIMS, p=[0.5, 0.3, 0.2]))
@@ -115,7 +115,7 @@ def draw(seed: int) -> Drawn:
         y = a["centres"][0] + float(np.min(near)) * rng.normal(size=dim)
     a["t"], a["y"] = np.asarray(t), y
     a["x"] = t * y + (1 - t) * rng.normal(size=dim) * rng.choice([1.0, 3.0], p=[0.8, 0.2])
-    return Drawn(dim, kind, a)
+    return Case(dim, kind, a)
 
 
 def _size(rng: np.random.Generator, low: float = -DECADES, high: float = DECADES) -> float:
@@ -174,18 +174,18 @@ def _draw_reward(
 # --- mpmath: numbers, and numpy's arrays of them
 
 
-def reference(drawn: Drawn) -> tuple[dict[str, list], dict[str, float]]:
+def reference(case: Case) -> tuple[dict[str, list], dict[str, float]]:
     """({quantity: its entries}, {quantity: its condition number}); mpf, and floats."""
     with mpmath.workdps(DIGITS):
         exact = {
             name: np.vectorize(mpmath.mpf, otypes=[object])(value)[()]
-            for name, value in drawn.arrays.items()
+            for name, value in case.arrays.items()
         }
-        truth = _quantities(drawn, exact)
+        truth = _quantities(case, exact)
         rng = np.random.default_rng(0)
         squares = dict.fromkeys(truth, 0.0)
         for _ in range(DIRECTIONS):
-            moved = _quantities(drawn, {k: _moved(v, k, rng) for k, v in exact.items()})
+            moved = _quantities(case, {k: _moved(v, k, rng) for k, v in exact.items()})
             for name, value in truth.items():
                 squares[name] = max(squares[name], gap(moved[name], value, name) / float(STEP))
         return truth, squares
@@ -257,7 +257,7 @@ def _at(factor: Factor, y: np.ndarray) -> Any:
 class _Reader:
     """The factors of one problem."""
 
-    drawn: Drawn
+    case: Case
     v: dict[str, Numbers]
 
     def base(self) -> Iterator[Factor]:
@@ -278,12 +278,12 @@ class _Reader:
         """N(x; t y, (1 - t)^2 I) as a function of y, but for what does not depend on y."""
         t, x = self.v["t"], self.v["x"]
         rate = t / (1 - t) ** 2
-        return np.eye(self.drawn.dim, dtype=object) * (t * rate), rate * x, 0
+        return np.eye(self.case.dim, dtype=object) * (t * rate), rate * x, 0
 
 
-def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
-    read = _Reader(drawn, v)
-    d, t, a, x = drawn.dim, v["t"], v["scale"], v["x"]
+def _quantities(case: Case, v: dict[str, Numbers]) -> dict[str, list]:
+    read = _Reader(case, v)
+    d, t, a, x = case.dim, v["t"], v["scale"], v["x"]
     base, noise = list(read.base()), read.noise()
     sigma = 1 - t
 
@@ -294,7 +294,7 @@ def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
     mass = sum(term.mass for term in plain)
     mean = sum(term.mass * term.mean for term in plain) / mass
     spread = sum(term.mass * term.spread_about(mean) for term in plain) / mass
-    m, covariance, third = _reward_moments(drawn, v, read, terms, plain, mean)
+    m, covariance, third = _reward_moments(case, v, read, terms, plain, mean)
     slope = covariance / sigma**2
     v0 = (mean - x) / sigma
     div0 = (t / sigma**2 * spread - d) / sigma
@@ -306,11 +306,11 @@ def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
         "velocity, NFT": v0 + sigma * a * slope,
         "divergence, NFT": [div0 + sigma * a * t / sigma**4 * (third - m * spread)],
     }
-    if drawn.kind == "bumps":
+    if case.kind == "bumps":
         found["log E(r|x)"] = [mpmath.log(abs(m))]
     # exp(a r) and 1 + a r + (a r)^2 / 2: with noise at x, and without (the normaliser).
     own_mass = sum(term.mass for term in terms())
-    for name, factors in _tilts(drawn, v, read):
+    for name, factors in _tilts(case, v, read):
         total = sum(weight * term.mass for weight, f in factors for term in terms(f))
         parts = [(weight * p.mass, p.mean) for weight, f in factors for p in terms(noise, f)]
         tilted = sum(share for share, _ in parts)
@@ -323,12 +323,12 @@ def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
             density = (
                 mpmath.log(sum(_at(f, v["y"]) for f in base)) - d * mpmath.log(2 * mpmath.pi) / 2
             )
-            found["log density, exp"] = [density + a * _value(drawn, v) - log_z]
+            found["log density, exp"] = [density + a * _value(case, v) - log_z]
     return {name: list(value) for name, value in found.items()}
 
 
 def _reward_moments(
-    drawn: Drawn,
+    case: Case,
     v: dict[str, Numbers],
     read: _Reader,
     terms: Callable[..., list[Term]],
@@ -338,13 +338,13 @@ def _reward_moments(
     """E[r|x], Cov(X_1, r|x) and E[|X_1 - E[X_1|x]|^2 r|x]."""
     rows: list[tuple[Any, Any, Any]] = []
     mass = sum(term.mass for term in plain)
-    if drawn.kind == "bumps":
+    if case.kind == "bumps":
         for height, bump in zip(v["heights"], read.bumps(), strict=True):
             for term in terms(read.noise(), bump):
                 share = height * term.mass / mass
                 rows.append((share, share * (term.mean - mean), share * term.spread_about(mean)))
     else:
-        H = v.get("matrix", np.zeros((drawn.dim, drawn.dim), dtype=object))
+        H = v.get("matrix", np.zeros((case.dim, case.dim), dtype=object))
         for term in plain:
             share, S, offset = term.mass / mass, term.cov, term.mean - mean
             slope = H @ term.mean + v["vector"]
@@ -356,10 +356,10 @@ def _reward_moments(
     return first, cross, third
 
 
-def _tilts(drawn: Drawn, v: dict[str, Numbers], read: _Reader) -> Iterator[tuple[str, list]]:
+def _tilts(case: Case, v: dict[str, Numbers], read: _Reader) -> Iterator[tuple[str, list]]:
     """The tilt's factors as weighted Gaussians in y."""
-    a, d = v["scale"], drawn.dim
-    if drawn.kind != "bumps":
+    a, d = v["scale"], case.dim
+    if case.kind != "bumps":
         matrix = v.get("matrix", np.zeros((d, d), dtype=object))
         yield "exp", [(1, (-a * matrix, a * v["vector"], a * v["constant"]))]
         return
@@ -386,23 +386,23 @@ def _tilts(drawn: Drawn, v: dict[str, Numbers], read: _Reader) -> Iterator[tuple
         )
 
 
-def _value(drawn: Drawn, v: dict[str, Numbers]) -> Any:
+def _value(case: Case, v: dict[str, Numbers]) -> Any:
     """r(y)."""
     y = v["y"]
-    if drawn.kind == "bumps":
-        bumps = _Reader(drawn, v).bumps()
+    if case.kind == "bumps":
+        bumps = _Reader(case, v).bumps()
         return sum(height * _at(bump, y) for height, bump in zip(v["heights"], bumps, strict=True))
-    curve = y @ v["matrix"] @ y / 2 if drawn.kind == "quadratic" else 0
+    curve = y @ v["matrix"] @ y / 2 if case.kind == "quadratic" else 0
     return curve + v["vector"] @ y + v["constant"]
 
 
 # --- the closed forms
 
 
-def computed(drawn: Drawn) -> dict[str, list[float] | str]:
+def computed(case: Case) -> dict[str, list[float] | str]:
     """The same quantities by the closed forms; the message where one is refused."""
-    x, t, y = drawn.at()
-    problem = drawn.problem()
+    x, t, y = case.at()
+    problem = case.problem()
     a = problem.scale
     exp, second = Exponential(a), TruncatedExponential(a, 2)
     nft = problem.nft_field

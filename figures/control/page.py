@@ -144,15 +144,13 @@ control error is {" and ".join(percent(e) for e in wells.values())}.
 
 def write(docs: Path, numbers: Mapping[str, Any]) -> list[Path]:
     """The pictures, the numbers, the page last; returns the paths."""
-    written = []
-    folder = docs / FOLDER
-    for name in PICTURES:
-        write_atomically(folder / f"{name}.png", png(module_of(name).draw(numbers)))
-        written.append(folder / f"{name}.png")
+    pictures = {name: docs / FOLDER / f"{name}.png" for name in PICTURES}
+    for name, path in pictures.items():
+        write_atomically(path, png(module_of(name).draw(numbers)))
     text = json.dumps(numbers, allow_nan=False, separators=(",", ":"))
     write_atomically(docs / NUMBERS, (text.replace("},{", "},\n{") + "\n").encode())
     write_atomically(docs / PAGE, markdown(numbers).encode())
-    return [*written, docs / NUMBERS, docs / PAGE]
+    return [*pictures.values(), docs / NUMBERS, docs / PAGE]
 
 
 def read_numbers(docs: Path) -> dict[str, Any]:

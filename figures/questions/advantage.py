@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
+from figures.shared.paths import path_draws
 from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import load_problem
@@ -31,13 +31,8 @@ def measure() -> dict[str, Any]:
     and the noise of a Newton step at v_old, (1/beta)(2r - 1)(v_old - Y), over the signal."""
     problem = load_problem(PROBLEM)
     mean, std = reward_moments(problem.base, problem.moments)
-    generator = torch.Generator().manual_seed(SEED)
-    x1 = problem.base.sample(DRAWS, generator)
-    x0 = torch.randn(x1.shape, generator=generator, dtype=x1.dtype)
-    t = torch.rand(DRAWS, generator=generator, dtype=x1.dtype)
-    x, y = t[:, None] * x1 + (1 - t[:, None]) * x0, x1 - x0
-    old, raw = problem.base_field(x, t), problem.reward(x1)
-    cov = problem.nft_field(2.0)(x, t) - old  # Cov(Y, R | X_t)
+    x1, y, old, cov = path_draws(problem, DRAWS, SEED)
+    raw = problem.reward(x1)
     forms = {
         "advantage, mapped: 1/2 + A/10": (0.5 + (raw - mean) / std / SPREAD, 1 / (SPREAD * std)),
         "advantage itself: A": ((raw - mean) / std, 1 / std),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.ledger.released.schedule import trained_gap
 from theory.released.mapping import ideal_tilt
-from theory.released.schedule import SCHEDULES, Schedule, partial_gain, schedule
+from theory.released.schedule import SCHEDULES, partial_gain, schedule
 
 QUESTION = "EMA or copy?"
 GIVEN = frozenset({"epochs", "decay", "reach"})
@@ -28,21 +28,16 @@ DASHES = ("-", "--", "-.", (0, (3, 1, 1, 1)))
 REACHES = (1.0, 0.5, 0.1, 0.02)
 
 
-def _rules() -> dict[str, Schedule]:
-    return {**SCHEDULES, "0.9": schedule("constant", 0.9)}
-
-
 def measure() -> dict[str, Any]:
     """Full updates by epochs, one optimiser step an epoch as the step counter of the schedules."""
-    rows = []
-    for name, rule in _rules().items():
-        rows.append(
-            {
-                "name": name,
-                "updates": [rule.full_updates(k) for k in EPOCHS],
-                "along": np.cumsum(1 - rule.decays(LAST)).tolist()[::5],
-            }
-        )
+    rows = [
+        {
+            "name": name,
+            "updates": [rule.full_updates(k) for k in EPOCHS],
+            "along": np.cumsum(1 - rule.decays(LAST)).tolist()[::5],
+        }
+        for name, rule in {**SCHEDULES, "0.9": schedule("constant", 0.9)}.items()
+    ]
     partial = [
         {"reach": r, "copy": partial_gain(0.0, r), "half": partial_gain(0.5, r),
          "slow": partial_gain(0.9, r)}

@@ -23,7 +23,7 @@ STYLES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"))
 
 
 def measure() -> dict[str, Any]:
-    """Effective tilt of four prompts at nft_beta = 1, per standard deviation of each one's own."""
+    """Effective tilt of four prompts at nft_beta = 1, each in its own standard deviations."""
     cases = []
     for name, means in CASES.items():
         laws = [Rewards.gaussian(m, s) for m, s in zip(means, STDS, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,7 @@ def draw(folder: Path, count: int) -> None:
             f"{found.config.steps}; the newest that can be read is of step {trainer.step}"
         )
     with found.locked(), Progress(2 * count, "samples", quiet=not session.is_main) as progress:
-        models = (session.base, session.student)
-        for number, (which, model) in enumerate(zip(AUDIT_SEEDS, models, strict=True)):
-
-            def report(done: int, total: int, number: int = number, which: str = which) -> None:
-                progress.update("draw", number * total + done, f"{which} {done}/{total}")
-
-            session.draw(which, model, count, AUDIT_SEEDS[which], report=report)
+        session.draw_both(AUDIT_SEEDS, count, partial(progress.update, "draw"))
 
 
 def _check_unchanged(found: FoundFolder) -> None:

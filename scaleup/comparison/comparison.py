@@ -80,6 +80,7 @@ class Comparison:
         }
 
     def markdown(self) -> str:
+        words = (row.words() for row in self.rows)
         lines = [
             f"# Base against tuned: {self.n} pairs of the same seed, {self.prompts} prompts",
             "",
@@ -87,9 +88,8 @@ class Comparison:
             "",
             "| measure | base | tuned | change |",
             "|---|---|---|---|",
+            *(f"| {' | '.join((plain(name), *rest))} |" for name, *rest in words),
         ]
-        for name, *numbers in (row.words() for row in self.rows):
-            lines.append("| " + " | ".join((plain(name), *numbers)) + " |")
         if self.notes:
             lines += ["", *(f"- {plain(note)}" for note in self.notes)]
         return "\n".join(lines) + "\n"

@@ -258,11 +258,12 @@ def read_prompts(path: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"prompts must be text in UTF-8, got {path!r} ({error})") from error
     # Not splitlines(), which also splits at signs that a prompt may hold.
-    lines = [line.strip() for line in text.split("\n")]
-    found = []
-    for number, line in enumerate(lines, start=1):
-        if line:
-            found.append(line if file.suffix == ".txt" else _prompt_of(line, path, number))
+    lines = enumerate(map(str.strip, text.split("\n")), start=1)
+    found = [
+        line if file.suffix == ".txt" else _prompt_of(line, path, number)
+        for number, line in lines
+        if line
+    ]
     if not found:
         raise ValueError(f"prompts must be at least one, got {path!r}, which holds none")
     return found

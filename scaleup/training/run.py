@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from traceback import clear_frames
@@ -114,27 +115,14 @@ def _train(session: Session, tensorboard: bool) -> None:
 
 def compare_with_base(session: Session, progress: Progress) -> Comparison | None:
     """Samples of base and student with the same seeds, and their sheet (by the first process)."""
-    config, sets = session.config, []
-    also = () if config.prompts else (Shapes(),)  # the built-in prompts have a verifier
-    for number, (which, model) in enumerate((("base", session.base), ("tuned", session.student))):
-
-        def report(done: int, total: int, number: int = number, which: str = which) -> None:
-            progress.update(COMPARING, number * total + done, f"{which} {done}/{total}")
-
-        sets.append(
-            session.draw(
-                which,
-                model,
-                config.evaluate,
-                COMPARISON_SEED,
-                features=Statistics(),
-                also=also,
-                report=report,
-            )
-        )
-    if not session.is_main:
-        return None
-    return _compared(session.folder, *sets)
+    sets = session.draw_both(
+        {"base": COMPARISON_SEED, "tuned": COMPARISON_SEED},
+        session.config.evaluate,
+        partial(progress.update, COMPARING),
+        features=Statistics(),
+        also=() if session.config.prompts else (Shapes(),),  # the built-in prompts have a verifier
+    )
+    return _compared(session.folder, *sets) if session.is_main else None
 
 
 def _compared(folder: RunFolder, base: SampleSet, tuned: SampleSet) -> Comparison:

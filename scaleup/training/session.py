@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from scaleup.samples.samples import SampleSet
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.training.drawing import Drawer, Report
 from scaleup.training.draws import ShardedDraws, generator_of
-from scaleup.training.legible import seen_by, unseen_words
+from scaleup.training.legible import distinct_prompts, unseen_words
 from scaleup.training.peers import PEER_TIMEOUT, Processes, start_processes
 from scaleup.training.runfolder import RunFolder
 from scaleup.training.task import Bank, PromptedTask, Sampling
@@ -85,7 +85,7 @@ class Session(Processes):
             from scaleup.builtin.shapes import PROMPTS
 
             return list(PROMPTS)
-        texts, notes = seen_by(self.model, read_prompts(self.config.prompts))
+        texts, notes = distinct_prompts(self.model, read_prompts(self.config.prompts))
         if self.config.model == BUILTIN:
             notes += unseen_words(texts)
         for note in notes if self.is_main else ():
@@ -174,6 +174,24 @@ class Session(Processes):
         """`Drawer.samples` of the base, or of the student as it is now."""
         weights = "" if model is self.base else self._weights()
         return self.drawer.samples(which, model, count, offset, weights=weights, **options)
+
+    def draw_both(
+        self,
+        seeds: Mapping[str, int],
+        count: int,
+        report: Callable[[int, str], None],
+        **options: Any,
+    ) -> list[SampleSet]:
+        """`draw` of the base, then of the student; seeds: the offset of each, by what it is kept
+        as. report: called with the pictures so far, and words."""
+        sets = []
+        for before, (which, model) in enumerate(zip(seeds, (self.base, self.student), strict=True)):
+
+            def told(done: int, total: int, before: int = before, which: str = which) -> None:
+                report(before * total + done, f"{which} {done}/{total}")
+
+            sets.append(self.draw(which, model, count, seeds[which], report=told, **options))
+        return sets
 
     def _weights(self) -> str:
         """A digest of the student, by the first process for all; the base is part of the run."""

@@ -47,7 +47,7 @@ def call(capsys, *arguments):
 
 
 def test_train_says_what_came_of_it(folders, tmp_path, capsys):
-    """With a method and a reward of one's own; the second call finds it finished."""
+    """With a user's own method and reward; the second call finds it finished."""
     config = settings(folders, method=f"{MY_METHOD}:label_noise=0.5", reward="brightness", steps=2)
     status, out, err = call(capsys, *words(config, tmp_path))
     folder = RunFolder(tmp_path, config).path

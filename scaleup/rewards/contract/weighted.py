@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -38,10 +39,9 @@ class Weighted(Reward):
                     f"weight of reward {term.label!r} must be a number other than 0, got 0 (leave "
                     "the term out)"
                 )
-        labels = [term.label for term in self.terms]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ValueError(f"reward {label!r} must be given once, got it twice: add weights")
+        label, most = Counter(term.label for term in self.terms).most_common(1)[0]
+        if most > 1:
+            raise ValueError(f"reward {label!r} must be given once, got it twice: add weights")
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The contract of rewards: sums, options, files of one's own; what bad ones are told."""
+"""The contract of rewards: sums, options, a user's own files; what bad ones are told."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scaleup.rewards.contract.registry import REGISTRY
 from tests.scaleup.rewards.test_rewards import PROMPTS, pictures
 from theory.common.tolerances import ALGEBRA
 
-# --- sums, options, files of one's own
+# --- sums, options, a user's own files
 
 
 def test_a_weighted_sum():

@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 
 from scaleup.samples import records
-from scaleup.samples.records import SampleWriter, paired, read_samples
+from scaleup.samples.records import SampleWriter, read_samples
+from scaleup.samples.samples import paired
 from theory.common.files import read_json, write_json
 
 PROMPTS = ["a red square", "a cyan cross", "a green circle"]

@@ -45,7 +45,7 @@ def other(prompts):
 
 
 def with_field(name, other):
-    """The default configuration with one field changed; a model of one's own needs prompts."""
+    """The default configuration with one field changed; a user's own model needs prompts."""
     more = {"prompts": other["prompts"]} if name == "model" else {}
     return {**more, name: other[name]}
 

@@ -95,7 +95,7 @@ def test_what_a_run_leaves(done):
     assert measured["n"] == config.evaluate
     names = [row["name"] for row in measured["rows"]]
     assert names[:2] == ["reward redness", "diversity"]
-    assert "prompt accuracy" not in names  # prompts of one's own have no verifier
+    assert "prompt accuracy" not in names  # a user's own prompts have no verifier
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + config.steps
 
 
