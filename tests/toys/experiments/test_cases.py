@@ -78,7 +78,7 @@ STEP_MUTANTS = {
     "no control at all": ("gap = u +", "gap = 0 * u +"),
     "mean over coordinates": ("gap.square().sum(-1)", "gap.square().mean(-1)"),
     "another X_0": ("case_starts(self.case, noise[:, 0])", "case_starts(self.case, noise[:, 1])"),
-    "noise one step early": ("starts, noise[:, 1:])", "starts, noise[:, :-1])"),
+    "noise one step early": ("noise[:, 0]), noise[:, 1:])", "noise[:, 0]), noise[:, :-1])"),
 }  # fmt: skip
 
 
