@@ -117,8 +117,7 @@ class ControlError:
         """Of controls (n, T, d) at n independent trajectories."""
         gaps, sizes = (control - best).square().sum(-1), best.square().sum(-1)
         value, standard_error = ratio_of_means(gaps.sum(1), sizes.sum(1))
-        steps = (gaps.mean(0) / sizes.sum(1).mean()).tolist()
-        return cls(value, standard_error, tuple(steps))
+        return cls(value, standard_error, tuple((gaps.mean(0) / sizes.sum(1).mean()).tolist()))
 
 
 def ratio_of_means(top: Tensor, bottom: Tensor) -> tuple[float, float]:
@@ -224,8 +223,8 @@ def variance(law: Law) -> float:
 
 def mode_masses(problem: Problem, law: Law) -> list[float]:
     """The mass that lies nearest to each of the base's components."""
-    gaps = torch.cdist(_points(law), problem.base.mean.double()).argmin(-1).numpy()
-    near = gaps.reshape(law.grid.log_density.shape)
+    nearest = torch.cdist(_points(law), problem.base.mean.double()).argmin(-1)
+    near = nearest.numpy().reshape(law.grid.log_density.shape)
     density: Array = law.grid.density
     return [float(density[near == i].sum() / density.sum()) for i in range(len(problem.base.mean))]
 
