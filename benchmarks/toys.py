@@ -310,8 +310,8 @@ def _kill_within(options: list[str], out: Path, seconds: float) -> int:
 
 
 def _weights(out: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
-    for path in sorted((out / "runs").glob("*-nft*/weights.safetensors")):
-        tensors, _ = read_tensors(path)
-        found |= {f"{path.parent.name}/{k}": v for k, v in tensors.items()}
-    return found
+    return {
+        f"{path.parent.name}/{k}": v
+        for path in sorted((out / "runs").glob("*-nft*/weights.safetensors"))
+        for k, v in read_tensors(path)[0].items()
+    }

@@ -166,12 +166,12 @@ def goal_table(numbers: Mapping[str, Any]) -> str:
     goals = " | ".join(f"{100 * g:g} %" for g in GOALS)
     lines = [f"| | {goals} |", "|---" * (len(GOALS) + 1) + "|"]
     for name in TITLES:
-        cells = []
-        for goal in GOALS:
-            row = cheapest(numbers, name, goal)
-            text = "not reached"
-            if row is not None:
-                text = f"{scheme(row)}: {row['steps']:,} steps, {row['rewards']:,} rewards"
-            cells.append(text)
+        rows = (cheapest(numbers, name, goal) for goal in GOALS)
+        cells = [
+            f"{scheme(row)}: {row['steps']:,} steps, {row['rewards']:,} rewards"
+            if row is not None
+            else "not reached"
+            for row in rows
+        ]
         lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)

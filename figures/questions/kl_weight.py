@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,17 @@ DASHES = ("-", "--", "-.", (0, (3, 1, 1, 1)))
 
 def measure() -> dict[str, Any]:
     """How much of the free tilt is left, at times and in the law, with the adaptive normaliser."""
-    rows = []
-    for weight in WEIGHTS:
-        anchor = Penalty(1.0, weight, "x1")
-        limit = law_tilt(lambda t, a=anchor: a.limit_per_std(t))  # type: ignore[misc]
-        rows.append(
-            {
-                "weight": weight,
-                "kept": [law_tilt(lambda t, a=anchor, k=k: a.kept(t, k)) for k in EPOCHS],  # type: ignore[misc]
-                "limit": limit,
-                "limits": anchor.limit_per_std(np.array(TIMES)).tolist(),
-                "kept_200": anchor.kept(GRID, 200).tolist(),
-            }
-        )
+    anchors = {weight: Penalty(1.0, weight, "x1") for weight in WEIGHTS}
+    rows = [
+        {
+            "weight": weight,
+            "kept": [law_tilt(partial(anchor.kept, epochs=k)) for k in EPOCHS],
+            "limit": law_tilt(anchor.limit_per_std),
+            "limits": anchor.limit_per_std(np.array(TIMES)).tolist(),
+            "kept_200": anchor.kept(GRID, 200).tolist(),
+        }
+        for weight, anchor in anchors.items()
+    ]
     plain = Penalty(1.0, WEIGHTS[0], "off")
     return {
         "nft_beta": 1.0,
@@ -43,7 +42,7 @@ def measure() -> dict[str, Any]:
         "times": list(TIMES),
         "t": GRID.tolist(),
         "rows": rows,
-        "plain_200": law_tilt(lambda t: plain.kept(t, 200)),
+        "plain_200": law_tilt(partial(plain.kept, epochs=200)),
     }
 
 

@@ -20,20 +20,17 @@ ADVICE = "write it with `python -m scaleup loop --write`"
 
 def measure() -> dict[str, Any]:
     """The audits of docs/data/audit_loop.json, in short."""
-    rows = []
-    for row in read_json(DOCUMENT, ADVICE)["rows"]:
-        budget = row["budget"]
-        where = "GPU" if row["device"] != "CPU" else "CPU"
-        rows.append(
-            {
-                "title": row["title"],
-                "predicted": row["predicted"],
-                "trained": f"{budget['steps']} steps of {budget['batch']}, {where}",
-                "base": _short(row["audit"]),
-                "control": None if row["against_control"] is None
-                else _short(row["against_control"]),
-            }
-        )  # fmt: skip
+    rows = [
+        {
+            "title": row["title"],
+            "predicted": row["predicted"],
+            "trained": f"{row['budget']['steps']} steps of {row['budget']['batch']}, "
+            + ("CPU" if row["device"] == "CPU" else "GPU"),
+            "base": _short(row["audit"]),
+            "control": row["against_control"] and _short(row["against_control"]),
+        }
+        for row in read_json(DOCUMENT, ADVICE)["rows"]
+    ]
     return {"rows": rows}
 
 
