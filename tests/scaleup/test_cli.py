@@ -171,7 +171,7 @@ def opened(folder, capfd):
 
 def test_opening_a_pipeline_says_nothing(folders, capfd, monkeypatch):
     assert opened(folders["sd15"], capfd) == ""
-    monkeypatch.setattr(opening, "_quiet", nullcontext)
+    monkeypatch.setattr(opening, "quiet", nullcontext)
     assert "Loading weights" in opened(folders["sd15"], capfd)
 
 
@@ -183,7 +183,7 @@ def test_the_libraries_speak_as_before_afterwards(folders):
             for log in logs:
                 log.set_verbosity(verbosity)
                 (log.enable_progress_bar if bar else log.disable_progress_bar)()
-            with opening._quiet():
+            with opening.quiet():
                 assert not any(log.is_progress_bar_enabled() for log in logs)
             found = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
             assert found == [(verbosity, bar)] * 2

@@ -240,8 +240,8 @@ FOREIGN = {
     "edited": (lambda found: found | {"seed": 7}, r"another run's, or was edited \(seed = 7, here"),
     "model": (lambda found: found | {"model_files": "0"}, "the model's files have another content"),
     "older": (lambda found: {k: v for k, v in found.items() if k != "code"},
-              r"another version's of Plumbline \(code differ\)"),
-    "list": (lambda found: [1], r"another version's of Plumbline \(list differ\)"),
+              r"of Plumbline, and is another's \(code differ\)"),
+    "list": (lambda found: [1], r"of Plumbline, and is another's \(list differ\)"),
     "half": (lambda found: None, "damaged"),
 }  # fmt: skip
 
