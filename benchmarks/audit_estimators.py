@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 
+from benchmarks.rows import Row
 from theory.audit.coverage import SPREADS, Cell, count
 from theory.audit.known_truth import Planted, alarm_rate, coverage
 from theory.common.progress import Progress
@@ -30,29 +30,17 @@ NOMINAL, LEVEL, ROOM, FOUND = 0.95, 0.05, 0.02, 0.9
 PARTS = 20  # of a rate's repetitions, for two processes
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A measured rate: how far from what it should be (None: the more the better), and the room."""
-
-    what: str
-    rate: float
-    nominal: float | None
-    room: float
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.nominal is None
-
-    @property
-    def distance(self) -> float:
-        return self.rate if self.nominal is None else abs(self.rate - self.nominal)
-
-    @property
-    def note(self) -> str:
-        return f"{100 * self.rate:.1f} %"
+def near(what: str, rate: float, nominal: float, room: float) -> Row:
+    """A rate that is to be no further than `room` from its nominal one."""
+    return Row.at_most(what, abs(rate - nominal), room, f"{100 * rate:.1f} %")
 
 
-def measure() -> list[Rate]:
+def often(what: str, rate: float, floor: float) -> Row:
+    """A rate that is to be no lower."""
+    return Row.at_least(what, rate, floor, f"{100 * rate:.1f} %")
+
+
+def measure() -> list[Row]:
     """Every floor, on two processes."""
     # Spawned: a fork of a process whose torch has threads may hang.
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
@@ -61,21 +49,21 @@ def measure() -> list[Rate]:
         twice = _parts(pool, TWICE, FALSE_ALARMS_TWICE, written=2)
         found = _parts(pool, COLLAPSE, COLLAPSES)
         rows = [
-            Rate(f"|coverage - 95 %|: {name}, a = {a:g}, n = {n}, {k} repetitions",
+            near(f"|coverage - 95 %|: {name}, a = {a:g}, n = {n}, {k} repetitions",
                  share.result(), NOMINAL, ROOM)
             for (name, a, n, k), share in zip(COVERAGE, covers, strict=True)
         ]  # fmt: skip
         rows += [
-            Rate(f"|false alarms - 5 %|: n = {case.n}, {case.prompts} prompts, "
+            near(f"|false alarms - 5 %|: n = {case.n}, {case.prompts} prompts, "
                  f"{FALSE_ALARMS} repetitions", _mean(parts), LEVEL, ROOM)
             for case, parts in zip(ALARMS, alarms, strict=True)
         ]  # fmt: skip
         rows.append(
-            Rate(f"|false alarms - 5 %|: every row written twice, n = {TWICE.n}, "
+            near(f"|false alarms - 5 %|: every row written twice, n = {TWICE.n}, "
                  f"{FALSE_ALARMS_TWICE} repetitions", _mean(twice), LEVEL, ROOM)
         )  # fmt: skip
         what = f"planted collapse found: n = {COLLAPSE.n}, {COLLAPSES} repetitions"
-        rows.append(Rate(what, _mean(found), None, FOUND))
+        rows.append(often(what, _mean(found), FOUND))
     return rows
 
 
@@ -107,7 +95,7 @@ CONCLUDES, WIDTH, SMALL_KL = 0.99, 1.1, 0.95
 LEAST_JUDGED = 0.5  # of the repetitions, to speak of a rate
 
 
-def measure_coverage() -> list[Rate]:
+def measure_coverage() -> list[Row]:
     """Of every cell: how often the intervals hold the truth, and how often there is one."""
     counts: dict[Cell, Counter[str]] = {cell: Counter() for cell in CELLS}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
@@ -131,7 +119,7 @@ def measure_coverage() -> list[Rate]:
     return rows
 
 
-def _rates(cell: Cell, found: Counter[str]) -> list[Rate]:
+def _rates(cell: Cell, found: Counter[str]) -> list[Row]:
     bounds = WIDE_RANGE if cell.prompts == 2000 else RANGE
     rows = []
     for what, held, there in (
@@ -143,22 +131,21 @@ def _rates(cell: Cell, found: Counter[str]) -> list[Rate]:
             rows.append(_within(f"{what}: {cell}", found, held, there, bounds))
     if found["small"] >= LEAST_JUDGED * found["drawn"]:
         share = found["small holds"] / found["small"]
-        rows.append(Rate(f"KL is at most: {cell}", share, None, SMALL_KL))
+        rows.append(often(f"KL is at most: {cell}", share, SMALL_KL))
     if cell.ordinary:
-        share = found["concludes"] / found["drawn"]
-        rows.append(Rate(f"concludes: {cell}", share, None, CONCLUDES))
+        rows.append(often(f"concludes: {cell}", found["concludes"] / found["drawn"], CONCLUDES))
     return rows
 
 
 def _within(
     what: str, found: Counter[str], held: str, there: str, bounds: tuple[float, float]
-) -> Rate:
+) -> Row:
     middle, room = sum(bounds) / 2, (bounds[1] - bounds[0]) / 2
     what = f"{what}: in {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %, of {found[there]}"
-    return Rate(what, found[held] / found[there], middle, room)
+    return near(what, found[held] / found[there], middle, room)
 
 
-def _widths(counts: dict[Cell, Counter[str]]) -> list[Rate]:
+def _widths(counts: dict[Cell, Counter[str]]) -> list[Row]:
     """Of intervals for prompts like these, equal spreads, over the efficient one that is told
     every variance: by the number of prompts, and all together."""
     rows = []
@@ -170,5 +157,6 @@ def _widths(counts: dict[Cell, Counter[str]]) -> list[Rate]:
         ]
         who = "all" if prompts is None else f"{prompts} prompts"
         mean = sum(ratios) / len(ratios)
-        rows.append(Rate(f"width over the efficient one's, equal spread, {who}", mean, 0.0, WIDTH))
+        what = f"width over the efficient one's, equal spread, {who}"
+        rows.append(Row.at_most(what, mean, WIDTH))
     return rows

@@ -7,12 +7,12 @@ in d = 2 with the order that three grids show. Ten CPU-minutes, most of them the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from benchmarks.rows import Row
 from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
 from theory.control.grid import GridOptimum
 from theory.control.value import MemorylessOptimum
@@ -60,21 +60,22 @@ def errors(name: str, points: int, depth: float, reach: float = 0.0) -> Errors:
     return Errors(*(gaps.max(0) / sizes.max(0)).tolist())
 
 
-Report = Callable[[str, float, float, str], None]
-
-
-def measure(report: Report) -> None:
-    """Every floor: report(what, measured, floor, note)."""
+def measure() -> list[Row]:
+    """Every floor."""
+    rows = []
     for name in LINE:
         found = errors(name, LINE_POINTS, LINE_DEPTH)
-        report(f"{name}: V against HJB", found.value, QUADRATURE.rtol, f"{LINE_POINTS} points")
-        report(f"{name}: u* against HJB", found.control, QUADRATURE.rtol, f"{LINE_POINTS} points")
+        for label, error in (("V", found.value), ("u*", found.control)):
+            what, note = f"{name}: {label} against HJB", f"{LINE_POINTS} points"
+            rows.append(Row.at_most(what, error, QUADRATURE.rtol, note))
     for name, reach in PLANE.items():
-        rows = [errors(name, n, PLANE_DEPTH, reach) for n in PLANE_POINTS]
+        grids = [errors(name, n, PLANE_DEPTH, reach) for n in PLANE_POINTS]
         ratio = np.log(PLANE_POINTS[-1] / PLANE_POINTS[0])
-        for what in ("value", "control"):
-            sizes = [getattr(row, what) for row in rows]
+        for label, what in (("V", "value"), ("u*", "control")):
+            sizes = [getattr(grid, what) for grid in grids]
             order = float(np.log(sizes[0] / sizes[-1]) / ratio)
             note = f"{', '.join(f'{s:.1e}' for s in sizes)} at {PLANE_POINTS}: order {order:.1f}"
-            label = "V" if what == "value" else "u*"
-            report(f"{name}: {label} against HJB", sizes[-1], QUADRATURE_2D.rtol, note)
+            rows.append(
+                Row.at_most(f"{name}: {label} against HJB", sizes[-1], QUADRATURE_2D.rtol, note)
+            )
+    return rows

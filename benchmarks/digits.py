@@ -16,8 +16,9 @@ mpmath is in the `dev` extra.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import mpmath
@@ -42,11 +43,11 @@ DIRECTIONS = 3
 # Below exp of this the logarithm is what is compared.
 LEAST_LOG = -700.0
 
-Numbers = Any  # an mpf, or lists of them
+Numbers = Any  # an mpf, or an array of them
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Case:
     """One problem in float64, a point x of X_t and a point y of the data.
 
     arrays: weights, means, stds or covs; vector, constant, matrix of a reward, or heights, centres,
@@ -81,7 +82,7 @@ class Drawn:
 # --- random problems
 
 
-def draw(seed: int) -> Drawn:
+def draw(seed: int) -> Case:
     """A problem, a function of the seed alone."""
     rng = np.random.default_rng([seed, 18])
     dim = int(rng.choice(DIMS, p=[0.5, 0.3, 0.2]))
@@ -114,7 +115,7 @@ def draw(seed: int) -> Drawn:
         y = a["centres"][0] + float(np.min(near)) * rng.normal(size=dim)
     a["t"], a["y"] = np.asarray(t), y
     a["x"] = t * y + (1 - t) * rng.normal(size=dim) * rng.choice([1.0, 3.0], p=[0.8, 0.2])
-    return Drawn(dim, kind, a)
+    return Case(dim, kind, a)
 
 
 def _size(rng: np.random.Generator, low: float = -DECADES, high: float = DECADES) -> float:
@@ -170,18 +171,21 @@ def _draw_reward(
     a["constant"], a["scale"] = np.asarray(rng.normal() / scale - level), np.asarray(scale)
 
 
-# --- mpmath
+# --- mpmath: numbers, and numpy's arrays of them
 
 
-def reference(drawn: Drawn) -> tuple[dict[str, list], dict[str, float]]:
+def reference(case: Case) -> tuple[dict[str, list], dict[str, float]]:
     """({quantity: its entries}, {quantity: its condition number}); mpf, and floats."""
     with mpmath.workdps(DIGITS):
-        exact = {name: _mp(value) for name, value in drawn.arrays.items()}
-        truth = _quantities(drawn, exact)
+        exact = {
+            name: np.vectorize(mpmath.mpf, otypes=[object])(value)[()]
+            for name, value in case.arrays.items()
+        }
+        truth = _quantities(case, exact)
         rng = np.random.default_rng(0)
         squares = dict.fromkeys(truth, 0.0)
         for _ in range(DIRECTIONS):
-            moved = _quantities(drawn, {k: _moved(v, k, rng) for k, v in exact.items()})
+            moved = _quantities(case, {k: _moved(v, k, rng) for k, v in exact.items()})
             for name, value in truth.items():
                 squares[name] = max(squares[name], gap(moved[name], value, name) / float(STEP))
         return truth, squares
@@ -200,26 +204,15 @@ def gap(value: list, true: list, name: str, floor: float = 0.0) -> float:
         return float(difference / size) if size else (0.0 if not difference else math.inf)
 
 
-def _mp(value: np.ndarray) -> Numbers:
-    return [_mp(v) for v in value] if value.ndim else mpmath.mpf(float(value))
-
-
 def _moved(value: Numbers, name: str, rng: np.random.Generator) -> Numbers:
     """Every number times 1 +- STEP; matrices stay symmetric."""
-    if not isinstance(value, list):
-        return value * (1 + STEP * int(rng.choice([-1, 1])))
-    if name == "matrix":
-        return _moved_matrix(value, rng)
-    if name in ("covs", "precisions"):
-        return [_moved_matrix(v, rng) for v in value]
-    return [_moved(v, name, rng) for v in value]
+    signs = rng.choice([-1, 1], size=np.shape(value))
+    if name in ("matrix", "covs", "precisions"):
+        signs = np.triu(signs) + np.triu(signs, 1).mT
+    return value * (1 + STEP * signs.astype(object))
 
 
-def _moved_matrix(value: list, rng: np.random.Generator) -> list:
-    signs = np.triu(rng.choice([-1, 1], size=(len(value), len(value))))
-    signs = signs + np.triu(signs, 1).T
-    rows = zip(value, signs, strict=True)
-    return [[v * (1 + STEP * int(s)) for v, s in zip(a, b, strict=True)] for a, b in rows]
+Factor = tuple[Any, Any, Any]  # exp(-y'Ly/2 + h'y + c) as (L, h, c)
 
 
 @dataclass(frozen=True)
@@ -227,218 +220,148 @@ class Term:
     """The integral of one product of Gaussians, its mean and covariance."""
 
     mass: Any
-    mean: list
-    cov: list
+    mean: np.ndarray
+    cov: np.ndarray
 
-    def trace(self) -> Any:
-        return sum(self.cov[i][i] for i in range(len(self.mean)))
+    def spread_about(self, place: np.ndarray) -> Any:
+        """E|Y - place|^2."""
+        return np.trace(self.cov) + (self.mean - place) @ (self.mean - place)
 
 
-def _term(precision: list, pull: list, constant: Any) -> Term:
+def _term(factor: Sequence[Any]) -> Term:
     """exp(-y'Ly/2 + h'y + c) over y, but for (2 pi)^{d/2}."""
+    precision, pull, constant = factor
     inverse, log_det = _inverse(precision)
-    mean = _times(inverse, pull)
-    return Term(mpmath.exp(constant + _dot(pull, mean) / 2 - log_det / 2), mean, inverse)
+    mean = inverse @ pull
+    return Term(mpmath.exp(constant + pull @ mean / 2 - log_det / 2), mean, inverse)
 
 
-def _inverse(matrix: list) -> tuple[list, Any]:
-    """Inverse and log det of a positive definite matrix, by Cholesky."""
-    d = len(matrix)
-    if d == 1:
-        return [[1 / matrix[0][0]]], mpmath.log(matrix[0][0])
-    zero = mpmath.mpf(0)
-    root = [[zero] * d for _ in range(d)]
-    for i in range(d):
-        for j in range(i + 1):
-            rest = matrix[i][j] - sum(root[i][m] * root[j][m] for m in range(j))
-            root[i][j] = mpmath.sqrt(rest) if i == j else rest / root[j][j]
-    upper = [[zero] * d for _ in range(d)]  # columns of root^-1
-    for c in range(d):
-        for i in range(c, d):
-            rest = (1 if i == c else 0) - sum(root[i][m] * upper[c][m] for m in range(c, i))
-            upper[c][i] = rest / root[i][i]
-    inverse = [
-        [sum(upper[i][m] * upper[j][m] for m in range(max(i, j), d)) for j in range(d)]
-        for i in range(d)
-    ]
-    return inverse, 2 * sum(mpmath.log(root[i][i]) for i in range(d))
+def _inverse(matrix: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Inverse and log det of a positive definite matrix, swept pivot by pivot."""
+    swept, det = matrix.copy(), mpmath.mpf(1)
+    for i in range(len(swept)):
+        row, pivot = swept[i].copy(), swept[i, i]
+        det *= pivot
+        swept -= np.outer(row, row / pivot)
+        swept[i] = swept[:, i] = row / pivot
+        swept[i, i] = -1 / pivot
+    return -swept, mpmath.log(det)
 
 
-def _dot(a: list, b: list) -> Any:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _times(matrix: list, vector: list) -> list:
-    return [_dot(row, vector) for row in matrix]
-
-
-def _plus(a: list, b: list, factor: Any = 1) -> list:
-    if isinstance(a[0], list):
-        return [_plus(x, y, factor) for x, y in zip(a, b, strict=True)]
-    return [x + factor * y for x, y in zip(a, b, strict=True)]
-
-
-def _eye(d: int, factor: Any) -> list:
-    return [[factor if i == j else mpmath.mpf(0) for j in range(d)] for i in range(d)]
+def _at(factor: Factor, y: np.ndarray) -> Any:
+    precision, pull, constant = factor
+    return mpmath.exp(-y @ precision @ y / 2 + pull @ y + constant)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """The factors of one problem as (L, h, c)."""
+    """The factors of one problem."""
 
-    drawn: Drawn
+    case: Case
     v: dict[str, Numbers]
 
-    def base(self) -> Iterator[tuple[list, list, Any]]:
-        v, d = self.v, self.drawn.dim
-        spreads = v.get("covs") or [
-            [[s[i] ** 2 if i == j else mpmath.mpf(0) for j in range(d)] for i in range(d)]
-            for s in v["stds"]
-        ]
+    def base(self) -> Iterator[Factor]:
+        v = self.v
+        spreads = v["covs"] if "covs" in v else [np.diag(s**2) for s in v["stds"]]
         for weight, mean, cov in zip(v["weights"], v["means"], spreads, strict=True):
             precision, log_det = _inverse(cov)
-            pull = _times(precision, mean)
-            yield precision, pull, mpmath.log(weight) - log_det / 2 - _dot(mean, pull) / 2
+            pull = precision @ mean
+            yield precision, pull, mpmath.log(weight) - log_det / 2 - mean @ pull / 2
 
-    def bumps(self) -> list[tuple[list, list, Any]]:
-        v, d = self.v, self.drawn.dim
-        precisions = v.get("precisions") or [
-            [[w[i] ** -2 if i == j else mpmath.mpf(0) for j in range(d)] for i in range(d)]
-            for w in v["widths"]
-        ]
-        found = []
-        for centre, precision in zip(v["centres"], precisions, strict=True):
-            pull = _times(precision, centre)
-            found.append((precision, pull, -_dot(centre, pull) / 2))
-        return found
+    def bumps(self) -> list[Factor]:
+        v = self.v
+        known = v["precisions"] if "precisions" in v else [np.diag(w**-2) for w in v["widths"]]
+        pairs = zip(v["centres"], known, strict=True)
+        return [(p, p @ centre, -(centre @ p @ centre) / 2) for centre, p in pairs]
 
-    def noise(self) -> tuple[list, list, Any]:
+    def noise(self) -> Factor:
         """N(x; t y, (1 - t)^2 I) as a function of y, but for what does not depend on y."""
         t, x = self.v["t"], self.v["x"]
         rate = t / (1 - t) ** 2
-        return _eye(self.drawn.dim, t * rate), [rate * xi for xi in x], mpmath.mpf(0)
+        return np.eye(self.case.dim, dtype=object) * (t * rate), rate * x, 0
 
 
-def _quantities(drawn: Drawn, v: dict[str, Numbers]) -> dict[str, list]:
-    read = _Reader(drawn, v)
-    d, t, a = drawn.dim, v["t"], v["scale"]
-    none = (_eye(d, mpmath.mpf(0)), [mpmath.mpf(0)] * d, mpmath.mpf(0))
-    base = list(read.base())
+def _quantities(case: Case, v: dict[str, Numbers]) -> dict[str, list]:
+    read = _Reader(case, v)
+    d, t, a, x = case.dim, v["t"], v["scale"], v["x"]
+    base, noise = list(read.base()), read.noise()
     sigma = 1 - t
 
-    def terms(factors: list[tuple[list, list, Any]]) -> list[Term]:
-        rows = []
-        for own in base:
-            L, h, c = own
-            for other in factors:
-                L, h, c = _plus(L, other[0]), _plus(h, other[1]), c + other[2]
-            rows.append(_term(L, h, c))
-        return rows
+    def terms(*factors: Factor) -> list[Term]:
+        return [_term([sum(parts) for parts in zip(own, *factors, strict=True)]) for own in base]
 
-    noise = read.noise()
-    plain = terms([noise])
+    plain = terms(noise)
     mass = sum(term.mass for term in plain)
-    mean = _average(plain, mass)
-    moments = _reward_moments(drawn, v, read, noise, terms, plain, mass, mean)
-    m, covariance, third = moments
-    slope = [c / sigma**2 for c in covariance]
-    v0 = [(mi - xi) / sigma for mi, xi in zip(mean, v["x"], strict=True)]
-    spread = sum(p.mass * (p.trace() + _square(p.mean, mean)) for p in plain) / mass
+    mean = sum(term.mass * term.mean for term in plain) / mass
+    spread = sum(term.mass * term.spread_about(mean) for term in plain) / mass
+    m, covariance, third = _reward_moments(case, v, read, terms, plain, mean)
+    slope = covariance / sigma**2
+    v0 = (mean - x) / sigma
     div0 = (t / sigma**2 * spread - d) / sigma
     found = {
         "E(r|x)": [m],
-        "grad m": [t * s for s in slope],
+        "grad m": t * slope,
         "velocity, base": v0,
         "divergence, base": [div0],
-        "velocity, NFT": _plus(v0, slope, sigma * a),
-        "divergence, NFT": [div0 + sigma * a * t / sigma**4 * third],
+        "velocity, NFT": v0 + sigma * a * slope,
+        "divergence, NFT": [div0 + sigma * a * t / sigma**4 * (third - m * spread)],
     }
-    if drawn.kind == "bumps":
+    if case.kind == "bumps":
         found["log E(r|x)"] = [mpmath.log(abs(m))]
     # exp(a r) and 1 + a r + (a r)^2 / 2: with noise at x, and without (the normaliser).
-    own_mass = sum(term.mass for term in terms([none]))
-    for name, factors in _tilts(drawn, v, read):
-        total, tilted, second = mpmath.mpf(0), mpmath.mpf(0), [mpmath.mpf(0)] * d
-        for weight, factor in factors:
-            total += weight * sum(term.mass for term in terms([factor]))
-            for term in terms([noise, factor]):
-                tilted += weight * term.mass
-                second = _plus(second, term.mean, weight * term.mass)
+    own_mass = sum(term.mass for term in terms())
+    for name, factors in _tilts(case, v, read):
+        total = sum(weight * term.mass for weight, f in factors for term in terms(f))
+        parts = [(weight * p.mass, p.mean) for weight, f in factors for p in terms(noise, f)]
+        tilted = sum(share for share, _ in parts)
         if total <= 0 or tilted <= 0:
             continue
         log_z = mpmath.log(total / own_mass)
         found[f"log Z, {name}"] = [log_z]
-        moved = [s / tilted for s in second]
-        found[f"velocity, {name}"] = [
-            (mi - xi) / sigma for mi, xi in zip(moved, v["x"], strict=True)
-        ]
+        found[f"velocity, {name}"] = (sum(s * place for s, place in parts) / tilted - x) / sigma
         if name == "exp":
-            found["log density, exp"] = [_log_density(read, v, base) + a * _value(drawn, v) - log_z]
-    return found
-
-
-def _average(terms: list[Term], mass: Any) -> list:
-    total = [mpmath.mpf(0)] * len(terms[0].mean)
-    for term in terms:
-        total = _plus(total, term.mean, term.mass / mass)
-    return total
-
-
-def _square(a: list, b: list) -> Any:
-    gap = _plus(a, b, -1)
-    return _dot(gap, gap)
+            density = (
+                mpmath.log(sum(_at(f, v["y"]) for f in base)) - d * mpmath.log(2 * mpmath.pi) / 2
+            )
+            found["log density, exp"] = [density + a * _value(case, v) - log_z]
+    return {name: list(value) for name, value in found.items()}
 
 
 def _reward_moments(
-    drawn: Drawn,
+    case: Case,
     v: dict[str, Numbers],
     read: _Reader,
-    noise: tuple,
     terms: Callable[..., list[Term]],
     plain: list[Term],
-    mass: Any,
-    mean: list,
-) -> tuple[Any, list, Any]:
-    """E[r|x], Cov(X_1, r|x) and E[|X_1 - E[X_1|x]|^2 (r - E[r|x])|x]."""
-    first, cross, third = mpmath.mpf(0), [mpmath.mpf(0)] * drawn.dim, mpmath.mpf(0)
-    if drawn.kind == "bumps":
+    mean: np.ndarray,
+) -> tuple[Any, np.ndarray, Any]:
+    """E[r|x], Cov(X_1, r|x) and E[|X_1 - E[X_1|x]|^2 r|x]."""
+    rows: list[tuple[Any, Any, Any]] = []
+    mass = sum(term.mass for term in plain)
+    if case.kind == "bumps":
         for height, bump in zip(v["heights"], read.bumps(), strict=True):
-            for term in terms([noise, bump]):
+            for term in terms(read.noise(), bump):
                 share = height * term.mass / mass
-                first += share
-                cross = _plus(cross, _plus(term.mean, mean, -1), share)
-                third += share * (term.trace() + _square(term.mean, mean))
+                rows.append((share, share * (term.mean - mean), share * term.spread_about(mean)))
     else:
-        d = drawn.dim
-        H = v.get("matrix") or _eye(d, mpmath.mpf(0))
+        H = v.get("matrix", np.zeros((case.dim, case.dim), dtype=object))
         for term in plain:
-            share, S = term.mass / mass, term.cov
-            offset, slope = _plus(term.mean, mean, -1), _plus(_times(H, term.mean), v["vector"])
-            SH = [[_dot(S[i], H[j]) for j in range(d)] for i in range(d)]
-            value = _dot(_plus(slope, v["vector"]), term.mean) / 2 + v["constant"]
-            value += sum(SH[i][i] for i in range(d)) / 2
-            push = _times(S, slope)
-            first += share * value
-            cross = _plus(cross, _plus(push, offset, value), share)
-            SHS = sum(_dot(SH[i], S[i]) for i in range(d))
-            third += share * (
-                value * (term.trace() + _dot(offset, offset)) + 2 * _dot(offset, push) + SHS
-            )
-    spread = sum(p.mass * (p.trace() + _square(p.mean, mean)) for p in plain) / mass
-    return first, cross, third - first * spread
+            share, S, offset = term.mass / mass, term.cov, term.mean - mean
+            slope = H @ term.mean + v["vector"]
+            value = (slope + v["vector"]) @ term.mean / 2 + v["constant"] + np.trace(S @ H) / 2
+            cross, curved = S @ slope + value * offset, 2 * offset @ S @ slope + np.trace(S @ H @ S)
+            rows.append((share * value, share * cross,
+                         share * (value * term.spread_about(mean) + curved)))  # fmt: skip
+    first, cross, third = (sum(column) for column in zip(*rows, strict=True))
+    return first, cross, third
 
 
-def _tilts(drawn: Drawn, v: dict[str, Numbers], read: _Reader) -> Iterator[tuple[str, list]]:
+def _tilts(case: Case, v: dict[str, Numbers], read: _Reader) -> Iterator[tuple[str, list]]:
     """The tilt's factors as weighted Gaussians in y."""
-    a, d = v["scale"], drawn.dim
-    if drawn.kind != "bumps":
-        matrix = v.get("matrix") or _eye(d, mpmath.mpf(0))
-        quadratic = (
-            [[-a * h for h in row] for row in matrix],
-            [a * b for b in v["vector"]],
-            a * v["constant"],
-        )
-        yield "exp", [(mpmath.mpf(1), quadratic)]
+    a, d = v["scale"], case.dim
+    if case.kind != "bumps":
+        matrix = v.get("matrix", np.zeros((d, d), dtype=object))
+        yield "exp", [(1, (-a * matrix, a * v["vector"], a * v["constant"]))]
         return
     bumps, heights = read.bumps(), v["heights"]
     size = float(a) * sum(abs(float(h)) for h in heights)
@@ -446,54 +369,40 @@ def _tilts(drawn: Drawn, v: dict[str, Numbers], read: _Reader) -> Iterator[tuple
     while (order + 1) * math.log(size) - math.lgamma(order + 2) > math.log(1e-19):
         order += 1
 
-    def factors(top: int) -> list:
-        rows = []
-        for degree in range(top + 1):
-            for n in [(degree,)] if len(bumps) == 1 else _pairs(degree):
-                weight = mpmath.mpf(1)
-                L, h, c = _eye(d, mpmath.mpf(0)), [mpmath.mpf(0)] * d, mpmath.mpf(0)
-                for count, height, bump in zip(n, heights, bumps, strict=True):
-                    weight *= (a * height) ** count / math.factorial(count)
-                    L, h = _plus(L, bump[0], count), _plus(h, bump[1], count)
-                    c += count * bump[2]
-                rows.append((weight, (L, h, c)))
-        return rows
+    def factor(powers: tuple[int, ...]) -> tuple[Any, Factor]:
+        weights = ((a * h) ** n / math.factorial(n) for h, n in zip(heights, powers, strict=True))
+        L, h, c = (sum(n * part for n, part in zip(powers, parts, strict=True))
+                   for parts in zip(*bumps, strict=True))  # fmt: skip
+        return math.prod(weights), (L, h, c)
 
-    yield "exp", factors(order)
-    yield "order 2", factors(2)
-
-
-def _pairs(degree: int) -> list[tuple[int, int]]:
-    return [(i, degree - i) for i in range(degree + 1)]
+    for name, top in (("exp", order), ("order 2", 2)):
+        yield (
+            name,
+            [
+                factor(powers)
+                for powers in product(range(top + 1), repeat=len(bumps))
+                if sum(powers) <= top
+            ],
+        )
 
 
-def _value(drawn: Drawn, v: dict[str, Numbers]) -> Any:
+def _value(case: Case, v: dict[str, Numbers]) -> Any:
     """r(y)."""
     y = v["y"]
-    if drawn.kind == "bumps":
-        bumps = _Reader(drawn, v).bumps()
-        return sum(
-            height * mpmath.exp(-_dot(y, _times(L, y)) / 2 + _dot(h, y) + c)
-            for height, (L, h, c) in zip(v["heights"], bumps, strict=True)
-        )
-    curve = _dot(y, _times(v["matrix"], y)) / 2 if drawn.kind == "quadratic" else mpmath.mpf(0)
-    return curve + _dot(v["vector"], y) + v["constant"]
-
-
-def _log_density(read: _Reader, v: dict[str, Numbers], base: list) -> Any:
-    """log of the base's density at y."""
-    y = v["y"]
-    total = sum(mpmath.exp(-_dot(y, _times(L, y)) / 2 + _dot(h, y) + c) for L, h, c in base)
-    return mpmath.log(total) - len(y) * mpmath.log(2 * mpmath.pi) / 2
+    if case.kind == "bumps":
+        bumps = _Reader(case, v).bumps()
+        return sum(height * _at(bump, y) for height, bump in zip(v["heights"], bumps, strict=True))
+    curve = y @ v["matrix"] @ y / 2 if case.kind == "quadratic" else 0
+    return curve + v["vector"] @ y + v["constant"]
 
 
 # --- the closed forms
 
 
-def computed(drawn: Drawn) -> dict[str, list[float] | str]:
+def computed(case: Case) -> dict[str, list[float] | str]:
     """The same quantities by the closed forms; the message where one is refused."""
-    x, t, y = drawn.at()
-    problem = drawn.problem()
+    x, t, y = case.at()
+    problem = case.problem()
     a = problem.scale
     exp, second = Exponential(a), TruncatedExponential(a, 2)
     nft = problem.nft_field

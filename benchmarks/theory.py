@@ -16,23 +16,22 @@ Times are CPU-seconds of one thread, medians of interleaved repeats; ratios, not
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from theory.common.checks import check_choice
+from benchmarks.rows import Row, add_part_options, measure_parts
 from theory.common.console import console
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.evaluation.choices import choose_field
@@ -62,23 +61,6 @@ SPEED_CASES = {(1, 2): 3.0, (2, 8): 5.0, (64, 8): 40.0, (64, 50): 150.0}
 # As many as MixtureSameFamily has memory for; a million where it does.
 SPEED_POINTS = {(1, 2): 1_000_000, (2, 8): 1_000_000, (64, 8): 200_000, (64, 50): 60_000}
 REPEATS = 5
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured floor."""
-
-    what: str
-    measured: float
-    floor: float
-    higher_is_better: bool = False
-    note: str = ""
-
-    @property
-    def met(self) -> bool:
-        if self.higher_is_better:
-            return self.measured >= self.floor
-        return self.measured <= self.floor
 
 
 # --- agreement
@@ -114,7 +96,7 @@ def agreement() -> list[Row]:
             worst[name] = max(worst.get(name, 0.0), error)
     print(_coverage(seen, refused), file=sys.stderr)
     return [
-        Row(f"closed form against quadrature: {name}", error, QUADRATURE_TIGHT.rtol)
+        Row.at_most(f"closed form against quadrature: {name}", error, QUADRATURE_TIGHT.rtol)
         for name, error in worst.items()
     ]
 
@@ -155,8 +137,8 @@ def push() -> list[Row]:
             x = x[own.argsort(descending=True)[:999]]
             found = FlowLaw(MixtureField(law)).log_density(x)
             error = float((found - law.log_density(x)).abs().max())
-            rows.append(Row(f"log-density through the field: {name}, {label}", error, 1e-6))
-    assert QUADRATURE.rtol == 1e-6
+            what = f"log-density through the field: {name}, {label}"
+            rows.append(Row.at_most(what, error, QUADRATURE.rtol))
     return rows
 
 
@@ -166,16 +148,18 @@ def law() -> list[Row]:
     for name in ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d"):
         problem = load_problem(name)
         choice = choose_field(problem, "nft", nft_beta=2 / problem.scale)
-        seconds = [_cpu(lambda: law_report(problem, choice)) for _ in range(3)]  # noqa: B023
-        rows.append(Row(f"NFT's exact law, {name}, CPU-s", statistics.median(seconds), LAW_SECONDS))
+        seconds = statistics.median(_cpu(lambda: law_report(problem, choice)) for _ in range(3))  # noqa: B023
+        rows.append(Row.at_most(f"NFT's exact law, {name}, CPU-s", seconds, LAW_SECONDS))
     base = GaussianSum.mixture([0.7, 0.3], [[-60.0], [60.0]], stds=[0.6, 0.6])
     far = Problem("far", base, bump_reward(1.0, [60.0], width=1.0))
     found = []
     taken = _cpu(lambda: found.append(law_report(far, choose_field(far, "nft"))))
     floor = max(row["TV"].floor for row in found[0].distances.values())
-    rows.append(Row("NFT's exact law, modes at +-60, CPU-s", taken, FAR_SECONDS))
-    rows.append(Row("NFT's exact law, modes at +-60, floor of TV", floor, FAR_FLOOR))
-    return rows
+    return [
+        *rows,
+        Row.at_most("NFT's exact law, modes at +-60, CPU-s", taken, FAR_SECONDS),
+        Row.at_most("NFT's exact law, modes at +-60, floor of TV", floor, FAR_FLOOR),
+    ]
 
 
 def recursion() -> list[Row]:
@@ -187,8 +171,10 @@ def recursion() -> list[Row]:
         run = carry(problem, Recursion(nft_beta=20.0, mode=mode), RECURSION_EPOCHS)
         seconds = time.process_time() - start
         what = f"online NFT, {RECURSION_EPOCHS} epochs, {mode}"
-        rows.append(Row(f"{what}, CPU-s", seconds, RECURSION_SECONDS))
-        rows.append(Row(f"{what}: error of the mass", run.mass_error, QUADRATURE_TIGHT.rtol))
+        rows += [
+            Row.at_most(f"{what}, CPU-s", seconds, RECURSION_SECONDS),
+            Row.at_most(f"{what}: error of the mass", run.mass_error, QUADRATURE_TIGHT.rtol),
+        ]
     return rows
 
 
@@ -202,36 +188,15 @@ def digits() -> list[Row]:
 
     rows = []
     for (dim, name), tally in measure(PROBLEMS).items():
-        what, tier = f"{name}, d = {dim}", QUADRATURE_TIGHT.rtol
-        rows.append(Row(f"digits: {what}", tally.worst, tier, note=str(tally)))
-        rows.append(Row(f"digits: {what}: share refused", tally.share_refused, REFUSED))
+        what, tier = f"digits: {name}, d = {dim}", QUADRATURE_TIGHT.rtol
+        rows += [
+            Row.at_most(what, tally.worst, tier, str(tally)),
+            Row.at_most(f"{what}: share refused", tally.share_refused, REFUSED),
+        ]
         if tally.hard_errors:
-            row = Row(f"digits: {what}: condition above {CONDITION:g}", tally.worst_hard, tier)
-            rows.append(row)
+            hard = f"{what}: condition above {CONDITION:g}"
+            rows.append(Row.at_most(hard, tally.worst_hard, tier))
     return rows
-
-
-# --- audit
-
-
-def audit() -> list[Row]:
-    """How far each rate is from its nominal one; of the planted collapse, the rate itself."""
-    from benchmarks.audit_estimators import measure
-
-    return [
-        Row(rate.what, rate.distance, rate.room, rate.higher_is_better, rate.note)
-        for rate in measure()
-    ]
-
-
-def coverage() -> list[Row]:
-    """The same of the intervals, whatever the spread of rows over prompts."""
-    from benchmarks.audit_estimators import measure_coverage
-
-    return [
-        Row(rate.what, rate.distance, rate.room, rate.higher_is_better, rate.note)
-        for rate in measure_coverage()
-    ]
 
 
 # --- speed
@@ -251,7 +216,7 @@ def speed() -> list[Row]:
         fast, slow = (statistics.median(times[key]) for key in ("ours", "theirs"))
         note = f"{1e3 * slow:.0f} ms against {1e3 * fast:.1f} ms, n = {n}, largest gap {error:.0e}"
         what = f"velocity, d = {dim}, K = {k}, float32, eager: times faster"
-        rows.append(Row(what, slow / fast, floor, higher_is_better=True, note=note))
+        rows.append(Row.at_least(what, slow / fast, floor, note))
     return rows
 
 
@@ -285,19 +250,14 @@ def _cpu(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-# --- control
+# --- command
 
 
-def control() -> list[Row]:
-    """The closed value function and control against their equation on grids."""
-    from benchmarks.control import measure
-
-    rows: list[Row] = []
-    measure(lambda what, value, floor, note: rows.append(Row(what, value, floor, note=note)))
+def _later(module: str, name: str = "measure") -> list[Row]:
+    """A part in a module of its own."""
+    rows: list[Row] = getattr(import_module(f"benchmarks.{module}"), name)()
     return rows
 
-
-# --- command
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "agreement": agreement,
@@ -305,39 +265,18 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "law": law,
     "digits": digits,
     "recursion": recursion,
-    "audit": audit,
-    "coverage": coverage,
-    "control": control,
+    "audit": partial(_later, "audit_estimators"),
+    "coverage": partial(_later, "audit_estimators", "measure_coverage"),
+    "control": partial(_later, "control"),
     "speed": speed,
 }
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of a bench."""
-    command.add_argument("--only", help=", ".join(PARTS))
-    command.add_argument("--json", action="store_true", help="print data instead of a table")
+    add_part_options(command, PARTS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure the parts, print a table; exit status 1 where a floor is missed."""
-    if options.only is not None:
-        check_choice("--only", options.only, PARTS)
-    rows: list[Row] = []
-    for name, part in PARTS.items():
-        if options.only in (None, name):
-            print(f"measuring {name} ...", file=sys.stderr)
-            rows += part()
-    if options.json:
-        print(json.dumps([{**vars(row), "met": row.met} for row in rows], indent=2))
-    else:
-        table = Table("measured", "value", "floor", "met", "note", highlight=False)
-        for row in rows:
-            sign = "≥" if row.higher_is_better else "≤"
-            value = f"{row.measured:.3g}"
-            table.add_row(row.what, value, f"{sign} {row.floor:g}", _yes(row.met), row.note)
-        console(150).print(table)
-    return 0 if all(row.met for row in rows) else 1
-
-
-def _yes(met: bool) -> str:
-    return "yes" if met else "NO"
+    """Exit status, errors: as `measure_parts`."""
+    return measure_parts(options, PARTS)

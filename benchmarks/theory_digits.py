@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from benchmarks.digits import Drawn, computed, draw, gap, reference
+from benchmarks.digits import Case, computed, draw, gap, reference
 from theory.common.progress import Progress
 from theory.tilts.moments import reward_moments
 
@@ -64,9 +64,9 @@ class Tally:
         )
 
 
-def _floor(drawn: Drawn, name: str) -> float:
+def _floor(case: Case, name: str) -> float:
     if name == MEAN:
-        problem = drawn.problem()
+        problem = case.problem()
         return reward_moments(problem.base, problem.moments)[1]
     return float(name.startswith(FIELDS))
 
@@ -76,13 +76,13 @@ def measure(problems: int, first: int = 0) -> dict[tuple[int, str], Tally]:
     found: dict[tuple[int, str], Tally] = {}
     with Progress(problems, "digits") as progress:
         for done in range(problems):
-            drawn = draw(first + done)
-            truth, condition = reference(drawn)
-            answers = computed(drawn)
+            case = draw(first + done)
+            truth, condition = reference(case)
+            answers = computed(case)
             for name, true in truth.items():
                 answer = answers[name]
-                floor = _floor(drawn, name) if condition[name] >= CONDITION else 0.0
+                floor = _floor(case, name) if condition[name] >= CONDITION else 0.0
                 error = None if isinstance(answer, str) else gap(answer, true, name, floor)
-                found.setdefault((drawn.dim, name), Tally()).add(error, condition[name])
-            progress.update("digits", done + 1, f"d = {drawn.dim}, {drawn.kind}")
+                found.setdefault((case.dim, name), Tally()).add(error, condition[name])
+            progress.update("digits", done + 1, f"d = {case.dim}, {case.kind}")
     return dict(sorted(found.items()))

@@ -12,7 +12,6 @@ signals     runs stopped at random moments, by SIGINT to their process group (Ct
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
@@ -29,18 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import nn
 
-from theory.common.checks import check_choice
-from theory.common.console import console
+from benchmarks.rows import Row, add_part_options, measure_parts
 from toys.training.config import RunConfig
 from toys.training.files import read_tensors
 from toys.training.runs import Group
 from toys.training.schedule import group_size
 from toys.training.trainer import Trainer, use_fast_kernels
 
-PARTS = ("throughput", "resume", "signals")
 NETWORKS = 60
 FLOORS = {64: 2.0, 128: 1.8}
 BATCH = 1024
@@ -53,36 +49,23 @@ STOP_SECONDS = 10.0
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of a bench."""
-    command.add_argument("--only", help=", ".join(PARTS))
-    command.add_argument("--json", action="store_true", help="print data instead of a table")
+    add_part_options(command, PARTS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure; exit status 1 where a floor is missed."""
-    only = options.only
-    if only is not None:
-        check_choice("--only", only, PARTS)
-    rows: list[dict[str, Any]] = []
-    if only in (None, "throughput"):
-        rows += [throughput(width, fast) for fast in (False, True) for width in FLOORS]
-    if only in (None, "resume"):
-        rows.append(resume())
-    if only in (None, "signals"):
-        rows.append(stop())
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        table = Table("what", "measured", "floor", "", highlight=False)
-        for row in rows:
-            table.add_row(row["what"], row["shown"], row["asked"], "ok" if row["ok"] else "MISSED")
-        console(140).print(table)
-    return 0 if all(row["ok"] for row in rows) else 1
+    """Exit status, errors: as `measure_parts`."""
+    return measure_parts(options, PARTS)
 
 
 # --- throughput
 
 
-def throughput(width: int, fast_products: bool) -> dict[str, Any]:
+def throughputs() -> list[Row]:
+    """A row a width and kind of products."""
+    return [throughput(width, fast) for fast in (False, True) for width in FLOORS]
+
+
+def throughput(width: int, fast_products: bool) -> Row:
     """60 networks of 3 x width on a 2-D problem, flow matching, batch 1024."""
     config = RunConfig.checked(method="flow_matching", problem="bump_2d", width=width, batch=BATCH)
     config = RunConfig(
@@ -120,17 +103,14 @@ def throughput(width: int, fast_products: bool) -> dict[str, Any]:
     rates = {k: steps / statistics.median(v) for k, v in times.items()}
     ratios = sorted(p / o for p, o in zip(times["plain"], times["ours"], strict=True))
     ratio = statistics.median(ratios)
-    return {
-        "what": f"{NETWORKS} nets 3 x {width}, batch {BATCH}, eager, "
+    return Row(
+        f"{NETWORKS} nets 3 x {width}, batch {BATCH}, eager, "
         f"{'fast products' if fast_products else 'float32'}: error {error:.0e} a product",
-        "product_error": error,
-        "ratio": ratio,
-        "ratios": ratios,
-        "model_steps_per_second": rates,
-        "shown": f"{ratio:.2f}x ({rates['ours']:.0f} against {rates['plain']:.0f} model-steps/s)",
-        "asked": f"{FLOORS[width]}x",
-        "ok": ratio >= FLOORS[width],
-    }
+        f"{FLOORS[width]}x",
+        f"{ratio:.2f}x ({rates['ours']:.0f} against {rates['plain']:.0f} model-steps/s)",
+        ratio >= FLOORS[width],
+        {"product_error": error, "ratios": ratios, "model_steps_per_second": rates},
+    )
 
 
 class _PlainNetwork:
@@ -173,7 +153,7 @@ def _cpu_seconds(work: Callable[[], None]) -> float:
 # --- resume
 
 
-def resume(kills: int = KILLS, seed: int = 0) -> dict[str, Any]:
+def resume(kills: int = KILLS, seed: int = 0) -> list[Row]:
     """A method with an old copy and rollouts, killed at random moments, against one left alone."""
     rng = random.Random(seed)
     options = [
@@ -187,26 +167,25 @@ def resume(kills: int = KILLS, seed: int = 0) -> dict[str, Any]:
         for i in range(kills):
             out = root / f"killed{i}"
             shutil.copytree(bases, out)
-            steps = _kill_within(options, out, rng.uniform(0.15, 0.85) * seconds)
-            moments.append(steps)
+            moments.append(_kill_within(options, out, rng.uniform(0.15, 0.85) * seconds))
             _toys([*options, "--out", str(out)])
             equal += _same(_weights(out), expected)
             shutil.rmtree(out)
-    return {
-        "what": "runs killed (SIGKILL) at random moments and resumed, bit-equal",
-        "equal": equal,
-        "kills": kills,
-        "checkpoint_steps_at_kill": moments,
-        "shown": f"{equal} of {kills} (checkpoints at steps {', '.join(map(str, moments))})",
-        "asked": f"{kills} of {kills}",
-        "ok": equal == kills,
-    }
+    return [
+        Row(
+            "runs killed (SIGKILL) at random moments and resumed, bit-equal",
+            f"{kills} of {kills}",
+            f"{equal} of {kills} (checkpoints at steps {', '.join(map(str, moments))})",
+            equal == kills,
+            {"equal": equal, "kills": kills, "checkpoint_steps_at_kill": moments},
+        )
+    ]
 
 
 # --- signals
 
 
-def stop(stops: int = KILLS, seed: int = 0) -> dict[str, Any]:
+def stop(stops: int = KILLS, seed: int = 0) -> list[Row]:
     """Two groups in two processes, stopped by signals at random moments, against one left alone."""
     rng = random.Random(seed)
     options = [
@@ -233,18 +212,19 @@ def stop(stops: int = KILLS, seed: int = 0) -> dict[str, Any]:
             good += not wrong
             faults += [f"{number.name} after {moment:.1f} s: {line}" for line in wrong]
             shutil.rmtree(out)
-    return {
-        "what": "runs stopped by SIGINT and SIGTERM at random moments and resumed, bit-equal",
-        "good": good,
-        "stops": stops,
-        "steps_saved": moments,
-        "slowest_end_seconds": slowest,
-        "faults": faults,
-        "shown": f"{good} of {stops}, ended within {slowest:.1f} s (steps {', '.join(moments)})"
-        + "".join(f"; {line}" for line in faults),
-        "asked": f"{stops} of {stops} within {STOP_SECONDS:g} s",
-        "ok": good == stops,
-    }
+    return [
+        Row(
+            "runs stopped by SIGINT and SIGTERM at random moments and resumed, bit-equal",
+            f"{stops} of {stops} within {STOP_SECONDS:g} s",
+            f"{good} of {stops}, ended within {slowest:.1f} s (steps {', '.join(moments)})"
+            + "".join(f"; {line}" for line in faults),
+            good == stops,
+            {"good": good, "stops": stops, "steps_saved": moments, "slowest_end_seconds": slowest},
+        )
+    ]
+
+
+PARTS = {"throughput": throughputs, "resume": resume, "signals": stop}
 
 
 def _stop_within(
@@ -303,7 +283,7 @@ def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     )
 
 
-def _toys(options: list[str], **more: Any) -> None:
+def _toys(options: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "toys", *options], capture_output=True, text=True, env=_environment()
     )
@@ -330,8 +310,8 @@ def _kill_within(options: list[str], out: Path, seconds: float) -> int:
 
 
 def _weights(out: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
-    for path in sorted((out / "runs").glob("*-nft*/weights.safetensors")):
-        tensors, _ = read_tensors(path)
-        found |= {f"{path.parent.name}/{k}": v for k, v in tensors.items()}
-    return found
+    return {
+        f"{path.parent.name}/{k}": v
+        for path in sorted((out / "runs").glob("*-nft*/weights.safetensors"))
+        for k, v in read_tensors(path)[0].items()
+    }

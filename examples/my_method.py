@@ -1,4 +1,4 @@
-"""A method of one's own in one file: accept base samples with probability r(x), train on those.
+"""Your own method in one file: accept base samples with probability r(x), train on those.
 
     python -m toys check --method examples/my_method.py
     python -m toys train --method examples/my_method.py:label_noise=0.1 --problem note_1d
@@ -45,7 +45,7 @@ class RejectionFineTuning(Method):
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_noise < 1:
-            raise ValueError(f"label_noise = {self.label_noise!r}: allowed are numbers in [0, 1)")
+            raise ValueError(f"label_noise must be a number in [0, 1), got {self.label_noise!r}")
 
     @property
     def rewards(self) -> RewardDomain:

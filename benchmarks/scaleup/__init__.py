@@ -13,36 +13,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import sys
+from functools import partial
 
-from benchmarks.scaleup.rows import Row, table
-from theory.common.checks import check_choice
+from benchmarks.rows import Row, add_part_options, measure_parts
 
 PARTS = ("audit", "processes", "resume", "signals", "sd15", "ddpo", "gpu")
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of a bench."""
-    command.add_argument("--only", help=", ".join(PARTS))
-    command.add_argument("--json", action="store_true", help="print data instead of a table")
+    add_part_options(command, PARTS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure all, or one; exit status 1 where a floor is missed, 2 where one that was asked for
-    by name cannot be measured here.
+    """Exit status, errors: as `measure_parts`."""
+    return measure_parts(options, {name: partial(_measured, name) for name in PARTS})
 
-    Raises:
-        ValueError: no bench of that name.
-    """
-    only = options.only
-    if only is not None:
-        check_choice("--only", only, PARTS)
-    rows: list[Row] = []
-    for name in PARTS if only is None else (only,):
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += importlib.import_module(f"benchmarks.scaleup.{name}").measure()
-    print(json.dumps([row.as_json() for row in rows], indent=2) if options.json else table(rows))
-    if only is not None and any(row.met is None for row in rows):
-        return 2
-    return 1 if any(row.met is False for row in rows) else 0
+
+def _measured(name: str) -> list[Row]:
+    rows: list[Row] = importlib.import_module(f"benchmarks.scaleup.{name}").measure()
+    return rows

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 
 ROWS, PROMPTS, TILT = 1_000_000, 50, 0.8
 SECONDS, MEMORY = 30.0, 2e9

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import PROMPTS
 
 TRL = "0.23.1"

@@ -32,7 +32,7 @@ def main(options: dict[str, Any]) -> None:
     trainer = _trainer(options)
     (rank,) = {m.r["default"] for m in trainer.sd_pipeline.unet.modules() if hasattr(m, "lora_A")}
     if rank != options["rank"]:
-        raise ValueError(f"trl trains LoRA of rank {rank}: allowed is rank = {rank}")
+        raise ValueError(f"rank must be {rank}, what trl trains, got {options['rank']}")
     moved = list(trainer.trainable_layers)
     _say({"trl": trl.__version__, "torch": torch.__version__, "peak": peak(),
           "trained": sum(p.numel() for p in moved)})  # fmt: skip

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import PROMPTS, module_output, peak_memory
 from theory.common.files import write_atomically
 

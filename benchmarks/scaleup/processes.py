@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import arguments, command, trained, write_pipeline
 from scaleup.training.checkpoints import newest_state
 from theory.common.files import read_json
@@ -132,8 +132,7 @@ def refusals(options: dict[str, Any], out: Path) -> Row:
     """Another number of processes than asked for is an error, and leaves no folder."""
     refused, tried = 0, ((2, 1), (1, 2))
     for asked, launched in tried:
-        call = arguments({**options, "processes": asked}, out)
-        done = command(call, launched)
+        done = command(arguments({**options, "processes": asked}, out), launched)
         told = f"processes = {asked}, but {launched} run" in done.stderr
         refused += bool(done.returncode) and told and not out.exists()
     return Row(

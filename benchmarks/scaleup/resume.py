@@ -17,13 +17,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import arguments, write_pipeline
 from scaleup.training.checkpoints import checkpoint_path
 from theory.common.files import read_json
@@ -54,7 +54,6 @@ DDPO = {"method": "ddpo:steps=4,kl_weight=0.1", "steps": 60, "checkpoint_every":
 PRELOAD = (
     "scaleup.training.run",
     "scaleup.commands.train",
-    "benchmarks.scaleup.resume",
     "scaleup.rewards.redness",
 )
 ATTEMPTS = 8
@@ -201,10 +200,15 @@ def _folder(out: Path) -> Path:
 
 
 def _started(options: dict[str, Any], out: Path, moment: AtWrite | None) -> Any:
+    return start_child(out, _child, arguments(options, out), out / SAID, moment)
+
+
+def start_child(out: Path, child: Callable[..., None], *words: object) -> Any:
+    """child(*words) in a process of its own, forked from one that has imported what runs need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))  # imported once; every run is forked from there
+    context.set_forkserver_preload([*PRELOAD, child.__module__])
     out.mkdir(parents=True, exist_ok=True)
-    process = context.Process(target=_child, args=(arguments(options, out), out / SAID, moment))
+    process = context.Process(target=child, args=words)
     process.start()
     return process
 
@@ -270,7 +274,7 @@ def finished(folder: Path) -> dict[str, str]:
     if missing := [name for name in wanted if not any(k.startswith(name) for k in found)]:
         raise ValueError(f"{folder}: a finished run without {', '.join(missing)}")
     if read_json(folder / "done.json")["processes"] != 1:
-        raise ValueError(f"{folder}: trained by several processes; allowed is one")
+        raise ValueError(f"{folder} must be trained by one process, and was by several")
     return found
 
 

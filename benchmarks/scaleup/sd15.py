@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
 from benchmarks.scaleup.small import PROMPTS, module_output, peak_memory
 
 GIB = 2**30
@@ -80,8 +80,7 @@ def steps_at(size: str) -> dict[str, Any]:
                 draw = partial(session.drawer.bank, session.base)
                 bank = _timed(seconds, f"{config.bank} base samples", draw)
             session.task.bank = bank
-            row = _timed(seconds, name, trainer.one_step)
-            losses[name] = row["loss"]
+            losses[name] = _timed(seconds, name, trainer.one_step)["loss"]
             moved[name] = max(
                 float(value.detach().abs().max())
                 for key, value in session.student.named_parameters()

@@ -3,7 +3,6 @@ the last finished step saved in time, the exit status, and the end bit by bit as
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,8 +14,16 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaleup.resume import NFT, OPTIONS, PRELOAD, SAID, different, finished, train
-from benchmarks.scaleup.rows import Row
+from benchmarks.rows import Row
+from benchmarks.scaleup.resume import (
+    NFT,
+    OPTIONS,
+    SAID,
+    different,
+    finished,
+    start_child,
+    train,
+)
 from benchmarks.scaleup.small import arguments, write_pipeline
 from scaleup.training.checkpoints import CHECKPOINTS, step_of
 
@@ -86,11 +93,7 @@ def _stopped(
 ) -> dict[str, Any]:
     """Start, send the signal at a random moment after the first checkpoint; what came of it."""
     for _ in range(ATTEMPTS):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*PRELOAD, __name__])
-        out.mkdir(parents=True, exist_ok=True)
-        process = context.Process(target=_child, args=(arguments(options, out), out))
-        process.start()
+        process = start_child(out, _child, arguments(options, out), out)
         while process.is_alive() and not list(out.glob(f"*/checkpoints/{CHECKPOINTS}")):
             time.sleep(0.005)
         process.join(rng.random() * seconds)

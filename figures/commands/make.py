@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
         refused = sorted(TRAINED_ONLY & set(options.only or ()))
         if refused:
             raise ValueError(
-                f"--only = {refused[0]!r} beside --exact: allowed are figures of exact laws, "
-                f"{', '.join(n for n in FIGURES if n not in TRAINED_ONLY)}"
+                "--only must be figures of exact laws beside --exact, "
+                f"{', '.join(n for n in FIGURES if n not in TRAINED_ONLY)}, got {refused[0]!r}"
             )
         names = [name for name in names if name not in TRAINED_ONLY]
     check_folder("--out", options.out)
@@ -64,19 +64,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _make(names: Sequence[str], options: argparse.Namespace) -> int:
-    shows_trained = bool((TRAINED_ONLY | TRAINED_TOO) & set(names)) and not options.exact
-    trained = load(options.runs) if shows_trained else None
-    shows_online = bool(ONLINE & set(names)) and not options.exact
-    online = load_online(options.runs) if shows_online else None
+    asked = set() if options.exact else set(names)
+    trained = load(options.runs) if (TRAINED_ONLY | TRAINED_TOO) & asked else None
+    online = load_online(options.runs) if ONLINE & asked else None
     shown = {name: online if name in ONLINE else trained for name in names}
     stamps = {name: _stamp(name, options, shown[name]) for name in names}
     summary: list[dict[str, Any]] = []
     with Progress(len(names), "figures") as progress:
         for name in names:
             progress.update("figures", len(summary), name)
-            start, fresh = time.process_time(), True
-            if not options.force and not options.update:
-                fresh = not up_to_date(options.out, name, stamps[name])
+            start, anew = time.process_time(), options.force or options.update
+            fresh = anew or not up_to_date(options.out, name, stamps[name])
             if fresh:
                 result = _result(name, options, shown[name])
                 save(result.figure, options.out, name)
@@ -98,11 +96,11 @@ def _make(names: Sequence[str], options: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=2))
     else:
         for row in summary:
-            print(_said(row))
+            print(_line(row))
     return 1 if any(row["wrong"] for row in summary) else 0
 
 
-def _said(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any]) -> str:
     made = f"{row['cpu_seconds']:.1f} CPU-s" if row["fresh"] else "up to date"
     wrong = row["wrong"]
     verdict = f"{len(wrong)} numbers differ" if wrong else "matches the reference"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from theory.control.cases import DoubleWell, control_case
-from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, VERMILION, subplots
 from toys.commands.cases import percent
 
 TITLE = "Learning curves of the adjoint family on five control problems with known optima"
@@ -32,10 +31,9 @@ Row = Mapping[str, Any]
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """One panel a problem."""
-    use_style()
     cases = _cases(numbers["cases"])
-    figure, panels = plt.subplots(
-        2, (len(cases) + 1) // 2, figsize=(10.0, 5.6), layout="constrained", sharex=True,
+    figure, panels = subplots(
+        2, (len(cases) + 1) // 2, figsize=(10.0, 5.6), sharex=True,
         squeeze=False,
     )  # fmt: skip
     for axes, (name, rows) in zip(panels.ravel(), cases.items(), strict=False):

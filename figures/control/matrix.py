@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import use_style
+from theory.evaluation.draw import subplots
 
 TITLE = "Total variation to the tilt by the schedules of training and of sampling"
 PANELS = {"exact": "exact optimum", "trained": "trained network"}
@@ -17,11 +16,10 @@ PANELS = {"exact": "exact optimum", "trained": "trained network"}
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Two tables as pictures, exact and trained."""
-    use_style()
     found = numbers["schedules"]
     rows, columns, tables = grid(found["matrix"])
     top = found["tv_base_to_tilt"]
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.1), layout="constrained", sharey=True)
+    figure, panels = subplots(1, 2, figsize=(9.6, 3.1), sharey=True)
     for axes, (key, title) in zip(panels, PANELS.items(), strict=True):
         shown = axes.imshow(tables[key], cmap="cividis", vmin=0, vmax=top, aspect="auto")
         for (i, j), value in np.ndenumerate(tables[key]):
@@ -33,8 +31,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         axes.spines[:].set_visible(False)
         axes.set(xlabel="sampled with", title=title)
     panels[0].set_ylabel("trained with")
-    bar = figure.colorbar(shown, ax=panels, shrink=0.9)
-    bar.set_label(f"TV to the tilt (base: {top:.3f})")
+    figure.colorbar(shown, ax=panels, shrink=0.9).set_label(f"TV to the tilt (base: {top:.3f})")
     return figure
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, use_style
+from theory.evaluation.draw import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    legend_below,
+    subplots,
+)
 from toys.experiments.control import CONTROL_FLOOR
 
 TITLE = "Control error, distance to the tilt, reward and diversity of every method"
@@ -31,9 +40,8 @@ Value = Callable[[Mapping[str, Any]], float]
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Four panels over the problems, a marker a method."""
-    use_style()
     rows = numbers["rows"]
-    figure, panels = plt.subplots(2, 2, figsize=(10.0, 6.8), layout="constrained")
+    figure, panels = subplots(2, 2, figsize=(10.0, 6.8))
     (control, law), (reward, diversity) = panels
     _markers(control, rows, lambda r: 100 * r["control_error"])
     floor = 100 * CONTROL_FLOOR
@@ -48,9 +56,11 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
     control.yaxis.set_minor_formatter(NullFormatter())
     _markers(law, rows, lambda r: 100 * r["trained_to_target_share"])
     _ticks(law, rows, lambda r: 100 * r["optimum_to_target_share"])
-    law.set(ylabel="to the tilt (% of base to tilt)",
-            title="law (bars: exact optimum of the method's chain)")  # fmt: skip
-    law.set_ylim(0, None)
+    law.set(
+        ylabel="to the tilt (% of base to tilt)",
+        ylim=(0, None),
+        title="law (bars: exact optimum of the method's chain)",
+    )
     _markers(reward, rows, lambda r: 100 * r["reward_share"])
     reward.axhline(100, color="0.4", lw=0.9, ls=":")
     reward.set(ylabel="gain (% of the optimum's)", title="mean reward")
@@ -64,8 +74,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         axes.set_xlim(-0.5, len(_problems(rows)) - 0.5)
         for i in range(0, len(_problems(rows)), 2):  # bands tell the problems apart
             axes.axvspan(i - 0.5, i + 0.5, color="0.95", lw=0, zorder=0)
-    handles, labels = control.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    legend_below(figure, control, 4)
     return figure
 
 

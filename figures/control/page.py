@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,12 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from figures.control import PICTURES
 from theory.common.files import read_json, write_atomically
 from theory.control.cases import CASES as CONTROL_CASES
 from theory.control.cases import DoubleWell, control_case
+from theory.evaluation.draw import png
 from toys.commands.cases import percent
 from toys.experiments.cases import STARTS
 from toys.experiments.cases.config import METHODS, CaseConfig
@@ -127,12 +125,11 @@ def short(numbers: Mapping[str, Any]) -> str:
     seconds = sum(r["cpu_seconds"] for r in alike) + alike[0]["base_cpu_seconds"]
     laws = {law["schedule"]: law for law in numbers["schedules"]["laws"]}
     memoryless = laws["memoryless"]["tv_trained_to_tilt"]
-    wells: dict[str, float] = {}
-    for row in numbers["cases"]:
-        if "crossed" in row and row["start"] == "none":
-            wells[row["case"]] = min(
-                row["control_error"], wells.get(row["case"], row["control_error"])
-            )
+    tried = [r for r in numbers["cases"] if "crossed" in r and r["start"] == "none"]
+    wells = {
+        case: min(r["control_error"] for r in tried if r["case"] == case)
+        for case in dict.fromkeys(r["case"] for r in tried)
+    }
     others = [v["tv_trained_to_tilt"] for k, v in laws.items() if k != "memoryless"]
     return f"""
 Adjoint Matching learns the exact optimal control on {len(own)} problems in one and two dimensions:
@@ -147,18 +144,13 @@ control error is {" and ".join(percent(e) for e in wells.values())}.
 
 def write(docs: Path, numbers: Mapping[str, Any]) -> list[Path]:
     """The pictures, the numbers, the page last; returns the paths."""
-    written = []
-    folder = docs / FOLDER
-    for name in PICTURES:
-        picture, figure = io.BytesIO(), module_of(name).draw(numbers)
-        figure.savefig(picture, dpi=110, bbox_inches="tight", metadata={"Software": "plumbline"})
-        plt.close(figure)
-        write_atomically(folder / f"{name}.png", picture.getvalue())
-        written.append(folder / f"{name}.png")
+    pictures = {name: docs / FOLDER / f"{name}.png" for name in PICTURES}
+    for name, path in pictures.items():
+        write_atomically(path, png(module_of(name).draw(numbers)))
     text = json.dumps(numbers, allow_nan=False, separators=(",", ":"))
     write_atomically(docs / NUMBERS, (text.replace("},{", "},\n{") + "\n").encode())
     write_atomically(docs / PAGE, markdown(numbers).encode())
-    return [*written, docs / NUMBERS, docs / PAGE]
+    return [*pictures.values(), docs / NUMBERS, docs / PAGE]
 
 
 def read_numbers(docs: Path) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, ORANGE, SKY, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, ORANGE, SKY, VERMILION, legend_below, subplots
 
 TITLE = "Laws of fine-tuning under three schedules, exact and trained"
 DOT_EVERY = 7
@@ -18,12 +17,9 @@ MARGIN = 1e-3  # of the highest density: what is shown of the axis
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """One panel a schedule: base, tilt, continuous optimum, chain's optimum, trained network."""
-    use_style()
     found = numbers["schedules"]
     axis, base, tilt = (np.array(found[k]) for k in ("axis", "base", "tilt"))
-    figure, panels = plt.subplots(
-        1, len(found["laws"]), figsize=(10.0, 3.5), layout="constrained", sharey=True
-    )
+    figure, panels = subplots(1, len(found["laws"]), figsize=(10.0, 3.5), sharey=True)
     shown = np.flatnonzero(np.maximum(base, tilt) > MARGIN * tilt.max())
     for axes, law in zip(panels, found["laws"], strict=True):
         axes.fill_between(axis, tilt, color=SKY, alpha=0.4, lw=0, label="tilt: what is asked for")
@@ -44,11 +40,9 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
             f"trained {law['tv_trained_to_tilt']:.3f}",
             fontsize=9,
         )
-        axes.set(xlabel="x", xlim=(axis[shown[0]], axis[shown[-1]]))
-        axes.set_ylim(0, None)
+        axes.set(xlabel="x", xlim=(axis[shown[0]], axis[shown[-1]]), ylim=(0, None))
     panels[0].set_ylabel("density of the samples")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    legend_below(figure, panels[0], 5)
     figure.suptitle(
         f"{found['problem']}, exp({found['scale']:g} r): Adjoint Matching sampled with the "
         "schedule that it was trained with",

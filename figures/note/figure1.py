@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import torch
 
 from figures.shared.laws import PLACES, compare, note_wrappers, overlay, sampled, window
 from figures.shared.result import Result
 from figures.shared.trained import Shown
-from theory.evaluation.draw import BLACK, GREEN, ORANGE, PURPLE, use_style
+from theory.evaluation.draw import BLACK, GREEN, ORANGE, PURPLE, subplots
 from theory.problems.problem import load_problem
 
 NFT_BETA = 1.0
@@ -31,10 +30,7 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     reward = problem.reward(points).numpy()
     goals = {name: law.density for name, law in found.targets.items()}
 
-    use_style()
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(10.5, 3.1), layout="constrained", width_ratios=[1, 1, 1.5]
-    )
+    figure, (left, middle, right) = subplots(1, 3, figsize=(10.5, 3.1), width_ratios=[1, 1, 1.5])
     limits = window(found.axis, [base, found.law.density, *goals.values()])
     left.fill_between(found.axis, base, color="0.8", lw=0)
     left.plot(found.axis, base, color=BLACK, lw=1.2)
@@ -48,8 +44,8 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
         color, dash = styles[name]
         label = f"π₁·({wrapper.label})/Z   TV {found.distances[name]['TV']:.3f}"
         right.plot(found.axis, goals[name], color=color, ls=dash, lw=1.6, label=label)
-    right.set(title="(c) what NFT samples, and three targets", ylabel="density")
-    right.set_ylim(0, 1.6 * max(found.law.density.max(), *(g.max() for g in goals.values())))
+    top = 1.6 * max(found.law.density.max(), *(g.max() for g in goals.values()))
+    right.set(title="(c) what NFT samples, and three targets", ylabel="density", ylim=(0, top))
     right.legend(fontsize=8, loc="upper left")
     for axes in (left, middle, right):
         axes.set(xlabel="x", xlim=limits)

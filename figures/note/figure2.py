@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
-
 from figures.shared.laws import PLACES, compare, note_wrappers, overlay, sampled, window
 from figures.shared.result import Result
 from figures.shared.trained import Shown
-from theory.evaluation.draw import ORANGE, VERMILION, use_style
+from theory.evaluation.draw import ORANGE, VERMILION, subplots
 from theory.evaluation.grids import flow_on_grid
 from theory.laws.distances import grid_distances
 from theory.problems.problem import load_problem
@@ -31,8 +29,7 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     del setting
     problem = load_problem("note_1d")
     nft = compare(problem, problem.nft_field(2 / SCALE), SCALE)
-    use_style()
-    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.1), layout="constrained", sharey=True)
+    figure, panels = subplots(1, 3, figsize=(10.5, 3.1), sharey=True)
     laws: dict[str, list[float]] = {}
     tv_to_target: dict[str, float] = {}
     shown_networks: dict[str, dict[str, object]] = {}
@@ -55,8 +52,12 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
         axes.plot(
             nft.axis, nft.law.density, color=VERMILION, ls="--", lw=1.2, label=f"NFT (TV {gap:.3f})"
         )
-        axes.set(title=f"({letter}) Φ = {wrapper.label}", xlabel="x")
-        axes.set(xlim=window(nft.axis, shown), ylim=(0, 1.75 * max(s.max() for s in shown)))
+        axes.set(
+            title=f"({letter}) Φ = {wrapper.label}",
+            xlabel="x",
+            xlim=window(nft.axis, shown),
+            ylim=(0, 1.75 * max(s.max() for s in shown)),
+        )
         axes.legend(fontsize=8, loc="upper left")
         laws[name], tv_to_target[name] = sampled(nft.axis, law.density), tv
     panels[0].set_ylabel("density")

@@ -7,14 +7,13 @@ tilt and to its Taylor polynomials. The note says "closest to the second order";
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 
 from figures.shared.result import Result
-from theory.evaluation.draw import GREEN, ORANGE, PURPLE, SKY, use_style
+from theory.evaluation.draw import GREEN, ORANGE, PURPLE, SKY, subplots
 from theory.laws.distances import Array, integral_of_absolute
 from theory.problems.problem import Problem, load_problem
 from theory.samplers.flow import FlowLaw
@@ -35,8 +34,7 @@ def make(setting: str) -> Result:
     centres, scales = np.linspace(-3.0, 4.0, shape[0]), np.linspace(0.25, 4.5, shape[1])
     distances = tv_table(centres, scales)  # (centres, scales, targets)
     nearest = distances.argmin(-1)
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.2, 3.9), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(10.2, 3.9))
     norm = BoundaryNorm(np.arange(len(NAMES) + 1) - 0.5, len(NAMES))
     left.pcolormesh(centres, scales, nearest.T, cmap=ListedColormap(COLORS), norm=norm)
     step = (centres[1] - centres[0]) / 2, (scales[1] - scales[0]) / 2
@@ -47,16 +45,16 @@ def make(setting: str) -> Result:
     handles = [
         Patch(facecolor=c, edgecolor="0.3", label=n) for c, n in zip(COLORS, NAMES, strict=True)
     ]
-    least = distances.min(-1)
-    shade = right.pcolormesh(centres, scales, least.T, cmap="cividis", vmin=0.0)
+    shade = right.pcolormesh(centres, scales, distances.min(-1).T, cmap="cividis", vmin=0.0)
     lines = right.contour(centres, scales, distances[..., 0].T, [0.01, 0.05, 0.1], colors="w")
     right.clabel(lines, fmt=lambda v: f"{v:g}", fontsize=7)
     right.set(title="TV to the nearest (colour) and to exp(ar) (lines)")
     figure.colorbar(shade, ax=right, label="total variation")
     for axes in (left, right):
         axes.plot(2.0, 2.0, "*", ms=10, mfc="w", mec="k")
-        axes.set(xlabel="centre of the reward bump", ylabel="inverse temperature a = 2/nft_beta")
         axes.set(
+            xlabel="centre of the reward bump",
+            ylabel="inverse temperature a = 2/nft_beta",
             xlim=(centres[0] - step[0], centres[-1] + step[0]),
             ylim=(scales[0] - step[1], scales[-1] + step[1]),
         )

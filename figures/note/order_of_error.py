@@ -8,12 +8,11 @@ the same pipeline measures for the exact tilt's own field (law), float64's round
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from figures.shared.result import Result
-from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.evaluation.grids import make_grid
 from theory.fields.mixture import ExactField, MixtureField
 from theory.laws.distances import Array
@@ -35,8 +34,7 @@ def make(setting: str) -> Result:
     scales = np.geomspace(0.04, 4.0, 12 if setting == "full" else 7)
     field_error = field_errors(problem, scales)
     law_error, law_floor = law_errors(problem, scales)
-    use_style()
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained")
+    figure, panels = subplots(1, 2, figsize=(9.6, 3.9))
     numbers: dict[str, object] = {"scale": scales.tolist(), "field": {}, "law": {}, "slopes": {}}
     titles = ("error of the field, RMS over time and path", "error of the law, TV to exp(ar)")
     for axes, key, table, floor, title in zip(

@@ -13,12 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from figures.shared.result import Result
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    legend_below,
+    subplots,
+)
 from theory.laws.distances import Array
 from theory.methods.matching.nft import NFT
 from theory.problems.problem import Problem, load_problem
@@ -69,8 +77,7 @@ def exact(config: RunConfig, setting: str) -> Exact:
 
 def make(setting: str, trained: Mapping[str, Trajectory] | None) -> Result:
     """Laws after the last epoch, and reward, diversity and KL along the way."""
-    use_style()
-    figure, panels = plt.subplots(2, 2, figsize=(10.0, 6.4), layout="constrained")
+    figure, panels = subplots(2, 2, figsize=(10.0, 6.4))
     law_axes, *others = panels.ravel()
     problem = load_problem(ONLINE_PROBLEM)
     numbers: dict[str, Any] = {"epochs": ONLINE_EPOCHS, "exact": {}}
@@ -79,8 +86,7 @@ def make(setting: str, trained: Mapping[str, Trajectory] | None) -> Result:
     for name, config, (color, dash) in zip(ONLINE, online(), STYLES, strict=True):
         truth = exact(config, setting)
         if not numbers["exact"]:
-            base = truth.densities[0]
-            law_axes.fill_between(truth.axis, base, color="0.85", label="base p(x|c)")
+            law_axes.fill_between(truth.axis, truth.densities[0], color="0.85", label="base p(x|c)")
             reward = law_axes.twinx()
             reward.plot(truth.axis, _reward(problem, truth.axis), color=BLACK, lw=0.9, ls=":")
             reward.set(ylim=(0, 2.6), yticks=(0.5, 1.0), ylabel="reward (dotted)")
@@ -95,24 +101,22 @@ def make(setting: str, trained: Mapping[str, Trajectory] | None) -> Result:
         for axes, key in zip(others, PANELS, strict=True):
             axes.plot(epochs[1:], found.statistics[key], "o", ms=3, color=color, alpha=0.8)
         law_axes.plot(found.axis[::12], found.densities[-1][::12], "o", ms=2.5, color=color)
-        share = _share(truth, found)
         shown[config.method_label] = {
-            "learning_share": share,
+            "learning_share": _share(truth, found),
             **{k: found.statistics[k].tolist() for k in PANELS},
         }
     law_axes.set(
-        xlim=WINDOW, xlabel="x", ylabel="density", title=f"laws after {ONLINE_EPOCHS} epochs"
+        xlim=WINDOW,
+        ylim=(0, None),
+        xlabel="x",
+        ylabel="density",
+        title=f"laws after {ONLINE_EPOCHS} epochs",
     )
-    law_axes.set_ylim(0, None)
     for axes, (key, title) in zip(others, PANELS.items(), strict=True):
-        axes.set(xlabel="epoch", ylabel=title, xlim=(0, ONLINE_EPOCHS + 0.4))
-        axes.set_ylim(0, None) if key != "reward" else axes.set_ylim(0.5, 1.0)
-    handles, labels = law_axes.get_legend_handles_labels()
+        ends = (0.5, 1.0) if key == "reward" else (0, None)
+        axes.set(xlabel="epoch", ylabel=title, xlim=(0, ONLINE_EPOCHS + 0.4), ylim=ends)
     dots = "" if trained is None else ", dots: trained networks"
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=6, fontsize=8,
-        title=f"lines: exact recursion{dots}",
-    )  # fmt: skip
+    legend_below(figure, law_axes, 6, f"lines: exact recursion{dots}")
     return Result(figure, numbers, shown)
 
 

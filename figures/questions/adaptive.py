@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, ORANGE, PURPLE, VERMILION, subplots
 from theory.ledger.liu.adaptive import DIMS, drift, drift_table
 from theory.ledger.released.normaliser_times import time_weights
 
@@ -85,8 +84,7 @@ def _percent(share: float) -> str:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Drift against the dimension, weights against time."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.8, 3.8))
     for (name, row), (color, marker) in zip(numbers["drift"].items(), STYLES, strict=False):
         left.loglog(numbers["dims"], row, color=color, marker=marker, ms=4, lw=1.2,
                     label=f"r in {name}")  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, use_style
+from figures.shared.paths import path_draws
+from theory.evaluation.draw import BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.methods.matching.reward_mapping import SPREAD
 from theory.problems.problem import load_problem
 from theory.tilts.moments import reward_moments
@@ -32,13 +31,8 @@ def measure() -> dict[str, Any]:
     and the noise of a Newton step at v_old, (1/beta)(2r - 1)(v_old - Y), over the signal."""
     problem = load_problem(PROBLEM)
     mean, std = reward_moments(problem.base, problem.moments)
-    generator = torch.Generator().manual_seed(SEED)
-    x1 = problem.base.sample(DRAWS, generator)
-    x0 = torch.randn(x1.shape, generator=generator, dtype=x1.dtype)
-    t = torch.rand(DRAWS, generator=generator, dtype=x1.dtype)
-    x, y = t[:, None] * x1 + (1 - t[:, None]) * x0, x1 - x0
-    old, raw = problem.base_field(x, t), problem.reward(x1)
-    cov = problem.nft_field(2.0)(x, t) - old  # Cov(Y, R | X_t)
+    x1, y, old, cov = path_draws(problem, DRAWS, SEED)
+    raw = problem.reward(x1)
     forms = {
         "advantage, mapped: 1/2 + A/10": (0.5 + (raw - mean) / std / SPREAD, 1 / (SPREAD * std)),
         "advantage itself: A": ((raw - mean) / std, 1 / std),
@@ -106,9 +100,8 @@ spread that has fallen to noise is blown up again to 0.2/beta of a standard devi
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """The noise by form."""
-    use_style()
     rows = numbers["rows"][::-1]
-    figure, axes = plt.subplots(figsize=(7.2, 2.9), layout="constrained")
+    figure, axes = subplots(figsize=(7.2, 2.9))
     place = np.arange(len(rows))
     axes.barh(place, [r["noise"] for r in rows], color=COLORS[::-1], height=0.6)
     for i, row in enumerate(rows):

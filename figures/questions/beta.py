@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.evaluation.grids import flow_on_grid, make_grid, mixture_on_grid, tilt_on_grid
 from theory.laws.distances import grid_distances
 from theory.problems.problem import load_problem
@@ -102,8 +101,7 @@ beta = 1 tilts by 0.2 of a standard deviation of the reward and not by 2.
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Laws by beta, and gain and distance against 2/beta."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.6))
     left.fill_between(numbers["x"], numbers["base"], color="0.88", label="base")
     for row, color in zip(numbers["rows"], COLORS, strict=True):
         left.plot(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, VERMILION, subplots
 from theory.ledger.liu.laws import PROBLEMS
 from theory.ledger.released.cancel_given import sizes
 from theory.methods.matching.reward_mapping import SPREAD
@@ -22,18 +21,12 @@ DRAWS = 2048
 
 def measure() -> dict[str, Any]:
     """What the released mapping lets move, on every named problem that has closed moments."""
-    rows = []
-    for name in PROBLEMS:
-        problem = load_problem(name)
-        found = sizes(problem, DRAWS)
-        rows.append(
-            {
-                "problem": name,
-                "dim": f"{problem.dim}",
-                "fall": found.fall,
-                "apart": 4 * found.fall,
-            }
-        )
+    problems = [load_problem(name) for name in PROBLEMS]
+    falls = [sizes(problem, DRAWS).fall for problem in problems]
+    rows = [
+        {"problem": problem.name, "dim": f"{problem.dim}", "fall": fall, "apart": 4 * fall}
+        for problem, fall in zip(problems, falls, strict=True)
+    ]
     return {"spread": 1 / SPREAD, "draws": DRAWS, "rows": rows}
 
 
@@ -75,9 +68,8 @@ equal in the mean; their difference weighted by 2r - 1 is what is trained.
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Both shares by problem, on a log axis."""
-    use_style()
     rows = sorted(numbers["rows"], key=lambda r: r["fall"])
-    figure, axes = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
+    figure, axes = subplots(figsize=(6.8, 3.8))
     place = np.arange(len(rows))
     for key, color, marker, label in (
         ("fall", BLUE, "o", "what the loss falls by"),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, subplots
 from theory.ledger.released.cancel import gradient, value
 from theory.ledger.settings.lemma import LemmaSetting
 
@@ -81,8 +80,7 @@ first step means rewards of exactly one half (a constant reward, say), not old =
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """The loss against the student, by reward: one value and five slopes at the old copy."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    figure, axes = subplots(figsize=(6.4, 3.8))
     for row, (color, dash) in zip(numbers["rows"], STYLES, strict=True):
         axes.plot(
             numbers["student"], row["along"], color=color, ls=dash, lw=1.5,

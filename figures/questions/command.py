@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """
     mpl.use("Agg")
     if options.measure and not options.check:
-        raise ValueError("--measure without --check: allowed are both (writing always measures)")
+        raise ValueError("--measure needs --check (writing always measures)")
     names = list(dict.fromkeys(options.only or PAGES))
     for name in names:
         module_of(name)  # refuses what is no question, before anything is measured

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.ledger.released.schedule import trained_gap
 from theory.released.mapping import ideal_tilt
-from theory.released.schedule import SCHEDULES, Schedule, partial_gain, schedule
+from theory.released.schedule import SCHEDULES, partial_gain, schedule
 
 QUESTION = "EMA or copy?"
 GIVEN = frozenset({"epochs", "decay", "reach"})
@@ -29,21 +28,16 @@ DASHES = ("-", "--", "-.", (0, (3, 1, 1, 1)))
 REACHES = (1.0, 0.5, 0.1, 0.02)
 
 
-def _rules() -> dict[str, Schedule]:
-    return {**SCHEDULES, "0.9": schedule("constant", 0.9)}
-
-
 def measure() -> dict[str, Any]:
     """Full updates by epochs, one optimiser step an epoch as the step counter of the schedules."""
-    rows = []
-    for name, rule in _rules().items():
-        rows.append(
-            {
-                "name": name,
-                "updates": [rule.full_updates(k) for k in EPOCHS],
-                "along": np.cumsum(1 - rule.decays(LAST)).tolist()[::5],
-            }
-        )
+    rows = [
+        {
+            "name": name,
+            "updates": [rule.full_updates(k) for k in EPOCHS],
+            "along": np.cumsum(1 - rule.decays(LAST)).tolist()[::5],
+        }
+        for name, rule in {**SCHEDULES, "0.9": schedule("constant", 0.9)}.items()
+    ]
     partial = [
         {"reach": r, "copy": partial_gain(0.0, r), "half": partial_gain(0.5, r),
          "slow": partial_gain(0.9, r)}
@@ -107,8 +101,7 @@ min(0.001 k, 0.5) and {100 * numbers["gaps"]["late"]:.2g} % with the late schedu
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Full updates against epochs, and the tilt per epoch against how far an epoch goes."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.7), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.7))
     for row, color, dash in zip(numbers["rows"], COLORS, DASHES, strict=True):
         epochs = 1 + 5 * np.arange(len(row["along"]))
         left.plot(epochs, row["along"], color=color, ls=dash, lw=1.4, label=TEXTS[row["name"]])

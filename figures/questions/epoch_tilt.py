@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.evaluation.grids import flow_on_grid, make_grid
 from theory.problems.problem import load_problem
 from theory.released.exact import Epoch, carry_epochs
@@ -124,8 +123,7 @@ What changes the figure:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Gain by 0.2/beta, and along epochs."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.6))
     tilt = [row["tilt"] for row in numbers["rows"]]
     for (name, gains), color, marker in zip(numbers["gains"].items(), COLORS, MARKERS, strict=True):
         left.loglog(tilt, gains, color=color, marker=marker, lw=1.2, label=name)

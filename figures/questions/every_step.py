@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, VERMILION, subplots
 from theory.ledger.liu.laws import PROBLEMS
 from theory.ledger.released.cancel import PREFACTOR, gradient
 from theory.ledger.released.every_step import directions, upside_down
@@ -127,10 +126,7 @@ the reward cancel?](cancel.md)): only rewards of fresh samples show that it trai
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """The mean velocity over steps on fixed samples, and where there is no minimum."""
-    use_style()
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.6, 3.6), layout="constrained", width_ratios=(3, 2)
-    )
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.6), width_ratios=(3, 2))
     steps = np.arange(numbers["steps"] + 1)
     left.plot(steps, numbers["places"][0]["kept"], color=BLACK, lw=1.5,
               label="old copy kept, beta = 1 (any $X_t$)")  # fmt: skip

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -29,16 +28,16 @@ from figures.questions.exact_tilt_tables import (
     left,
     one_ahead_of_four,
     percent,
-    recipe,
-    recipes,
     rows_of,
+    scheme,
+    schemes,
     slope,
     spread_of,
     trained_table,
     zero,
 )
 from theory.common.files import read_json
-from theory.evaluation.draw import BLUE, ORANGE, PURPLE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, ORANGE, PURPLE, VERMILION, subplots
 from theory.problems.problem import load_problem
 from theory.recursion.stages import (
     FIRST_ORDER,
@@ -146,7 +145,7 @@ Matching, or flow matching weighted by exp(a r). At a total tilt of {line["stds"
 deviations of the reward, {steps:,} gradient steps and {once["rewards"]:,} rewards leave
 {pc(left(once))} of the distance to exp(a r) in 1-D; NFT with the same budget leaves
 {pc(left(one))} as one large epoch and {pc(left(many))} in 16 small ones. The one-stage unbiased
-losses were nearest in {won} of the {len(every)} budgets that at least three recipes had.
+losses were nearest in {won} of the {len(every)} budgets that at least three schemes had.
 
 **Why.** One NFT epoch is first order in 2/beta (ledger L8): its exact optimum leaves
 {pc(shares[0])} of the way at this tilt, which is about where its networks end, however long they
@@ -175,8 +174,8 @@ in the worst stage (exact in every dimension):
 {effective_table(numbers)}
 
 **Trained.** Networks that start as the exact base velocity; the mean of the networks, share of the
-way that is left. All recipes of a column have the same gradient steps, reward evaluations and
-samples, shared evenly by the stages; CPU-seconds are those of a recipe's largest budget, sampling
+way that is left. All schemes of a column have the same gradient steps, reward evaluations and
+samples, shared evenly by the stages; CPU-seconds are those of a scheme's largest budget, sampling
 included (`python -m toys exact-tilt --write`, docs/data/exact_tilt.json).
 
 {trained_table(numbers)}
@@ -198,10 +197,10 @@ nearer than four in {ahead} of {pairs} budgets.
 **Recommendation, from these numbers.**
 {textwrap.fill(_recommendation(numbers), 100)}
 
-**Limits.** In 64-D no recipe came near: the best leaves {pc(left(best_wide))} of the TV
-({recipe(best_wide)}), the exact optimum of one NFT epoch {pc(nft_wide)}; what is left is learning
+**Limits.** In 64-D no scheme came near: the best leaves {pc(left(best_wide))} of the TV
+({scheme(best_wide)}), the exact optimum of one NFT epoch {pc(nft_wide)}; what is left is learning
 error, not bias. The law of the reward alone is {pc(off)}
-of its way off (W1). Two networks a recipe, which differ by {pc(middle)} of the way in the
+of its way off (W1). Two networks a scheme, which differ by {pc(middle)} of the way in the
 median and by up to {pc(max(spread))} (the TV
 of one network is measured to {pc(floor)} or better); implicit and weighted differ by at most
 {pc(same)}, so either will do. Small perceptrons, one learning rate a problem, a fixed number of
@@ -221,8 +220,8 @@ def _recommendation(numbers: Mapping[str, Any]) -> str:
     ]
     once = [g for g in goals if is_once(g[2])]
     reached_by = f"an unbiased loss in one stage was the cheapest for {len(once)}"
-    words = [f"Of the {len(goals)} goals that a recipe reached, {reached_by}."]
-    others = [f"{recipe(row)} for {100 * goal:g} % in {t}" for t, goal, row in goals
+    words = [f"Of the {len(goals)} goals that a scheme reached, {reached_by}."]
+    others = [f"{scheme(row)} for {100 * goal:g} % in {t}" for t, goal, row in goals
               if not is_once(row)]  # fmt: skip
     if others:
         words.append(f"The others: {'; '.join(others)}.")
@@ -252,11 +251,10 @@ def _recommendation(numbers: Mapping[str, Any]) -> str:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Error against gradient steps, a panel a problem; exact biases of NFT as lines."""
-    use_style()
-    figure, grid = plt.subplots(2, 2, figsize=(9.6, 6.6), layout="constrained")
+    figure, grid = subplots(2, 2, figsize=(9.6, 6.6))
     for axes, name in zip(grid.flat, TITLES, strict=True):
         own = numbers["problems"][name]
-        for loss, k in recipes(numbers, name):
+        for loss, k in schemes(numbers, name):
             rows = rows_of(numbers, name, loss=loss, stages=k)
             marker, dash = MARKS[k]
             # Weighted matching lies on implicit matching: broad and behind it.
@@ -296,11 +294,11 @@ def _percent_ticks(axes: Any) -> None:
 
 
 def _handles(numbers: Mapping[str, Any]) -> Sequence[Line2D]:
-    every = dict.fromkeys(key for name in TITLES for key in recipes(numbers, name))
+    every = dict.fromkeys(key for name in TITLES for key in schemes(numbers, name))
     return [
         *(
             Line2D([], [], color=COLORS[loss], marker=MARKS[k][0], ls=MARKS[k][1],
-                   **_size(loss == "weighted"), label=recipe({"loss": loss, "stages": k}))
+                   **_size(loss == "weighted"), label=scheme({"loss": loss, "stages": k}))
             for loss, k in every
         ),
         Line2D([], [], color=BLUE, lw=0.8, alpha=0.55, label="exact optimum of NFT, K stages"),

@@ -35,7 +35,7 @@ def rows_of(numbers: Mapping[str, Any], problem: str, **wanted: Any) -> list[Map
 
 
 def best_by_budget(numbers: Mapping[str, Any]) -> list[tuple[str, int, Mapping[str, Any]]]:
-    """(problem, steps, nearest recipe) of every budget that at least three recipes had."""
+    """(problem, steps, nearest scheme) of every budget that at least three schemes had."""
     found = []
     for problem in numbers["problems"]:
         for steps in sorted({row["steps"] for row in rows_of(numbers, problem)}):
@@ -52,7 +52,7 @@ def cheapest(numbers: Mapping[str, Any], problem: str, goal: float) -> Mapping[s
 
 
 def is_once(row: Mapping[str, Any]) -> bool:
-    """Whether a recipe is one of the unbiased losses in one stage."""
+    """Whether a scheme is one of the unbiased losses in one stage."""
     return row["stages"] == 1 and row["loss"] in ("implicit", "weighted")
 
 
@@ -68,7 +68,7 @@ def slope(numbers: Mapping[str, Any], problem: str) -> float:
     return float(shares[-1] * stages[-1] / numbers["problems"][problem]["stds"])
 
 
-def recipe(row: Mapping[str, Any]) -> str:
+def scheme(row: Mapping[str, Any]) -> str:
     """NFT, 16 stages."""
     return f"{NAMES[row['loss']]}, {row['stages']} stage{'s' if row['stages'] > 1 else ''}"
 
@@ -125,7 +125,7 @@ def exact_table(numbers: Mapping[str, Any]) -> str:
     for loss in ("nft", "explicit"):
         for k in sorted({k for _, own, k in found if own == loss}):
             cells = [percent(found[n, loss, k]) if (n, loss, k) in found else "" for n in shown]
-            lines.append(f"| {recipe({'loss': loss, 'stages': k})} | {' | '.join(cells)} |")
+            lines.append(f"| {scheme({'loss': loss, 'stages': k})} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -142,7 +142,7 @@ def effective_table(numbers: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def recipes(numbers: Mapping[str, Any], name: str) -> list[tuple[str, int]]:
+def schemes(numbers: Mapping[str, Any], name: str) -> list[tuple[str, int]]:
     return list(dict.fromkeys((r["loss"], r["stages"]) for r in rows_of(numbers, name)))
 
 
@@ -152,11 +152,11 @@ def trained_table(numbers: Mapping[str, Any]) -> str:
         levels = {r["steps"]: r["rewards"] for r in rows_of(numbers, name)}
         head = " | ".join(f"{s:,} steps, {n:,} rewards" for s, n in sorted(levels.items()))
         lines = [f"| {place(numbers, name)} | {head} | CPU-s |", "|---" * (len(levels) + 2) + "|"]
-        for loss, k in recipes(numbers, name):
+        for loss, k in schemes(numbers, name):
             rows = {r["steps"]: r for r in rows_of(numbers, name, loss=loss, stages=k)}
             cells = [percent(left(rows[s])) if s in rows else "" for s in sorted(levels)]
             seconds = rows[max(rows)]["cpu_seconds"]
-            title = recipe({"loss": loss, "stages": k})
+            title = scheme({"loss": loss, "stages": k})
             lines.append(f"| {title} | {' | '.join(cells)} | {seconds:.1f} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -166,12 +166,12 @@ def goal_table(numbers: Mapping[str, Any]) -> str:
     goals = " | ".join(f"{100 * g:g} %" for g in GOALS)
     lines = [f"| | {goals} |", "|---" * (len(GOALS) + 1) + "|"]
     for name in TITLES:
-        cells = []
-        for goal in GOALS:
-            row = cheapest(numbers, name, goal)
-            text = "not reached"
-            if row is not None:
-                text = f"{recipe(row)}: {row['steps']:,} steps, {row['rewards']:,} rewards"
-            cells.append(text)
+        rows = (cheapest(numbers, name, goal) for goal in GOALS)
+        cells = [
+            f"{scheme(row)}: {row['steps']:,} steps, {row['rewards']:,} rewards"
+            if row is not None
+            else "not reached"
+            for row in rows
+        ]
         lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)

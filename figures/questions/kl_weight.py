@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.released.penalty import Penalty, law_tilt
 
 QUESTION = "Does a KL weight of 1e-4 hold anything back?"
@@ -24,19 +24,17 @@ DASHES = ("-", "--", "-.", (0, (3, 1, 1, 1)))
 
 def measure() -> dict[str, Any]:
     """How much of the free tilt is left, at times and in the law, with the adaptive normaliser."""
-    rows = []
-    for weight in WEIGHTS:
-        anchor = Penalty(1.0, weight, "x1")
-        limit = law_tilt(lambda t, a=anchor: a.limit_per_std(t))  # type: ignore[misc]
-        rows.append(
-            {
-                "weight": weight,
-                "kept": [law_tilt(lambda t, a=anchor, k=k: a.kept(t, k)) for k in EPOCHS],  # type: ignore[misc]
-                "limit": limit,
-                "limits": anchor.limit_per_std(np.array(TIMES)).tolist(),
-                "kept_200": anchor.kept(GRID, 200).tolist(),
-            }
-        )
+    anchors = {weight: Penalty(1.0, weight, "x1") for weight in WEIGHTS}
+    rows = [
+        {
+            "weight": weight,
+            "kept": [law_tilt(partial(anchor.kept, epochs=k)) for k in EPOCHS],
+            "limit": law_tilt(anchor.limit_per_std),
+            "limits": anchor.limit_per_std(np.array(TIMES)).tolist(),
+            "kept_200": anchor.kept(GRID, 200).tolist(),
+        }
+        for weight, anchor in anchors.items()
+    ]
     plain = Penalty(1.0, WEIGHTS[0], "off")
     return {
         "nft_beta": 1.0,
@@ -44,7 +42,7 @@ def measure() -> dict[str, Any]:
         "times": list(TIMES),
         "t": GRID.tolist(),
         "rows": rows,
-        "plain_200": law_tilt(lambda t: plain.kept(t, 200)),
+        "plain_200": law_tilt(partial(plain.kept, epochs=200)),
     }
 
 
@@ -93,8 +91,7 @@ limit is the same.
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Share of the tilt that is kept after 200 epochs, against t."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.6))
     for row, color, dash in zip(numbers["rows"], COLORS, DASHES, strict=True):
         label = f"kl_weight = {row['weight']:g}"
         left.plot(numbers["t"], row["kept_200"], color=color, ls=dash, lw=1.4, label=label)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from theory.common.files import read_json
-from theory.evaluation.draw import BLUE, VERMILION, use_style
+from theory.evaluation.draw import BLUE, VERMILION, subplots
 
 QUESTION = "Does a trained model sample the tilt it was trained towards?"
 GIVEN = frozenset({"predicted"})
@@ -21,20 +20,17 @@ ADVICE = "write it with `python -m scaleup loop --write`"
 
 def measure() -> dict[str, Any]:
     """The audits of docs/data/audit_loop.json, in short."""
-    rows = []
-    for row in read_json(DOCUMENT, ADVICE)["rows"]:
-        budget = row["budget"]
-        where = "GPU" if row["device"] != "CPU" else "CPU"
-        rows.append(
-            {
-                "title": row["title"],
-                "predicted": row["predicted"],
-                "trained": f"{budget['steps']} steps of {budget['batch']}, {where}",
-                "base": _short(row["audit"]),
-                "control": None if row["against_control"] is None
-                else _short(row["against_control"]),
-            }
-        )  # fmt: skip
+    rows = [
+        {
+            "title": row["title"],
+            "predicted": row["predicted"],
+            "trained": f"{row['budget']['steps']} steps of {row['budget']['batch']}, "
+            + ("CPU" if row["device"] == "CPU" else "GPU"),
+            "base": _short(row["audit"]),
+            "control": row["against_control"] and _short(row["against_control"]),
+        }
+        for row in read_json(DOCUMENT, ADVICE)["rows"]
+    ]
     return {"rows": rows}
 
 
@@ -111,9 +107,8 @@ def _cells(part: Mapping[str, Any]) -> str:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Audited against predicted tilt."""
-    use_style()
     rows = numbers["rows"]
-    figure, axes = plt.subplots(figsize=(8.0, 0.9 + 0.45 * len(rows)), layout="constrained")
+    figure, axes = subplots(figsize=(8.0, 0.9 + 0.45 * len(rows)))
     y = np.arange(len(rows))[::-1].astype(float)
     for place, row in zip(y, rows, strict=True):
         axes.plot([row["predicted"]] * 2, [place - 0.3, place + 0.3], color="black", lw=2.2)

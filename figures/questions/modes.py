@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, use_style
+from theory.evaluation.draw import BLACK, BLUE, GREEN, ORANGE, VERMILION, subplots
 from theory.ledger.released.reward.mapping import GROUP
 from theory.ledger.released.reward.modes import skewed
 from theory.ledger.released.reward.offset import MEANS, carried, variation
@@ -174,8 +173,7 @@ divided by 2c is one_only here.
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """r by A, and the tilt by mode for three laws of rewards."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 3.6))
     rows = numbers["rows"]
     for row in rows:
         color, dash = STYLES[row["mode"]]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
-import torch
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, ORANGE, VERMILION, use_style
+from figures.shared.paths import path_draws
+from theory.evaluation.draw import BLUE, ORANGE, VERMILION, subplots
 from theory.problems.problem import load_problem
 from theory.tilts.moments import reward_moments
 
@@ -33,13 +32,7 @@ def measure() -> dict[str, Any]:
     """
     problem = load_problem(PROBLEM)
     mean, std = reward_moments(problem.base, problem.moments)
-    generator = torch.Generator().manual_seed(SEED)
-    x1 = problem.base.sample(DRAWS, generator)
-    x0 = torch.randn(x1.shape, generator=generator, dtype=x1.dtype)
-    t = torch.rand(DRAWS, generator=generator, dtype=x1.dtype)
-    x, y = t[:, None] * x1 + (1 - t[:, None]) * x0, x1 - x0
-    old = problem.base_field(x, t)
-    cov = problem.nft_field(2.0)(x, t) - old  # (2/nft_beta) Cov at nft_beta = 2
+    x1, y, old, cov = path_draws(problem, DRAWS, SEED)
     unit = (problem.reward(x1) - mean) / std
     rows = []
     for spread in SPREADS:
@@ -96,8 +89,7 @@ grows as 1/spread^2 ({wide["draws_per_unit"][low]:.0f} and {narrow["draws_per_un
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Samples that a signal as large as the noise takes, against the mean of r."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure, axes = subplots(figsize=(6.4, 3.6))
     for row, color, marker in zip(numbers["rows"], (BLUE, VERMILION), ("o", "s"), strict=True):
         axes.semilogy(
             numbers["means"], row["draws_per_unit"], color=color, marker=marker, lw=1.3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from figures.questions import PAGES
 from theory.common.checks import check_choice
 from theory.common.files import write_atomically
 from theory.common.tolerances import Tier
+from theory.evaluation.draw import png
 
 FOLDER = Path("docs/questions")
 NUMBERS, PICTURES, INDEX = "numbers.json", "pictures", "README.md"
@@ -82,15 +82,10 @@ def write_pages(folder: Path, numbers: Mapping[str, Any], names: Sequence[str]) 
     written = []
     for name in names:
         page = make_page(name, numbers[name])
-        picture = io.BytesIO()
-        page.figure.savefig(picture, dpi=110, bbox_inches="tight",
-                            metadata={"Software": "plumbline"})  # fmt: skip
-        plt.close(page.figure)
         for path, data in (
-            (folder / PICTURES / f"{name}.png", picture.getvalue()),
+            (folder / PICTURES / f"{name}.png", png(page.figure)),
             (folder / f"{name}.md", page.markdown.encode()),
         ):
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
             written.append(path)
     known = {name: numbers[name] for name in PAGES if name in numbers}

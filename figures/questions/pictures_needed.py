@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,7 +13,7 @@ from theory.audit.estimators.compare import LEVEL
 from theory.audit.estimators.curve import basis, goodness
 from theory.audit.families.families import FAMILIES
 from theory.audit.known_truth import Planted, alarm_rate, tilt_interval, tilted_rewards
-from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, VERMILION, subplots
 from theory.problems.problem import load_problem
 
 QUESTION = "How many pictures must I draw for an audit?"
@@ -50,8 +49,7 @@ def measure() -> dict[str, Any]:
 def _refused(base: np.ndarray, tuned: np.ndarray) -> bool:
     """Whether 1 + a r, which is not what was done, is refused."""
     pooled = audit_data(base, tuned).pooled
-    fitted = FAMILIES["linear"].fit(pooled)
-    return goodness(fitted.fit, pooled, basis(pooled)).p_value < LEVEL
+    return goodness(FAMILIES["linear"].fit(pooled).fit, pooled, basis(pooled)).p_value < LEVEL
 
 
 def answer(numbers: Mapping[str, Any]) -> str:
@@ -99,8 +97,7 @@ def _first(sizes: list[int], shares: list[float]) -> str:
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Widths and powers by size."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.5), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(8.4, 3.5))
     sizes = numbers["sizes"]
     left.loglog(sizes, numbers["width"], color=BLUE, marker="o")
     left.set_yticks([0.03, 0.05, 0.1, 0.2], ["0.03", "0.05", "0.1", "0.2"])

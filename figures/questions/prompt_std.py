@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory.evaluation.draw import BLUE, GREEN, VERMILION, use_style
+from theory.evaluation.draw import BLUE, GREEN, VERMILION, subplots
 from theory.released.mapping import MappedRewards, Rewards, batch_std, ideal_tilt
 
 QUESTION = "Global or per-prompt std?"
@@ -24,7 +23,7 @@ STYLES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"))
 
 
 def measure() -> dict[str, Any]:
-    """Effective tilt of four prompts at nft_beta = 1, per standard deviation of each one's own."""
+    """Effective tilt of four prompts at nft_beta = 1, each in its own standard deviations."""
     cases = []
     for name, means in CASES.items():
         laws = [Rewards.gaussian(m, s) for m, s in zip(means, STDS, strict=True)]
@@ -75,8 +74,7 @@ gradient noise: see [is r near one half a problem?](one_half.md)
 
 def draw(numbers: Mapping[str, Any]) -> Figure:
     """Tilt by the prompt's std, three normalisers."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(6.6, 3.7), layout="constrained")
+    figure, axes = subplots(figsize=(6.6, 3.7))
     for case, (color, marker) in zip(numbers["cases"], STYLES, strict=True):
         axes.loglog(
             numbers["stds"], case["tilts"], color=color, marker=marker, lw=1.3, label=case["case"]

@@ -11,8 +11,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from theory.common.files import sha256, write_json
 from theory.common.identity import ROOT, content_digest, digest_of, plumbline_code
-from toys.training.files import sha256, write_json
 
 ENDINGS = ("png", "pdf", "json")
 PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "seaborn", "torchdiffeq")

@@ -6,17 +6,20 @@ measures them; `make figures` does both first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from toys.evaluation.evaluate import Sampling, curves, kept
 from toys.evaluation.online import Trajectory, trajectory
 from toys.experiments.presets import figures, online
+from toys.training.config import RunConfig
 from toys.training.runs import Run
+
+Read = TypeVar("Read")
 
 KEYS = (
     "distance", "to_go", "method_bias", "learning_error", "learning_share", "sampling_error",
@@ -42,22 +45,13 @@ def load(runs: Path) -> dict[str, Shown]:
     Raises:
         ValueError: one is not trained and compared by this code yet; says which command does it.
     """
-    found, missing = {}, []
-    for config in figures():
-        run = Run(runs, config)
+
+    def shown(run: Run) -> Shown | None:
         result = kept(run, Sampling()) if run.is_finished else None
-        if result is None:
-            missing.append(config.method_label)
-        else:
-            found[config.method_label] = Shown(result, curves(run))
-    if missing:
-        raise ValueError(
-            f"--runs = {str(runs)!r} lacks {', '.join(missing)}, trained and compared by this "
-            "code: allowed is the folder that `python -m toys train --preset figures` and "
-            "`python -m toys compare --preset figures` filled (`make figures` does all), or "
-            "--exact for the exact laws alone"
-        )
-    return found
+        return None if result is None else Shown(result, curves(run))
+
+    filled = "`python -m toys train --preset figures` and `python -m toys compare --preset figures`"
+    return _found(runs, figures(), shown, filled, "trained and compared")
 
 
 # Where the laws of networks trained online are found.
@@ -70,17 +64,26 @@ def load_online(runs: Path) -> dict[str, Trajectory]:
     Raises:
         ValueError: one is not trained by this code yet; says which command does it.
     """
-    found, missing = {}, []
-    for config in online():
-        run = Run(runs, config)
-        if run.is_finished:
-            found[config.method_label] = trajectory(run, ONLINE_AXIS)
-        else:
-            missing.append(config.method_label)
-    if missing:
+
+    def law(run: Run) -> Trajectory | None:
+        return trajectory(run, ONLINE_AXIS) if run.is_finished else None
+
+    return _found(runs, online(), law, "`python -m toys train --preset online`", "trained")
+
+
+def _found(
+    runs: Path,
+    configs: Sequence[RunConfig],
+    read: Callable[[Run], Read | None],
+    filled: str,
+    done: str,
+) -> dict[str, Read]:
+    """What `read` finds of every run, by its method; filled, done: what to say where it is not."""
+    read_of = {config.method_label: read(Run(runs, config)) for config in configs}
+    if missing := [label for label, found in read_of.items() if found is None]:
         raise ValueError(
-            f"--runs = {str(runs)!r} lacks {', '.join(missing)}, trained by this code: allowed is "
-            "the folder that `python -m toys train --preset online` filled (`make figures` does "
-            "all), or --exact for the exact laws alone"
+            f"--runs must be the folder that {filled} filled (`make figures` does all), or need "
+            f"--exact for the exact laws alone, got {str(runs)!r}, which lacks "
+            f"{', '.join(missing)}, {done} by this code"
         )
-    return found
+    return {label: found for label, found in read_of.items() if found is not None}

@@ -62,14 +62,14 @@ class Clock(ABC):
             ValueError: a time is not finite or outside the span by more than rounding.
         """
         if t.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"t has dtype {t.dtype}: allowed are torch.float32 and torch.float64")
+            raise TypeError(f"t must be torch.float32 or torch.float64, got {t.dtype}")
         low, high = (float(end) for end in torch.aminmax(t.detach()))
         first, last = self.span
         slack = ROUNDING_UNITS * torch.finfo(t.dtype).eps
         if not (first - slack <= low and high <= last + slack):  # so that nan is refused too
             raise ValueError(
-                f"t lies in [{low:g}, {high:g}]: allowed is [{first:g}, {last:g}], the times that "
-                "the model's schedule covers"
+                f"t must lie in [{first:g}, {last:g}], the times that the model's schedule covers, "
+                f"got [{low:g}, {high:g}]"
             )
         return t.clamp(first, last)
 
@@ -97,8 +97,8 @@ class VPClock(Clock):
         if not (steep and a[-1] >= low and a[0] < 1):
             shown = [f"{v:g}" for v in a.flatten()[[0, -1]].tolist()] if a.numel() else []
             raise ValueError(
-                f"abar has shape {tuple(a.shape)} and ends {shown}: allowed are at least two "
-                f"strictly decreasing numbers in [{low:g}, 1), {prediction} being predicted (eps "
+                f"abar must be at least two strictly decreasing numbers in [{low:g}, 1), "
+                f"{prediction} being predicted, got shape {tuple(a.shape)} and ends {shown} (eps "
                 "does not determine the velocity where abar = 0, nor well where it is nearly 0: a "
                 "schedule of zero terminal SNR needs prediction_type = 'v_prediction')"
             )

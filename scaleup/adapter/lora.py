@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,8 @@ class Adapters:
             try:
                 self.network.add_adapter(self.config, adapter_name=adapter)
             except ValueError as error:
-                raise ValueError(
-                    f"lora_targets = {sorted(self.config.target_modules or [])}: "
-                    f"{str(error).partition('.')[0]}; allowed are names of linear layers or their "
-                    f"ends: {', '.join(_linear_ends(self.network))}"
+                raise _no_layers(
+                    self.network, self.config.target_modules or (), str(error).partition(".")[0]
                 ) from error
         mark = f".{adapter}."
         self._weights[adapter] = {
@@ -113,7 +111,7 @@ class Adapters:
     def add(self, adapter: str) -> None:
         """Another adapter, equal to the student's as it is now."""
         if adapter in self._weights:
-            raise ValueError(f"adapter {adapter!r} is there already: allowed is one of each name")
+            raise ValueError(f"adapter must be a new name, got {adapter!r}, which is there already")
         self._make(adapter)
         twin = self.weights(adapter)
         with torch.no_grad():
@@ -181,16 +179,17 @@ def _check_targets(network: nn.Module, targets: tuple[str, ...]) -> None:
     names = [name for name, _ in network.named_modules()]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
-            raise ValueError(
-                f"lora_targets = {sorted(targets)}: {target!r} is no layer of the network; allowed "
-                f"are names of linear layers or their ends: {', '.join(_linear_ends(network))}"
-            )
+            raise _no_layers(network, targets, f"{target!r} is no layer of the network")
 
 
-def _linear_ends(network: nn.Module) -> list[str]:
-    """The last part of every linear layer's name; of two parts where it is a number."""
+def _no_layers(network: nn.Module, targets: Iterable[str], why: str) -> ValueError:
     names = [n.split(".") for n, m in network.named_modules() if isinstance(m, nn.Linear)]
-    return sorted({".".join(n[-2:] if n[-1].isdigit() else n[-1:]) for n in names})
+    # The last part of every linear layer's name; the last two where that is a number.
+    ends = sorted({".".join(n[-2:] if n[-1].isdigit() else n[-1:]) for n in names})
+    return ValueError(
+        f"lora_targets must be names of linear layers or their ends ({', '.join(ends)}), got "
+        f"{sorted(targets)}: {why}"
+    )
 
 
 class LoraVelocity(nn.Module):
@@ -236,8 +235,8 @@ class LoraVelocity(nn.Module):
         moved = [k for k, v in self.named_parameters() if "lora_B" in k and bool(v.any())]
         if moved:  # elsewhere than at zero, where B A is nothing
             raise ValueError(
-                f"the student differs from its base ({moved[0]} is not zero): allowed is a "
-                "reference taken before training, which is the base"
+                "the reference must be taken before training, where it is the base; the student "
+                f"differs from it ({moved[0]} is not zero)"
             )
         return LoraVelocity(self.adapters, self.model, None).eval()
 

@@ -22,6 +22,7 @@ from scaleup.adapter.clocks import Clock, FlowClock, VPClock
 from scaleup.adapter.prompts import Prompts, prompts_of
 from scaleup.adapter.velocity import NetworkVelocity
 from scaleup.adapter.words import Reading, check_tokenizers, read
+from theory.common.checks import unknown
 
 Family = Literal["sd15", "sd3"]
 # Pipeline class -> (family, its part that is fine-tuned, parts that hold weights).
@@ -66,7 +67,7 @@ class ImageModel:
     ) -> None:
         name = type(pipe).__name__
         if name not in PIPELINES:
-            raise ValueError(f"{source} is a {name}: allowed are {', '.join(PIPELINES)}")
+            raise unknown(source, name, PIPELINES)
         self.family, part, parts = PIPELINES[name]
         self.pipe, self.source = pipe, source
         self.device, self.dtype = torch.device(device), dtype
@@ -80,10 +81,10 @@ class ImageModel:
                 if any(p.dtype != dtype for p in module.parameters()):
                     module.to(dtype=dtype)
             elif each not in ("vae", "text_encoder_3"):
-                raise ValueError(f"{source} has {each} = {module!r}: allowed is a network")
+                raise ValueError(f"{source}: {each} must be a network, got {module!r}")
             words = each.replace("text_encoder", "tokenizer")
             if module is not None and getattr(pipe, words) is None:
-                raise ValueError(f"{source} has {each} and {words} = None: allowed is a tokenizer")
+                raise ValueError(f"{source}: {words} must be {each}'s tokenizer, got None")
         check_tokenizers(pipe, source)
 
     @property
@@ -156,12 +157,12 @@ def _event_shape(network: Any, where: str) -> tuple[int, int, int]:
     config = network.config
     if config.in_channels != config.out_channels:
         raise ValueError(
-            f"{where}: in_channels = {config.in_channels}, out_channels = {config.out_channels}: "
-            "allowed is one number for both (no inpainting, no learned variance)"
+            f"{where}: out_channels must be in_channels = {config.in_channels} (no inpainting, no "
+            f"learned variance), got {config.out_channels}"
         )
     for option in FOREIGN_INPUTS:
         if config.get(option) is not None:
-            raise ValueError(f"{where}: {option} = {config[option]!r}: allowed is None")
+            raise ValueError(f"{where}: {option} must be None, got {config[option]!r}")
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return config.in_channels, height, width
@@ -172,14 +173,12 @@ def _vp_clock(pipe: Any, source: str) -> VPClock:
     abar = getattr(scheduler, "alphas_cumprod", None)
     if not isinstance(abar, Tensor):
         raise ValueError(
-            f"{where} has no alphas_cumprod: allowed are those of a variance-preserving schedule "
-            "(DDIMScheduler, DDPMScheduler, PNDMScheduler, ...)"
+            f"{where} must be a variance-preserving schedule (DDIMScheduler, DDPMScheduler, "
+            "PNDMScheduler, ...): it has no alphas_cumprod"
         )
     prediction = scheduler.config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
-        raise ValueError(
-            f"{where}: prediction_type = {prediction!r}: allowed are {', '.join(PREDICTIONS)}"
-        )
+        raise unknown(f"{where}: prediction_type", prediction, PREDICTIONS)
     try:
         return VPClock(abar, PREDICTIONS[prediction])
     except ValueError as error:
@@ -190,7 +189,7 @@ def _flow_clock(pipe: Any, source: str) -> FlowClock:
     name = type(pipe.scheduler).__name__
     if not name.startswith("FlowMatch"):
         raise ValueError(
-            f"{source}, scheduler {name}: allowed are flow-matching schedulers "
-            "(FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler)"
+            f"{source}: scheduler must be a flow-matching one (FlowMatchEulerDiscreteScheduler, "
+            f"FlowMatchHeunDiscreteScheduler), got {name}"
         )
     return FlowClock(float(pipe.scheduler.config.num_train_timesteps))

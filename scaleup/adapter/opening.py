@@ -23,6 +23,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 
 from scaleup.adapter.model import PIPELINES, ImageModel
+from theory.common.checks import unknown
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Parts that Plumbline never runs: they are not loaded.
@@ -61,7 +62,7 @@ def open_model(
             file are named.
     """
     folder = model_folder(model)
-    with _quiet():
+    with quiet():
         pipe = _assembled(folder, dtype)
     return ImageModel(pipe, device=device, dtype=dtype, source=f"model = {str(folder)!r}")
 
@@ -73,15 +74,15 @@ def model_folder(model: str) -> Path:
         ValueError: no such folder and no such pipeline on a hub that can be reached.
     """
     if not model:  # the empty path is the working directory
-        raise ValueError(f"model = {model!r}: allowed is {ALLOWED}")
+        raise ValueError(f"model must be {ALLOWED}, got {model!r}")
     folder = Path(model).expanduser()
     return folder if folder.is_dir() else _fetch(model)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and warnings (of a picture processor that is never
-    used, of weights that are checked here); their errors are raised as ever."""
+def quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and warnings (of a picture processor that is never used,
+    of weights that are checked here, of a pipeline without a VAE); errors are raised as ever."""
     logs = transformers.utils.logging, diffusers.utils.logging
     before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:
@@ -113,13 +114,13 @@ def _assembled(folder: Path, dtype: torch.dtype) -> Any:
 def _fetch(model: str) -> Path:
     """The local folder of a pipeline of the hub, downloaded where it is not there yet."""
     if not HUB_NAME.fullmatch(model) or Path(model).exists():
-        raise ValueError(f"model = {model!r} is no folder: allowed is {ALLOWED}")
+        raise ValueError(f"model must be {ALLOWED}, got {model!r}, which is no folder")
     try:
         return Path(diffusers.DiffusionPipeline.download(model, use_safetensors=True))
     except Exception as error:  # the hub's client fails in many ways; all mean: not to be had
         raise ValueError(
-            f"model = {model!r} is no folder, and the hub gave none "
-            f"({shorten(_brief(error), SHOWN)}): allowed is {ALLOWED}"
+            f"model must be {ALLOWED}, got {model!r}, which is no folder, and the hub gave none "
+            f"({shorten(_brief(error), SHOWN)})"
         ) from error
 
 
@@ -129,7 +130,7 @@ def _read_index(folder: Path) -> tuple[str, dict[str, type | None]]:
     index = _read_json(file, f"model = {str(folder)!r} is no pipeline")
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in PIPELINES:
-        raise ValueError(f"{file}: _class_name = {name!r}: allowed are {', '.join(PIPELINES)}")
+        raise unknown(f"{file}: _class_name", name, PIPELINES)
     wanted = inspect.signature(getattr(diffusers, name).__init__).parameters
     parts = [part for part in wanted if part not in ("self", "requires_safety_checker")]
     return name, {p: None if p in UNUSED else _class(file, p, index.get(p)) for p in parts}
@@ -147,7 +148,7 @@ def _class(file: Path, part: str, entry: Any) -> type | None:
         if isinstance(found, type) and issubclass(found, ancestor):
             return found
     raise ValueError(
-        f"{file}: {part} = {entry!r}: allowed is null or a {base} of {library}, as [library, class]"
+        f"{file}: {part} must be null or a {base} of {library}, as [library, class], got {entry!r}"
     )
 
 
@@ -178,9 +179,9 @@ def _load(folder: Path, kind: type, dtype: torch.dtype) -> Any:
         keys = [k for k in map(str, info[what]) if not k.endswith(HARMLESS)]
         if keys:
             raise ValueError(
-                f"{folder}: its weights have {what.replace('_', ' ')} "
-                f"{', '.join(sorted(keys)[:KEYS_SHOWN])} ({len(keys)} in all): allowed are the "
-                "weights of config.json's network"
+                f"{folder}: its weights must be those of config.json's network, got "
+                f"{what.replace('_', ' ')} {', '.join(sorted(keys)[:KEYS_SHOWN])} ({len(keys)} in "
+                "all)"
             )
     _check_finite(folder, module)
     return module
@@ -191,8 +192,8 @@ def _check_finite(folder: Path, module: torch.nn.Module) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             wrong = int((~torch.isfinite(value)).sum())
             raise ValueError(
-                f"{folder}: its weight {name} has {wrong} values that are not finite (of "
-                f"{value.numel()}, as {value.dtype}): allowed are finite weights"
+                f"{folder}: its weight {name} must be finite, got {wrong} values that are not (of "
+                f"{value.numel()}, as {value.dtype})"
             )
 
 
@@ -203,8 +204,8 @@ def _check_files(folder: Path, stem: str) -> None:
     )
     if not files:
         raise ValueError(
-            f"{folder} holds no {stem}.safetensors: allowed are weights in safetensors, whole or "
-            "in numbered shards (pickled .bin files are never read)"
+            f"{folder} must hold {stem}.safetensors, whole or in numbered shards (pickled .bin "
+            "files are never read)"
         )
     for file in files:
         try:
@@ -212,8 +213,7 @@ def _check_files(folder: Path, stem: str) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{file} is no whole safetensors file ({_brief(error)}): allowed is one as it was "
-                "saved"
+                f"{file} must be a safetensors file as it was saved, whole ({_brief(error)})"
             ) from error
 
 
@@ -223,7 +223,7 @@ def _read_json(file: Path, what: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{what}: {file} cannot be read ({_brief(error)})") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{what}: {file} holds a {type(found).__name__}: allowed is a table")
+        raise ValueError(f"{what}: {file} must hold a table, got a {type(found).__name__}")
     return found
 
 

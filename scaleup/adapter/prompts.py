@@ -36,7 +36,7 @@ class Prompts:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         if not texts or texts[0]:
-            raise ValueError(f"texts begin with {texts[:1]}: allowed is the empty prompt, ''")
+            raise ValueError(f"texts must begin with the empty prompt, '', got {texts[:1]}")
         self.texts, self.most_bytes = tuple(texts), most_bytes
         self._embed = embed
         self._held: OrderedDict[int, Mapping[str, Tensor]] = OrderedDict()
@@ -53,12 +53,12 @@ class Prompts:
             ValueError: an index is outside [0, P).
         """
         if index.dtype != torch.long:
-            raise TypeError(f"cond has dtype {index.dtype}: allowed is torch.long")
+            raise TypeError(f"cond must be torch.long, got {index.dtype}")
         asked = index.tolist()
         if asked and (min(asked) < 0 or max(asked) >= len(self)):
             raise ValueError(
-                f"cond holds prompt indices from {min(asked)} to {max(asked)}: allowed are 0 (the "
-                f"empty prompt) to {len(self) - 1}"
+                f"cond must be prompt indices from 0 (the empty prompt) to {len(self) - 1}, got "
+                f"{min(asked)} to {max(asked)}"
             )
         different = {number: place for place, number in enumerate(dict.fromkeys(asked))}
         found = [self._one(number) for number in different or (0,)]
@@ -93,7 +93,7 @@ def prompts_of(pipe: Any, family: str, texts: Sequence[str], device: torch.devic
         ValueError: `texts` is one string, or holds something else than strings.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"texts = {texts!r}: allowed is a sequence of strings")
+        raise ValueError(f"texts must be a sequence of strings, got {texts!r}")
     for number, text in enumerate(texts):
         check_text(f"texts[{number}]", text)
 

@@ -22,7 +22,7 @@ class NonFiniteStateError(NonFiniteError):
     """A state of the ODE is; `row` is the first row, `where` says at which step."""
 
     def __init__(self, row: int, where: str) -> None:
-        super().__init__(f"row {row} is not finite, first {where}: allowed are finite samples")
+        super().__init__(f"samples must be finite; row {row} is not, first {where}")
         self.row, self.where = row, where
 
 

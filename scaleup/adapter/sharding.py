@@ -48,7 +48,7 @@ def sharding_plugin(accelerator: Accelerator) -> FullyShardedDataParallelPlugin 
         return None
     if plugin.activation_checkpointing:
         raise ValueError(
-            "fsdp_activation_checkpointing = true in accelerate's configuration: allowed is false; "
+            "fsdp_activation_checkpointing must be false in accelerate's configuration, got true; "
             "--gradient-checkpointing recomputes activations here"
         )
     # accelerate launch's own choice would leave all but one process without text encoders. Every
@@ -60,7 +60,7 @@ def sharding_plugin(accelerator: Accelerator) -> FullyShardedDataParallelPlugin 
 
 def _check_version(version: Any) -> None:
     if int(version) != 2:
-        raise ValueError(f"fsdp_version = {version} in accelerate's configuration: allowed is 2")
+        raise ValueError(f"fsdp_version must be 2 in accelerate's configuration, got {version}")
 
 
 def shard_base(accelerator: Accelerator, plugin: Any, network: nn.Module) -> None:

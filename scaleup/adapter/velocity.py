@@ -75,7 +75,7 @@ class NetworkVelocity(nn.Module):
             t = torch.tensor(t, dtype=work, device=x.device)
         if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, len(x))):
             raise ValueError(
-                f"t has shape {tuple(t.shape)}: allowed are a scalar and ({len(x)},), x's rows"
+                f"t must be a scalar or have shape ({len(x)},), x's rows, got {tuple(t.shape)}"
             )
         return self.clock.check(t).to(x.device, work).expand(len(x))
 
@@ -113,7 +113,7 @@ class Guided(nn.Module):
 
 
 def prompt_index(cond: Tensor | None, x: Tensor) -> Tensor:
-    """Prompt indices (rows,) from a condition of any of the allowed forms.
+    """Prompt indices (rows,) from a condition in any of its forms.
 
     Raises:
         ValueError: not one index (or row) for each row of x.
@@ -123,7 +123,7 @@ def prompt_index(cond: Tensor | None, x: Tensor) -> Tensor:
     if not isinstance(cond, Tensor) or cond.ndim not in (1, 2) or len(cond) != len(x):
         shape = tuple(cond.shape) if isinstance(cond, Tensor) else type(cond).__name__
         raise ValueError(
-            f"cond has shape {shape}: allowed are ({len(x)},) and ({len(x)}, m) of prompt indices "
-            "(in column 0), or None"
+            f"cond must have shape ({len(x)},) or ({len(x)}, m), prompt indices (in column 0), or "
+            f"be None, got {shape}"
         )
     return cond if cond.ndim == 1 else cond[:, 0]

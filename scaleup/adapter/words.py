@@ -23,14 +23,14 @@ def check_tokenizers(pipe: Any, source: str) -> None:
         where = f"{source}, {name}"
         if tokenizer.pad_token is None:
             raise ValueError(
-                f"{where}: pad_token = None in tokenizer_config.json: allowed is a token of its "
-                "vocabulary (Stable Diffusion 1.5 pads with '<|endoftext|>')"
+                f"{where}: pad_token must be a token of its vocabulary (Stable Diffusion 1.5 pads "
+                "with '<|endoftext|>'), got None in tokenizer_config.json"
             )
         known = encoder.get_input_embeddings().num_embeddings
         if len(tokenizer) > known:
             raise ValueError(
-                f"{where} has {len(tokenizer)} tokens, its text encoder knows {known}: allowed is "
-                "the tokenizer that the encoder was trained with"
+                f"{where} must be the tokenizer that its text encoder was trained with: it has "
+                f"{len(tokenizer)} tokens, the encoder knows {known}"
             )
         most = getattr(encoder.config, "max_position_embeddings", None)
         if most is not None and tokenizer.model_max_length > most:

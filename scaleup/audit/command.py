@@ -108,7 +108,7 @@ def _refuse_unused(options: argparse.Namespace) -> None:
     files = options.base is not None or options.tuned is not None
     if (options.run is not None) == files or (options.base is None) != (options.tuned is None):
         raise ValueError(
-            "allowed is a run's folder, or --base FILE and --tuned FILE: `audit RUN` or "
+            "need a run's folder, or --base FILE and --tuned FILE: `audit RUN` or "
             "`audit --base base.csv --tuned tuned.csv`"
         )
     of_files = ("base_features", "tuned_features", "reward_column", "prompt_column", "seed_column",

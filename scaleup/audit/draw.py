@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from scaleup.training.identity import IDENTITY, differences
 from scaleup.training.runfolder import RunFolder, read_content
 from scaleup.training.session import Session
 from scaleup.training.trainer import Trainer
+from theory.common.checks import check_order
 from theory.common.progress import Progress
 
 MOST = 2**29  # seeds of a side
@@ -42,12 +44,12 @@ def read_run(folder: Path) -> FoundFolder:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"run = {str(folder)!r}: allowed is the folder of a run of `python -m scaleup train` "
-            "(it has no config.json)"
+            "run must be the folder of a run of `python -m scaleup train`, got "
+            f"{str(folder)!r}, which has no config.json"
         )
     if not (folder / "done.json").is_file():
         raise ValueError(
-            f"run = {str(folder)!r} is not finished: go on with it by the command that began it"
+            f"run must be finished, got {str(folder)!r}: go on with it by the command that began it"
         )
     content = read_content(folder)
     config = TrainConfig(**{k: v for k, v in content.items() if k not in IDENTITY})
@@ -63,8 +65,7 @@ def draw(folder: Path, count: int) -> None:
             out of range; bad input that the run's configuration names.
         OSError: the disk is full; what was written stays.
     """
-    if not 1 <= count < MOST:
-        raise ValueError(f"draw = {count}: allowed are whole numbers from 1 to {MOST - 1}")
+    check_order("draw", count, 1, MOST - 1)
     found = read_run(folder)
     found.config.check_together()
     _check_unchanged(found)
@@ -74,18 +75,11 @@ def draw(folder: Path, count: int) -> None:
     trainer.resume()
     if trainer.step != found.config.steps:
         raise ValueError(
-            f"{folder / 'checkpoints'}: the newest state that can be read is of step "
-            f"{trainer.step}, the run has {found.config.steps} steps: allowed is a run with its "
-            "last checkpoint"
+            f"{folder / 'checkpoints'} must hold the run's last checkpoint, of step "
+            f"{found.config.steps}; the newest that can be read is of step {trainer.step}"
         )
     with found.locked(), Progress(2 * count, "samples", quiet=not session.is_main) as progress:
-        models = (session.base, session.student)
-        for number, (which, model) in enumerate(zip(AUDIT_SEEDS, models, strict=True)):
-
-            def report(done: int, total: int, number: int = number, which: str = which) -> None:
-                progress.update("draw", number * total + done, f"{which} {done}/{total}")
-
-            session.draw(which, model, count, AUDIT_SEEDS[which], report=report)
+        session.draw_both(AUDIT_SEEDS, count, partial(progress.update, "draw"))
 
 
 def _check_unchanged(found: FoundFolder) -> None:
@@ -94,8 +88,9 @@ def _check_unchanged(found: FoundFolder) -> None:
     moved = {key: now[key] for key in ("code", "plumbline")}
     if differ := differences(now, {**found.content, **moved}):
         raise ValueError(
-            f"run = {str(found.path)!r}: since it was trained, {'; '.join(differ)}: allowed is to "
-            "draw with what it was made of; put that back, or train again"
+            "run must be drawn from with what it was made of, got "
+            f"{str(found.path)!r}: since it was trained, {'; '.join(differ)}; put that back, or "
+            "train again"
         )
 
 
@@ -106,7 +101,7 @@ def _check_drawn(session: Session) -> None:
         if there is not None and there.split("-")[:2] != list(session.drawer.name):
             places = ", ".join(str(session.folder.path / "samples" / name) for name in AUDIT_SEEDS)
             raise ValueError(
-                f"{session.folder.path / 'samples' / which} was drawn by another run or by other "
-                f"code of Plumbline: allowed are samples of one; delete {places}, and all are "
+                f"{session.folder.path / 'samples' / which} must be drawn by one run and code, and "
+                f"was by another run or by other code of Plumbline; delete {places}, and all are "
                 "drawn again"
             )

@@ -19,6 +19,7 @@ from theory.audit.data.inputs import audit_data
 from theory.audit.data.samples import AuditData
 from theory.audit.data.tables import Table
 from theory.audit.estimators.validity import Sampling
+from theory.common.checks import unknown
 
 if TYPE_CHECKING:  # features bring CLIP's library along, which files do without
     from scaleup.comparison.features import Features
@@ -61,8 +62,8 @@ def from_run(folder: Path, features: Features, reward: str | None = None) -> Gat
 
     if not (folder / "samples").is_dir():
         raise ValueError(
-            f"run = {str(folder)!r} holds no samples: allowed is the folder of a finished run of "
-            "`python -m scaleup train`"
+            "run must be the folder of a finished run of `python -m scaleup train`, got "
+            f"{str(folder)!r}, which holds no samples"
         )
     drawn = [
         (folder / "samples" / name / "prompts.json").is_file()
@@ -107,7 +108,7 @@ def from_samples(
     names = tuned.prompts
     for part in base:
         if part.prompts != names:
-            raise ValueError(f"{source}: {part.which} and tuned samples have other prompts")
+            raise ValueError(f"{source}: {part.which} and tuned samples must have the same prompts")
     data = audit_data(
         np.concatenate([part.rewards[label].numpy() for part in base]),
         tuned.rewards[label].numpy(),
@@ -141,12 +142,9 @@ def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:
         if not reward:
             raise ValueError(
                 f"the run's own reward, {own!r}, is none of those recorded in {folder}: name one "
-                f"with --reward: {', '.join(map(repr, known))}"
+                f"with --reward, {', '.join(map(repr, known))}"
             )
-        raise ValueError(
-            f"reward = {reward!r} was not recorded in {folder}: allowed are "
-            f"{', '.join(map(repr, known))}"
-        )
+        raise unknown(f"reward recorded in {folder}", reward, known)
     return reward
 
 
@@ -193,8 +191,8 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
     if (base.prompts == ("",)) != (tuned.prompts == ("",)):
         lacks, other = (base, tuned) if base.prompts == ("",) else (tuned, base)
         raise ValueError(
-            f"{lacks.source} has no prompts, {other.source} has: allowed are both or neither "
-            "(--prompt-column names their column)"
+            f"both files must have prompts, or neither: {lacks.source} has none, {other.source} "
+            "has (--prompt-column names their column)"
         )
     both = base.seed is not None and tuned.seed is not None
     seeds = (base.seed, tuned.seed) if both else (None, None)

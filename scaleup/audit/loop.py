@@ -170,8 +170,7 @@ def close(name: str, out: Path, budget: Budget, device: str) -> dict[str, Any]:
 
 
 def _audited(gathered: Gathered) -> dict[str, Any]:
-    found = as_json(audit(gathered.data))
-    return {k: v for k, v in found.items() if k != "by_prompt"}
+    return {k: v for k, v in as_json(audit(gathered.data)).items() if k != "by_prompt"}
 
 
 def _against_control(

@@ -13,8 +13,10 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from scaleup.builtin.shapes import COLOURS, SHAPES, SIZE
+from theory.common.checks import check_order
 
 WIDTHS = (32, 64, 64)
 TEXT_WIDTH = 64
@@ -83,7 +85,7 @@ def text_config(tokenizer: Any) -> CLIPTextConfig:
 
 def build_tokenizer() -> Any:
     """CLIP's byte-pair encoding with a vocabulary of 256 bytes, their word ends, and WORDS."""
-    letters = list(_byte_symbols().values())
+    letters = list(bytes_to_unicode().values())
     tokens = letters + [letter + "</w>" for letter in letters]
     merges: list[Any] = []
     for word in WORDS:
@@ -159,8 +161,7 @@ def sample(
     Raises:
         ValueError: steps outside 1 to 1000.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
-        raise ValueError(f"steps = {steps!r}: allowed are whole numbers from 1 to 1000")
+    check_order("steps", steps, 1, 1000)
     table = rf_times(pipe)
     ks = nearest_steps(torch.linspace(float(table[-1]), float(table[0]), steps).double(), table)
     times = torch.cat([table[ks], torch.ones(1, dtype=table.dtype)]).tolist()
@@ -189,13 +190,3 @@ def rf_velocity(pipe: Any, y: Tensor, t: float, k: int, text: Tensor) -> Tensor:
     total = (t**2 + (1 - t) ** 2) ** -0.5
     u = pipe.unet(total * y, k, encoder_hidden_states=text, return_dict=False)[0]
     return (2 * t - 1) * total**2 * y - total * u
-
-
-def _byte_symbols() -> dict[int, str]:
-    """A printable symbol for every byte, as byte-level encodings (GPT-2, CLIP) have it.
-
-    Printable Latin-1 bytes stand for themselves; the k-th other one is the character 256 + k.
-    """
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {b: chr(b) for b in sorted(printable)} | {b: chr(256 + k) for k, b in enumerate(others)}

@@ -27,6 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from scaleup.rewards.contract.images import check_images
+from theory.common.checks import check_order
+
 SIZE = 16
 SUPERSAMPLE = 4
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -87,7 +90,7 @@ def parse_prompt(prompt: str) -> tuple[str, str]:
         named = sorted(set(words) & set(known))
         if len(named) != 1:
             what = f"no known {kind}" if not named else f"several {kind}s ({', '.join(named)})"
-            raise ValueError(f"prompt = {prompt!r} names {what}: allowed is one of {known}")
+            raise ValueError(f"prompt must name one of {known}, got {prompt!r}, {what}")
         found += named
     return found[0], found[1]
 
@@ -101,13 +104,11 @@ def draw_pictures(prompts: Sequence[str], generator: torch.Generator, size: int 
     Raises:
         ValueError: a prompt that names no known colour and shape, size < 8.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 8:
-        raise ValueError(f"size = {size!r}: allowed are whole numbers >= 8")
+    check_order("size", size, 8)
     named = [parse_prompt(prompt) for prompt in prompts]
     if not named:
         return torch.zeros(0, 3, size, size)
-    n = len(named)
-    draws = torch.rand(n, 11, generator=generator)
+    draws = torch.rand(len(named), 11, generator=generator)
     least, most = torch.tensor([RADII[shape] for _, shape in named]).unbind(1)
     radius = least + (most - least) * draws[:, 0]
     room = (0.5 - MARGIN - radius).clamp(max=OFFSET)[:, None]
@@ -136,8 +137,7 @@ def _coverage(shapes: Sequence[str], centre: Tensor, radius: Tensor, size: int) 
     for name, holds in SHAPES.items():
         rows = torch.tensor([shape == name for shape in shapes])
         filled[rows] = holds(u[rows], v[rows])
-    blocks = filled.view(-1, size, SUPERSAMPLE, size, SUPERSAMPLE)
-    return blocks.to(centre.dtype).mean((2, 4))
+    return filled.view(-1, size, SUPERSAMPLE, size, SUPERSAMPLE).to(centre.dtype).mean((2, 4))
 
 
 # --- the verifier
@@ -155,17 +155,14 @@ def verify(images: Tensor, prompts: Sequence[str]) -> Verdict:
     correlation of the found coverage with the best template of the named shape. Both right: 1.
 
     Raises:
-        ValueError: images of another shape, not finite, outside [0, 1] or not as many as prompts; a
-            prompt that names no known colour and shape.
-        TypeError: images not a floating-point tensor.
+        ValueError, TypeError: as `check_images`; a prompt that names no known colour and shape.
     """
     named = [parse_prompt(prompt) for prompt in prompts]
-    _check_images(images, len(named))
+    check_images(images, prompts)
     if not named:
         none = torch.zeros(0, dtype=torch.bool)
         return Verdict(none, none, torch.zeros(0, dtype=torch.float64))
-    small = _resize(images.detach().to("cpu", torch.float64))
-    colour, coverage, visible = _separate(small)
+    colour, coverage, visible = _separate(_resize(images.detach().to("cpu", torch.float64)))
 
     palette = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
     chroma = colour - colour.mean(1, keepdim=True)
@@ -243,21 +240,3 @@ def _resize(images: Tensor) -> Tensor:
     if min(images.shape[-2:]) >= SIZE:
         return interpolate(images, (SIZE, SIZE), mode="area")
     return interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
-
-
-def _check_images(images: Tensor, n: int) -> None:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = getattr(images, "dtype", type(images).__name__)
-        raise TypeError(f"images is {kind}: allowed is a floating-point torch.Tensor")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}: allowed is (n, 3, height, width)"
-        )
-    if len(images) != n:
-        raise ValueError(
-            f"images holds {len(images)}, prompts {n}: allowed is one prompt a picture"
-        )
-    # Written so that nan fails it too.
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        low, high = images.min().item(), images.max().item()
-        raise ValueError(f"images lie in [{low:g}, {high:g}]: allowed are numbers in [0, 1]")

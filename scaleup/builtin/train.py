@@ -26,18 +26,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from scipy.stats import binomtest
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
+from scaleup.adapter.opening import quiet
 from scaleup.builtin.model import build_pipeline, embed_prompts, nearest_steps, rf_times, sample
 from scaleup.builtin.shapes import PROMPTS, draw_pictures, random_prompts, verify
 from theory.common.checks import check_order, check_positive
@@ -48,7 +45,7 @@ ADAM_BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Plan:
     """How it is trained. The defaults made the shipped weights.
 
     steps: of Adam, on `batch` fresh pictures each.  rate: the highest learning rate, after `warmup`
@@ -74,7 +71,7 @@ class Recipe:
         for name, most in (("last_rate", 1.0), ("ema", 1.0), ("drop", 1.0)):
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise ValueError(f"{name} = {value!r}: allowed are numbers from 0 to {most:g}")
+                raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")
 
     def rate_at(self, step: int) -> float:
         """Learning rate of step 0, ..., steps - 1."""
@@ -89,7 +86,7 @@ def train_builtin(
     out: Path,
     seed: int = 0,
     steps: int | None = None,
-    recipe: Recipe | None = None,
+    plan: Plan | None = None,
     report: bool = True,
 ) -> dict[str, Any]:
     """Train, save to the folder `out` in diffusers' layout, and measure prompt accuracy.
@@ -97,30 +94,30 @@ def train_builtin(
     The folder appears whole or not at all; one that is there is refused before anything is trained.
     The same seed gives the same weights on the same machine with the same number of threads.
 
-    steps: instead of the recipe's.  report: also sample 20 pictures a caption, guidance 1 and 2.
+    steps: instead of the plan's.  report: also sample 20 pictures a caption, guidance 1 and 2.
     Returns: seed, steps, parameters, seconds (of this process's CPU), loss (mean of the last tenth)
     and, if asked for, accuracy by guidance: the number right (also of colours and shapes alone), of
     how many, and Wilson's 95 % interval.
 
     Raises:
         FileExistsError: `out` exists and is no empty folder.
-        ValueError: a recipe outside what it allows, a seed that is not a whole number >= 0.
+        ValueError: a plan outside what it allows, a seed that is not a whole number >= 0.
     """
     check_order("seed", seed, 0)
-    recipe = recipe or Recipe()
+    plan = plan or Plan()
     if steps is not None:
-        recipe = replace(recipe, steps=steps)
+        plan = replace(plan, steps=steps)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
-            f"out = {str(out)!r} exists: allowed is a new path or an empty folder"
+            f"out must be a new path or an empty folder, got {str(out)!r}, which exists"
         )
     start = time.process_time()
-    pipe, losses = fit(seed, recipe)
+    pipe, losses = fit(seed, plan)
     last = losses[-max(1, len(losses) // 10) :]
     record: dict[str, Any] = {
         "seed": seed,
-        "steps": recipe.steps,
+        "steps": plan.steps,
         "parameters": sum(p.numel() for p in _parameters(pipe)),
         "loss": sum(last) / len(last),
         "seconds": time.process_time() - start,
@@ -138,35 +135,35 @@ def train_builtin(
     return record
 
 
-def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
+def fit(seed: int, plan: Plan) -> tuple[Any, list[float]]:
     """The averaged pipeline and the loss of every step."""
     generator = torch.Generator().manual_seed(seed)
     pipe = build_pipeline(generator)
     parameters = _parameters(pipe)
     average = [p.detach().clone() for p in parameters]
-    optimiser = torch.optim.Adam(parameters, lr=recipe.rate, betas=ADAM_BETAS, fused=True)
+    optimiser = torch.optim.Adam(parameters, lr=plan.rate, betas=ADAM_BETAS, fused=True)
     table = rf_times(pipe)
     losses: list[float] = []
-    with Progress(recipe.steps, "training") as progress:
-        for step in range(recipe.steps):
+    with Progress(plan.steps, "training") as progress:
+        for step in range(plan.steps):
             for group in optimiser.param_groups:
-                group["lr"] = recipe.rate_at(step)
-            loss = v_loss(pipe, table, recipe, generator)
+                group["lr"] = plan.rate_at(step)
+            loss = v_loss(pipe, table, plan, generator)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
             optimiser.step()
-            decay = min(recipe.ema, (1 + step) / (10 + step))
+            decay = min(plan.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"the loss is {losses[-1]} at step {step}: a lower rate than {recipe.rate:g} "
+                    f"the loss is {losses[-1]} at step {step}: a lower rate than {plan.rate:g} "
                     "may help"
                 )
             shown = sum(losses[-100:]) / len(losses[-100:])
             progress.update(
-                "training", step + 1, f"step {step + 1} of {recipe.steps}, loss {shown:.4f}"
+                "training", step + 1, f"step {step + 1} of {plan.steps}, loss {shown:.4f}"
             )
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
@@ -174,13 +171,13 @@ def fit(seed: int, recipe: Recipe) -> tuple[Any, list[float]]:
     return pipe, losses
 
 
-def v_loss(pipe: Any, table: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def v_loss(pipe: Any, table: Tensor, plan: Plan, generator: torch.Generator) -> Tensor:
     """Mean square error of the v-prediction on fresh pictures, captions, noise and times."""
-    n = recipe.batch
+    n = plan.batch
     prompts = random_prompts(n, generator)
     data = 2 * draw_pictures(prompts, generator) - 1
     noise = torch.randn(data.shape, generator=generator)
-    dropped = torch.rand(n, generator=generator) < recipe.drop
+    dropped = torch.rand(n, generator=generator) < plan.drop
     # One time in each n-th part of their law: the same mean as of independent times, less variance.
     share = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
     k = nearest_steps(torch.sigmoid(LOGIT_MEAN + LOGIT_STD * torch.special.ndtri(share)), table)
@@ -219,7 +216,7 @@ def save_pipeline(pipe: Any, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        with _quiet():
+        with quiet():
             pipe.save_pretrained(hidden)
         # mkdtemp makes it private; a folder made by mkdir follows the user's umask.
         umask = os.umask(0)
@@ -233,17 +230,3 @@ def save_pipeline(pipe: Any, out: Path) -> None:
 
 def _parameters(pipe: Any) -> list[torch.nn.Parameter]:
     return [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars of saving, and without the note that a pipeline without a VAE saves none."""
-    bars, level = transformers_logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

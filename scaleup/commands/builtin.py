@@ -10,7 +10,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """The options of `builtin`."""
     command.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--steps", type=int, help="of the optimiser (the recipe's)")
+    command.add_argument(
+        "--steps", type=int, help="of the optimiser (those of the shipped weights)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,8 +20,9 @@ from scaleup.comparison.metrics import (
     mean_reward,
     reward_gain,
 )
-from scaleup.samples.images import write_atomically, write_json
 from scaleup.samples.samples import SampleSet, paired
+from theory.common.checks import unknown
+from theory.common.files import write_atomically, write_json
 
 # The rule-based reward whose full mark says that the prompt is met.
 VERIFIER = "shapes"
@@ -64,11 +65,10 @@ class Comparison:
         Raises:
             ValueError: there is none.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        names = ", ".join(repr(row.name) for row in self.rows)
-        raise ValueError(f"measure {name!r}: allowed are {names}")
+        rows = {row.name: row for row in self.rows}
+        if name not in rows:
+            raise unknown("measure", name, rows)
+        return rows[name]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -80,6 +80,7 @@ class Comparison:
         }
 
     def markdown(self) -> str:
+        words = (row.words() for row in self.rows)
         lines = [
             f"# Base against tuned: {self.n} pairs of the same seed, {self.prompts} prompts",
             "",
@@ -87,9 +88,8 @@ class Comparison:
             "",
             "| measure | base | tuned | change |",
             "|---|---|---|---|",
+            *(f"| {' | '.join((plain(name), *rest))} |" for name, *rest in words),
         ]
-        for name, *numbers in (row.words() for row in self.rows):
-            lines.append("| " + " | ".join((plain(name), *numbers)) + " |")
         if self.notes:
             lines += ["", *(f"- {plain(note)}" for note in self.notes)]
         return "\n".join(lines) + "\n"
@@ -117,7 +117,7 @@ def compare(base: SampleSet, tuned: SampleSet, seed: int = 0) -> Comparison:
     """
     first, second = paired(base, tuned)
     if len(first) < 4:
-        raise ValueError(f"{len(first)} pairs of samples: allowed are at least 4")
+        raise ValueError(f"pairs of samples must be at least 4, got {len(first)}")
     rows: list[Row] = []
     notes: list[str] = []
     for label in first.rewards:

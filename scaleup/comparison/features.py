@@ -74,8 +74,8 @@ class Statistics(Features):
         check_images(images)
         if min(images.shape[2:]) < LEAST_SIDE:
             raise ValueError(
-                f"images has shape {tuple(images.shape)}: allowed are sides of at least "
-                f"{LEAST_SIDE} pixels"
+                f"images must have sides of at least {LEAST_SIDE} pixels, got shape "
+                f"{tuple(images.shape)}"
             )
         wide = images.to(torch.float64)
         rotation = torch.tensor(ROTATION, dtype=wide.dtype, device=wide.device)
@@ -97,8 +97,7 @@ def _edges(luminance: Tensor) -> Tensor:
     along = luminance[..., :-1, 1:] - luminance[..., :-1, :-1]
     down = luminance[..., 1:, :-1] - luminance[..., :-1, :-1]
     diagonals = [(along + down) / math.sqrt(2), (along - down) / math.sqrt(2)]
-    slopes = torch.cat([along, down, *diagonals], 1)
-    return slopes.abs().mean((2, 3))
+    return torch.cat([along, down, *diagonals], 1).abs().mean((2, 3))
 
 
 @dataclass(frozen=True)
@@ -142,4 +141,4 @@ def parse_features(text: str) -> Features:
     name, _, folder = text.partition(":model=")
     if name == ClipFeatures.name and folder:
         return ClipFeatures(folder)
-    raise ValueError(f"features = {text!r}: allowed are 'statistics' and 'clip:model=FOLDER'")
+    raise ValueError(f"features must be 'statistics' or 'clip:model=FOLDER', got {text!r}")

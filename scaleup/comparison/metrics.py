@@ -79,18 +79,18 @@ def _rows(name: str, values: ArrayLike, ndim: int, least: int = 2) -> Array:
     if found.ndim != ndim or len(found) < least:
         shape = "(n,)" if ndim == 1 else "(n, d)"
         raise ValueError(
-            f"{name} has shape {found.shape}: allowed is {shape} with n at least {least}"
+            f"{name} must have shape {shape} with n at least {least}, got {found.shape}"
         )
     if not np.isfinite(found).all():
-        raise ValueError(f"{name} has values that are not finite: allowed are finite ones")
+        raise ValueError(f"{name} must be finite, got values that are not")
     return found
 
 
 def _same_length(name: str, values: Array, other_name: str, other: Array) -> None:
     if values.shape != other.shape:
         raise ValueError(
-            f"{name} has shape {values.shape}, {other_name} has {other.shape}: allowed is one "
-            "shape, row by row the same seed and prompt"
+            f"{name} must have {other_name}'s shape, {other.shape}, row by row the same seed and "
+            f"prompt, got {values.shape}"
         )
 
 
@@ -148,7 +148,7 @@ def reward_gain(
     _same_length("tuned", second, "base", first)
     if np.ptp(first) == 0:
         raise ValueError(
-            f"base is constant ({first[0]:g}): allowed are rewards that vary, a gain in standard "
+            f"base must be rewards that vary, got {first[0]:g} alone: a gain in standard "
             "deviations is not defined"
         )
 
@@ -170,8 +170,8 @@ def accuracy(right: ArrayLike) -> Estimate:
     found = np.asarray(right)
     if found.ndim != 1 or not len(found) or found.dtype != np.bool_:
         raise ValueError(
-            f"right has shape {found.shape} and dtype {found.dtype}: allowed is (n,) of booleans, "
-            "n at least 1"
+            f"right must be (n,) of booleans, n at least 1, got shape {found.shape} and dtype "
+            f"{found.dtype}"
         )
     test = stats.binomtest(int(found.sum()), len(found))
     ends = test.proportion_ci(CONFIDENCE, method="wilson")
@@ -202,7 +202,7 @@ def diversity(
     asked = np.zeros(len(rows)) if prompt_index is None else np.asarray(prompt_index)
     if asked.shape != (len(rows),):
         raise ValueError(
-            f"prompt_index has shape {asked.shape}: allowed is ({len(rows)},), one a row"
+            f"prompt_index must have shape ({len(rows)},), one a row, got {asked.shape}"
         )
     groups = np.unique(asked, return_inverse=True)[1]
     counts: Array = np.bincount(groups).astype(np.float64)
@@ -211,7 +211,7 @@ def diversity(
     away = np.square(rows - (sums / counts[:, None])[groups]).sum(1)
     room = ((counts - 1) / counts)[groups]
     if not (counts > 1).any():
-        raise ValueError("no prompt has two pictures: allowed is at least one that has")
+        raise ValueError("at least one prompt must have two pictures, and none has")
     if (counts > 1).sum() >= LEAST_PROMPTS:
         away = np.bincount(groups, away).astype(np.float64)
         room = np.bincount(groups, room).astype(np.float64)
@@ -239,8 +239,7 @@ def frechet(base: ArrayLike, tuned: ArrayLike) -> float:
     first, second = _rows("base", base, 2), _rows("tuned", tuned, 2)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
-            f"tuned has {second.shape[1]} features, base has {first.shape[1]}: allowed is one "
-            "number for both"
+            f"tuned must have as many features as base, {first.shape[1]}, got {second.shape[1]}"
         )
     return _frechet(first, second)
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from scaleup.comparison.comparison import Comparison, compare
 from scaleup.rewards.contract import to_uint8
-from scaleup.samples.images import write_figure
 from scaleup.samples.samples import SampleSet, paired
 from theory.common.checks import check_order
-from theory.evaluation.draw import BLUE, VERMILION, use_style
+from theory.common.files import write_atomically
+from theory.evaluation.draw import BLUE, VERMILION, png, use_style
 
 # Inches: a picture's side, the gap between columns, a line of caption, margins.
 SIDE, GAP, LINE, LEFT, TOP = 1.35, 0.14, 0.15, 0.75, 0.35
@@ -42,8 +42,8 @@ def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: in
     pixels = _bytes(images)
     if not len(pixels) or len(captions) != len(pixels):
         raise ValueError(
-            f"{len(pixels)} images, {len(captions)} captions: allowed is at least one image, and "
-            "one caption for each"
+            f"captions must be one an image, of at least one image, got {len(captions)} for "
+            f"{len(pixels)}"
         )
     columns = min(columns, len(pixels))
     texts = [_wrap(caption) for caption in captions]
@@ -56,7 +56,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: in
         left, top = GAP + column * (SIDE + GAP), GAP + row * pitch + lines * LINE
         page.picture(left, top, picture)
         page.text(left + SIDE / 2, top - 0.04, text, va="bottom")
-    write_figure(path, page.figure, DPI)
+    write_atomically(path, png(page.figure, DPI))
 
 
 def comparison_sheet(
@@ -99,9 +99,9 @@ def _choose(samples: SampleSet, rows: int | Sequence[int]) -> Tensor:
         return torch.tensor([row for _, row in sorted(turns)[:rows]])
     known = {index: row for row, index in enumerate(samples.index.tolist())}
     if unknown := [index for index in rows if index not in known]:
-        raise ValueError(f"rows = {list(rows)}: {unknown} are no indices that both models have")
+        raise ValueError(f"rows must be indices that both models have, got {unknown}")
     if not rows:
-        raise ValueError("rows is empty: allowed is at least one sample index")
+        raise ValueError("rows must be at least one sample index, got none")
     return torch.tensor([known[index] for index in rows])
 
 
@@ -191,7 +191,7 @@ def _draw(
     _draw_table(page, table, notes, top)
     if labels:
         _draw_histogram(page, labels[0], all_base, all_tuned, width, top)
-    write_figure(path, page.figure, DPI)
+    write_atomically(path, png(page.figure, DPI))
 
 
 def _table_height(table: Sequence[Sequence[str]]) -> float:
@@ -256,6 +256,6 @@ def _short(label: str) -> str:
 def _bytes(images: Tensor) -> Tensor:
     if isinstance(images, Tensor) and images.dtype == torch.uint8:
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images has shape {tuple(images.shape)}: allowed is (n, 3, h, w)")
+            raise ValueError(f"images must have shape (n, 3, h, w), got {tuple(images.shape)}")
         return images.cpu()
     return to_uint8(images)

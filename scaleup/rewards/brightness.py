@@ -42,5 +42,4 @@ class Brightness(Reward):
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         check_images(images, prompts)
         channels = images.to(torch.float64).mean((2, 3))
-        luma = torch.tensor(LUMA, dtype=torch.float64, device=images.device)
-        return channels @ luma - self.zero
+        return channels @ torch.tensor(LUMA, dtype=torch.float64, device=images.device) - self.zero

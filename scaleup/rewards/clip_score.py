@@ -41,8 +41,8 @@ class Clip:
 
         if not (folder / "config.json").is_file():
             raise ValueError(
-                f"model = {str(folder)!r}: no config.json there; allowed is a folder as "
-                "transformers' CLIPModel.save_pretrained and CLIPTokenizer.save_pretrained write it"
+                "model must be a folder as transformers' CLIPModel.save_pretrained and "
+                f"CLIPTokenizer.save_pretrained write it, got {str(folder)!r}, without config.json"
             )
         try:
             loaded: Any = transformers.CLIPModel.from_pretrained(

@@ -26,5 +26,4 @@ class Shapes(Reward):
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         check_images(images, prompts)
-        values = verify_shapes(images.detach().clamp(0, 1), prompts)
-        return values.to(images.device)
+        return verify_shapes(images.detach().clamp(0, 1), prompts).to(images.device)

@@ -20,15 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scaleup.samples.images import read_json, read_tensors, sha256, write_json, write_tensors
-from scaleup.samples.samples import SampleSet, paired
+from scaleup.samples.samples import SampleSet
 from theory.common.checks import check_choice, check_order
+from theory.common.files import read_json, read_tensors, sha256, write_json, write_tensors
 
 WHICH = ("bank", "base", "tuned", "audit_base", "audit_tuned")
 FORMAT = 1
 REWARD = "reward/"
-__all__ = ["WHICH", "SampleSet", "SampleWriter", "paired", "read_samples"]
-
 X1_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ADVICE = "delete the folder that holds it, and the samples are drawn again"
 
@@ -61,7 +59,7 @@ class SampleWriter:
         check_order("rank", rank, 0, world - 1)
         check_order("shard", shard, 1)
         if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"prompts = {prompts!r}: allowed is at least one text, in a sequence")
+            raise ValueError(f"prompts must be at least one text, in a sequence, got {prompts!r}")
         self.which, self.prompts, self.shard = which, tuple(prompts), shard
         self.folder = folder / "samples" / which / f"rank-{rank:05d}"
         self._pending: list[dict[str, Tensor]] = []
@@ -72,8 +70,8 @@ class SampleWriter:
         listed = self.folder.parent / "prompts.json"
         if listed.exists() and read_json(listed, ADVICE) != {"prompts": list(self.prompts)}:
             raise ValueError(
-                f"{listed}: other prompts than these {len(self.prompts)}: allowed is another run "
-                "folder, or the same prompts"
+                f"{listed} must hold the same {len(self.prompts)} prompts, and holds others: take "
+                "another run folder"
             )
         # Every process writes the same bytes, so it does not matter who is last.
         if not listed.exists():
@@ -91,8 +89,8 @@ class SampleWriter:
             found = _manifest(path)
             if found["world"] != world:
                 raise ValueError(
-                    f"{path}: written by {found['world']} processes, this run has world = {world}: "
-                    "allowed is the same number"
+                    f"{path}: world must be {found['world']}, the number of processes that wrote "
+                    f"it, got {world}"
                 )
             if found["made_by"] == made_by:
                 return found
@@ -148,22 +146,22 @@ class SampleWriter:
                 have != want for have, want in zip(values.shape, shape, strict=False) if want >= 0
             ):
                 wanted = ", ".join("*" if size < 0 else str(size) for size in shape)
-                raise ValueError(f"{name} has shape {tuple(values.shape)}: allowed is ({wanted})")
+                raise ValueError(f"{name} must have shape ({wanted}), got {tuple(values.shape)}")
             if values.dtype not in dtypes:
-                kinds = ", ".join(map(str, dtypes))
-                raise ValueError(f"{name} has dtype {values.dtype}: allowed is {kinds}")
+                kinds = " or ".join(map(str, dtypes))
+                raise ValueError(f"{name} must be {kinds}, got {values.dtype}")
             if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-                raise ValueError(f"{name} has values that are not finite: allowed are finite ones")
+                raise ValueError(f"{name} must be finite, got values that are not")
         known, asked = len(self.prompts), rows["prompt_index"]
         if n and not bool(((asked >= 0) & (asked < known)).all()):
-            raise ValueError(f"prompt_index = {asked.tolist()}: allowed are 0 to {known - 1}")
+            raise ValueError(f"prompt_index must be from 0 to {known - 1}, got {asked.tolist()}")
         if len(set(rows["index"].tolist())) != n:
-            raise ValueError(f"index = {rows['index'].tolist()}: allowed is every index once")
+            raise ValueError(f"index must be every index once, got {rows['index'].tolist()}")
         form = {k: [list(v.shape[1:]), str(v.dtype)] for k, v in rows.items()}
         if self._manifest.setdefault("form", form) != form:
             raise ValueError(
-                f"samples have the form {form}, those before {self._manifest['form']}: allowed is "
-                "one form (fields, shapes, dtypes) for all"
+                "samples must have one form (fields, shapes, dtypes), that of those before, "
+                f"{self._manifest['form']}, got {form}"
             )
 
     def flush(self) -> None:
@@ -176,8 +174,7 @@ class SampleWriter:
             return
         rows = {k: torch.cat([part[k] for part in self._pending]) for k in self._pending[0]}
         later = {k: v[self.shard :] for k, v in rows.items()}
-        rows = {k: v[: self.shard] for k, v in rows.items()}
-        rows = _last_of_each(rows)
+        rows = _last_of_each({k: v[: self.shard] for k, v in rows.items()})
         shards = self._manifest["shards"]
         number = 1 + max((int(entry["file"][:6]) for entry in shards), default=0)
         path = self.folder / f"{number:06d}.safetensors"
@@ -252,7 +249,9 @@ def read_samples(
     check_choice("which", which, WHICH)
     place = folder / "samples" / which
     if not (place / "prompts.json").is_file():
-        raise ValueError(f"{place}: holds no samples (no prompts.json); allowed is a run's folder")
+        raise ValueError(
+            f"{place} must be of a run's folder, and holds no samples (no prompts.json)"
+        )
     prompts = tuple(read_json(place / "prompts.json", ADVICE)["prompts"])
     manifests = _manifests(place)
     complete = all(manifest["closed"] for manifest in manifests)
@@ -265,21 +264,22 @@ def read_samples(
     owner: dict[int, str] = {}
     parts: list[dict[str, Tensor]] = []
     for manifest in manifests:
-        part = _read_rank(place / f"rank-{manifest['rank']:05d}", manifest, pictures)
+        name = f"rank-{manifest['rank']:05d}"
+        part = _read_rank(place / name, manifest, pictures)
         if part is None:
             continue
-        name = f"rank-{manifest['rank']:05d}"
         for index in part["index"].tolist():
             if index in owner:
                 raise ValueError(
-                    f"{place}: sample {index} is in {owner[index]} and in {name}: allowed is once"
+                    f"{place}: sample {index} must be there once, got it in {owner[index]} and "
+                    f"in {name}"
                 )
             owner[index] = name
         parts.append(part)
     if not parts:
         raise ValueError(f"{place}: holds no samples yet")
     if any(set(part) != set(parts[0]) for part in parts):
-        raise ValueError(f"{place}: processes recorded other fields than each other")
+        raise ValueError(f"{place}: processes must record the same fields, and did not")
     rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     order = rows["index"].argsort()
     rows = {name: values[order] for name, values in rows.items()}
@@ -315,16 +315,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _manifests(place: Path) -> list[dict[str, Any]]:
     """One a process, by rank; every process's must be there, and say the same world."""
-    folders = sorted(place.glob("rank-*"))
-    found = [_manifest(folder / "manifest.json") for folder in folders]
+    found = [_manifest(folder / "manifest.json") for folder in sorted(place.glob("rank-*"))]
     worlds = {(manifest["world"], manifest["made_by"]) for manifest in found}
     if len(worlds) != 1:
-        raise ValueError(
-            f"{place}: manifests say (world, made_by) = {sorted(worlds)}: allowed is one for all"
-        )
+        raise ValueError(f"{place}: manifests must say one (world, made_by), got {sorted(worlds)}")
     ((world, _),) = worlds
-    ranks = [manifest["rank"] for manifest in found]
-    if missing := sorted(set(range(world)) - set(ranks)):
+    if missing := sorted(set(range(world)) - {manifest["rank"] for manifest in found}):
         raise ValueError(
             f"{place / f'rank-{missing[0]:05d}'}: missing; {world} processes wrote these samples"
         )

@@ -60,8 +60,8 @@ def paired(base: SampleSet, tuned: SampleSet) -> tuple[SampleSet, SampleSet]:
     common = base.index[torch.isin(base.index, tuned.index)]
     if not len(common):
         raise ValueError(
-            f"{base.which} and {tuned.which} have no sample index in common: allowed are samples "
-            "drawn with the same indices and seeds"
+            f"{base.which} and {tuned.which} must be drawn with the same indices and seeds, and "
+            "have no sample index in common"
         )
     first = base.take(torch.isin(base.index, common).nonzero()[:, 0])
     second = tuned.take(torch.isin(tuned.index, common).nonzero()[:, 0])
@@ -70,7 +70,7 @@ def paired(base: SampleSet, tuned: SampleSet) -> tuple[SampleSet, SampleSet]:
         theirs = (int(second.seed[row]), second.prompt(row))
         if ours != theirs:
             raise ValueError(
-                f"sample {int(common[row])} has seed and prompt {ours} in {base.which}, {theirs} "
-                f"in {tuned.which}: allowed are the same"
+                f"sample {int(common[row])} must have one seed and prompt, got {ours} in "
+                f"{base.which}, {theirs} in {tuned.which}"
             )
     return first, second

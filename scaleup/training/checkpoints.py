@@ -5,19 +5,17 @@ Nothing is unpickled: tensors are safetensors, everything else is JSON in the fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from scaleup.training.identity import differences
 from theory.common.files import read_tensors, write_tensors
-from theory.methods import Policy
+from theory.methods.contract.states import digest_of_tensors
 
 KEPT = 2
 CHECKPOINTS = "step-*.safetensors"
@@ -52,7 +50,7 @@ def save_state(folder: Path, state: State, run: Mapping[str, Any]) -> None:
     """
     data = json.dumps({"step": state.step, **state.data})  # a skipped step's gradient is inf
     own = json.dumps(run, sort_keys=True)
-    words = {"state": data, "run": own, "sha256": tensors_digest(state.tensors, data + own)}
+    words = {"state": data, "run": own, "sha256": digest_of_tensors(state.tensors, data + own)}
     write_tensors(checkpoint_path(folder, state.step), state.tensors, words)
     for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
         old.unlink()
@@ -70,7 +68,7 @@ def newest_state(folder: Path, run: Mapping[str, Any] | None = None) -> State | 
     for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
         try:
             tensors, words = read_tensors(path)
-            if words["sha256"] != tensors_digest(tensors, words["state"] + words["run"]):
+            if words["sha256"] != digest_of_tensors(tensors, words["state"] + words["run"]):
                 raise ValueError(f"{path}: damaged (its digest is another)")
             data, theirs = json.loads(words["state"]), json.loads(words["run"])
             step = int(data.pop("step"))
@@ -80,8 +78,8 @@ def newest_state(folder: Path, run: Mapping[str, Any] | None = None) -> State | 
             continue
         if run is not None and (differ := differences(theirs, run)):
             raise ValueError(
-                f"{path} is another run's ({'; '.join(differ)}): allowed are this run's own; "
-                "remove it, and the run goes on from what is left"
+                f"{path} must be this run's own, and is another's ({'; '.join(differ)}): remove "
+                "it, and the run goes on from what is left"
             )
         return State(step, tensors, data, tuple(damaged))
     if damaged:
@@ -90,47 +88,3 @@ def newest_state(folder: Path, run: Mapping[str, Any] | None = None) -> State | 
             "the run starts from its first step"
         )
     return None
-
-
-def tensors_digest(tensors: Mapping[str, Tensor], data: str = "") -> str:
-    """Of every bit: safetensors itself only sees that a file is too short."""
-    found = hashlib.sha256(data.encode())
-    for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-# --- the pieces of a state
-
-
-def optimiser_tensors(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state, by the number of the parameter."""
-    found = {}
-    for i, parameter in enumerate(policy.parameters()):
-        for key, value in optimiser.state.get(parameter, {}).items():
-            found[f"{i}.{key}"] = torch.as_tensor(value)
-    return found
-
-
-def load_optimiser(
-    policy: Policy, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
-    """Put back what `optimiser_tensors` gave; the step counter stays on the CPU."""
-    for i, parameter in enumerate(policy.parameters()):
-        own = under(f"{i}.", tensors)
-        if own:
-            optimiser.state[parameter] = {
-                k: v.clone() if k == "step" else v.to(parameter.device).clone()
-                for k, v in own.items()
-            }
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Entries whose names start with prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Entries with prefix before their names."""
-    return {f"{prefix}{k}": v for k, v in tensors.items()}

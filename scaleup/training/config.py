@@ -25,10 +25,11 @@ from scaleup.training.identity import IDENTITY, run_digest
 from theory.common.checks import (
     check_choice,
     check_finite,
+    check_nonnegative,
     check_order,
     check_positive,
     check_text,
-    nearest,
+    unknown,
 )
 from theory.common.files import read_toml
 from theory.common.identity import (
@@ -61,13 +62,6 @@ def whole(least: int, most: int | None = None) -> Callable[[str, Any], None]:
     return partial(check_order, least=least, most=most)
 
 
-def check_decay(name: str, value: float) -> None:
-    """A finite number >= 0."""
-    check_finite(name, value)
-    if value < 0:
-        raise ValueError(f"{name} = {value!r}: allowed are numbers >= 0")
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that a run depends on; the defaults train the built-in model."""
@@ -87,7 +81,7 @@ class TrainConfig:
         0, "rows a process sees at once; 0: its whole share of the batch", whole(0)
     )
     learning_rate: float = option(2e-3, "of AdamW, after the warm-up", check_positive)
-    weight_decay: float = option(0.0, "of AdamW", check_decay)
+    weight_decay: float = option(0.0, "of AdamW", check_nonnegative)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm", check_positive)
     lora_rank: int = option(16, "rank of B A")
     lora_alpha: float = option(0.0, "B A counts alpha / rank times; 0: alpha = rank")
@@ -127,25 +121,25 @@ class TrainConfig:
         _ = self.lora
         if not self.prompts and self.model != BUILTIN:
             raise ValueError(
-                f"prompts = '' with model = {self.model!r}: allowed is a .txt or .jsonl file (the "
-                "built-in model alone has prompts of its own)"
+                f"prompts must be a .txt or .jsonl file with model = {self.model!r} (the built-in "
+                "model alone has prompts of its own), got ''"
             )
 
     def _check_batch(self) -> None:
         own, rest = divmod(self.batch, self.processes)
         if rest:
             raise ValueError(
-                f"batch = {self.batch} on processes = {self.processes}: allowed are multiples"
+                f"batch must be a multiple of processes = {self.processes}, got {self.batch}"
             )
         if self.micro_batch and own % self.micro_batch:
             raise ValueError(
-                f"micro_batch = {self.micro_batch}: allowed are divisors of {own}, a process's "
-                "share of the batch"
+                f"micro_batch must be a divisor of {own}, a process's share of the batch, got "
+                f"{self.micro_batch}"
             )
         if self.rows % self.group:
             raise ValueError(
-                f"group = {self.group}: allowed are divisors of {self.rows}, the rows that a "
-                "process sees at once"
+                f"group must be a divisor of {self.rows}, the rows that a process sees at once, "
+                f"got {self.group}"
             )
 
     # --- parts
@@ -183,27 +177,27 @@ class TrainConfig:
         method, reward = self.parsed_method, self.parsed_reward
         if method.starts_from == "scratch":
             raise ValueError(
-                f"method = {self.method!r} trains from nothing: allowed here are methods that "
-                "fine-tune a pretrained model"
+                "method must fine-tune a pretrained model, got "
+                f"{self.method!r}, which trains from nothing"
             )
         if (method.options.get("anchor") == "guided") != (self.anchor_guidance != 1):
             raise ValueError(
-                f"anchor_guidance = {self.anchor_guidance:g} with method = {self.method!r}: "
-                "allowed is a weight other than 1 where the method anchors to the guided base "
-                "(nft:anchor=guided,kl_weight=...), 1 for others"
+                "anchor_guidance must be a weight other than 1 where the method anchors to the "
+                "guided base (nft:anchor=guided,kl_weight=...), 1 for others, got "
+                f"{self.anchor_guidance:g} with method = {self.method!r}"
             )
         domain = method.rewards
         if not domain.holds(*reward.bounds):
             maps = "reward_mapping" in method.options
             hint = "; reward_mapping=released maps any reward" if maps else ""
             raise ValueError(
-                f"reward = {self.reward!r} takes values in {list(reward.bounds)}: allowed for "
-                f"method = {self.method!r} are {domain}{hint}"
+                f"reward must take {domain} for method = {self.method!r}, got {self.reward!r} with "
+                f"values in {list(reward.bounds)}{hint}"
             )
         if domain.differentiable and not reward.differentiable:
             raise ValueError(
-                f"reward = {self.reward!r} has no gradient: allowed for method = {self.method!r} "
-                f"are {domain}"
+                f"reward must take {domain}, for method = {self.method!r}, got {self.reward!r}, "
+                "which has no gradient"
             )
 
     # --- identity
@@ -256,21 +250,22 @@ def read_prompts(path: str) -> list[str]:
     """
     file = Path(path)
     if file.suffix not in (".txt", ".jsonl"):
-        raise ValueError(f"prompts = {path!r}: allowed are .txt and .jsonl files")
+        raise ValueError(f"prompts must be a .txt or .jsonl file, got {path!r}")
     if not file.is_file():
         raise FileNotFoundError(f"prompts = {path!r}: no such file")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"prompts = {path!r}: not UTF-8 ({error}): allowed are texts") from error
+        raise ValueError(f"prompts must be text in UTF-8, got {path!r} ({error})") from error
     # Not splitlines(), which also splits at signs that a prompt may hold.
-    lines = [line.strip() for line in text.split("\n")]
-    found = []
-    for number, line in enumerate(lines, start=1):
-        if line:
-            found.append(line if file.suffix == ".txt" else _prompt_of(line, path, number))
+    lines = enumerate(map(str.strip, text.split("\n")), start=1)
+    found = [
+        line if file.suffix == ".txt" else _prompt_of(line, path, number)
+        for number, line in lines
+        if line
+    ]
     if not found:
-        raise ValueError(f"prompts = {path!r} holds none: allowed is at least one")
+        raise ValueError(f"prompts must be at least one, got {path!r}, which holds none")
     return found
 
 
@@ -279,10 +274,10 @@ def _prompt_of(line: str, path: str, number: int) -> str:
         prompt = json.loads(line)["prompt"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'{path}, line {number}: {line[:60]!r}: allowed is {{"prompt": "..."}}'
+            f'{path}, line {number} must be {{"prompt": "..."}}, got {line[:60]!r}'
         ) from error
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"{path}, line {number}: prompt = {prompt!r}: allowed are texts")
+        raise ValueError(f"{path}, line {number}: prompt must be a text, got {prompt!r}")
     check_text(f"{path}, line {number}: prompt", prompt)
     return prompt
 
@@ -303,8 +298,7 @@ def load_config(path: str | None, given: dict[str, Any]) -> TrainConfig:
     hints = get_type_hints(TrainConfig)
     for key, value in values.items():
         if key not in hints:
-            allowed = f"{', '.join(hints)}{nearest(key, hints)}"
-            raise ValueError(f"{path}: unknown field {key!r}: allowed are {allowed}")
+            raise unknown(f"{path}: a field", key, hints)
         values[key] = _typed(f"{path}: {key}", value, hints[key])
     return TrainConfig(**{**values, **given})
 
@@ -314,7 +308,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise ValueError(f"{name} = {value!r}: allowed is a value of type {kind.__name__}")
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
     return value
 
 
@@ -322,8 +316,7 @@ def _read_toml(path: str) -> dict[str, Any]:
     file = Path(path) if path.endswith(".toml") else RECIPES / f"{path}.toml"
     if not file.is_file():
         raise FileNotFoundError(
-            f"config = {path!r}: no such file; recipes are {', '.join(recipe_names())}"
-            f"{nearest(path, recipe_names())}"
+            unknown("config", path, recipe_names(), "a .toml file that is there")
         )
     return read_toml(file)
 

@@ -11,7 +11,7 @@ from scaleup.builtin.shapes import COLOURS, SHAPES
 SHOWN, WORDS_SHOWN = 64, 5
 
 
-def seen_by(model: ImageModel, prompts: Sequence[str]) -> tuple[list[str], list[str]]:
+def distinct_prompts(model: ImageModel, prompts: Sequence[str]) -> tuple[list[str], list[str]]:
     """(the prompts that are different ones to the model, each as it came first; notes).
 
     Prompts that are one to it (they differ in capital letters, or beyond the length of its text
@@ -20,10 +20,11 @@ def seen_by(model: ImageModel, prompts: Sequence[str]) -> tuple[list[str], list[
     texts = list(dict.fromkeys(prompts))
     reading = model.read(texts)
     first: dict[bytes, int] = {}
-    twins = []
-    for number, key in enumerate(reading.key):
-        if first.setdefault(key, number) != number:
-            twins.append((first[key], number))
+    twins = [
+        (first[key], number)
+        for number, key in enumerate(reading.key)
+        if first.setdefault(key, number) != number
+    ]
     notes = []
     if twins:
         one, other = (_quoted(texts[number]) for number in twins[0])

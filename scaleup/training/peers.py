@@ -111,16 +111,15 @@ def check_environment(processes: int) -> None:
         found = os.environ[name]
         remedy = f"`unset {name}`" if processes == 1 else start(processes)
         raise ValueError(
-            f"processes = {processes}, but {name} = {found} in the environment (left there by an "
-            f"earlier session?): allowed is {remedy}, or --processes {found} where so many are "
+            f"processes must be {name} = {found}, as in the environment (left there by an earlier "
+            f"session?), got {processes}: need {remedy}, or --processes {found} where so many are "
             "started"
         )
     missing = [key for key in MEETING if key not in os.environ]
     if processes > 1 and name == "WORLD_SIZE" and missing:
         raise ValueError(
             f"processes = {processes} and WORLD_SIZE = {processes}, but {', '.join(missing)} "
-            f"not in the environment: no launcher started this process; allowed is "
-            f"{start(processes)}"
+            f"not in the environment: no launcher started this process; need {start(processes)}"
         )
 
 
@@ -146,8 +145,8 @@ def meet(processes: int, seconds: float) -> None:
     except (RuntimeError, OSError, ValueError) as error:
         place = ", ".join(f"{key} = {os.environ[key]}" for key in MEETING)
         raise ValueError(
-            f"processes = {processes}: not all of them came within {seconds:g} s ({place}): "
-            f"allowed is {start(processes)}, and --peer-timeout SECONDS where they start slowly"
+            f"processes = {processes}: not all of them came within {seconds:g} s ({place}): need "
+            f"{start(processes)}, and --peer-timeout SECONDS where they start slowly"
         ) from error
 
 
@@ -158,9 +157,9 @@ def start_processes(
     are waited for up to `peer_timeout` seconds."""
     use_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.device == "cuda" and use_cpu:
-        raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
+        raise ValueError("device must be 'cpu', got 'cuda': no CUDA device is available here")
     if config.precision == "fp16" and use_cpu:
-        raise ValueError("precision = 'fp16' on the CPU: allowed are 'no' and 'bf16'")
+        raise ValueError("precision must be 'no' or 'bf16' on the CPU, got 'fp16'")
     check_environment(config.processes)
     meet(config.processes, peer_timeout)
     accelerator = Accelerator(
@@ -171,13 +170,13 @@ def start_processes(
     if launched != config.processes:
         started = os.environ.get("WORLD_SIZE", "1")
         raise ValueError(
-            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): allowed "
-            f"is {start(config.processes)}"
+            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): need "
+            f"{start(config.processes)}"
         )
     if accelerator.distributed_type not in KINDS:
         raise NotImplementedError(
-            f"accelerate is configured for {accelerator.distributed_type.value}: not built; "
-            "allowed are one process, several that each hold the base, and FSDP of version 2"
+            "accelerate must be configured for one process, several that each hold the base, or "
+            f"FSDP of version 2, got {accelerator.distributed_type.value}, which is not built"
         )
     return accelerator
 

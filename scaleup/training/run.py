@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from traceback import clear_frames
@@ -64,11 +64,11 @@ def run(
     if folder.is_finished:
         if first:
             _compare_anew(folder)
-            _say(f"finished before: {folder.path / 'comparison.png'}")
+            print(f"finished before: {folder.path / 'comparison.png'}", flush=True)
         return folder.path
     if first and not folder.path.exists():
         for line in folder.relatives():
-            _say(line)
+            print(line, flush=True)
     with _stops_explained(folder):
         _train(Session(config, folder, peer_timeout=peer_timeout), tensorboard)
     return folder.path
@@ -109,39 +109,25 @@ def _train(session: Session, tensorboard: bool) -> None:
                     "compared_by": plumbline_code(COMPARED_BY),
                 }
             )
-            _say(f"{found.markdown()}\n{folder.path / 'comparison.png'}")
+            print(f"{found.markdown()}\n{folder.path / 'comparison.png'}", flush=True)
         session.accelerator.wait_for_everyone()
 
 
 def compare_with_base(session: Session, progress: Progress) -> Comparison | None:
     """Samples of base and student with the same seeds, and their sheet (by the first process)."""
-    config, sets = session.config, []
-    also = () if config.prompts else (Shapes(),)  # the built-in prompts have a verifier
-    for number, (which, model) in enumerate((("base", session.base), ("tuned", session.student))):
-
-        def report(done: int, total: int, number: int = number, which: str = which) -> None:
-            progress.update(COMPARING, number * total + done, f"{which} {done}/{total}")
-
-        sets.append(
-            session.draw(
-                which,
-                model,
-                config.evaluate,
-                COMPARISON_SEED,
-                features=Statistics(),
-                also=also,
-                report=report,
-            )
-        )
-    if not session.is_main:
-        return None
-    return _compared(session.folder, *sets)
+    sets = session.draw_both(
+        {"base": COMPARISON_SEED, "tuned": COMPARISON_SEED},
+        session.config.evaluate,
+        partial(progress.update, COMPARING),
+        features=Statistics(),
+        also=() if session.config.prompts else (Shapes(),),  # the built-in prompts have a verifier
+    )
+    return _compared(session.folder, *sets) if session.is_main else None
 
 
 def _compared(folder: RunFolder, base: SampleSet, tuned: SampleSet) -> Comparison:
     rows = min(SHEET_PAIRS, folder.config.evaluate)
-    path = folder.path / "comparison.png"
-    return comparison_sheet(base, tuned, rows, path, folder.config.seed)
+    return comparison_sheet(base, tuned, rows, folder.path / "comparison.png", folder.config.seed)
 
 
 def _compare_anew(folder: RunFolder) -> None:
@@ -160,7 +146,7 @@ def _check_out(out: Path) -> None:
     """Refuse a folder that cannot be written, before a model is loaded."""
     existing = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"out = {str(out)!r}: allowed is a folder that can be made and written")
+        raise ValueError(f"out must be a folder that can be made and written, got {str(out)!r}")
 
 
 def _units(config: TrainConfig) -> dict[str, int]:
@@ -263,7 +249,7 @@ def _memory_explained(trainer: Trainer | None = None) -> Iterator[None]:
 
 def _advice(trainer: Trainer | None) -> str:
     if trainer is None:
-        return "out of memory while sampling: allowed is a smaller chunk"
+        return "out of memory while sampling: need a smaller chunk"
     config = trainer.config
     fits = trainer.fitting_rows() if config.processes == 1 else 0
     found = f"micro_batch = {fits} fits" if fits else "a smaller micro_batch may fit"
@@ -271,7 +257,3 @@ def _advice(trainer: Trainer | None) -> str:
         f"out of memory with {config.rows} rows at once: {found} (also gradient_checkpointing, "
         f"precision = 'bf16', a chunk below {config.chunk})"
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)

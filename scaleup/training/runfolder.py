@@ -153,8 +153,8 @@ def read_content(folder: Path, advice: str = "train it again") -> dict[str, Any]
     if not isinstance(found, dict) or set(found) != known:
         differ = sorted(known ^ set(found)) if isinstance(found, dict) else [type(found).__name__]
         raise ValueError(
-            f"{file} is another version's of Plumbline ({', '.join(differ)} differ): allowed are "
-            f"runs of this one; {advice}"
+            f"{file} must be of this version of Plumbline, and is another's ({', '.join(differ)} "
+            f"differ); {advice}"
         )
     return found
 
@@ -170,7 +170,7 @@ def check_makers(folder: Path, sets: Sequence[SampleSet]) -> None:
     for part, maker in zip(sets, makers, strict=True):
         if maker[0] != own or maker != makers[0]:
             raise ValueError(
-                f"{folder / 'samples' / part.which} was drawn by another run or by other code of "
-                "Plumbline: allowed are samples of this run, drawn by one; delete its folder, and "
-                "they are drawn again (by `train`, or by an audit's --draw N)"
+                f"{folder / 'samples' / part.which} must be drawn by this run and by one code, and "
+                "was by another run or by other code of Plumbline; delete its folder, and they are "
+                "drawn again (by `train`, or by an audit's --draw N)"
             )

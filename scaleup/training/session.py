@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,17 +13,17 @@ from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base
 from scaleup.rewards.contract.checked import checked
 from scaleup.samples.samples import SampleSet
-from scaleup.training.checkpoints import tensors_digest
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.training.drawing import Drawer, Report
 from scaleup.training.draws import ShardedDraws, generator_of
-from scaleup.training.legible import seen_by, unseen_words
+from scaleup.training.legible import distinct_prompts, unseen_words
 from scaleup.training.peers import PEER_TIMEOUT, Processes, start_processes
 from scaleup.training.runfolder import RunFolder
 from scaleup.training.task import Bank, PromptedTask, Sampling
 from theory.fields.mixture import VelocityModel
 from theory.methods import Execution, Policy
 from theory.methods.contract import returned
+from theory.methods.contract.states import digest_of_tensors
 
 BASE_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,7 +85,7 @@ class Session(Processes):
             from scaleup.builtin.shapes import PROMPTS
 
             return list(PROMPTS)
-        texts, notes = seen_by(self.model, read_prompts(self.config.prompts))
+        texts, notes = distinct_prompts(self.model, read_prompts(self.config.prompts))
         if self.config.model == BUILTIN:
             notes += unseen_words(texts)
         for note in notes if self.is_main else ():
@@ -175,7 +175,25 @@ class Session(Processes):
         weights = "" if model is self.base else self._weights()
         return self.drawer.samples(which, model, count, offset, weights=weights, **options)
 
+    def draw_both(
+        self,
+        seeds: Mapping[str, int],
+        count: int,
+        report: Callable[[int, str], None],
+        **options: Any,
+    ) -> list[SampleSet]:
+        """`draw` of the base, then of the student; seeds: the offset of each, by what it is kept
+        as. report: called with the pictures so far, and words."""
+        sets = []
+        for before, (which, model) in enumerate(zip(seeds, (self.base, self.student), strict=True)):
+
+            def told(done: int, total: int, before: int = before, which: str = which) -> None:
+                report(before * total + done, f"{which} {done}/{total}")
+
+            sets.append(self.draw(which, model, count, seeds[which], report=told, **options))
+        return sets
+
     def _weights(self) -> str:
         """A digest of the student, by the first process for all; the base is part of the run."""
-        mine = int(tensors_digest(self.policy.tensors())[:12], 16)
+        mine = int(digest_of_tensors(self.policy.tensors(), "")[:12], 16)
         return f"{int(self.gather(torch.tensor([mine], device=self.device))[0]):012x}"

@@ -94,7 +94,7 @@ class PromptedTask(Task):
         draw_bank: Callable[[], Bank] | None = None,
     ) -> None:
         if len(prompts) < 2:
-            raise ValueError("prompts hold the empty prompt alone: allowed is at least one more")
+            raise ValueError("prompts must hold at least one beside the empty prompt")
         check_order("group", sampling.group, 1)
         self.model, self.velocity, self.prompts = model, velocity, prompts
         self.scorer, self.sampling = reward, sampling
@@ -146,8 +146,8 @@ class PromptedTask(Task):
             row = int(bad.nonzero()[0])
             what = "the decoded picture" if bool(torch.isfinite(x1[row]).all()) else "x_1"
             raise NonFiniteError(
-                f"{self.model.source}: {what} of prompt {texts[row]!r} is not finite: allowed are "
-                f"finite ones; {ADVICE}"
+                f"{self.model.source}: {what} must be finite, and is not of prompt {texts[row]!r}; "
+                f"{ADVICE}"
             )
         return images
 
@@ -176,8 +176,8 @@ class PromptedTask(Task):
         if samples < 2 * prompts:
             raise ValueError(
                 f"{samples} samples of {prompts} prompts, and rewards are compared in a prompt: "
-                "one that is alone is its own mean, and nothing is learned from it; allowed is a "
-                f"larger {what}, or fewer prompts"
+                "one that is alone is its own mean, and nothing is learned from it; need a larger "
+                f"{what}, or fewer prompts"
             )
 
     # --- samples
@@ -187,8 +187,8 @@ class PromptedTask(Task):
         group = self.sampling.group
         if n % group:
             raise ValueError(
-                f"{n} rows in groups of group = {group}: allowed are multiples (a "
-                "process's share of the batch, or of a method's pool)"
+                "rows (a process's share of the batch, or of a method's pool) must be a multiple "
+                f"of group = {group}, got {n}"
             )
         u = draws.uniform(n).reshape(-1, group)[:, :1].expand(-1, group).reshape(-1)
         most = len(self.prompts) - 1
@@ -197,8 +197,7 @@ class PromptedTask(Task):
     def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """n rows of the bank, uniformly."""
         bank = self.bank
-        size = len(bank.x1)
-        row = (draws.uniform(n) * size).long().clamp_max(size - 1)
+        row = draws.among(n, len(bank.x1))
         x1 = bank.x1[row]
         return x1, bank.prompt[row, None], bank.reward[row].to(x1)
 
@@ -215,16 +214,15 @@ class PromptedTask(Task):
         for i in range(0, len(noise), size):
             rows = slice(i, i + size)
             try:
-                found = sample(
-                    model, noise[rows], self.model, steps, cond[rows], self.sampling.solver
+                parts.append(
+                    sample(model, noise[rows], self.model, steps, cond[rows], self.sampling.solver)
                 )
             except NonFiniteStateError as error:
                 (text,) = self.texts(cond[i + error.row])
                 raise NonFiniteError(
-                    f"{self.model.source}: a sample of {_role(model)} for prompt {text!r} is not "
-                    f"finite, first {error.where}: allowed are finite samples; {ADVICE}"
+                    f"{self.model.source}: samples must be finite, and one of {_role(model)} for "
+                    f"prompt {text!r} is not, first {error.where}; {ADVICE}"
                 ) from error
-            parts.append(found)
         return torch.cat(parts)
 
     def guided_velocity(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:

@@ -20,20 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from scaleup.adapter.sampling import NonFiniteError
-from scaleup.training.checkpoints import (
-    State,
-    load_optimiser,
-    newest_state,
-    optimiser_tensors,
-    prefixed,
-    save_state,
-    under,
-)
+from scaleup.training.checkpoints import State, newest_state, save_state
 from scaleup.training.session import Session
 from theory.common.signals import Stopped, held, waiting
 from theory.methods import Batch
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.contract import returned
+from theory.methods.contract.states import load_optimiser, optimiser_tensors, prefixed, under
 
 WARM_UP = 0.05
 TRAINING = "training"  # a part of a run, as it is reported
@@ -158,9 +151,9 @@ class Trainer:
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise ValueError(
-                f"the {what} is {value} at step {self.step + 1} (learning_rate = "
-                f"{self.config.learning_rate:g}): allowed are settings for which it stays finite, "
-                "a smaller learning_rate say; the newest checkpoint is untouched"
+                f"the {what} must stay finite, got {value} at step {self.step + 1} (learning_rate "
+                f"= {self.config.learning_rate:g}; take a smaller one, say); the newest checkpoint "
+                "is untouched"
             )
 
     @contextmanager

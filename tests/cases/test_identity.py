@@ -296,7 +296,7 @@ def test_a5_draws_are_held_to_what_the_run_was_made_of(words, made, again, model
     """Old and new scores are not joined under one label; nothing is drawn."""
     _, folder = again
     CHANGES[words](made[0], models)
-    with pytest.raises(ValueError, match=rf"run = .*: since it was trained, .*{words}: allowed"):
+    with pytest.raises(ValueError, match=rf"run must be .*: since it was trained, .*{words}; put"):
         drawn(folder)
     assert not (folder / "samples" / "audit_base").exists()
 
@@ -314,7 +314,7 @@ def test_a5_draws_of_other_code_are_not_mixed(again, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("scaleup.training.config.digests", other)
-        with pytest.raises(ValueError, match=r"audit_base was drawn by .* other code of Plumbline"):
+        with pytest.raises(ValueError, match=r"audit_base must be .* other code of Plumbline"):
             drawn(folder, 16)
         assert len(read_samples(folder, "audit_tuned")) == len(first) == 8
         for name in ("audit_base", "audit_tuned"):
@@ -373,7 +373,7 @@ def test_e2_a_checkpoint_of_another_seed(finished, again, reseeded):
     shutil.copytree(reseeded / "checkpoints", folder / "checkpoints")
     if not finished:
         (folder / "done.json").unlink()
-    words = r"is another run's \(seed = 1, here 0\): allowed are this run's own"
+    words = r"must be this run's own, and is another's \(seed = 1, here 0\)"
     with pytest.raises(ValueError, match=rf"step-00000002\.safetensors {words}"):
         drawn(folder) if finished else ran(config, folder.parent)
 
@@ -384,7 +384,7 @@ def test_e2_samples_of_another_seed(again, reseeded):
     own = read_samples(folder, "tuned")
     shutil.rmtree(folder / "samples" / "tuned")
     shutil.copytree(reseeded / "samples" / "tuned", folder / "samples" / "tuned")
-    with pytest.raises(ValueError, match="tuned was drawn by another run"):
+    with pytest.raises(ValueError, match="tuned must be drawn by this run"):
         from_run(folder, Statistics())
     (folder / "done.json").unlink()
     ran(config, folder.parent)

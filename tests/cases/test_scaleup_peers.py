@@ -30,9 +30,13 @@ def empty(monkeypatch):
 @pytest.mark.parametrize("name", SIZES)
 def test_c2_a_number_that_was_left_in_the_environment(name, monkeypatch):
     monkeypatch.setenv(name, "2")
-    with pytest.raises(ValueError, match=rf"processes = 1, but {name} = 2 .* `unset {name}`, or"):
+    with pytest.raises(
+        ValueError, match=rf"processes must be {name} = 2, .* got 1: need `unset {name}`, or"
+    ):
         start_processes(TrainConfig(device="cpu"))
-    with pytest.raises(ValueError, match=rf"processes = 3, but {name} = 2 .*nproc_per_node 3"):
+    with pytest.raises(
+        ValueError, match=rf"processes must be {name} = 2, .* got 3: .*nproc_per_node 3"
+    ):
         start_processes(TrainConfig(device="cpu", processes=3, batch=33))
     monkeypatch.setenv(name, "1")
     check_environment(1)

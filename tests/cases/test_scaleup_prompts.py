@@ -13,7 +13,7 @@ from scaleup.adapter.lora import LoraOptions, lora_student
 from scaleup.adapter.prompts import Prompts
 from scaleup.builtin import builtin_folder
 from scaleup.training.config import read_prompts
-from scaleup.training.legible import seen_by, unseen_words
+from scaleup.training.legible import distinct_prompts, unseen_words
 from tests.scaleup import tiny
 from tests.scaleup.conftest import folders  # noqa: F401
 from tests.scaleup.work import session, settings
@@ -50,7 +50,10 @@ def test_c1_a_tokenizer_without_a_length_reads_what_its_encoder_does(
 
 def test_b5_a_tokenizer_without_a_token_to_pad_with(folders, tmp_path):
     folder = edited(folders["sd15"], tmp_path, pad_token=None)
-    with pytest.raises(ValueError, match=r"copy', tokenizer: pad_token = None in tokenizer_config"):
+    with pytest.raises(
+        ValueError,
+        match=r"copy', tokenizer: pad_token must be a token .* got None in tokenizer_config",
+    ):
         open_model(folder)
 
 
@@ -58,16 +61,14 @@ def test_a_tokenizer_of_another_model():
     pipe = tiny.sd15()
     pipe.tokenizer.add_tokens(["plumb", "line"])
     words = len(pipe.tokenizer)
-    with pytest.raises(
-        ValueError, match=rf"{words} tokens, its text encoder knows {words - 2}: al"
-    ):
+    with pytest.raises(ValueError, match=rf"it has {words} tokens, the encoder knows {words - 2}"):
         ImageModel(pipe)
 
 
 def test_c1_half_a_surrogate_pair(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a \\ud83d\\ude00"}\n{"prompt": "a \\ud83d"}\n')
-    with pytest.raises(ValueError, match=r"prompts.jsonl, line 2: prompt = 'a \\ud83d': sign 3 is"):
+    with pytest.raises(ValueError, match=r"line 2: prompt must .* got 'a \\ud83d', whose sign 3 "):
         read_prompts(str(path))
 
 
@@ -78,7 +79,7 @@ def test_c1_half_a_surrogate_pair(tmp_path):
 def test_a9_prompts_that_are_one_to_the_model_are_trained_as_one(kind, models):
     """They differ in the end only, or in capital letters; the embeddings say so too."""
     prompts = ["a red square", LONG + "one", LONG + "two", "a RED square", "blue", "blue"]
-    texts, notes = seen_by(models[kind], prompts)
+    texts, notes = distinct_prompts(models[kind], prompts)
     assert texts == ["a red square", LONG + "one", "blue"]
     same, long = notes
     assert same.startswith("2 prompts are the same to the model as one before, and trained as that")
@@ -95,16 +96,16 @@ def test_a9_prompts_that_are_one_to_the_model_are_trained_as_one(kind, models):
 def test_prompts_that_the_model_tells_apart_stay_apart(models):
     """To the last token that is read."""
     prompts = [LONG[:14], LONG[:13], LONG[:13] + "z"]
-    assert seen_by(models["sd15"], prompts) == (prompts, [])
+    assert distinct_prompts(models["sd15"], prompts) == (prompts, [])
     cut = [LONG[:14], LONG[:14] + " b"]
-    assert seen_by(models["sd15"], cut)[0] == cut[:1]
+    assert distinct_prompts(models["sd15"], cut)[0] == cut[:1]
 
 
 def test_e9_signs_and_words_that_a_model_does_not_know(models):
-    _, notes = seen_by(models["sd15"], ["a café", "red"])
+    _, notes = distinct_prompts(models["sd15"], ["a café", "red"])
     assert notes == ["1 prompt is written with signs that the model's vocabulary lacks: 'a café'"]
     builtin = open_model(str(builtin_folder()))
-    assert seen_by(builtin, ["a café", "a red square"])[1] == []  # it spells in bytes
+    assert distinct_prompts(builtin, ["a café", "a red square"])[1] == []  # it spells in bytes
     (note,) = unseen_words(["a red square", "a dog and a cat", "A Red dog"])
     assert note.startswith(
         "2 prompts are in words that the built-in model has never seen (dog, and, cat), and"
@@ -126,7 +127,7 @@ def test_a9_every_target_is_a_layer(kind):
     make = {"sd15": tiny.sd15, "sd3": tiny.sd3}[kind]
     for targets, wrong in ((("to_q", "tok_k"), "tok_k"), (("o_q",), "o_q"), (("to_q.",), "to_q.")):
         model = ImageModel(make())
-        with pytest.raises(ValueError, match=rf"'{wrong}' is no layer .*ends: .*\bto_q\b"):
+        with pytest.raises(ValueError, match=rf"\bto_q\b.*'{wrong}' is no layer"):
             lora_student(model, model.velocity(), LoraOptions(targets=targets), torch.Generator())
         assert not any("lora" in name for name, _ in model.network.named_parameters())
     good = LoraOptions(targets=("to_q", "to_out.0"))

@@ -46,5 +46,5 @@ def test_the_least_that_eps_allows():
     x, t = torch.zeros(1, 1, 1, 1, dtype=torch.float64), torch.tensor([clock.span[0]]).double()
     one, other = (clock.velocity(x + error, x, t) for error in (0.0, 1.0))
     assert 900 < float((1 - t) * (other - one).abs()) <= 1000
-    with pytest.raises(ValueError, match="allowed are at least two strictly decreasing"):
+    with pytest.raises(ValueError, match="abar must be at least two strictly decreasing"):
         VPClock(abar * torch.tensor([1, 1, 0.99]), "eps")

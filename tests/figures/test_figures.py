@@ -91,7 +91,7 @@ def test_slope_is_fitted_above_the_floor_only():
         (["make", "--only", "figure9"], "--only must be one of figure1, .*got 'figure9'"),
         (
             ["make", "--exact", "--only", "error_budget"],
-            "--only = 'error_budget' beside --exact: allowed are",
+            "--only must be figures of exact laws beside --exact, ",
         ),
     ],
 )

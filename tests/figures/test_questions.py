@@ -111,7 +111,7 @@ def test_changed_numbers_are_seen():
     ("words", "message"),
     [
         (["--only", "nothing"], "--only must be one of beta, .*got 'nothing'"),
-        (["--measure"], "--measure without --check"),
+        (["--measure"], "--measure needs --check"),
     ],
 )
 def test_bad_input(words, message, capsys):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
+from benchmarks.rows import Row, table
 from benchmarks.scaleup import (
     PARTS,
     audit,
@@ -26,7 +27,6 @@ from benchmarks.scaleup import (
     signals,
     small,
 )
-from benchmarks.scaleup.rows import Row, table
 from tests.scaleup.tiny import save
 from tests.scaleup.tiny import sd15 as tiny_pipeline
 from theory.common.files import write_json

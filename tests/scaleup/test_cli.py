@@ -47,7 +47,7 @@ def call(capsys, *arguments):
 
 
 def test_train_says_what_came_of_it(folders, tmp_path, capsys):
-    """With a method and a reward of one's own; the second call finds it finished."""
+    """With a user's own method and reward; the second call finds it finished."""
     config = settings(folders, method=f"{MY_METHOD}:label_noise=0.5", reward="brightness", steps=2)
     status, out, err = call(capsys, *words(config, tmp_path))
     folder = RunFolder(tmp_path, config).path
@@ -171,7 +171,7 @@ def opened(folder, capfd):
 
 def test_opening_a_pipeline_says_nothing(folders, capfd, monkeypatch):
     assert opened(folders["sd15"], capfd) == ""
-    monkeypatch.setattr(opening, "_quiet", nullcontext)
+    monkeypatch.setattr(opening, "quiet", nullcontext)
     assert "Loading weights" in opened(folders["sd15"], capfd)
 
 
@@ -183,7 +183,7 @@ def test_the_libraries_speak_as_before_afterwards(folders):
             for log in logs:
                 log.set_verbosity(verbosity)
                 (log.enable_progress_bar if bar else log.disable_progress_bar)()
-            with opening._quiet():
+            with opening.quiet():
                 assert not any(log.is_progress_bar_enabled() for log in logs)
             found = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
             assert found == [(verbosity, bar)] * 2
@@ -202,7 +202,7 @@ def test_a_process_of_its_own_says_one_line(folders, tmp_path):
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: lora_targets = ['x']: ")
+    assert done.stderr.startswith("error: lora_targets must be ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -211,34 +211,34 @@ def test_a_process_of_its_own_says_one_line(folders, tmp_path):
 
 BAD = {
     "a folder that is no pipeline": (["--model", "HERE"], ["model = ", "model_index.json"]),
-    "no folder": (["--model", "HERE/none"], ["model = ", "allowed is a folder in diffusers' lay"]),
+    "no folder": (["--model", "HERE/none"], ["model must be a folder in diffusers' layout"]),
     "no prompts file": (["--prompts", "HERE/none.txt"], ["prompts = ", "no such file"]),
-    "no prompts": (["--prompts", ""], ["prompts = ''", "allowed is a .txt or .jsonl file"]),
-    "empty prompts": (["--prompts", "HERE/empty.txt"], ["prompts = ", "allowed is at least one"]),
-    "a bad line": (["--prompts", "HERE/bad.jsonl"], ["bad.jsonl, line 2", "'blue'", "allowed is"]),
+    "no prompts": (["--prompts", ""], ["prompts must be a .txt or .jsonl file", "got ''"]),
+    "empty prompts": (["--prompts", "HERE/empty.txt"], ["prompts must be at least one"]),
+    "a bad line": (["--prompts", "HERE/bad.jsonl"], ["bad.jsonl, line 2 must be", "'blue'"]),
     "method": (["--method", "magic"], ["method must", "got 'magic'", "must be one of", "nft"]),
     "method's file": (["--method", "HERE/no.py"], ["method = ", "no.py", "no such file"]),
     "method's option": (["--method", "nft:strength=1"], ["'strength'", "must be one of nft_beta"]),
     "reward": (["--reward", "magic"], ["reward must", "got 'magic'", "must be one of", "redness"]),
     "reward's option": (["--reward", "redness:x=1"], ["'x'", "must be none"]),
-    "recipe": (["--config", "magic"], ["config = 'magic'", "sd15-nft"]),
-    "bad recipe": (["--config", "HERE/bad.toml"], ["bad.toml", "'step'", "allowed are model"]),
-    "micro_batch": (["--micro-batch", 3], ["micro_batch = 3", "divisors of 4"]),
+    "recipe": (["--config", "magic"], ["config must be", "sd15-nft", "got 'magic'"]),
+    "bad recipe": (["--config", "HERE/bad.toml"], ["bad.toml", "'step'", "must be one of model"]),
+    "micro_batch": (["--micro-batch", 3], ["micro_batch must be a divisor of 4", "got 3"]),
     "processes": (["--processes", 2], ["processes = 2, but 1 run", "--nproc_per_node 2"]),
     "no gradient": (["--method", "adjoint_matching", "--reward", "jpeg_size"],
-                    ["reward = 'jpeg_size'", "no gradient", "differentiable"]),
+                    ["got 'jpeg_size'", "no gradient", "differentiable"]),
     "reward out of range": (["--method", "nft:nft_beta=1"],
                             ["'redness'", "[-1.0, 1.0]", "[0, 1]", "reward_mapping=released"]),
-    "my method's range": (["--method", MY_METHOD], ["'redness'", "allowed", "[0, 1]"]),
-    "fp16": (["--precision", "fp16"], ["precision = 'fp16' on the CPU", "'no' and 'bf16'"]),
-    "targets": (["--lora-targets", "x"], ["lora_targets = ['x']"]),
+    "my method's range": (["--method", MY_METHOD], ["'redness'", "reward must take", "[0, 1]"]),
+    "fp16": (["--precision", "fp16"], ["precision must be 'no' or 'bf16' on the CPU, got 'fp16'"]),
+    "targets": (["--lora-targets", "x"], ["lora_targets must be", "got ['x']"]),
     "pool and group": (["--method", NFT_ONLINE.replace("pool=8", "pool=6"), "--group", 4],
-                       ["6 rows in groups of group = 4", "allowed are multiples"]),
+                       ["must be a multiple of group = 4, got 6"]),
     "steps of a chain": (["--method", "ddpo:steps=60,sigma_end=0.001"],
                          ["steps = 60", "allowed are at most"]),
     "steps": (["--steps", 0], ["steps must", "got 0", ">= 1"]),
     "rate": (["--learning-rate", "nan"], ["learning_rate must", "got nan", "> 0"]),
-    "out": (["--out", "HERE/empty.txt"], ["out = ", "empty.txt", "allowed is a folder"]),
+    "out": (["--out", "HERE/empty.txt"], ["out must be a folder", "empty.txt"]),
     "seed": (["--seed", -1], ["seed must", "got -1", "from 0 to"]),
 }  # fmt: skip
 
@@ -264,7 +264,7 @@ def test_cuda_without_a_gpu(folders, tmp_path, capsys):
     config = settings(folders)
     status, _, err = call(capsys, *words(config, tmp_path / "out"), "--device", "cuda")
     assert status == 2
-    assert "device = 'cuda': no CUDA device is available here; allowed is 'cpu'" in err
+    assert "device must be 'cpu', got 'cuda': no CUDA device is available here" in err
     assert not (tmp_path / "out").exists()
 
 

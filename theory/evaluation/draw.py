@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -47,6 +48,30 @@ def use_style() -> None:
     )
 
 
+def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """matplotlib's, in this style, axes and legends beside each other."""
+    use_style()
+    return plt.subplots(rows, columns, layout="constrained", **options)
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 0, title: str | None = None) -> None:
+    """What the axes show, in one legend for all of the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = columns or len(labels)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=8, title=title
+    )
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure, closed; no dates or versions inside: the same numbers give the same bytes."""
+    data = io.BytesIO()
+    metadata = {"Software": "plumbline"}
+    figure.savefig(data, format="png", dpi=dpi, bbox_inches="tight", metadata=metadata)
+    plt.close(figure)
+    return data.getvalue()
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf, each whole or not at all; returns the paths."""
     paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
@@ -62,16 +87,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def draw_report(report: LawReport) -> Figure:
     """The law over its candidate targets: lines (d = 1), contours (d = 2), a projection (d > 2)."""
-    use_style()
-    if report.dim == 1:
-        figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-        _lines(axes, report)
-    elif report.dim == 2:
-        figure, pair = plt.subplots(1, 3, figsize=(9.6, 3.3), layout="constrained", sharey=True)
+    if report.dim == 2:
+        figure, pair = subplots(1, 3, figsize=(9.6, 3.3), sharey=True)
         _contours(list(pair), report)
     else:
-        figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-        _projection(axes, report)
+        figure, axes = subplots(figsize=(6.4, 3.6))
+        (_lines if report.dim == 1 else _projection)(axes, report)
     figure.suptitle(f"{report.problem}: {report.field} ({report.sampler})", fontsize=10)
     return figure
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from toys.commands.output import show, show_json, table
+from toys.commands.output import add_place, check_place, show, show_json, table
 from toys.experiments.cases import BATCH, BUDGET, STARTS, STEPS
 
 OUT = Path("results/control/cases")
@@ -31,9 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", default="none", help=f"of the control: {' or '.join(STARTS)} (%(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of runs (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print data instead of a table")
+    add_place(parser, OUT, "--jobs")
+    parser.add_argument("--json", action="store_true", help="print data instead of tables")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,14 +41,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: an option that is not allowed, and what training raises.
     """
-    from theory.common.checks import check_choice, check_order
-    from theory.common.files import check_folder
+    from theory.common.checks import check_choice
     from theory.control.cases import CASES
     from toys.experiments.cases.config import METHODS, CaseConfig
     from toys.experiments.cases.runs import train_cases
 
-    check_order("--jobs", options.jobs, 1)
-    check_folder("--out", options.out)
+    check_place(options, "--jobs")
     for option, given, allowed in (("--case", options.case, CASES),
                                    ("--only", options.only, METHODS),
                                    ("--start", [options.start], STARTS)):  # fmt: skip
@@ -62,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         for case in dict.fromkeys(options.case or CASES)
         for method in dict.fromkeys(options.only or METHODS)
     ]
-    rows = train_cases(options.out, configs, options.jobs)
+    rows = train_cases(options.out, configs, options.processes)
     if options.json:
         show_json({"rows": rows})
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from toys.commands.output import show, show_json, table
+from toys.commands.output import add_place, check_place, show, show_json, table
 
 OUT = Path("results/control")
 
@@ -23,8 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--schedules", action="store_true",
         help="also fine-tuning under other schedules, and the matrix train x sample",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of runs (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side (%(default)s)")
+    add_place(parser, OUT, "--jobs")
     parser.add_argument("--json", action="store_true", help="print data instead of tables")
     parser.add_argument(
         "--check", action="store_true",
@@ -38,19 +37,16 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: a problem or method that is not allowed, and what training raises.
     """
-    from theory.common.checks import check_order
-    from theory.common.files import check_folder
     from toys.experiments import control as control_runs
     from toys.experiments import schedules as control_schedules
 
-    check_order("--jobs", options.jobs, 1)
-    check_folder("--out", options.out)
-    problems = options.problem or list(control_runs.PROBLEMS)
-    rows = control_runs.control_runs(options.out, problems, options.only, processes=options.jobs)
+    check_place(options, "--jobs")
+    problems, processes = options.problem or list(control_runs.PROBLEMS), options.processes
+    rows = control_runs.control_runs(options.out, problems, options.only, processes=processes)
     more: dict[str, Any] = {}
     wrong = control_runs.failures(rows)
     if options.schedules:
-        more["schedules"] = control_schedules.schedules(options.out, processes=options.jobs)
+        more["schedules"] = control_schedules.schedules(options.out, processes=processes)
         wrong += control_schedules.failures(more["schedules"])
     path = control_runs.write(options.out, rows, **more)
     if options.json:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from toys.commands.output import show_json
+from toys.commands.output import add_place, check_place, show_json
 from toys.commands.selection import OUT
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of results (%(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
+    add_place(parser, OUT)
+    parser.add_argument("--json", action="store_true", help="print data instead of tables")
     parser.add_argument(
         "--write", action="store_true", help="write docs/data/exact_tilt.json, which the page reads"
     )
-    parser.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,13 +24,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: an option that is not allowed, and what training raises.
     """
-    from theory.common.checks import check_order
-    from theory.common.files import check_folder
+    from theory.common.files import write_json
     from toys.experiments.exact_tilt import runs, trial
-    from toys.training.files import write_json
 
-    check_order("--processes", options.processes, 1)
-    check_folder("--out", options.out)
+    check_place(options)
     found = runs.summary(runs.run(options.out, trial.trials(), options.processes))
     if options.write:
         write_json(runs.SUMMARY, found)

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from theory.common.console import console
+
+
+def add_place(parser: argparse.ArgumentParser, out: Path, processes: str = "--processes") -> None:
+    """Options of commands that train: where runs are, and how many processes."""
+    parser.add_argument("--out", type=Path, default=out, help="folder of runs (%(default)s)")
+    parser.add_argument(
+        processes, dest="processes", type=int, default=2, help="side by side (%(default)s)"
+    )
+
+
+def check_place(options: argparse.Namespace, processes: str = "--processes") -> None:
+    """They can be used.
+
+    Raises:
+        ValueError: not so.
+    """
+    from theory.common.checks import check_order
+    from theory.common.files import check_folder
+
+    check_order(processes, options.processes, 1)
+    check_folder("--out", options.out)
 
 
 def table(title: str, columns: str, rows: Iterable[Sequence[str]], words: int = 1) -> Table:

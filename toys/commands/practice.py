@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from toys.commands.output import show, show_json, table
+from toys.commands.output import add_place, check_place, show, show_json, table
 from toys.commands.selection import OUT
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--only", help="tilt or times")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
+    add_place(parser, OUT)
     parser.add_argument("--json", action="store_true", help="print data instead of tables")
     parser.add_argument(
         "--check", action="store_true", help="exit 1 where a tilt is over 5 %% off its prediction"
@@ -30,13 +28,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: an option that is not allowed, and what training raises.
     """
-    from theory.common.checks import check_order
-    from theory.common.files import check_folder
     from toys.experiments.practice.runs import practice
     from toys.experiments.practice.tilt import failures
 
-    check_order("--processes", options.processes, 1)
-    check_folder("--out", options.out)
+    check_place(options)
     found = practice(options.out, options.only, processes=options.processes)
     if options.json:
         show_json(found)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toys.commands.output import add_place, check_place
 from toys.training.defaults import DEPTH, WIDTH
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="bfloat16 products where the CPU has them: 1.5 times faster, errors near 1e-3",
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="side by side (%(default)s)")
+    add_place(parser, OUT)
 
 
 def configs(options: argparse.Namespace) -> list[RunConfig]:
@@ -53,34 +53,29 @@ def configs(options: argparse.Namespace) -> list[RunConfig]:
     Raises:
         ValueError, FileNotFoundError: an option is not allowed, or a run's parts are not.
     """
-    from theory.common.checks import check_choice, check_count, check_order
-    from theory.common.files import check_folder
+    from theory.common.checks import check_choice, check_count
     from theory.methods.registry import methods
     from toys.experiments.presets import PRESETS
     from toys.training.config import RunConfig
 
     check_count("--seeds", options.seeds, 1, MOST_SEEDS)
-    check_order("--processes", options.processes, 1)
     for name in ("steps", "batch"):
         check_count(f"--{name}", getattr(options, name), 0, MOST)
     check_count("--width", options.width, 1, MOST)
     check_count("--depth", options.depth, 1, MOST_LAYERS)
     if options.learning_rate < 0:
-        raise ValueError(f"--learning-rate = {options.learning_rate!r}: allowed are numbers > 0")
-    check_folder("--out", options.out)
+        raise ValueError(f"--learning-rate must be a number > 0, got {options.learning_rate!r}")
+    check_place(options)
     if options.preset is not None:
         check_choice("--preset", options.preset, PRESETS)
         if options.method or options.problem:
-            raise ValueError(
-                "--preset beside --method or --problem: allowed is a preset or a selection"
-            )
+            raise ValueError("need --preset, or --method and --problem, got both")
         _refuse_beside_preset(options)
         return PRESETS[options.preset]()
     if not options.method or not options.problem:
         raise ValueError(
-            "--method and --problem are needed: allowed are "
-            f"{', '.join(methods())} or a .py file, and a named problem or a .toml file "
-            "(or --preset)"
+            f"need --method, one of {', '.join(methods())} or a .py file, and --problem, a named "
+            "one or a .toml file (or --preset)"
         )
     return [
         RunConfig.checked(
@@ -109,6 +104,6 @@ def _refuse_beside_preset(options: argparse.Namespace) -> None:
     for name in OF_RUNS:
         if getattr(options, name) != getattr(defaults, name):
             raise ValueError(
-                f"--{name.replace('_', '-')} = {getattr(options, name)!r} beside --preset: "
-                "allowed beside a preset are --out, --processes and --device"
+                f"--{name.replace('_', '-')} must be left to --preset, beside which --out, "
+                f"--processes and --device may stand, got {getattr(options, name)!r}"
             )

@@ -35,7 +35,7 @@ def compare(
     missing = [run.config.label for run in runs if not run.is_finished]
     if missing:
         raise ValueError(
-            f"not trained in {out}: {'; '.join(missing)}: allowed are trained runs; the same "
+            f"runs must be trained, and these are not in {out}: {'; '.join(missing)}; the same "
             "options with `python -m toys train` train them"
         )
     jobs: dict[tuple[str, str, str], list[RunConfig]] = {}

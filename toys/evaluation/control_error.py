@@ -66,8 +66,8 @@ class ControlTruth:
         chain, goal = chain_of(method, problem), method.target(problem)
         if goal is None or not isinstance(goal.wrapper, Exponential):
             raise ValueError(
-                f"{method.label} on {problem.name!r} aims at no tilt exp(a r): allowed are the "
-                "adjoint family, and ddpo with kl_weight > 0"
+                "the method must be one of the adjoint family, or ddpo with kl_weight > 0, got "
+                f"{method.label}, which aims at no tilt exp(a r) on {problem.name!r}"
             )
         best = regularised_optimum(
             chain, problem.base_field, problem.reward, float(goal.wrapper.scale),
@@ -117,8 +117,7 @@ class ControlError:
         """Of controls (n, T, d) at n independent trajectories."""
         gaps, sizes = (control - best).square().sum(-1), best.square().sum(-1)
         value, standard_error = ratio_of_means(gaps.sum(1), sizes.sum(1))
-        steps = (gaps.mean(0) / sizes.sum(1).mean()).tolist()
-        return cls(value, standard_error, tuple(steps))
+        return cls(value, standard_error, tuple((gaps.mean(0) / sizes.sum(1).mean()).tolist()))
 
 
 def ratio_of_means(top: Tensor, bottom: Tensor) -> tuple[float, float]:
@@ -137,7 +136,8 @@ def chain_of(method: Method, problem: Problem) -> Chain:
     find = getattr(method, "chain", None)
     if find is None:
         raise ValueError(
-            f"{method.label} trains no kernels of a chain: allowed are the adjoint family and ddpo"
+            "the method must be one of the adjoint family or ddpo, got "
+            f"{method.label}, which trains no kernels of a chain"
         )
     chain = find(problem)
     assert isinstance(chain, Chain)
@@ -159,14 +159,14 @@ def check_problem(problem: Problem) -> None:
     """
     if problem.dim > 2:
         raise ValueError(
-            f"problem {problem.name!r} is in d = {problem.dim}: allowed for control are d = 1 and 2"
+            f"problem must be in d = 1 or 2 for control, got {problem.name!r} in d = {problem.dim}"
         )
     with torch.enable_grad():
         x = torch.zeros(1, problem.dim, dtype=problem.base.dtype, requires_grad=True)
         if not problem.reward(x).requires_grad:
             raise ValueError(
-                f"the reward of problem {problem.name!r} has no gradient: allowed for control are "
-                "differentiable rewards"
+                f"the reward of problem {problem.name!r} must be differentiable for control, and "
+                "has no gradient"
             )
 
 
@@ -223,8 +223,8 @@ def variance(law: Law) -> float:
 
 def mode_masses(problem: Problem, law: Law) -> list[float]:
     """The mass that lies nearest to each of the base's components."""
-    gaps = torch.cdist(_points(law), problem.base.mean.double()).argmin(-1).numpy()
-    near = gaps.reshape(law.grid.log_density.shape)
+    nearest = torch.cdist(_points(law), problem.base.mean.double()).argmin(-1)
+    near = nearest.numpy().reshape(law.grid.log_density.shape)
     density: Array = law.grid.density
     return [float(density[near == i].sum() / density.sum()) for i in range(len(problem.base.mean))]
 

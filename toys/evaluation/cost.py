@@ -66,8 +66,7 @@ class Counted(nn.Module):
 
     def frozen_copy(self, role: str) -> Counted:
         """A frozen copy that counts under its own role."""
-        twin = copy.deepcopy(self.model).requires_grad_(False).eval()
-        return Counted(twin, role, self.counts)
+        return Counted(copy.deepcopy(self.model).requires_grad_(False).eval(), role, self.counts)
 
 
 def counted_step(config: RunConfig) -> Counts:
@@ -81,8 +80,7 @@ def counted_step(config: RunConfig) -> Counts:
     task = ProblemTask([problem], auxiliary_maker=lambda outputs, _: network(outputs, "auxiliary"))
     policy = method.setup(network(problem.dim, "student"), task, draws)
     with torch.enable_grad():
-        batch = method.collect(policy, task, ROWS, draws)
-        losses, _ = method.loss(policy, task, batch)
+        losses, _ = method.loss(policy, task, method.collect(policy, task, ROWS, draws))
         losses.sum().backward()
     return counts
 

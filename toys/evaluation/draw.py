@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from theory.common.tolerances import TRAINED_SHARE
-from theory.evaluation.draw import BLACK, GREEN, ORANGE, PURPLE, SKY, VERMILION, use_style
+from theory.evaluation.draw import (
+    BLACK,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    legend_below,
+    subplots,
+)
 from theory.laws.distances import Array
 
 Curves = Mapping[str, Any]
@@ -21,11 +29,10 @@ BINS = 60
 
 def panels(problem: str, results: Sequence[Mapping[str, Any]], curves: Sequence[Curves]) -> Figure:
     """One panel a run: what it samples, over its optimum's exact law and its claimed target."""
-    use_style()
     columns = min(COLUMNS, len(results))
     rows = -(-len(results) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(4.0 * columns, 3.0 * rows + 0.6), layout="constrained",
+    figure, grid = subplots(
+        rows, columns, figsize=(4.0 * columns, 3.0 * rows + 0.6),
         squeeze=False, sharey=results[0]["dim"] == 2,
     )  # fmt: skip
     for axes, result, curve in zip(grid.flat, results, curves, strict=False):
@@ -39,12 +46,6 @@ def panels(problem: str, results: Sequence[Mapping[str, Any]], curves: Sequence[
                          "optimum (white) and claimed target (dashed)", fontsize=9)  # fmt: skip
     figure.suptitle(f"{problem}: what trained networks sample", fontsize=11)
     return figure
-
-
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
 
 
 def draw_panel(axes: Axes, result: Mapping[str, Any], curve: Curves) -> None:
@@ -109,8 +110,7 @@ PARTS = (
 
 def budget(results: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """The three parts of every run's error as bars, in shares of the distance to go."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(8.4, 1.3 + 0.42 * len(results)), layout="constrained")
+    figure, axes = subplots(figsize=(8.4, 1.3 + 0.42 * len(results)))
     rows = np.arange(len(results))[::-1]
     for i, (key, label, color) in enumerate(PARTS):
         values = [100 * r[key] / r["to_go"] for r in results]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from theory.common.checks import check_count
+from theory.common.files import write_tensors
 from theory.common.identity import plumbline_code
 from theory.common.tolerances import TRAINED_SHARE
 from theory.evaluation.sampler_laws import Bench, Law, Sampler, sample_distance, sampling_floor
@@ -29,7 +30,7 @@ from theory.tilts.wrappers import Exponential
 from toys.networks.mlp import StackedMLP
 from toys.training import files
 from toys.training.config import RunConfig
-from toys.training.files import read_tensors, write_tensors
+from toys.training.files import read_tensors
 from toys.training.runs import Run
 
 SAMPLE_SEED = 2**42
@@ -74,7 +75,7 @@ class Truth:
         problem, method = config.parsed_problem, config.parsed
         if problem.dim > 2:
             raise NoTruthError(
-                f"{config.label} is in d = {problem.dim}: allowed for compare are d = 1 and 2"
+                f"{config.label} must be in d = 1 or 2 for compare, got d = {problem.dim}"
             )
         try:
             best, goal = returned.optimum(method, problem), returned.target(method, problem)
@@ -117,8 +118,8 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
         trained = bench.of_velocity(network)
     except (AssertionError, ValueError) as error:  # torchdiffeq asserts that its steps stay > 0
         raise ValueError(
-            f"{run.config.label}: the trained velocity's law cannot be found ({error}): allowed "
-            f"are networks whose samples stay finite; retrain with a smaller learning rate, or "
+            f"{run.config.label}: the network's samples must stay finite, and the trained "
+            f"velocity's law cannot be found ({error}); retrain with a smaller learning rate, or "
             f"delete {run.folder}"
         ) from error
     # Draws of its own for every run: methods with one seed do not share their luck.

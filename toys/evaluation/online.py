@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory.common.files import write_tensors
 from theory.fields.mixture import ModelField
 from theory.laws.distances import Array
 from theory.methods import Draws
@@ -20,18 +21,17 @@ from theory.problems.problem import Problem
 from theory.samplers.flow import FlowLaw
 from toys.evaluation.evaluate import code_key
 from toys.networks.mlp import StackedMLP, single
-from toys.training.files import read_tensors, write_tensors
+from toys.training.files import read_tensors
 from toys.training.runs import Run
 
 RTOL, ATOL = 1e-6, 1e-8
 FILE = "trajectory.safetensors"
 MOST_LOST = 1e-3  # mass that the axis may miss
-STATISTICS = ("reward", "std", "entropy", "kl_to_base")
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """densities (epochs, n) on axis (n,), and STATISTICS of each epoch, (epochs,)."""
+    """densities (epochs, n) on axis (n,), and `statistics_of` each epoch, (epochs,)."""
 
     axis: Array
     densities: Array
@@ -64,21 +64,19 @@ def trajectory(run: Run, axis: Array) -> Trajectory:
     """
     problem = run.config.parsed_problem
     if problem.dim != 1:
-        raise ValueError(f"{run.config.label} is in d = {problem.dim}: allowed is d = 1")
+        raise ValueError(f"{run.config.label} must be in d = 1, got d = {problem.dim}")
     run.manifest()
     cycle, config = run.config.parsed.cycle, run.config
     if config.snapshots and cycle and config.steps // config.snapshots != cycle:
         raise ValueError(
-            f"{config.label}: snapshots = {config.snapshots} over {config.steps} steps: allowed is "
-            f"one after each of its epochs of {cycle} steps"
+            f"{config.label}: snapshots must be one after each of its epochs of {cycle} steps, got "
+            f"{config.snapshots} over {config.steps} steps"
         )
-    parts = (config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest())
-    key = "-".join(parts)
+    key = "-".join((config.digest, code_key(), hashlib.sha256(axis.tobytes()).hexdigest()))
     densities = _kept(run, key)
     if densities is None:
         densities = log_densities(run.snapshots(), axis, config.label).exp().numpy()
-        tensors = {"densities": torch.as_tensor(densities)}
-        write_tensors(run.folder / FILE, tensors, {"key": key})
+        write_tensors(run.folder / FILE, {"densities": torch.as_tensor(densities)}, {"key": key})
     return Trajectory(axis, densities, statistics_of(densities, axis, problem))
 
 
@@ -107,7 +105,7 @@ def log_densities(members: Sequence[Mapping[str, Tensor]], axis: Array, label: s
     lost = float((1 - torch.trapezoid(logs.exp(), torch.as_tensor(axis), dim=1)).abs().max())
     if lost > MOST_LOST:
         raise ValueError(
-            f"the grid of {label} on [{axis[0]:g}, {axis[-1]:g}] misses {lost:.1e} of a law: "
-            f"allowed is {MOST_LOST:g}; take a wider or finer one"
+            f"the grid of {label} on [{axis[0]:g}, {axis[-1]:g}] must miss at most {MOST_LOST:g} "
+            f"of a law, got {lost:.1e}; take a wider or finer one"
         )
     return logs

@@ -30,21 +30,21 @@ class Corrected(nn.Module):
         super().__init__()
         self.problem, self.network = problem, network
         # The base where it was asked for last: student and reference see the same points.
-        self.seen: dict[str, Tensor] = {}
+        self.latest: dict[str, Tensor] = {}
 
     def frozen_copy(self, role: str = "reference") -> Corrected:
         """A copy of the network on the same base."""
         del role
         twin = Corrected(self.problem, copy.deepcopy(self.network))
-        twin.seen = self.seen
+        twin.latest = self.latest
         return twin.requires_grad_(False)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        if self.seen.get("x") is not x or self.seen.get("t") is not t:
+        if self.latest.get("x") is not x or self.latest.get("t") is not t:
             with torch.no_grad():
                 base = self.problem.base_field.evaluate(x, t)
-            self.seen.update(x=x, t=t, base=base)
-        return self.seen["base"] + self.network(x, t, cond)
+            self.latest.update(x=x, t=t, base=base)
+        return self.latest["base"] + self.network(x, t, cond)
 
     def with_divergence(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """(v, div v) at points (rows, d), one network after the other."""
@@ -61,7 +61,7 @@ def network_with_divergence(network: StackedMLP, x: Tensor, t: float) -> tuple[T
         ValueError: another depth.
     """
     if len(network.weight) != 3:
-        raise ValueError(f"depth = {len(network.weight) - 1}: allowed is 2")
+        raise ValueError(f"depth must be 2, got {len(network.weight) - 1}")
     d = network.dim
     points = torch.cat([x, x.new_full((len(x), 1), t)], -1).reshape(network.blocks, -1, d + 1)
     first, second, last = network.weight

@@ -86,14 +86,13 @@ class RunConfig:
         check_order("snapshots", config.snapshots, 0, config.steps)
         if config.snapshots and config.steps % config.snapshots:
             raise ValueError(
-                f"snapshots = {config.snapshots} does not divide steps = {config.steps}: allowed "
-                "are numbers that do"
+                f"snapshots must divide steps = {config.steps}, got {config.snapshots}"
             )
         if not all(is_finite_number(t) and 0 <= t <= 1 for t in config.times) or any(
             a >= b for a, b in pairwise(config.times)
         ):
             raise ValueError(
-                f"times = {config.times!r}: allowed are increasing numbers in [0, 1], or none"
+                f"times must be increasing numbers in [0, 1], or none, got {config.times!r}"
             )
         with returned.part(config.parsed, "check_problem"):
             config.parsed.check_problem(config.parsed_problem)
@@ -193,7 +192,7 @@ def check_device(device: str) -> None:
 
     check_choice("device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device = 'cuda': no CUDA device is available here; allowed is 'cpu'")
+        raise ValueError("device must be 'cpu', got 'cuda': no CUDA device is available here")
 
 
 def _sha(text: str) -> str:

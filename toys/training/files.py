@@ -6,24 +6,21 @@ keep, kept                 a result under a key that names all that it was made 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from theory.common import files
-from theory.common.files import sha256, write_atomically, write_json, write_tensors
+from theory.common.files import write_json, write_tensors
+from theory.methods.contract.states import digest_of_tensors
 
 ADVICE = "delete its folder, and the run is trained again"
 
 read_json = partial(files.read_json, advice=ADVICE)
 read_tensors = partial(files.read_tensors, advice=ADVICE)
-
-__all__ = ["read_json", "read_tensors", "sha256", "write_atomically", "write_json", "write_tensors"]
 
 
 def write_state(
@@ -31,7 +28,7 @@ def write_state(
 ) -> None:
     """The state after `step` steps, in one file, with its digest."""
     words = {**words, "step": str(step)}
-    write_tensors(path, tensors, {**words, "sha256": _digest(tensors, words)})
+    write_tensors(path, tensors, {**words, "sha256": digest_of_tensors(tensors, _said(words))})
 
 
 def read_state(
@@ -44,7 +41,7 @@ def read_state(
     """
     tensors, words = files.read_tensors(path, advice)
     try:
-        if words.pop("sha256") != _digest(tensors, words):
+        if words.pop("sha256") != digest_of_tensors(tensors, _said(words)):
             raise ValueError("its digest is another")
         if {key: words[key] for key in owner} != owner:
             raise ValueError("it is of other runs")
@@ -53,13 +50,8 @@ def read_state(
         raise ValueError(f"{path}: damaged ({error}); {advice}") from error
 
 
-def _digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
-    """One digest of names, numbers and words: a flipped bit is not trained on."""
-    found = hashlib.sha256(repr(sorted(words.items())).encode())
-    for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+def _said(words: Mapping[str, str]) -> str:
+    return repr(sorted(words.items()))
 
 
 def keep(path: Path, key: str, result: Any) -> None:

@@ -22,6 +22,7 @@ from theory.common.checks import check_positive
 from theory.methods import Draws, Info, Method, Policy, Task
 from theory.methods.chain.finite import NonFiniteAdjointError
 from theory.methods.contract import returned
+from theory.methods.contract.states import load_optimiser, optimiser_tensors, prefixed, under
 
 WARM_UP = 0.05
 CHECKPOINT_SECONDS = 10.0
@@ -145,8 +146,8 @@ class Loop:
         """
         if not bool(torch.isfinite(losses).all()):
             raise ValueError(
-                f"{self.label}: the loss is not finite (learning_rate = {self.learning_rate:g}): "
-                "allowed are settings whose loss stays finite, try a smaller learning rate"
+                f"{self.label}: the loss must stay finite, and is not (learning_rate = "
+                f"{self.learning_rate:g}); try a smaller learning rate"
             )
 
     def rate(self) -> float:
@@ -158,10 +159,8 @@ class Loop:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state but for the step's number, by name."""
-        tensors = {f"policy.{k}": v for k, v in self.policy.tensors().items()}
-        for i, parameter in enumerate(self.policy.parameters()):
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"adam.{i}.{key}"] = torch.as_tensor(value)
+        tensors = prefixed("policy.", self.policy.tensors())
+        tensors |= prefixed("adam.", optimiser_tensors(self.policy, self.optimiser))
         tensors |= {f"generator.{i}": state for i, state in enumerate(self.draws.states())}
         tensors["cpu_seconds"] = torch.tensor(self.cpu_seconds, dtype=torch.float64)
         return {k: v.detach().clone() for k, v in tensors.items()}
@@ -170,11 +169,7 @@ class Loop:
         """Put back what `tensors` gave after `step` steps."""
         self.step = step
         self.policy.load(under("policy.", tensors))
-        for i, parameter in enumerate(self.policy.parameters()):
-            self.optimiser.state[parameter] = {
-                k: v if k == "step" else v.to(parameter.device)
-                for k, v in under(f"adam.{i}.", tensors).items()
-            }
+        load_optimiser(self.policy, self.optimiser, under("adam.", tensors))
         generators = under("generator.", tensors)
         self.draws.restore([generators[str(i)] for i in range(len(generators))])
         self.cpu_seconds = float(tensors["cpu_seconds"])
@@ -203,8 +198,3 @@ def rate(step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of the tensors is named PREFIX..., by the rest of its name."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

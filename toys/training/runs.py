@@ -28,19 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from theory.common.files import locked
+from theory.common.files import locked, sha256, write_atomically, write_json, write_tensors
+from theory.methods.contract.states import under
 from toys.networks.mlp import StackedMLP, single
 from toys.training.config import RunConfig
-from toys.training.files import (
-    read_json,
-    read_state,
-    read_tensors,
-    sha256,
-    write_atomically,
-    write_json,
-    write_state,
-    write_tensors,
-)
+from toys.training.files import read_json, read_state, read_tensors, write_state
 
 PACKAGES = ("torch", "numpy", "scipy", "torchdiffeq", "safetensors", "plumbline")
 FORMAT = 1
@@ -80,8 +72,8 @@ class Run:
         if not isinstance(found, dict) or found.get("digest") != self.config.digest:
             theirs = found.get("digest") if isinstance(found, dict) else found
             raise ValueError(
-                f"{self.folder}: holds the run {theirs!r}: allowed is {self.config.digest!r}; "
-                "it was moved or edited: delete it or choose another --out"
+                f"{self.folder} must hold the run {self.config.digest!r}, got {theirs!r}: it was "
+                "moved or edited; delete it or choose another --out"
             )
         if read_json(self.folder / "config.json") != self.config.as_json():
             raise ValueError(
@@ -135,11 +127,7 @@ class Run:
         if not path.exists():
             raise ValueError(f"{path}: missing: the run was trained with snapshots = 0")
         tensors = read_tensors(path)[0]
-        numbers = sorted({name.split(".")[0] for name in tensors})
-        return [
-            {k.removeprefix(f"{n}."): v for k, v in tensors.items() if k.startswith(f"{n}.")}
-            for n in numbers
-        ]
+        return [under(f"{n}.", tensors) for n in sorted({name.split(".")[0] for name in tensors})]
 
     def finish(
         self,
@@ -248,8 +236,7 @@ class Group:
         """
         if not self._checkpoint.exists():
             return None
-        owner = {"members": self._names}
-        step, tensors, words = read_state(self._checkpoint, owner, GROUP_ADVICE)
+        step, tensors, words = read_state(self._checkpoint, {"members": self._names}, GROUP_ADVICE)
         return step, tensors, tensors.pop("metrics"), words["metrics"].split(",")
 
     @property

@@ -7,7 +7,8 @@ alone; groups that were begun before are gone on with, whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ MOST_MEMBERS = 12
 
 def group_size(config: RunConfig) -> int:
     """Networks that train best side by side."""
-    rows = config.batch * config.parsed.states_per_row
-    return max(1, min(MOST_MEMBERS, GROUP_ROWS // rows))
+    return max(1, min(MOST_MEMBERS, GROUP_ROWS // (config.batch * config.parsed.states_per_row)))
 
 
 def plan(out: Path, configs: Sequence[RunConfig]) -> list[list[Group]]:
@@ -52,17 +52,8 @@ def _groups(out: Path, configs: list[RunConfig], old: list[Group]) -> list[Group
                 missing.pop(c.digest, None)
     alike: dict[tuple[Any, ...], list[RunConfig]] = {}
     for c in missing.values():
-        problem = c.parsed_problem
-        shape = (c.method_identity, c.width, c.depth, c.steps, c.batch, c.learning_rate)
-        key = (
-            *shape,
-            c.low_discrepancy,
-            c.fast_products,
-            c.snapshots,
-            c.times,
-            problem.dim,
-            problem.path,
-        )
+        alone = replace(c, method="", problem="", seed=0)  # what is left has to be the same
+        key = (c.method_identity, alone, c.parsed_problem.dim, c.parsed_problem.path)
         alike.setdefault(key, []).append(c)
     for same in alike.values():
         same.sort(key=lambda c: c.problem)  # networks on one problem share its evaluations
@@ -99,15 +90,10 @@ def train(
 
 
 def _train_group(group: Group, update: Update, device: str) -> None:
-    trainer = Trainer(group, device)
-    trainer.train(_reporter(group, update))
-
-
-def _reporter(group: Group, update: Update) -> Callable[[int, int, float], None]:
     rows = _step_rows(group)
 
     def report(step: int, steps: int, loss: float) -> None:
         shown = "" if math.isnan(loss) else f", loss {loss:.4g}"
         update(group.folder.name, step * rows, f"{group.label}: step {step}/{steps}{shown}")
 
-    return report
+    Trainer(group, device).train(report)

@@ -15,8 +15,9 @@ from torch import Tensor
 from theory.common.processes import keep_heap
 from theory.methods import Draws, Info, Policy, ProblemTask
 from theory.methods.contract import returned
+from theory.methods.contract.states import prefixed, under
 from toys.networks.mlp import StackedMLP
-from toys.training.loop import Loop, Report, under
+from toys.training.loop import Loop, Report
 from toys.training.runs import Group, Run, device_name
 
 LOGS = 100
@@ -45,8 +46,7 @@ def use_fast_kernels(fast_products: bool = False) -> float:
 
 def product_error() -> float:
     """Largest relative error of a float32 product as precision is set now."""
-    generator = torch.Generator().manual_seed(0)
-    a = torch.rand(64, 64, generator=generator)
+    a = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
     return float(((a @ a).double() / (a.double() @ a.double()) - 1).abs().max())
 
 
@@ -82,8 +82,7 @@ class Trainer(Loop):
 
     def _network(self, outputs: int, draws: Draws) -> StackedMLP:
         (dim,) = self.task.event_shape
-        network = StackedMLP(dim, outputs, self.config.width, self.config.depth, draws)
-        return network.to(self.device)
+        return StackedMLP(dim, outputs, self.config.width, self.config.depth, draws).to(self.device)
 
     def _policy(self) -> Policy:
         student = self._network(self.task.event_shape[0], self._draws(BASE_SEED))
@@ -148,16 +147,15 @@ class Trainer(Loop):
 
     def _diverged(self) -> list[str]:
         """The members whose loss has been infinite or nan."""
-        rows = torch.stack(self.metrics)
-        finite = torch.isfinite(rows).all(-1).all(0).tolist()
+        finite = torch.isfinite(torch.stack(self.metrics)).all(-1).all(0).tolist()
         return [c.label for c, good in zip(self.group.members, finite, strict=True) if not good]
 
     def _refuse(self, labels: list[str]) -> None:
         if labels:
             raise ValueError(
-                f"{'; '.join(labels)}: the loss is not finite (learning_rate = "
-                f"{self.learning_rate:g}): allowed are settings whose loss stays finite, "
-                "try a smaller learning rate; what trained beside is finished and kept"
+                f"{'; '.join(labels)}: the loss must stay finite, and is not (learning_rate = "
+                f"{self.learning_rate:g}); try a smaller learning rate; what trained beside is "
+                "finished and kept"
             )
 
     # --- checkpoints
@@ -170,7 +168,7 @@ class Trainer(Loop):
     def tensors(self) -> dict[str, Tensor]:
         found = super().tensors()
         for i, snapshot in enumerate(self.snapshots):
-            found |= {f"snapshot.{i}.{k}": v for k, v in snapshot.items()}
+            found |= prefixed(f"snapshot.{i}.", snapshot)
         return found
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:

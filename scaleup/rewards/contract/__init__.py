@@ -1,4 +1,4 @@
-"""What every reward keeps to; a reward of one's own needs nothing else.
+"""What every reward keeps to; your own needs nothing else.
 
 reward    Reward: pictures and prompts in, one float64 a picture out
 checked   the same reward, whose every answer is checked

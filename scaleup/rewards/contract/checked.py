@@ -82,18 +82,16 @@ class Checked(Reward):
         who, n = f"reward {label!r}", len(images)
         if not isinstance(values, Tensor):
             raise ValueError(
-                f"{who} returned a {type(values).__name__}: allowed is a torch.Tensor of shape "
-                f"({n},)"
+                f"{who} must return a torch.Tensor of shape ({n},), got a {type(values).__name__}"
             )
         if values.shape != (n,):
             raise ValueError(
-                f"{who} returned values of shape {tuple(values.shape)} for {n} pictures: allowed "
-                f"is one value a picture, ({n},)"
+                f"{who} must return one value a picture, ({n},), got shape {tuple(values.shape)}"
             )
         if values.dtype != torch.float64:
             raise ValueError(
-                f"{who} returned dtype {values.dtype}: allowed is torch.float64 (compute in it, or "
-                "convert with .to(torch.float64))"
+                f"{who} must return torch.float64 (compute in it, or convert with "
+                f".to(torch.float64)), got {values.dtype}"
             )
         _refuse(who, values, ~torch.isfinite(values), "finite numbers", prompts)
         if bounds is not None:
@@ -104,9 +102,8 @@ class Checked(Reward):
         asked = self.differentiable and images.requires_grad and torch.is_grad_enabled()
         if asked and label == self.label and not values.requires_grad:
             raise ValueError(
-                f"{who} says that it is differentiable and returned values without a gradient "
-                "(detached?): allowed are values that depend on the pictures, or "
-                "differentiable = False"
+                f"{who} says that it is differentiable, and must return values that depend on the "
+                "pictures, or say differentiable = False; got values without a gradient (detached?)"
             )
 
 
@@ -125,8 +122,8 @@ def _named(label: str) -> Iterator[None]:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
-            f"{who} raised {type(error).__name__}: {error} ({place.filename}, line "
-            f"{place.lineno}): allowed is {allowed}"
+            f"{who} must return {allowed}, and raised {type(error).__name__}: {error} "
+            f"({place.filename}, line {place.lineno})"
         ) from error
 
 
@@ -136,6 +133,6 @@ def _refuse(who: str, values: Tensor, wrong: Tensor, allowed: str, prompts: Sequ
         first = places[0]
         more = f" (and at {len(places) - 1} more)" if len(places) > 1 else ""
         raise ValueError(
-            f"{who} returned {float(values[first]):g} for picture {first}, prompt "
-            f"{prompts[first]!r}{more}: allowed are {allowed}"
+            f"{who} must return {allowed}, got {float(values[first]):g} for picture {first}, "
+            f"prompt {prompts[first]!r}{more}"
         )

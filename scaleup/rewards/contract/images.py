@@ -19,26 +19,25 @@ def check_images(images: Tensor, prompts: Sequence[str] | None = None) -> None:
         ValueError: shape, dtype, range or the number of prompts is wrong.
     """
     if not isinstance(images, Tensor):
-        raise TypeError(f"images is a {type(images).__name__}: allowed is a torch.Tensor")
+        raise TypeError(f"images must be a torch.Tensor, got a {type(images).__name__}")
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 1:
-        raise ValueError(f"images has shape {tuple(images.shape)}: allowed is (n, 3, h, w)")
+        raise ValueError(f"images must have shape (n, 3, h, w), got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(
-            f"images has dtype {images.dtype}: allowed are floating-point numbers in [0, 1] "
-            "(divide bytes by 255)"
+            "images must be floating-point numbers in [0, 1] (divide bytes by 255), got "
+            f"{images.dtype}"
         )
     if images.numel():
         low, high = (float(v) for v in torch.aminmax(images.detach()))
         if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # nan fails too
-            raise ValueError(f"images has values in [{low:g}, {high:g}]: allowed is [0, 1]")
+            raise ValueError(f"images must have values in [0, 1], got [{low:g}, {high:g}]")
     if prompts is None:
         return
     if isinstance(prompts, str):
-        raise TypeError(f"prompts = {prompts!r}: allowed is a sequence of texts, one a picture")
+        raise TypeError(f"prompts must be a sequence of texts, one a picture, got {prompts!r}")
     if len(prompts) != len(images):
         raise ValueError(
-            f"prompts has {len(prompts)} texts, images has {len(images)} pictures: allowed is one "
-            "text a picture"
+            f"prompts must be one text a picture, got {len(prompts)} for {len(images)} pictures"
         )
 
 

@@ -69,7 +69,7 @@ def _terms(text: str) -> list[tuple[float | None, str]]:
             found.append((float(head), rest.strip()) if star else (None, head))
         except ValueError as error:
             raise ValueError(
-                f"weight {head!r} in reward {part.strip()!r}: allowed is a number before the *"
+                f"weight in reward {part.strip()!r} must be a number before the *, got {head!r}"
             ) from error
     return found
 

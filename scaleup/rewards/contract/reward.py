@@ -3,7 +3,7 @@
     values = reward(images, prompts)        images (n, 3, h, w) in [0, 1], RGB; values (n,)
 
 A reward is a frozen dataclass: its fields are its options, `reward:option=value` on the command
-line. A smallest one of one's own, in a file of its own (`--reward path/to/greenness.py`):
+line. A smallest one of your own, in a file of its own (`--reward path/to/greenness.py`):
 
     from dataclasses import dataclass
     import torch

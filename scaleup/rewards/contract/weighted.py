@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -28,20 +29,19 @@ class Weighted(Reward):
     def __post_init__(self) -> None:
         if not self.terms or len(self.terms) != len(self.weights):
             raise ValueError(
-                f"{len(self.terms)} terms and {len(self.weights)} weights: allowed is one weight a "
-                "term, at least one term"
+                "weights must be one a term, of at least one term, got "
+                f"{len(self.weights)} for {len(self.terms)}"
             )
         for term, weight in zip(self.terms, self.weights, strict=True):
             check_finite(f"weight of reward {term.label!r}", weight)
             if weight == 0:
                 raise ValueError(
-                    f"weight of reward {term.label!r} = 0: allowed are numbers other than 0 "
-                    "(leave the term out)"
+                    f"weight of reward {term.label!r} must be a number other than 0, got 0 (leave "
+                    "the term out)"
                 )
-        labels = [term.label for term in self.terms]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ValueError(f"reward {label!r} is given twice: allowed is once, add weights")
+        label, most = Counter(term.label for term in self.terms).most_common(1)[0]
+        if most > 1:
+            raise ValueError(f"reward {label!r} must be given once, got it twice: add weights")
 
     @property
     def name(self) -> str:

@@ -243,25 +243,27 @@ def test_refusals(image_model):
     for t in (first, last, torch.tensor([first, last])):
         assert bool(torch.isfinite(model(x, t)).all())
     for t in (first - 1e-3, last + 1e-3, float("nan"), torch.tensor([0.5, last + 1e-3])):
-        with pytest.raises(ValueError, match=rf"t lies in .*: allowed is \[{first:g}, {last:g}\]"):
+        with pytest.raises(ValueError, match=rf"t must lie in \[{first:g}, {last:g}\]"):
             model(x, t)
-    with pytest.raises(ValueError, match=r"t has shape \(3,\): allowed are a scalar and \(2,\)"):
+    with pytest.raises(ValueError, match=r"t must be a scalar or have shape \(2,\), .* got \(3,\)"):
         model(x, torch.full((3,), 0.5))
-    with pytest.raises(TypeError, match=r"t has dtype torch.bfloat16: allowed are torch.float32"):
+    with pytest.raises(TypeError, match=r"t must be torch.float32 or .* got torch.bfloat16"):
         model(x, torch.full((2,), 0.5, dtype=torch.bfloat16))
-    with pytest.raises(ValueError, match=r"cond has shape \(3,\): allowed are \(2,\)"):
+    with pytest.raises(ValueError, match=r"cond must have shape \(2,\) or .* got \(3,\)"):
         model(x, 0.5, torch.zeros(3, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"prompt indices from 0 to 1: allowed are 0 .* to 0"):
+    with pytest.raises(ValueError, match=r"prompt indices from 0 .* to 0, got 0 to 1"):
         model(x, 0.5, torch.tensor([0, 1]))
-    with pytest.raises(TypeError, match=r"cond has dtype torch.float32: allowed is torch.long"):
+    with pytest.raises(TypeError, match=r"cond must be torch.long, got torch.float32"):
         model(x, 0.5, torch.zeros(2))
-    with pytest.raises(ValueError, match="texts = 'a red square': allowed is a sequence"):
+    with pytest.raises(ValueError, match="texts must be a sequence of strings, got 'a red square'"):
         image_model.prompts("a red square")
     with pytest.raises(ValueError, match="weight must be a finite number, got nan"):
         Guided(model, float("nan"))
-    with pytest.raises(ValueError, match=r"texts begin with \('a',\): allowed is the empty prompt"):
+    with pytest.raises(
+        ValueError, match=r"texts must begin with the empty prompt, '', got \('a',\)"
+    ):
         Prompts(("a", "b"), NO_PROMPTS.rows)
-    with pytest.raises(ValueError, match=r"texts\[1\] = .* sign 2 is half of a surrogate pair"):
+    with pytest.raises(ValueError, match=r"texts\[1\] must .* sign 2 is half of a surrogate pair"):
         image_model.prompts(["a", "b\ud83d"])
 
 

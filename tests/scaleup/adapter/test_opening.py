@@ -112,7 +112,7 @@ def test_sharded_weights(tmp_path):
     pairs = zip(open_model(str(tmp_path)).network.parameters(), pipe.unet.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     shards[1].write_bytes(shards[1].read_bytes()[:-1])
-    refused(tmp_path, shards[1], "is no whole safetensors file")
+    refused(tmp_path, shards[1], "must be a safetensors file as it was saved")
     shards[1].unlink()
     refused(tmp_path, tmp_path / "unet", shards[1].name)
 
@@ -122,9 +122,7 @@ def test_sharded_weights(tmp_path):
 
 def refused(folder, *words):
     """open_model refuses the folder in words that hold all of `words`."""
-    with pytest.raises(
-        ValueError, match=r"allowed|cannot be read|make no|holds no|no such"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"must|cannot be read|make no|holds no|no such") as caught:
         open_model(str(folder))
     for word in words:
         assert str(word) in str(caught.value)
@@ -138,10 +136,10 @@ def edit(file, **changes):
 
 def test_no_such_folder():
     for model in ("/no/such/folder", "folder with spaces", "model.safetensors"):
-        refused(model, "allowed is a folder in diffusers' layout")
-    with pytest.raises(ValueError, match=r"model = '': allowed is a folder"):
+        refused(model, "model must be a folder in diffusers' layout")
+    with pytest.raises(ValueError, match=r"model must be a folder .* got ''"):
         open_model("")
-    with pytest.raises(ValueError, match=r"model = '/no/such/folder' is no folder"):
+    with pytest.raises(ValueError, match=r"got '/no/such/folder', which is no folder"):
         open_model("/no/such/folder")
 
 
@@ -151,7 +149,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
         raise OSError("no route to host\nand a long story")
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", fail)
-    refused("someone/model", "model = 'someone/model'", "OSError: no route to host)", "allowed is")
+    refused("someone/model", "model must be", "got 'someone/model'", "OSError: no route to host)")
 
 
 def test_a_hub_that_can_be_reached(monkeypatch, saved):
@@ -167,11 +165,11 @@ def test_a_folder_that_is_no_pipeline(tmp_path, copy):
     folder = copy()
     index = folder / "model_index.json"
     edit(index, _class_name="StableDiffusionXLPipeline")
-    refused(folder, index, "'StableDiffusionXLPipeline'", "allowed are StableDiffusionPipeline")
+    refused(folder, index, "'StableDiffusionXLPipeline'", "must be StableDiffusionPipeline or ")
     edit(index, _class_name=["pipeline", "Mine"])
     refused(folder, index, "['pipeline', 'Mine']")
     index.write_text("[1, 2]")
-    refused(folder, index, "holds a list")
+    refused(folder, index, "must hold a table, got a list")
     index.write_text("{")
     refused(folder, index, "is no pipeline", "JSONDecodeError")
 
@@ -191,7 +189,7 @@ def test_a_folder_that_is_no_pipeline(tmp_path, copy):
 def test_parts_of_unknown_classes(part, entry, copy):
     folder = copy()
     edit(folder / "model_index.json", **{part: entry})
-    refused(folder, folder / "model_index.json", f"{part} = {entry!r}", "allowed is null or a")
+    refused(folder, folder / "model_index.json", f"{part} must be null or a", f"got {entry!r}")
 
 
 def test_code_in_the_folder_is_not_run(copy):
@@ -204,10 +202,10 @@ def test_code_in_the_folder_is_not_run(copy):
 def test_parts_that_are_missing(copy):
     folder = copy()
     edit(folder / "model_index.json", text_encoder=[None, None])
-    refused(folder, "text_encoder = None")
+    refused(folder, "text_encoder must be a network, got None")
     folder = copy("pixel")
     edit(folder / "model_index.json", tokenizer=[None, None])
-    refused(folder, "has text_encoder and tokenizer = None")
+    refused(folder, "tokenizer must be text_encoder's tokenizer, got None")
     folder = copy("sd3")
     shutil.rmtree(folder / "transformer")
     refused(folder, folder / "transformer", "no such folder")
@@ -215,21 +213,21 @@ def test_parts_that_are_missing(copy):
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"prediction_type": "sample"}, "prediction_type = 'sample'"), ({"beta_end": 1.5}, "abar")],
+    [({"prediction_type": "sample"}, "got 'sample'"), ({"beta_end": 1.5}, "abar")],
 )
 def test_schedules_that_cannot_be_read(changes, word, copy):
     folder = copy()
     edit(folder / "scheduler" / "scheduler_config.json", **changes)
-    refused(folder, folder, word, "allowed are")
+    refused(folder, folder, word, "must be")
 
 
 def test_schedulers_of_the_other_family(copy):
     folder = copy()
     edit(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
-    refused(folder, "FlowMatchEulerDiscreteScheduler has no alphas_cumprod")
+    refused(folder, "scheduler FlowMatchEulerDiscreteScheduler must be", "no alphas_cumprod")
     folder = copy("sd3")
     edit(folder / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
-    refused(folder, "scheduler DDIMScheduler: allowed are flow-matching schedulers")
+    refused(folder, "scheduler must be a flow-matching one", "got DDIMScheduler")
 
 
 def test_zero_terminal_snr_needs_v(copy):
@@ -250,9 +248,9 @@ def test_truncated_weights(part, copy):
     folder = copy()
     (file,) = (folder / part).glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
-    refused(folder, file, "is no whole safetensors file")
+    refused(folder, file, "must be a safetensors file as it was saved")
     file.write_bytes(b"")
-    refused(folder, file, "is no whole safetensors file")
+    refused(folder, file, "must be a safetensors file as it was saved")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -279,7 +277,7 @@ def test_pickled_weights_are_never_read(copy):
     (file,) = (folder / "unet").glob("*.safetensors")
     torch.save(load_file(file), file.with_suffix(".bin"))
     file.unlink()
-    refused(folder, folder / "unet", "holds no diffusion_pytorch_model.safetensors", "never read")
+    refused(folder, folder / "unet", "hold diffusion_pytorch_model.safetensors", "never read")
 
 
 def test_broken_configurations(copy):
@@ -300,12 +298,12 @@ def test_networks_with_other_inputs(copy):
     unet = tiny.sd15().unet
     config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
     for changes, word in (
-        ({"out_channels": 8}, "in_channels = 4, out_channels = 8"),
-        ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep'"),
+        ({"out_channels": 8}, "out_channels must be in_channels = 4 .* got 8"),
+        ({"class_embed_type": "timestep"}, "class_embed_type must be None, got 'timestep'"),
     ):
         pipe = tiny.sd15()
         pipe.unet = diffusers.UNet2DConditionModel(**(config | changes))
         with pytest.raises(ValueError, match=word):
             ImageModel(pipe)
-    with pytest.raises(ValueError, match="the pipeline is a dict: allowed are"):
+    with pytest.raises(ValueError, match=r"the pipeline must be StableDiffusion.* got 'dict'"):
         ImageModel({})

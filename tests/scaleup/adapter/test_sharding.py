@@ -75,7 +75,7 @@ def test_no_sharding_where_none_is_asked_for(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("FSDP_VERSION", "1", "fsdp_version = 1 in accelerate's configuration: allowed is 2"),
+        ("FSDP_VERSION", "1", "fsdp_version must be 2 in accelerate's configuration, got 1"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "true", "--gradient-checkpointing recomputes"),
     ],
 )
@@ -92,7 +92,7 @@ def test_accelerates_own_plugin_is_taken(fsdp):
     found.state.fsdp_plugin = own
     assert sharding_plugin(found) is own
     own.fsdp_version = 1
-    with pytest.raises(ValueError, match="fsdp_version = 1"):
+    with pytest.raises(ValueError, match=r"fsdp_version must be 2 .* got 1"):
         sharding_plugin(found)
 
 

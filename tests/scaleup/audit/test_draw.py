@@ -69,12 +69,12 @@ def test_a_run_is_read_wherever_it_lies(copied):
 def test_folders_that_are_no_runs(copied, tmp_path):
     folder = copied[1]
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match=r"run = .*: allowed is the folder of a run of"):
+        with pytest.raises(ValueError, match=r"run must be the folder of a run of"):
             read_run(place)
     (folder / "done.json").unlink()
-    with pytest.raises(ValueError, match=r"run = '.*moved' is not finished"):
+    with pytest.raises(ValueError, match=r"run must be finished, got '.*moved'"):
         read_run(folder)
-    with pytest.raises(ValueError, match="is not finished"):
+    with pytest.raises(ValueError, match="must be finished"):
         draw(folder, 8)
 
 
@@ -88,7 +88,7 @@ def test_configurations_of_other_versions(copied):
         (older, "model_files"),
     ):
         (folder / "config.json").write_text(json.dumps(other))
-        with pytest.raises(ValueError, match=rf"another version's of Plumbline \({word} differ\)"):
+        with pytest.raises(ValueError, match=rf"of Plumbline, and is another's \({word} differ\)"):
             read_run(folder)
     (folder / "config.json").write_text(json.dumps(content | {"method": "forgotten:scale=3"}))
     with pytest.raises(ValueError, match="forgotten"):
@@ -101,7 +101,7 @@ def test_configurations_of_other_versions(copied):
 @pytest.mark.parametrize("count", [0, -1, MOST])
 def test_numbers_out_of_range(count, tmp_path):
     """Before anything is read. MOST and more would take the other side's seeds."""
-    with pytest.raises(ValueError, match=rf"draw = {count}: allowed are whole numbers from 1 to"):
+    with pytest.raises(ValueError, match=rf"draw must be .* from 1 to .* got {count}"):
         draw(tmp_path, count)
 
 

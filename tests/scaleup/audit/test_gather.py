@@ -144,7 +144,9 @@ def test_a_bank_that_lacks_the_reward_is_left_out(tmp_path):
 
 
 def test_a_reward_that_was_not_recorded(folder):
-    with pytest.raises(ValueError, match=r"reward = 'blueness' was not .*'redness'"):
+    with pytest.raises(
+        ValueError, match=r"reward recorded in .* must be .*redness.* got 'blueness'"
+    ):
         from_run(folder, Corner(), "blueness")
 
 
@@ -216,11 +218,11 @@ def test_features_in_chunks_are_those_of_all(folder, monkeypatch):
 
 
 def test_no_samples(tmp_path):
-    with pytest.raises(ValueError, match=r"run = .* holds no samples: allowed is the folder"):
+    with pytest.raises(ValueError, match=r"run must be the folder .* which holds no samples"):
         from_run(tmp_path, Corner())
     begun(tmp_path)
     write(tmp_path, "bank")
-    with pytest.raises(ValueError, match="samples/base: holds no samples"):
+    with pytest.raises(ValueError, match=r"samples/base must be .* holds no samples"):
         from_run(tmp_path, Corner())
 
 
@@ -238,7 +240,9 @@ def test_samples_of_another_run_or_code(case, folder):
     which, by = FOREIGN[case]
     by = f"{maker(folder)[:10]}-other-weights" if by is None else by
     write(folder, which, made_by=by)
-    with pytest.raises(ValueError, match=rf"{which} was drawn by another run or by other code"):
+    with pytest.raises(
+        ValueError, match=rf"{which} must be drawn by .* another run or by other code"
+    ):
         from_run(folder, Corner())
     write(folder, which, made_by=f"{maker(folder)}-weights")
     from_run(folder, Corner())
@@ -249,7 +253,7 @@ def test_a_run_of_another_version(folder):
     content = json.loads((folder / "config.json").read_text())
     del content["model_files"]
     (folder / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"another version's of Plumbline \(model_files differ\)"):
+    with pytest.raises(ValueError, match=r"of Plumbline, and is another's \(model_files differ\)"):
         from_run(folder, Corner())
 
 
@@ -257,7 +261,7 @@ def test_other_prompts(tmp_path):
     begun(tmp_path, "redness")
     write(tmp_path, "base", prompts=["", "a cyan cross", "a red square"])
     write(tmp_path, "tuned")
-    with pytest.raises(ValueError, match="base and tuned samples have other prompts"):
+    with pytest.raises(ValueError, match="base and tuned samples must have the same prompts"):
         from_run(tmp_path, Corner())
 
 

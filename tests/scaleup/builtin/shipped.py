@@ -20,7 +20,7 @@ def load_builtin(folder: Path | None = None) -> Any:
     folder = builtin_folder() if folder is None else Path(folder)
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
-            f"folder = {str(folder)!r} holds no model_index.json: allowed is a folder written by "
+            f"folder = {str(folder)!r} holds no model_index.json: must be a folder written by "
             "train_builtin"
         )
     pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, **ABSENT)

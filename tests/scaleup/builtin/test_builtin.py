@@ -31,13 +31,13 @@ from scaleup.builtin.shapes import (
     PROMPTS,
     verify,
 )
-from scaleup.builtin.train import Recipe, save_pipeline, train_builtin, v_loss
+from scaleup.builtin.train import Plan, save_pipeline, train_builtin, v_loss
 from tests.scaleup.builtin.shipped import load_builtin
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, FLOAT32
 from theory.fields.paths import Path as FlowPath
 
 PROMPT_ACCURACY = 0.98  # of the shipped weights, guidance 1, 20 steps: 478 of 480
-SMALL = Recipe(steps=3, batch=2, warmup=1)
+SMALL = Plan(steps=3, batch=2, warmup=1)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -158,7 +158,7 @@ def test_velocity_is_theorys_conversion(random_pipe, k):
 def test_missing_folder_and_bad_steps(tmp_path, random_pipe):
     with pytest.raises(FileNotFoundError, match=r"no model_index\.json"):
         load_builtin(tmp_path)
-    with pytest.raises(ValueError, match="steps = 0"):
+    with pytest.raises(ValueError, match=r"steps must be .* got 0"):
         sample(random_pipe, ["a red square"], seeded(), steps=0)
 
 
@@ -179,7 +179,7 @@ def test_batches_and_guidance(random_pipe):
 def test_training_is_deterministic(tmp_path, capsys):
     records, files = [], []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        records.append(train_builtin(tmp_path / name, seed=seed, recipe=SMALL, report=False))
+        records.append(train_builtin(tmp_path / name, seed=seed, plan=SMALL, report=False))
         files.append((tmp_path / name / "unet/diffusion_pytorch_model.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
     assert records[0]["loss"] == records[1]["loss"] != records[2]["loss"]
@@ -194,7 +194,7 @@ def test_training_leaves_no_half_written_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StableDiffusionPipeline, "save_pretrained", fail)
     with pytest.raises(OSError, match="disk full"):
-        train_builtin(tmp_path / "out", recipe=SMALL, report=False)
+        train_builtin(tmp_path / "out", plan=SMALL, report=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -207,8 +207,8 @@ def test_training_bad_input(tmp_path, monkeypatch):
         train_builtin(tmp_path / "new", steps=0)
     with pytest.raises(ValueError, match=r"seed must .*got -1"):
         train_builtin(tmp_path / "new", seed=-1)
-    with pytest.raises(ValueError, match=r"drop = 1\.5"):
-        Recipe(drop=1.5)
+    with pytest.raises(ValueError, match=r"drop must be .* got 1\.5"):
+        Plan(drop=1.5)
 
 
 def test_divergence_is_said(monkeypatch):
@@ -222,10 +222,10 @@ def test_divergence_is_said(monkeypatch):
 
 def test_shipped_weights_learned_the_loss(shipped, random_pipe):
     """Less than a tenth of what random weights have; measured, 0.046 and 0.57."""
-    recipe, table = Recipe(batch=32), rf_times(shipped)
+    plan, table = Plan(batch=32), rf_times(shipped)
     with torch.no_grad():
         learned, untrained = (
-            v_loss(pipe, table, recipe, seeded(6)).item() for pipe in (shipped, random_pipe)
+            v_loss(pipe, table, plan, seeded(6)).item() for pipe in (shipped, random_pipe)
         )
     assert learned < 0.1 * untrained
 

@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_metrics():
     assert summary(found)[f"reward {SUM}: gain"] == reward.change.value > 0
     swapped = compare(TUNED, BASE, seed=3)
     assert swapped.row(f"reward {SUM}").change.value < 0
-    with pytest.raises(ValueError, match=r"measure 'reward': allowed are 'reward 0\.7"):
+    with pytest.raises(ValueError, match=r"measure must be one of reward 0\.7.* got 'reward'"):
         found.row("reward")
 
 
@@ -93,9 +93,9 @@ def test_what_cannot_be_measured_is_said():
         for w, s in (("base", 0), ("tuned", 0.5))
     ]
     assert any("no diversity within prompts" in note for note in compare(*lone).notes)
-    with pytest.raises(ValueError, match="3 pairs of samples: allowed are at least 4"):
+    with pytest.raises(ValueError, match="pairs of samples must be at least 4, got 3"):
         compare(made("base", 3), TUNED)
-    with pytest.raises(ValueError, match="sample 0 has seed and prompt"):
+    with pytest.raises(ValueError, match="sample 0 must have one seed and prompt"):
         compare(replace(BASE, seed=BASE.seed + 1), TUNED)
 
 
@@ -159,14 +159,14 @@ def test_a_grid_keeps_its_pixels(tmp_path):
 
 def test_bad_input(tmp_path, monkeypatch):
     for images, captions in ((BASE.images, ["a"]), (BASE.images[:0], [])):
-        with pytest.raises(ValueError, match="one caption for each"):
+        with pytest.raises(ValueError, match="captions must be one an image"):
             sample_grid(images, captions, tmp_path / "g.png")
-    with pytest.raises(ValueError, match=r"allowed is \(n, 3, h, w\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(n, 3, h, w\)"):
         sample_grid(BASE.images[0], ["a"], tmp_path / "g.png")
     for rows, needle in (
         (0, "rows must.*got 0"),
         ([], "at least one"),
-        ([3, 77], r"\[77\] are no"),
+        ([3, 77], r"indices that both .* got \[77\]"),
     ):
         with pytest.raises(ValueError, match=needle):
             comparison_sheet(BASE, TUNED, rows, tmp_path / "c.png")

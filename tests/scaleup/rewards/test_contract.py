@@ -1,4 +1,4 @@
-"""The contract of rewards: sums, options, files of one's own; what bad ones are told."""
+"""The contract of rewards: sums, options, a user's own files; what bad ones are told."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scaleup.rewards.contract.registry import REGISTRY
 from tests.scaleup.rewards.test_rewards import PROMPTS, pictures
 from theory.common.tolerances import ALGEBRA
 
-# --- sums, options, files of one's own
+# --- sums, options, a user's own files
 
 
 def test_a_weighted_sum():
@@ -67,7 +67,7 @@ def test_a_reward_of_ones_own(tmp_path):
     assert ALGEBRA.holds(values, 2 * images[:, 1].mean((1, 2)))
     both = parse_reward(f"0.5*{path}+redness")
     assert isinstance(both, Weighted)
-    with pytest.raises(ValueError, match="strength of reward 'greenness' = 'much'"):
+    with pytest.raises(ValueError, match="of reward 'greenness' must be a number, got 'much'"):
         parse_reward(f"{path}:strength=much")
 
 
@@ -99,10 +99,10 @@ def test_a_file_that_is_no_reward(change, needle, tmp_path):
         ("jpeg_size:quality=x", "quality of .* must be a whole number, got 'x'"),
         ("jpeg_size:quality", "must be option=value"),
         ("jpeg_size:least=8,least=9", "given twice"),
-        ("much*redness", "weight 'much'"),
+        ("much*redness", "number before the .*, got 'much'"),
         ("nan*redness", "must be a finite number, got nan"),
         ("0*redness", "other than 0"),
-        ("redness+redness", "given twice"),
+        ("redness+redness", "given once, got it twice"),
         ("clip_score", "model"),
     ],
 )
@@ -114,7 +114,7 @@ def test_bad_texts_are_told_what_is_allowed(text, needle):
 def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.py"):
         parse_reward(f"{tmp_path}/none.py")
-    with pytest.raises(ValueError, match=r"no config\.json"):
+    with pytest.raises(ValueError, match=r"without config\.json"):
         parse_reward(f"clip_score:model={tmp_path}")(pictures(), PROMPTS)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ValueError, match="cannot be loaded as CLIP"):
@@ -147,18 +147,18 @@ GOOD = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
 @pytest.mark.parametrize(
     ("answer", "needle"),
     [
-        (GOOD[:2], r"shape \(2,\) for 3 pictures: allowed is one value a picture, \(3,\)"),
+        (GOOD[:2], r"one value a picture, \(3,\), got shape \(2,\)"),
         (GOOD[:, None], r"shape \(3, 1\)"),
         (GOOD.mean(), r"shape \(\)"),
-        (GOOD.float(), "dtype torch.float32: allowed is torch.float64"),
-        ([0.0, 0.5, 1.0], "a list: allowed is a torch.Tensor"),
+        (GOOD.float(), "torch.float64 .* got torch.float32"),
+        ([0.0, 0.5, 1.0], "a torch.Tensor .* got a list"),
         (GOOD * torch.tensor([1, math.nan, 1]), "nan for picture 1, prompt 'a cyan cross'"),
         (GOOD + torch.tensor([0, math.inf, math.inf]), "inf for picture 1.* at 1 more"),
-        (GOOD + 0.5, r"1.5 for picture 2, prompt 'a red square': .*bounds \[0, 1\]"),
+        (GOOD + 0.5, r"bounds \[0, 1\], got 1.5 for picture 2, prompt 'a red square'"),
     ],
 )
 def test_a_wrong_answer_is_named(answer, needle):
-    with pytest.raises(ValueError, match=f"reward 'odd' returned .*{needle}"):
+    with pytest.raises(ValueError, match=f"reward 'odd' must return .*{needle}"):
         checked(Odd(answer))(pictures(), PROMPTS)
     with pytest.raises(ValueError, match=needle):
         checked(Odd(answer)).parts(pictures(), PROMPTS)
@@ -196,12 +196,12 @@ def test_a_right_answer_and_a_detached_one():
 @pytest.mark.parametrize(
     ("images", "prompts", "kind", "needle"),
     [
-        (pictures()[0], PROMPTS, ValueError, r"allowed is \(n, 3, h, w\)"),
-        (pictures()[:, :2], PROMPTS, ValueError, r"allowed is \(n, 3, h, w\)"),
+        (pictures()[0], PROMPTS, ValueError, r"must have shape \(n, 3, h, w\)"),
+        (pictures()[:, :2], PROMPTS, ValueError, r"must have shape \(n, 3, h, w\)"),
         (to_uint8(pictures()), PROMPTS, ValueError, "divide bytes by 255"),
-        (2 * pictures() - 1, PROMPTS, ValueError, r"allowed is \[0, 1\]"),
-        (pictures() * math.nan, PROMPTS, ValueError, r"allowed is \[0, 1\]"),
-        (pictures(), PROMPTS[:2], ValueError, "prompts has 2 texts, images has 3"),
+        (2 * pictures() - 1, PROMPTS, ValueError, r"must have values in \[0, 1\]"),
+        (pictures() * math.nan, PROMPTS, ValueError, r"must have values in \[0, 1\]"),
+        (pictures(), PROMPTS[:2], ValueError, "one text a picture, got 2 for 3"),
         (pictures(), "red", TypeError, "sequence of texts"),
         (pictures().numpy(), PROMPTS, TypeError, r"torch\.Tensor"),
     ],

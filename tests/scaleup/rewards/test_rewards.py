@@ -250,7 +250,7 @@ def test_clip_features_are_those_of_the_score(clip_folder):
 def test_bad_features():
     assert parse_features("statistics") == Statistics()
     for text in ("clip", "clip:model=", "inception"):
-        with pytest.raises(ValueError, match="allowed are 'statistics' and"):
+        with pytest.raises(ValueError, match="features must be 'statistics' or"):
             parse_features(text)
     with pytest.raises(ValueError, match="at least 4"):
         Statistics()(pictures(height=3))

@@ -95,7 +95,7 @@ def test_what_a_run_leaves(done):
     assert measured["n"] == config.evaluate
     names = [row["name"] for row in measured["rows"]]
     assert names[:2] == ["reward redness", "diversity"]
-    assert "prompt accuracy" not in names  # prompts of one's own have no verifier
+    assert "prompt accuracy" not in names  # a user's own prompts have no verifier
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + config.steps
 
 
@@ -240,8 +240,8 @@ FOREIGN = {
     "edited": (lambda found: found | {"seed": 7}, r"another run's, or was edited \(seed = 7, here"),
     "model": (lambda found: found | {"model_files": "0"}, "the model's files have another content"),
     "older": (lambda found: {k: v for k, v in found.items() if k != "code"},
-              r"another version's of Plumbline \(code differ\)"),
-    "list": (lambda found: [1], r"another version's of Plumbline \(list differ\)"),
+              r"of Plumbline, and is another's \(code differ\)"),
+    "list": (lambda found: [1], r"of Plumbline, and is another's \(list differ\)"),
     "half": (lambda found: None, "damaged"),
 }  # fmt: skip
 
@@ -295,7 +295,7 @@ def spoilt(call, at):
 
 def test_a_folder_without_a_step_is_not_left(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(Redness, "__call__", spoilt(Redness.__call__, 0))
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(ValueError, match="got nan"):
         ran(settings(folders, method=DDPO_SHORT), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -313,7 +313,7 @@ def test_a_folder_without_a_step_is_not_left(folders, tmp_path, monkeypatch):
 def test_a_folder_with_a_step_or_samples_stays(options, kept, folders, tmp_path, monkeypatch):
     """It fails in the second step, or in the second chunk of the bank."""
     monkeypatch.setattr(Redness, "__call__", spoilt(Redness.__call__, 1))
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(ValueError, match="got nan"):
         ran(settings(folders, **options), tmp_path)
     (folder,) = tmp_path.iterdir()
     assert (folder / kept).is_file()
@@ -323,7 +323,7 @@ def test_an_older_folder_is_never_removed(folders, tmp_path, monkeypatch):
     config = settings(folders, method=DDPO_SHORT)
     RunFolder(tmp_path, config).begin()
     monkeypatch.setattr(Redness, "__call__", spoilt(Redness.__call__, 0))
-    with pytest.raises(ValueError, match="returned nan"):
+    with pytest.raises(ValueError, match="got nan"):
         ran(config, tmp_path)
     assert RunFolder(tmp_path, config).path.is_dir()
 
@@ -354,7 +354,7 @@ def test_out_of_memory_while_sampling(copied, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(module, "compare_with_base", fail)
-    with pytest.raises(MemoryError, match="while sampling: allowed is a smaller chunk"):
+    with pytest.raises(MemoryError, match="while sampling: need a smaller chunk"):
         ran(config, out)
 
 

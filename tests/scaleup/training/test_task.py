@@ -87,7 +87,7 @@ def test_conditions_come_in_groups_of_one_prompt(make, group):
 
 
 def test_rows_that_make_no_groups_are_refused(make):
-    with pytest.raises(ValueError, match=r"10 rows in groups of group = 4: allowed are multiples"):
+    with pytest.raises(ValueError, match=r"must be a multiple of group = 4, got 10"):
         make(sampling=Sampling(3, group=4)).conditions(10, draws())
 
 
@@ -150,7 +150,7 @@ def test_rewards_that_are_alone_with_their_prompt_are_refused(make, image_model)
     task = make()
     task.bank = Bank(*(v[:4] for v in vars(bank(image_model)).values()))
     raw, cond = task.bank.reward, task.bank.prompt[:, None]
-    with pytest.raises(ValueError, match=r"4 samples of \d prompts.*allowed is a larger bank"):
+    with pytest.raises(ValueError, match=r"4 samples of \d prompts.*need a larger bank"):
         task.base_statistics(raw, cond)
     with pytest.raises(ValueError, match=r"4 samples of \d prompts.*larger group, batch or pool"):
         task.reward_statistics(raw, cond)
@@ -325,7 +325,7 @@ def test_guidance_is_asked_of_the_model_that_was_given(make):
 
 
 def test_a_task_needs_a_prompt(image_model):
-    with pytest.raises(ValueError, match="prompts hold the empty prompt alone"):
+    with pytest.raises(ValueError, match="prompts must hold at least one beside the empty prompt"):
         PromptedTask(image_model, None, image_model.prompts(()), Wording(), Sampling())
     with pytest.raises(ValueError, match=r"group must be a whole number >= 1, got 0"):
         PromptedTask(image_model, None, image_model.prompts(TEXTS), Wording(), Sampling(group=0))

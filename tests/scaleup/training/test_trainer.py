@@ -268,9 +268,9 @@ def test_half_precision_trains_float32_adapters(folders, tmp_path):
 
 FAULTS = {
     "nan": (lambda values: values * math.nan,
-            r"reward 'redness' returned nan for picture 0, prompt '.*'.*: allowed are finite"),
+            r"reward 'redness' must return finite numbers, got nan for picture 0, prompt '.*'"),
     "number": (lambda values: values[:-1],
-               r"returned values of shape \(3,\) for 4 pictures: allowed is one value a picture"),
+               r"must return one value a picture, \(4,\), got shape \(3,\)"),
 }  # fmt: skip
 
 
@@ -394,7 +394,7 @@ def test_what_is_not_finite_stops_before_the_step(what, folders, tmp_path, monke
     expected = whole(config)
     monkeypatch.setattr(TiltMatching, "loss", explode(what, 3))
     with pytest.raises(
-        ValueError, match=rf"the {what} is (inf|nan) at step 4 \(learning_rate = 0.0"
+        ValueError, match=rf"the {what} must .* got (inf|nan) at step 4 \(learning_rate = 0.0"
     ):
         trained(config, tmp_path)
     monkeypatch.undo()

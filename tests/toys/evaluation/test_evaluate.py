@@ -357,7 +357,9 @@ def test_a_network_that_diverged_is_refused_by_name(factor, done, nft, tmp_path,
     run = Run(copied(source, tmp_path), wanted[0])
     forward = StackedMLP.forward
     monkeypatch.setattr(StackedMLP, "forward", lambda *a: factor * forward(*a))
-    with pytest.raises(ValueError, match=r"nft @ note_1d, seed 0: .*cannot be found .*allowed"):
+    with pytest.raises(
+        ValueError, match=r"nft @ note_1d, seed 0: .*must stay finite.*cannot be found"
+    ):
         evaluate(run, nft[1], FEW)
 
 
@@ -367,8 +369,8 @@ def test_a_network_that_diverged_is_refused_by_name(factor, done, nft, tmp_path,
 def test_untrained_runs_are_refused(done):
     wanted, out = done
     (missing,) = configs("nft", width=9)
-    with pytest.raises(ValueError, match=r"not trained in .*: nft @ note_1d, seed 0.*"
-                       r"allowed.*python -m toys train"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"must be trained, .*: nft @ note_1d, seed 0.*"
+                       r"`python -m toys train`"):  # fmt: skip
         compare(out, [wanted[0], missing], FEW, processes=1)
 
 
@@ -377,7 +379,7 @@ def test_untrained_runs_are_refused(done):
     [
         ("ddpo", "note_1d", ["ddpo @ note_1d, seed 0", "no optimum"]),
         (NFT_OLD, "note_1d", ["refresh_every=5", "no optimum"]),
-        ("flow_matching", "plane_5d", ["plane_5d", "d = 5", "allowed for compare are d = 1 and 2"]),
+        ("flow_matching", "plane_5d", ["plane_5d", "d = 5", "must be in d = 1 or 2 for compare"]),
     ],
 )
 def test_what_has_no_truth_is_refused(method, problem, needles):
@@ -389,7 +391,7 @@ def test_what_has_no_truth_is_refused(method, problem, needles):
 
 @pytest.mark.parametrize("values", [{"steps": 0}, {"n": 99}, {"steps": 2.0}])
 def test_bad_samplings_are_refused(values):
-    with pytest.raises(ValueError, match="allowed"):
+    with pytest.raises(ValueError, match="must be"):
         Sampling(**values)
 
 

@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
         trainer.network.bias[-1].fill_(1e25)
     wrong = replace(process_of(trainer), final=lambda x: 0 * x[:, 0], running=None)
     trainer.task.process = lambda control: wrong
-    with pytest.raises(ValueError, match=r"update 1: .*(loss|adjoint) is not finite"):
+    with pytest.raises(ValueError, match=r"update 1: .*(must stay|adjoint is not) finite"):
         trainer._one_step()
     assert trainer.step == 0
 
@@ -242,7 +242,7 @@ def test_the_command(tmp_path, capsys):
     [
         (["--case", "nobody"], ("--case must", "got 'nobody'", "double_well_10d")),
         (["--only", "ddpo"], ("--only must", "got 'ddpo'", "adjoint_matching")),
-        (["--budget", "10"], ("budget = 10", "24576")),
+        (["--budget", "10"], ("budget must", "got 10", "24576")),
         (
             ["--budget", "nan"],
             (
@@ -259,7 +259,7 @@ def test_the_command(tmp_path, capsys):
         ),
         (
             ["--case", "double_well_10d", "--steps", "40"],
-            ("steps = 40", "allowed"),
+            ("40", "no unique optimum"),
         ),
         (["--jobs", "0"], ("--jobs",)),
         (

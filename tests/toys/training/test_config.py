@@ -43,7 +43,7 @@ def config(**values):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder of one's own, with a problem and a method, from which commands are called."""
+    """A user's own folder, with a problem and a method, from which commands are called."""
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(PROBLEM)
     Path("my_method.py").write_text(EXAMPLE.read_text())
@@ -169,7 +169,7 @@ def test_slugs_are_file_names(text):
     assert re.fullmatch(r"[A-Za-z0-9._]{0,80}", slug(text))
 
 
-# --- files of one's own
+# --- a user's own files
 
 
 def test_own_files_by_relative_and_absolute_path(own):

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ from tests.toys.small import (
     trained,
     tree,
 )
-from toys.__main__ import main
+from theory.common.files import write_atomically
+from theory.common.signals import Stopped
 from toys.training import files
-from toys.training.files import read_json, read_tensors, write_atomically
+from toys.training.files import read_json, read_tensors
 from toys.training.runs import Group, Run, unfinished_groups
 from toys.training.trainer import Trainer
 
@@ -110,8 +112,9 @@ def keep_half(path):
 
 SPOILT = {
     "moved": ("manifest.json", lambda p: edit(p, lambda d: d | {"digest": "0" * 12}),
-              ["holds the run '000000000000'", "delete it or choose another --out"]),
-    "no manifest": ("manifest.json", lambda p: edit(p, lambda d: [d["digest"]]), ["holds the run"]),
+              ["got '000000000000'", "delete it or choose another --out"]),
+    "no manifest": ("manifest.json", lambda p: edit(p, lambda d: [d["digest"]]),
+                    ["must hold the run"]),
     "edited": ("config.json", lambda p: edit(p, lambda d: d | {"batch": 65}),
                ["config.json", "edited", "delete the folder"]),
     "config gone": ("config.json", lambda p: p.unlink(), ["config.json", "missing"]),
@@ -272,18 +275,20 @@ def test_groups_of_other_code_are_not_gone_on_with(begun, tmp_path):
     assert unfinished_groups(out) == []
 
 
-def test_interrupted_by_the_keyboard(begun, tmp_path, monkeypatch):
+def test_interrupted_by_the_keyboard(begun, tmp_path, capsys, monkeypatch):
     wanted, source = begun
     out = copied(source, tmp_path)
 
     def interrupt(self, batch=None):
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_one_step", interrupt)
-        with pytest.raises(KeyboardInterrupt) as caught:
-            main(list(map(str, train_words(out, wanted))))
-    assert caught.value.__notes__ == ["the same command goes on"]
+        with pytest.raises(Stopped) as stop:
+            call(capsys, *train_words(out, wanted))
+    assert stop.value.status == 130
+    assert "is saved in" in stop.value.line
+    assert "the same command goes on" in stop.value.line
     assert trained(out, wanted) == 2
 
 

@@ -162,8 +162,8 @@ def test_stopped_before_the_first_checkpoint(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
     wanted = configs("flow_matching", learning_rate=1e30)
-    with pytest.raises(ValueError, match=r"flow_matching @ note_1d, seed 0: .*not finite "
-                       r"\(learning_rate = 1e\+30\).*allowed.*smaller"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"flow_matching @ note_1d, seed 0: .*must stay finite"
+                       r".*\(learning_rate = 1e\+30\).*smaller"):  # fmt: skip
         trained(tmp_path, wanted)
     assert not Run(tmp_path, wanted[0]).folder.exists()
     assert not list((tmp_path / "groups").iterdir())
@@ -174,7 +174,9 @@ def test_a_network_that_diverges_leaves_its_neighbours_alone(tmp_path):
     trainer = Trainer(Group(tmp_path, tuple(wanted)))
     with torch.no_grad():
         trainer.policy.student.weight[0][1, 0, 0] = math.nan
-    with pytest.raises(ValueError, match="flow_matching @ note_1d, seed 1: the loss is not finite"):
+    with pytest.raises(
+        ValueError, match="flow_matching @ note_1d, seed 1: the loss must stay finite"
+    ):
         trainer.train()
     assert [Run(tmp_path, c).is_finished for c in wanted] == [True, False, True]
     trained(tmp_path / "alone", [wanted[2]])
@@ -260,7 +262,7 @@ def test_the_method_hears_of_every_step(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", ""])
 def test_checkpoint_seconds_must_be_positive(text, monkeypatch):
     monkeypatch.setenv("PLUMBLINE_CHECKPOINT_SECONDS", text)
-    with pytest.raises(ValueError, match=rf"PLUMBLINE_CHECKPOINT_SECONDS .*{text}.*allowed"):
+    with pytest.raises(ValueError, match=rf"PLUMBLINE_CHECKPOINT_SECONDS .*{text}.*must be"):
         checkpoint_seconds()
 
 
@@ -360,7 +362,7 @@ def test_snapshots_and_pool_survive_a_stop(tmp_path):
 def test_snapshots_are_asked_for(tmp_path):
     (config,) = configs("flow_matching")
     trained(tmp_path, [config])
-    with pytest.raises(ValueError, match=r"snapshots must .*got 0"):
+    with pytest.raises(ValueError, match="snapshots = 0"):
         Run(tmp_path, config).snapshots()
     for count in (7, 31, -1):
         with pytest.raises(ValueError, match=f"snapshots must .*got {count}"):

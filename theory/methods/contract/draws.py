@@ -62,6 +62,12 @@ class Draws:
             lambda g: torch.randn(n, *shape, dtype=self.dtype, device=self.device, generator=g)
         )
 
+    def among(self, n: int, size: int) -> Tensor:
+        """Rows of a pool that holds `size` rows a block, uniformly, each block's from its own."""
+        which = (self.uniform(n) * size).long().clamp_max(size - 1)
+        blocks = torch.arange(len(which) // n, device=which.device)
+        return blocks.repeat_interleave(n) * size + which
+
     # --- state, for runs that resume exactly
 
     def states(self) -> list[Tensor]:

@@ -100,9 +100,7 @@ class Online(Method):
         state = policy.state
         if not bool(state["fresh"]):
             self._fill_pool(policy, task, draws)
-        which = (draws.uniform(n) * self.pool).long().clamp_max(self.pool - 1)
-        start = torch.arange(task.blocks, device=which.device).repeat_interleave(n) * self.pool
-        row = start + which
+        row = draws.among(n, self.pool)
         x0, t = draws.normal(n, *task.event_shape), task.draw_times(n, draws)
         cond = state["conditions"][row] if task.condition_numbers else None
         return Endpoints(x0, state["pool"][row], t, cond, state["rewards"][row])

@@ -57,8 +57,8 @@ class CaseConfig:
         object.__setattr__(self, "budget", float(self.budget))
         if self.updates < 1:
             raise ValueError(
-                f"budget = {self.budget:g}: allowed is at least one update of {self.method}, "
-                f"{self.update_cost} evaluations"
+                f"budget must be at least one update of {self.method}, {self.update_cost} "
+                f"evaluations, got {self.budget:g}"
             )
 
     @property

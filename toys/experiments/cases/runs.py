@@ -91,8 +91,8 @@ def measure(trainer: Trainer) -> dict[str, Any]:
     for name, number in row.items():
         if not math.isfinite(number):
             raise ValueError(
-                f"{config.label}: {name} is {number:g}, allowed are finite numbers; its network is "
-                f"in {trainer.place}"
+                f"{config.label}: {name} must be finite, got {number:g}; its network is in "
+                f"{trainer.place}"
             )
     if isinstance(case, DoubleWell):
         row["crossed"] = crossed.tolist()
@@ -149,8 +149,8 @@ def train_case(item: tuple[Path, CaseConfig], update: Update) -> dict[str, Any]:
             if "memory" not in str(error):
                 raise
             raise OSError(
-                f"{config.label}: no memory for batch = {config.batch} and steps = {config.steps}: "
-                f"allowed is what fits ({error})"
+                f"{config.label}: batch and steps must fit into memory, got {config.batch} and "
+                f"{config.steps} ({error})"
             ) from error
         write_json(config.place(out, ".json"), {"key": measuring_code(), "row": row})
     update(config.digest, config.updates, config.label)

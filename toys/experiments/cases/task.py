@@ -54,8 +54,7 @@ class ControlTask(Task):
 
     def simulate(self, process: Process, noise: Tensor) -> Tensor:
         """Trajectories (rows, T + 1, d), from noise N(0, 1) of that shape, the first of X_0."""
-        starts = case_starts(self.case, noise[:, 0])
-        return rollout(process, self.grid, starts, noise[:, 1:])
+        return rollout(process, self.grid, case_starts(self.case, noise[:, 0]), noise[:, 1:])
 
     def draw(self, n: int, draws: Draws) -> Tensor:
         """The noise of n trajectories a network."""

@@ -44,12 +44,11 @@ def measure(trial: Trial, model: Corrected, seconds: float) -> dict[str, Any]:
     problem, target = model.problem, model.problem.tilt(Exponential(trial.total))
     truth = truth_of(trial.problem, trial.total)
     n = DRAWS.get(problem.dim, MANY_DRAWS)
-    x0 = starts(n, problem.dim).repeat(trial.seeds, 1)
-    x, log_p = push(model.with_divergence, x0)
+    x, log_p = push(model.with_divergence, starts(n, problem.dim).repeat(trial.seeds, 1))
     if not bool(torch.isfinite(log_p).all()):
         raise ValueError(
-            f"{trial.label}: trajectories leave float range: allowed are networks whose samples "
-            "stay finite, try a smaller learning_rate"
+            f"{trial.label}: the networks' samples must stay finite, and trajectories leave float "
+            "range; try a smaller learning_rate"
         )
     log_q, reward = target.log_density(x), problem.reward(x)
     found = [total_variation(p, q) for p, q in zip(log_p.split(n), log_q.split(n), strict=True)]

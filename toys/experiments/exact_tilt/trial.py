@@ -12,7 +12,7 @@ is left of a base's own training error, in any d.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import torch
@@ -55,7 +55,7 @@ SCHEMES = {
     "linear_2d": (("implicit", 1), ("implicit", 4)),
 }  # fmt: skip
 # One level more, for what goes on falling.
-LONGEST = {("note_1d", "implicit", 1): 8192, ("note_1d", "nft", 16): 8192}
+LONGEST = {("note_1d", "implicit", 1): (8192,), ("note_1d", "nft", 16): (8192,)}
 REWARDS_A_STEP = {"note_1d": 16, "bump_2d": 16, "wide_64d": 8, "linear_2d": 16}
 # The best of 3e-3, 6e-3 and 1.5e-2 for NFT in 16 stages and implicit matching, d = 1 and 2.
 RATES = {"note_1d": 1.5e-2, "bump_2d": 1.5e-2, "wide_64d": 4e-3, "linear_2d": 1.5e-2}
@@ -95,8 +95,8 @@ class Trial:
         for name in ("steps", "rewards"):
             if getattr(self, name) % self.stages:
                 raise ValueError(
-                    f"{name} = {getattr(self, name)} in stages = {self.stages}: allowed are "
-                    "multiples of stages"
+                    f"{name} must be a multiple of stages = {self.stages}, got "
+                    f"{getattr(self, name)}"
                 )
 
     @cached_property
@@ -123,15 +123,15 @@ def code_key() -> str:
 
 def trials() -> list[Trial]:
     """All schemes at all levels on all problems."""
-    found = []
-    for problem, total in TOTALS.items():
-        for loss, stages in SCHEMES[problem]:
-            longest = LONGEST.get((problem, loss, stages))
-            for steps in (*LEVELS[problem], *([longest] if longest else [])):
-                rewards = REWARDS_A_STEP[problem] * steps
-                trial = Trial(problem, loss, total, stages, steps, rewards)
-                found.append(replace(trial, learning_rate=RATES[problem]))
-    return found
+    return [
+        Trial(
+            problem, loss, total, stages, steps, REWARDS_A_STEP[problem] * steps,
+            learning_rate=RATES[problem],
+        )
+        for problem, total in TOTALS.items()
+        for loss, stages in SCHEMES[problem]
+        for steps in (*LEVELS[problem], *LONGEST.get((problem, loss, stages), ()))
+    ]  # fmt: skip
 
 
 SAMPLING_STEPS = 20
@@ -153,10 +153,9 @@ class PooledTask(ProblemTask):
 
     def endpoints(self, n: int, draws: Draws) -> Endpoints:
         size = len(self.pool) // self.blocks
-        which = (draws.uniform(n) * size).long().clamp_max(size - 1)
-        start = torch.arange(self.blocks).repeat_interleave(n) * size
+        x1 = self.pool[draws.among(n, size)]
         noise = draws.normal(n, *self.event_shape)
-        return Endpoints(noise, self.pool[start + which], self.draw_times(n, draws), None)
+        return Endpoints(noise, x1, self.draw_times(n, draws), None)
 
 
 class Staged(Loop):
