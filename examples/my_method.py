@@ -45,7 +45,7 @@ class RejectionFineTuning(Method):
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_noise < 1:
-            raise ValueError(f"label_noise = {self.label_noise!r}: allowed are numbers in [0, 1)")
+            raise ValueError(f"label_noise must be a number in [0, 1), got {self.label_noise!r}")
 
     @property
     def rewards(self) -> RewardDomain:

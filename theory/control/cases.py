@@ -71,13 +71,13 @@ class DoubleWell:
             value = getattr(self, name)
             if value.ndim != 1 or value.shape != self.kappa.shape:
                 raise ValueError(
-                    f"{name} has shape {value.shape}: allowed is that of kappa, (d,) "
-                    f"= {self.kappa.shape}"
+                    f"{name} must have the shape of kappa, (d,) = {self.kappa.shape}, got "
+                    f"{value.shape}"
                 )
         if not (((self.kappa > 0) & (self.kappa <= STIFFEST)).all() and (self.nu >= 0).all()):
             raise ValueError(
-                f"kappa = {self.kappa.tolist()}, nu = {self.nu.tolist()}: allowed are kappa in "
-                f"(0, {STIFFEST:g}], which the grid resolves, and nu >= 0"
+                f"kappa must lie in (0, {STIFFEST:g}], which the grid resolves, and nu be >= 0, "
+                f"got kappa = {self.kappa.tolist()} and nu = {self.nu.tolist()}"
             )
 
     @property
@@ -123,11 +123,11 @@ class DoubleWell:
         """V_i or its derivative at x_i, (n, d)."""
         if x.ndim != 2 or x.shape[1] != self.dim or (np.abs(x) > REACH).any():
             raise ValueError(
-                f"x has shape {x.shape} and reaches {np.abs(x).max():.3g}: allowed are (n, "
-                f"{self.dim}) within {REACH:g}, far beyond where trajectories go"
+                f"x must have shape (n, {self.dim}) within {REACH:g}, far beyond where "
+                f"trajectories go, got shape {x.shape} up to {np.abs(x).max():.3g}"
             )
         if not 0 <= t <= 1:
-            raise ValueError(f"t = {t:g}: allowed are times in [0, 1]")
+            raise ValueError(f"t must be a time in [0, 1], got {t:g}")
         splines = [make_interp_spline(a, V(t), k=SPLINE) for a, V in self._solutions]
         rows = [splines[self._kind(i)](x[:, i], derivative) for i in range(self.dim)]
         return np.stack(rows, -1)
@@ -157,7 +157,7 @@ class DoubleWell:
         """
         grid = np.asarray(times, dtype=float)
         if len(grid) < 2 or (np.diff(grid) <= 0).any() or grid[0] != 0 or grid[-1] != 1:
-            raise ValueError(f"times = {list(times)!r}: allowed are times that ascend from 0 to 1")
+            raise ValueError(f"times must ascend from 0 to 1, got {list(times)!r}")
         axis = np.linspace(-CHAIN_REACH, CHAIN_REACH, POINTS)
         shifts: list[list[Surface]] = []
         values: list[Surface] = []
@@ -188,8 +188,8 @@ class DiscreteWell:
     def _check(self, x: Array) -> None:
         if x.ndim != 2 or x.shape[1] != self.problem.dim or (np.abs(x) > CHAIN_REACH).any():
             raise ValueError(
-                f"x has shape {x.shape} and reaches {np.abs(x).max():.3g}: allowed are (n, "
-                f"{self.problem.dim}) within {CHAIN_REACH:g}"
+                f"x must have shape (n, {self.problem.dim}) within {CHAIN_REACH:g}, got shape "
+                f"{x.shape} up to {np.abs(x).max():.3g}"
             )
 
     def control(self, x: Array, k: int) -> Array:

@@ -94,7 +94,9 @@ class Solution:
     def _index(self, t: float) -> int:
         k = int(np.argmin(np.abs(self.times - t)))
         if abs(float(self.times[k]) - t) > 1e-12:
-            raise ValueError(f"t = {t:g}: allowed are the solution's times, {self.times.tolist()}")
+            raise ValueError(
+                f"t must be one of the solution's times, {self.times.tolist()}, got {t:g}"
+            )
         return k
 
 
@@ -115,13 +117,13 @@ def solve(
             the solution does not stay finite (the message says at which t).
     """
     if equation.dim not in ORDERS:
-        raise ValueError(f"dim = {equation.dim}: allowed for a grid are d = 1 and 2")
+        raise ValueError(f"dim must be 1 or 2 for a grid, got {equation.dim}")
     order = ORDERS[equation.dim] if order is None else order
     check_order("points", points, 2 * order + 1)
     check_positive("reach", reach)
     stops = sorted({float(t) for t in times}, reverse=True)
     if not stops or not (stops[-1] >= 0 and stops[0] < 1):
-        raise ValueError(f"times = {list(times)!r}: allowed are times in [0, 1)")
+        raise ValueError(f"times must be times in [0, 1), got {list(times)!r}")
     frame = Frame.still(equation.dim) if frame is None else frame
     axes = (np.linspace(-reach, reach, points),) * equation.dim
     rtol, atol = tolerances or TOLERANCES[equation.dim]
@@ -141,8 +143,8 @@ def solve(
         if not run.success or not np.isfinite(run.y[:, -1]).all():
             raise ValueError(
                 f"the equation has no finite solution before t = {1 - run.t[-1]:.4g} "
-                f"({run.message}): allowed are costs whose value function stays finite, and grids "
-                "that resolve it"
+                f"({run.message}): must be costs whose value function stays finite, and grids that "
+                "resolve it"
             )
         found.append(run.y[:, -1])
         start = stop

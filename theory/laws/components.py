@@ -139,6 +139,6 @@ class Components:
 def check_terms(name: str, count: int) -> None:
     if count > MAX_TERMS:
         raise ValueError(
-            f"{name} has {count} Gaussian terms: allowed are at most {MAX_TERMS}; "
-            "use route='quadrature' (d <= 2)"
+            f"{name} must have at most {MAX_TERMS} Gaussian terms, got {count}; use "
+            "route='quadrature' (d <= 2)"
         )

@@ -51,9 +51,9 @@ class CouplingFamily:
         for name, shape in wanted.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:
-                raise ValueError(f"{name} has shape {found}: allowed is {shape}")
+                raise ValueError(f"{name} must have shape {shape}, got {found}")
         if width % 2:
-            raise ValueError(f"means has shape ({k}, {width}): allowed is (K, 2d)")
+            raise ValueError(f"means must have shape (K, 2d), got ({k}, {width})")
         check_invertible(self.factors, "factors")
 
     @property
@@ -132,6 +132,6 @@ def check_invertible(factors: Tensor, name: str) -> None:
     least = torch.linalg.svdvals(factors)[..., -1].min().item()
     if not least > 1e-6:
         raise ValueError(
-            f"{name} have a smallest singular value of {least:g}: allowed is above 1e-6, else the "
-            "coupling has no density"
+            f"{name} must have singular values above 1e-6, else the coupling has no density, got "
+            f"{least:g}"
         )

@@ -84,16 +84,16 @@ def check_axes(grid: Sequence[Array], dim: int) -> tuple[Array, ...]:
     """Axes given by hand: one per dimension, uniform, rising, of one step."""
     axes = tuple(np.asarray(a, dtype=float) for a in grid)
     if len(axes) != dim:
-        raise ValueError(f"grid has {len(axes)} axes: allowed is a number or {dim} axes")
+        raise ValueError(f"grid must be a number or {dim} axes, got {len(axes)} axes")
     for a in axes:
         if a.ndim != 1 or not LEAST <= len(a) <= MOST[dim] or not np.isfinite(a).all():
             raise ValueError(
-                f"grid has an axis of shape {a.shape}: allowed are {LEAST} to {MOST[dim]} nodes"
+                f"grid must have axes of {LEAST} to {MOST[dim]} nodes, got one of shape {a.shape}"
             )
     steps = np.concatenate([np.diff(a) for a in axes])
     if steps.min() <= 0 or steps.max() - steps.min() > 1e-9 * steps.max():
         raise ValueError(
-            f"grid has steps from {steps.min():g} to {steps.max():g}: allowed are uniform rising "
-            "axes of one step"
+            f"grid must have uniform rising axes of one step, got steps from {steps.min():g} to "
+            f"{steps.max():g}"
         )
     return axes

@@ -61,8 +61,8 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
             if value > peak - EDGE:
                 raise GridError(
                     f"epoch {epoch}: grid = {size} nodes on [{a[0]:g}, {a[-1]:g}] does not hold "
-                    f"the mass (density at {end:g} is exp({value - peak:.1f}) of its peak): "
-                    f"allowed are axes whose ends have less than exp(-{EDGE:g})"
+                    f"the mass: the density at its ends must be less than exp(-{EDGE:g}) of its "
+                    f"peak, got exp({value - peak:.1f}) at {end:g}"
                 )
     lengths = shortest_length(log_q, steps)
     halves = abs(mass_of(log_q, steps) / mass_of(log_q, steps, 2) - 1)
@@ -77,13 +77,13 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
         need = " x ".join(str(math.ceil((len(a) - 1) * more) + 1) for a in axes)
         raise GridError(
             f"epoch {epoch}: grid = {size} nodes is too coarse: steps of {max(steps):.3g} for "
-            f"{why}; allowed are about {need} nodes or more on these axes"
-            f"{'' if coarse > 1 else ', more steps of the trajectories'}, or fewer epochs"
+            f"{why}; must be about {need} nodes or more on these "
+            f"axes{'' if coarse > 1 else ', more steps of the trajectories'}, or fewer epochs"
         )
     mass = mass_of(log_q, steps)
     if abs(mass - start_mass) > MASS[d]:
         raise GridError(
-            f"epoch {epoch}: grid = {size} nodes changed the mass from {start_mass:.12g} to "
-            f"{mass:.12g}: allowed is {MASS[d]:g}; more nodes, more steps or a smaller step of the "
+            f"epoch {epoch}: grid = {size} nodes must keep the mass to {MASS[d]:g}, got "
+            f"{mass:.12g} from {start_mass:.12g}; more nodes, more steps or a smaller step of the "
             "tilt mend it"
         )

@@ -149,7 +149,7 @@ def carry(
     """
     check_instance("problem", problem, Problem)
     if not isinstance(recursion, (Recursion, TwoKL)):
-        raise TypeError(f"recursion = {recursion!r}: allowed is a Recursion or a TwoKL")
+        raise TypeError(f"recursion must be a Recursion or a TwoKL, got {recursion!r}")
     check_order("epochs", epochs, 0)
     if steps is not None:
         check_order("steps", steps, 2)
@@ -185,18 +185,18 @@ def carry(
 
 def _check_problem(problem: Problem, recursion: Recursion | TwoKL) -> None:
     if problem.dim not in (1, 2):
-        raise ValueError(f"problem has d = {problem.dim}: allowed are 1 and 2")
+        raise ValueError(f"problem must have d = 1 or 2, got {problem.dim}")
     if not isinstance(problem.path, RectifiedFlow):
-        raise ValueError(f"path = {problem.path!r}: allowed is the rectified flow")
+        raise ValueError(f"path must be the rectified flow, got {problem.path!r}")
     if problem.base.dtype != torch.float64:
-        raise TypeError(f"problem has dtype {problem.base.dtype}: allowed is torch.float64")
+        raise TypeError(f"problem must have dtype torch.float64, got {problem.base.dtype}")
     if not problem.base.is_positive:
-        raise ValueError("base has negative weights: allowed is a law")
+        raise ValueError("base has negative weights: must be a law")
     reference = recursion.reference
     if reference is not None and reference.dim != problem.dim:
-        raise ValueError(f"reference has d = {reference.dim}: allowed is {problem.dim}")
+        raise ValueError(f"reference must have d = {problem.dim}, got {reference.dim}")
     if isinstance(reference, ExactField) and not isinstance(reference.path, RectifiedFlow):
-        raise ValueError(f"reference has path {reference.path!r}: allowed is the rectified flow")
+        raise ValueError(f"reference must have the rectified flow as path, got {reference.path!r}")
 
 
 class _Carrier:
@@ -282,9 +282,9 @@ class _Carrier:
             raise DivergedError(
                 f"epoch {epoch}: trajectories from {int((lost & (depth < IGNORED)).sum())} nodes "
                 f"with log q less than {IGNORED:g} below its peak leave the x grid of "
-                f"{self.tables.shape} nodes under nft_beta = "
-                f"{self.recursion.nft_beta:g}, mode {self.recursion.mode!r}: allowed are fields "
-                "whose trajectories stay on it (smaller steps, fewer epochs, or wider axes)"
+                f"{self.tables.shape} nodes under nft_beta = {self.recursion.nft_beta:g}, mode "
+                f"{self.recursion.mode!r}: must be a field whose trajectories stay on it (smaller "
+                "steps, fewer epochs, or wider axes)"
             )
         change = np.zeros_like(log_q)
         change[carried] = phi

@@ -47,7 +47,7 @@ Mode = Literal["frozen", "refit", "student"]
 
 def _check_float64(reference: GaussianSum | ExactField) -> None:
     if reference.dtype != torch.float64:
-        raise TypeError(f"reference has dtype {reference.dtype}: allowed is torch.float64")
+        raise TypeError(f"reference must have dtype torch.float64, got {reference.dtype}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +75,16 @@ class Recursion:
         check_positive("nft_beta", self.nft_beta)
         check_choice("mode", self.mode, get_args(Mode))
         if not (is_finite_number(self.ema) and 0 <= self.ema < 1):
-            raise ValueError(f"ema = {self.ema!r}: allowed are numbers in [0, 1)")
+            raise ValueError(f"ema must be a number in [0, 1), got {self.ema!r}")
         if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
+            raise ValueError(f"kl_weight must be a finite number >= 0, got {self.kl_weight!r}")
         if self.reference is not None:
             check_instance("reference", self.reference, ExactField)
             _check_float64(self.reference)
             if self.kl_weight == 0:
                 raise ValueError(
-                    "reference is given and kl_weight = 0: allowed is kl_weight > 0 with a "
-                    "reference (without a penalty it would do nothing)"
+                    "kl_weight must be > 0 with a reference (without a penalty it would do "
+                    "nothing), got 0"
                 )
 
     @property
@@ -143,10 +143,10 @@ class TwoKL:
         if reference is None:
             return
         if not isinstance(reference, (GaussianSum, ExactField)):
-            raise TypeError(f"reference = {reference!r}: allowed is a GaussianSum or an ExactField")
+            raise TypeError(f"reference must be a GaussianSum or an ExactField, got {reference!r}")
         _check_float64(reference)
         if isinstance(reference, GaussianSum) and not reference.is_positive:
-            raise ValueError("reference has negative weights: allowed is a law")
+            raise ValueError("reference has negative weights: must be a law")
 
     @property
     def lam(self) -> float:

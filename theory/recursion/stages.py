@@ -88,8 +88,8 @@ def reached(problem: Problem, kind: Kind, total: float, stages: int = 1) -> Reac
     _check(total, stages)
     if problem.dim > 2:
         raise ValueError(
-            f"problem {problem.name!r} has d = {problem.dim}: allowed are 1 and 2 "
-            "(reached_by_draws serves one stage in any d)"
+            f"problem {problem.name!r} must have d = 1 or 2 (reached_by_draws serves one stage in "
+            f"any d), got {problem.dim}"
         )
     if kind not in FIRST_ORDER:
         return _measured(problem, problem.tilted_field(Exponential(total)), total)
@@ -127,7 +127,7 @@ def staged_laws(problem: Problem, kind: Kind, h: float, stages: int) -> list[Gri
         if not lost <= MOST_LOST:
             raise DivergedError(
                 f"stage {epoch} of {stages}, h = {h:g}: the grid of {' x '.join(map(str, shape))} "
-                f"nodes loses {lost:.1e} of the law: allowed is {MOST_LOST:g} (smaller stages)"
+                f"nodes must lose at most {MOST_LOST:g} of the law (smaller stages), got {lost:.1e}"
             )
         laws.append(law)
         if epoch < stages:
@@ -207,7 +207,7 @@ def stages_for(share: float, stages: Array, shares: Array) -> float:
     check_positive("share", share)
     x, y = np.log(np.asarray(stages, float)), np.log(np.asarray(shares, float))
     if len(x) < 2 or not (np.diff(y) < 0).all():
-        raise ValueError(f"shares = {list(shares)}: allowed are at least two, falling")
+        raise ValueError(f"shares must be at least two, falling, got {list(shares)}")
     goal = math.log(share)
     if goal < y[-1]:
         return float(np.exp(x[-1] + (goal - y[-1]) * (x[-1] - x[-2]) / (y[-1] - y[-2])))

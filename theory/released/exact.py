@@ -152,7 +152,10 @@ def carry_so_far(
     else:
         rule = plan
     if epochs is None or reach is None:
-        raise ValueError("epochs = None or reach = None: allowed with a list of epochs")
+        raise ValueError(
+            "epochs and reach must be given with a plan that is a function, got epochs = "
+            f"{epochs!r} and reach = {reach!r}"
+        )
     check_order("epochs", epochs, 1)
     check_positive("reach", reach)
     spec = Recursion(2 * epochs / reach, mode)  # of the same total tilt: for axes and errors

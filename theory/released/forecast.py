@@ -71,7 +71,7 @@ class Recipe:
         check_order("group", self.group, 2)
         check_order("steps", self.steps, 1)
         if not (is_finite_number(self.reach) and 0 < self.reach <= 1):
-            raise ValueError(f"reach = {self.reach!r}: allowed are numbers in (0, 1]")
+            raise ValueError(f"reach must be a number in (0, 1], got {self.reach!r}")
         self.penalty  # noqa: B018  (refuses kl_weight, normaliser and data_std)
 
     @property
@@ -147,11 +147,11 @@ def forecast(recipe: Recipe, rewards: Rewards, epochs: int) -> Forecast:
     base = rewards.at(0.0)
     if base.within <= CONSTANT * max(abs(base.mean), base.std):
         raise ValueError(
-            "rewards are constant within every prompt: allowed are rewards that differ (their "
+            "rewards are constant within every prompt: must be rewards that differ (their "
             "advantages are all 0, and nothing is learned)"
         )
     if base.doubt:
-        raise ValueError(f"rewards: {base.doubt}; allowed are more samples")
+        raise ValueError(f"rewards: {base.doubt}; need more samples")
     decays = recipe.schedule.decays(epochs, recipe.steps)
     rows, stopped = _rows(recipe, rewards, decays)
     *_, straight = _tilts(recipe, rows, decays, follow=False)
@@ -273,7 +273,7 @@ def exact(recipe: Recipe, problem: Problem, found: Forecast) -> Exact:
         ValueError: d > 1, or a law that no grid holds for one epoch.
     """
     if problem.dim != 1:
-        raise ValueError(f"problem has d = {problem.dim}: allowed is 1")
+        raise ValueError(f"problem must have d = 1, got {problem.dim}")
     decays = recipe.schedule.decays(found.epochs, recipe.steps)
 
     def plan(epoch: int, mean: float, std: float) -> Epoch:

@@ -70,7 +70,7 @@ class Penalty:
             check_positive(name, getattr(self, name))
         check_choice("normaliser", self.normaliser, NORMALISERS)
         if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
+            raise ValueError(f"kl_weight must be a finite number >= 0, got {self.kl_weight!r}")
 
     def width(self, t: ArrayLike) -> Array:
         """w(t)."""

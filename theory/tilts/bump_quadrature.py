@@ -118,9 +118,9 @@ def check_nested(reward: BumpReward, base: GaussianSum) -> None:
         ratio = float(torch.linalg.eigvalsh(0.5 * (inner + inner.mT)).max().clamp_min(0).sqrt())
         if ratio > NESTED:
             raise ValueError(
-                f"bump {i} of the reward is crossed by one that is {ratio:.3g} times narrower in "
-                f"some direction: allowed for route = 'quadrature' in d = 2 is up to {NESTED:g}, "
-                "else its nodes miss it; use route='closed'"
+                f"bump {i} of the reward must be crossed by none that is over {NESTED:g} times "
+                "narrower in some direction for route = 'quadrature' in d = 2, else its nodes miss "
+                f"it, got {ratio:.3g} times; use route='closed'"
             )
 
 

@@ -118,6 +118,6 @@ def moments_of(base: GaussianSum, reward: Reward) -> MomentSource:
     if isinstance(reward, QuadraticReward):
         return QuadraticMoments(reward)
     raise ValueError(
-        f"reward of type {type(reward).__name__} has no closed form: allowed here are linear, "
-        "quadratic and bump rewards; use route='quadrature' (d <= 2)"
+        "reward must be linear, quadratic or bumps for a closed form, got "
+        f"{type(reward).__name__}; use route='quadrature' (d <= 2)"
     )

@@ -148,7 +148,7 @@ BAD = [
     (["--decay-type", "linear"], "decay_type must be one of .*got 'linear'"),
     (["--advantage-high", 0], "adv_clip_max must .*got 0.0"),
     (["--advantage-high", "nan"], "adv_clip_max must .*got nan"),
-    (["--decay-type", "copy", "--decay", 0.3], "decay = 0.3 changes nothing here"),
+    (["--decay-type", "copy", "--decay", 0.3], "decay must come with .*got 0.3"),
 ]
 
 

@@ -313,23 +313,23 @@ def test_too_few_samples_are_refused(tmp_path, rewards, capsys):
 
 
 BAD_FILES = {
-    "nan.txt": ("1.0\n2.0\nnan\n", "line 3: reward = 'nan'"),
-    "inf.csv": ("reward\n1\n-inf\n", "line 3: reward = '-inf'"),
-    "word.txt": ("1.0\ngood\n", "line 2: reward = 'good'"),
-    "empty.txt": ("", "0 rewards"),
-    "empty.csv": ("\n", "0 rewards"),
-    "one.txt": ("1.0\n", "1 rewards"),
+    "nan.txt": ("1.0\n2.0\nnan\n", "line 3: reward must be .*got 'nan'"),
+    "inf.csv": ("reward\n1\n-inf\n", "line 3: reward must be .*got '-inf'"),
+    "word.txt": ("1.0\ngood\n", "line 2: reward must be .*got 'good'"),
+    "empty.txt": ("", "2 or more rewards, got 0"),
+    "empty.csv": ("\n", "2 or more rewards, got 0"),
+    "one.txt": ("1.0\n", "2 or more rewards, got 1"),
     "header.csv": ("score,prompt\n1,a\n", "no column 'reward'"),
-    "short.csv": ("reward,prompt\n1,a\n2\n", "line 3: 1 cells"),
-    "twice.csv": ("reward,reward\n1,2\n", "2 columns 'reward'"),
-    "wide.csv": ("1.0\n2.0,3.0\n", "line 2: 2 cells"),
+    "short.csv": ("reward,prompt\n1,a\n2\n", "line 3: must be 2 cells, got 1"),
+    "twice.csv": ("reward,reward\n1,2\n", "one column 'reward', got 2"),
+    "wide.csv": ("1.0\n2.0,3.0\n", "line 2: must be 1 cell .*got 2"),
     "broken.jsonl": ('{"reward": 1}\n{"reward"\n', "line 2: no JSON"),
     "key.jsonl": ('{"reward": 1}\n{"score": 2}\n', "line 2: no key 'reward'"),
-    "null.jsonl": ('{"reward": 1}\n{"reward": null}\n', "line 2: reward = None"),
-    "true.jsonl": ("true\n1.0\n", "line 1: reward = True"),
+    "null.jsonl": ('{"reward": 1}\n{"reward": null}\n', "line 2: reward must be .*got None"),
+    "true.jsonl": ("true\n1.0\n", "line 1: reward must be .*got True"),
     "huge.jsonl": ("1" + "0" * 400 + "\n1.0\n", "line 1: reward"),
     "some.jsonl": ('{"reward": 1, "prompt": "a"}\n{"reward": 2}\n', "line 2: no prompt"),
-    "rewards.xlsx": ("", "allowed are files that end in"),
+    "rewards.xlsx": ("", "must be a file that ends in"),
     "same.txt": ("0.5\n" * 500, "constant within every prompt"),
     "same.csv": ("prompt,reward\n" + "a,1\n" * 300 + "b,2\n" * 300, "constant within every prompt"),
 }
@@ -353,7 +353,7 @@ def test_bad_arrays_and_bytes_are_named(tmp_path, capsys):
     (tmp_path / "text.npy").write_text("no array", encoding="utf-8")
     (tmp_path / "bytes.csv").write_bytes(b"reward\n\xff\xfe\n")
     messages = {
-        "square.npy": "shape (3, 3)", "nan.npy": "line 2: reward = nan",
+        "square.npy": "shape (3, 3)", "nan.npy": "line 2: reward must be a finite number, got nan",
         "words.npy": "real numbers", "text.npy": "not an array", "bytes.csv": "UTF-8",
         "absent.csv": "no such file",
     }  # fmt: skip
@@ -370,7 +370,7 @@ BAD_OPTIONS = [
     (["--problem", "note_1d", "--nft-beta", "nan"], "nft_beta must .*got nan"),
     (["--problem", "note_1d", "--kl-weight", "-1"], "kl_weight must .*got -1.0"),
     (["--problem", "note_1d", "--kl-weight", "nan"], "kl_weight must .*got nan"),
-    (["--problem", "note_1d", "--ema", "half", "--decay", "0.3"], "decay = 0.3 changes nothing"),
+    (["--problem", "note_1d", "--ema", "half", "--decay", "0.3"], "decay must come with .*got 0.3"),
     (["--problem", "note_1d", "--ema", "constant"], "decay must .*got None"),
     (["--problem", "note_1d", "--ema", "constant", "--decay", "1"], "decay must .*got 1.0"),
     (["--problem", "note_1d", "--group", "1"], "group must .*got 1"),

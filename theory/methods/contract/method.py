@@ -96,18 +96,18 @@ class Policy:
         own = self.tensors()
         if own.keys() != tensors.keys():
             raise ValueError(
-                f"tensors are named {sorted(tensors)}: allowed are this policy's, {sorted(own)}"
+                f"tensors must be named as this policy's, {sorted(own)}, got {sorted(tensors)}"
             )
         with torch.no_grad():
             for name, value in own.items():
                 if value.shape != tensors[name].shape:
                     raise ValueError(
-                        f"{name} has shape {tuple(tensors[name].shape)}: allowed is "
-                        f"{tuple(value.shape)}"
+                        f"{name} must have shape {tuple(value.shape)}, got "
+                        f"{tuple(tensors[name].shape)}"
                     )
                 if value.dtype != tensors[name].dtype:
                     raise TypeError(
-                        f"{name} has dtype {tensors[name].dtype}: allowed is {value.dtype}"
+                        f"{name} must have dtype {value.dtype}, got {tensors[name].dtype}"
                     )
                 value.copy_(tensors[name])
 
@@ -175,7 +175,7 @@ class RewardDomain:
         low, high = torch.stack(torch.aminmax(values)).tolist()
         if not (self.holds(low, high) and math.isfinite(low) and math.isfinite(high)):
             raise ValueError(
-                f"the reward returned values in [{low:g}, {high:g}]: allowed for {who} are {self}"
+                f"the reward must have {self} for {who}, got values in [{low:g}, {high:g}]"
             )
 
 
@@ -264,8 +264,8 @@ class Method(ABC):
         low, high = problem.reward.bounds()
         if not self.rewards.holds(low, high):
             raise ValueError(
-                f"the reward of problem {problem.name!r} takes values in [{low:g}, {high:g}]: "
-                f"allowed for {self.label} are {self.rewards}"
+                f"the reward of problem {problem.name!r} must have {self.rewards} for "
+                f"{self.label}, got values in [{low:g}, {high:g}]"
             )
         self.target(problem)
 
