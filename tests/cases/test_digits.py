@@ -190,7 +190,7 @@ def test_d2_what_nodes_cannot_follow_is_refused_by_name():
     with pytest.raises(ValueError, match="must have log Z to"):
         tilt(line, narrow, Exponential(1.0), route="quadrature")
     spike = CallableReward(lambda x: torch.exp(-0.5 * ((x[:, 0] - 0.31) / 0.005) ** 2), 1)
-    with pytest.raises(ValueError, match="changes by"):
+    with pytest.raises(ValueError, match="must change by"):
         tilt(line, spike, Exponential(1.0), route="quadrature")
     capped = ClippedExponential(20.0, math.exp(150.0))  # its mass lies beyond the standard nodes
     with pytest.raises(ValueError, match="nodes that reach"):
@@ -256,7 +256,7 @@ def test_b8_the_law_of_a_constant_reward_is_the_base(heights):
     assert QUADRATURE_TIGHT.holds(FlowLaw(field).log_density(x), base.log_density(x), scale=1.0)
     for wrapper in (Exponential(1.0), TruncatedExponential(1.0, 2)):
         assert ALGEBRA.holds(problem.tilt(wrapper).log_z, 0.0, scale=1.0)
-    with pytest.raises(ValueError, match="the normaliser of r is 0"):
+    with pytest.raises(ValueError, match="the normaliser of r must be Z > 0, got 0"):
         problem.tilt(Power(1))
 
 

@@ -145,5 +145,5 @@ def test_that_memory_is_out_passes(kind):
 def test_a_check_of_ours_passes_through_a_users_code(tmp_path):
     """A reward that leaves the method's domain is said as it is, without the method's file."""
     path = written(tmp_path, collect="self.rewards.check_values(torch.tensor(torch.nan), 'mine')")
-    with pytest.raises(ValueError, match=r"^the reward returned values in \[nan"):
+    with pytest.raises(ValueError, match=r"^the reward must have .* got values in \[nan"):
         one_step(parse_method(str(path)))
