@@ -1,4 +1,4 @@
-"""A method of one's own in one file: accept base samples with probability r(x), train on those.
+"""Your own method in one file: accept base samples with probability r(x), train on those.
 
     python -m toys check --method examples/my_method.py
     python -m toys train --method examples/my_method.py:label_noise=0.1 --problem note_1d

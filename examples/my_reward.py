@@ -1,4 +1,4 @@
-"""A reward of one's own in one file: how green a picture is.
+"""Your own reward in one file: how green a picture is.
 
     python -m scaleup train --reward examples/my_reward.py:strength=2
     python -m scaleup train --reward 0.5*brightness+0.5*examples/my_reward.py

@@ -1,4 +1,4 @@
-"""A method of a user's own that is wrong, and what `python -m toys` says of it (A8, C1);
+"""A user's method that is wrong, and what `python -m toys` says of it (A8, C1);
 what a comparison says (E9), numbers without end (E6, E8), and how long it takes (E10)."""
 
 from __future__ import annotations

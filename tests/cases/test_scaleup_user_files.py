@@ -1,4 +1,4 @@
-"""Files of a user's own: TOML with a byte-order mark, methods and rewards that break their word."""
+"""A user's files: TOML with a byte-order mark, methods and rewards that break their word."""
 # ruff: noqa: F811
 
 import json

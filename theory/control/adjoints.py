@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_choice
+from theory.common.checks import check_choice, check_shape
 from theory.fields.mixture import VelocityModel
 from theory.samplers.chain import Chain
 
@@ -171,11 +171,7 @@ def _terms(
 ) -> Tensor:
     steps = path_steps(times, states)
     check_choice("place", place, get_args(Place))
-    if adjoint.shape != states.shape:
-        raise ValueError(
-            f"adjoint must have the shape of states, {tuple(states.shape)}, got "
-            f"{tuple(adjoint.shape)}"
-        )
+    check_shape("adjoint", adjoint, states.shape)
     x, total = states.detach(), torch.zeros((), dtype=states.dtype)
     for k, (t, dt) in enumerate(steps):
         u = process.control(x[:, k], t)

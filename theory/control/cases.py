@@ -26,7 +26,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_positive
+from theory.common.checks import check_choice, check_positive, check_shape
 from theory.control.chain_optimum import Surface, best_kernel
 from theory.control.equation import Equation, solve
 from theory.control.linear import LinearQuadratic
@@ -69,11 +69,7 @@ class DoubleWell:
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
         for name in ("kappa", "nu", "begin"):
             value = getattr(self, name)
-            if value.ndim != 1 or value.shape != self.kappa.shape:
-                raise ValueError(
-                    f"{name} must have the shape of kappa, (d,) = {self.kappa.shape}, got "
-                    f"{value.shape}"
-                )
+            check_shape(name, value, (self.kappa.size,))
         if not (((self.kappa > 0) & (self.kappa <= STIFFEST)).all() and (self.nu >= 0).all()):
             raise ValueError(
                 f"kappa must lie in (0, {STIFFEST:g}], which the grid resolves, and nu be >= 0, "

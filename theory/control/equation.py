@@ -21,7 +21,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 
-from theory.common.checks import check_order, check_positive
+from theory.common.checks import check_dim, check_order, check_positive
 from theory.laws.distances import Array
 
 ORDERS = {1: 8, 2: 4}
@@ -116,8 +116,7 @@ def solve(
         ValueError: d is not 1 or 2, fewer points than the stencil holds, times outside [0, 1), or
             the solution does not stay finite (the message says at which t).
     """
-    if equation.dim not in ORDERS:
-        raise ValueError(f"dim must be 1 or 2 for a grid, got {equation.dim}")
+    check_dim("a grid", equation.dim, 2)
     order = ORDERS[equation.dim] if order is None else order
     check_order("points", points, 2 * order + 1)
     check_positive("reach", reach)

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from scipy.integrate import OdeSolution, solve_ivp
 
-from theory.common.checks import check_finite
+from theory.common.checks import check_finite, check_shape
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array
 from theory.problems.problem import Problem
@@ -80,8 +80,7 @@ class LinearQuadratic:
                     f"{name} must be a symmetric ({d}, {d}) matrix, got shape {value.shape}"
                 )
         for name in ("final_vector", "running_vector"):
-            if getattr(self, name).shape != (d,):
-                raise ValueError(f"{name} must have shape ({d},), got {getattr(self, name).shape}")
+            check_shape(name, getattr(self, name), (d,))
 
     @property
     def dim(self) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory.common.checks import check_dim
 from theory.evaluation.choices import FieldChoice, candidates
 from theory.evaluation.grids import (
     LOOK_EVALUATIONS,
@@ -133,8 +134,8 @@ def law_report(
     if problem.base.dtype != torch.float64:
         raise ValueError(f"problem must have dtype torch.float64 here, got {problem.base.dtype}")
     targets, refused = candidates(problem, choice.scale)
-    if diffusion is not None and problem.dim != 1:
-        raise ValueError(f"diffusion needs d = 1, got d = {problem.dim}")
+    if diffusion is not None:
+        check_dim("diffusion", problem.dim)
     if problem.dim == 2 and problem.route == "quadrature":
         raise ValueError(
             "route = 'quadrature' for a law needs d = 1, got d = 2 (thousands of nodes a point at "

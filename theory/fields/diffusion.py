@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_positive, is_finite_number
+from theory.common.checks import check_nonnegative, check_positive, check_share, is_finite_number
 from theory.fields.paths import Path
 
 START = 1e-4  # of the memoryless schedule, where a start is wanted
@@ -106,14 +106,12 @@ class Diffusion:
         for name in ("constant", "memoryless"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
-        if not (is_finite_number(self.offset) and self.offset >= 0):
-            raise ValueError(f"offset must be a finite number >= 0, got {self.offset!r}")
+        check_nonnegative("offset", self.offset)
         if self.offset and self.memoryless is None:
             raise ValueError(
                 f"offset must be 0 but for eta-schedules, got {self.offset!r} of {self.label!r}"
             )
-        if not (is_finite_number(self.start) and 0 <= self.start < 1):
-            raise ValueError(f"start must be a time in [0, 1), got {self.start!r}")
+        check_share("start", self.start)
 
     def squared(self, path: Path, t: Tensor) -> Tensor:
         """g(t)^2.

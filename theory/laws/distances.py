@@ -88,10 +88,10 @@ class GridLaw:
         rise = np.concatenate([[True], np.diff(np.maximum.accumulate(self.cdf)) > 1e-30])
         y, cdf = self.axes[0][rise], self.cdf[rise]
         spline = CubicHermiteSpline(y, cdf, self.density[rise])
-        seen = np.clip(u, cdf[0], cdf[-1])
-        cell = np.clip(np.searchsorted(cdf, seen) - 1, 0, len(y) - 2)
+        level = np.clip(u, cdf[0], cdf[-1])
+        cell = np.clip(np.searchsorted(cdf, level) - 1, 0, len(y) - 2)
         ends = (y[cell], y[cell + 1])
-        return np.asarray(find_root(lambda x, u: spline(x) - u, ends, args=(seen,)).x)
+        return np.asarray(find_root(lambda x, u: spline(x) - u, ends, args=(level,)).x)
 
 
 def grid_distances(p: GridLaw, q: GridLaw) -> dict[str, Distance]:

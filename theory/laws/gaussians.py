@@ -20,10 +20,12 @@ from torch import Tensor
 from theory.common.checks import (
     as_parameter,
     check_batch,
+    check_dim,
     check_dtype,
     check_order,
     check_points,
     check_positive_definite,
+    check_shape,
     check_squares,
     check_weights,
 )
@@ -74,24 +76,15 @@ class GaussianSum(Components):
             )
         if covs is not None:
             cov = as_parameter("covs", covs, 3, "(..., K, d, d)").to(w.dtype)
-            if cov.shape != (*mu.shape, mu.shape[-1]):
-                raise ValueError(
-                    f"covs must have shape {(*mu.shape, mu.shape[-1])}, for means of shape "
-                    f"{tuple(mu.shape)}, got {tuple(cov.shape)}"
-                )
+            check_shape("covs", cov, (*mu.shape, mu.shape[-1]))
             check_positive_definite("covs", cov)
             cov = 0.5 * (cov + cov.mT)
         else:
             std = as_parameter("stds", stds, 1, "(..., K) or (..., K, d)").to(w.dtype)
-            if std.shape == w.shape:
-                std = std[..., None].expand(mu.shape)
-            if std.shape != mu.shape:
-                raise ValueError(
-                    f"stds must have shape {tuple(w.shape)} or {tuple(mu.shape)}, got "
-                    f"{tuple(std.shape)}"
-                )
+            check_shape("stds", std, w.shape, mu.shape)
             check_squares("stds", std)
-            cov = torch.diag_embed(std**2)
+            along = std if std.shape == mu.shape else std[..., None].expand(mu.shape)
+            cov = torch.diag_embed(along**2)
         return cls(w.log(), torch.ones_like(w), mu, cov)
 
     # --- evaluation
@@ -123,8 +116,7 @@ class GaussianSum(Components):
 
     def cdf(self, x: Tensor) -> Tensor:
         """int_{-inf}^x S, for d = 1; x: (*b, n) -> (*b, n)."""
-        if self.dim != 1:
-            raise ValueError(f"cdf needs a law in d = 1, got d = {self.dim}")
+        check_dim("cdf", self.dim)
         check_dtype("x", x, self.dtype, "the law")
         if x.ndim < 1:
             raise ValueError(f"x must have shape (..., n), got {tuple(x.shape)}")

@@ -1,6 +1,6 @@
 """Problem = base mixture + path + reward + the scale at which it is studied; problems as data.
 
-Named problems live in `problems/*.toml`; a user's own is a file of the same form.
+Named problems live in `problems/*.toml`; your own is a file of the same form.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt
 from scipy.special import ndtr
 
-from theory.common.checks import check_instance, check_order
+from theory.common.checks import check_dim, check_instance, check_order
 from theory.fields.mixture import ExactField
 from theory.fields.paths import RectifiedFlow
 from theory.laws.distances import GridLaw
@@ -184,8 +184,7 @@ def carry(
 
 
 def _check_problem(problem: Problem, recursion: Recursion | TwoKL) -> None:
-    if problem.dim not in (1, 2):
-        raise ValueError(f"problem must have d = 1 or 2, got {problem.dim}")
+    check_dim("problem", problem.dim, 2)
     if not isinstance(problem.path, RectifiedFlow):
         raise ValueError(f"path must be the rectified flow, got {problem.path!r}")
     if problem.base.dtype != torch.float64:

@@ -35,9 +35,10 @@ import torch
 from theory.common.checks import (
     check_choice,
     check_instance,
+    check_nonnegative,
     check_order,
     check_positive,
-    is_finite_number,
+    check_share,
 )
 from theory.fields.mixture import ExactField
 from theory.laws.gaussians import GaussianSum
@@ -74,10 +75,8 @@ class Recursion:
     def __post_init__(self) -> None:
         check_positive("nft_beta", self.nft_beta)
         check_choice("mode", self.mode, get_args(Mode))
-        if not (is_finite_number(self.ema) and 0 <= self.ema < 1):
-            raise ValueError(f"ema must be a number in [0, 1), got {self.ema!r}")
-        if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight must be a finite number >= 0, got {self.kl_weight!r}")
+        check_share("ema", self.ema)
+        check_nonnegative("kl_weight", self.kl_weight)
         if self.reference is not None:
             check_instance("reference", self.reference, ExactField)
             _check_float64(self.reference)

@@ -24,9 +24,8 @@ from theory.laws.distances import GridLaw
 from theory.problems.problem import Problem
 from theory.recursion.axes import default_axes
 from theory.recursion.checks import DivergedError, GridError, check_law, mass_of
-from theory.recursion.flow import Velocity
+from theory.recursion.flow import Velocity, optimum
 from theory.recursion.grid import Array
-from theory.recursion.moments import Fields
 from theory.recursion.online import STEPS, Trajectory, _Carrier, _check_problem
 from theory.recursion.spec import Mode, Recursion
 from theory.released.penalty import Penalty
@@ -61,7 +60,7 @@ class _Released(_Carrier):
             rule = plan(epoch, mean, std)
             if self.recursion.mode == "refit":
                 old = Velocity(fields.u, fields.div_u)
-            new = _mapped_optimum(old, fields, rule.lam, mean, rule.offset)
+            new = optimum(old, fields, rule.lam, mean, rule.offset)
             if rule.penalty is not None:
                 new = self._pulled(new, rule.penalty)
             student = new if rule.reach == 1 else new.mixed(rule.reach, student)
@@ -86,18 +85,6 @@ class _Released(_Carrier):
         return Velocity(
             base.v + column[..., None] * (new.v - base.v), base.div + column * (new.div - base.div)
         )
-
-
-def _mapped_optimum(
-    old: Velocity, fields: Fields, lam: float, centre: float, offset: float
-) -> Velocity:
-    """v + lam Cov + (lam (m - centre) + offset)(u - v), with its divergence."""
-    gap, gap_div = fields.u - old.v, fields.div_u - old.div
-    lead = lam * (fields.mean - centre) + offset
-    v = old.v + lam * fields.cov + lead[..., None] * gap
-    div = old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
-    v[0], div[0] = old.v[0], old.div[0]  # at t = 1 every field is x
-    return Velocity(v, div)
 
 
 def _listed(epochs: Sequence[Epoch]) -> Plan:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from theory.common.checks import check_order, check_positive, is_finite_number
+from theory.common.checks import check_dim, check_order, check_positive, is_finite_number
 from theory.methods.matching.reward_mapping import CLIP, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.recursion import Trajectory
@@ -272,8 +272,7 @@ def exact(recipe: Recipe, problem: Problem, found: Forecast) -> Exact:
     Raises:
         ValueError: d > 1, or a law that no grid holds for one epoch.
     """
-    if problem.dim != 1:
-        raise ValueError(f"problem must have d = 1, got {problem.dim}")
+    check_dim("problem", problem.dim)
     decays = recipe.schedule.decays(found.epochs, recipe.steps)
 
     def plan(epoch: int, mean: float, std: float) -> Epoch:

@@ -1,4 +1,4 @@
-"""Rewards of a user's own base samples, from a file; errors name the line.
+"""Rewards of your own base samples, from a file; errors name the line.
 
     .csv     a header with a column of rewards (and one of prompts, if there is one); or one column
              of numbers without a header

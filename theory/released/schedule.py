@@ -29,7 +29,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
+from theory.common.checks import (
+    check_choice,
+    check_nonnegative,
+    check_order,
+    check_positive,
+    check_share,
+    is_finite_number,
+)
 
 Array = NDArray[np.float64]
 
@@ -48,10 +55,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_order("flat", self.flat, 0)
-        if not (is_finite_number(self.rate) and self.rate >= 0):
-            raise ValueError(f"rate must be a finite number >= 0, got {self.rate!r}")
-        if not (is_finite_number(self.most) and 0 <= self.most < 1):
-            raise ValueError(f"most must be a number in [0, 1), got {self.most!r}")
+        check_nonnegative("rate", self.rate)
+        check_share("most", self.most)
 
     def decay(self, step: int) -> float:
         """d at optimiser step k."""

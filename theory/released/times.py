@@ -28,7 +28,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_order, check_positive, check_time
+from theory.common.checks import check_choice, check_dim, check_order, check_positive, check_time
 from theory.fields.mixture import DisplacedField, ExactField
 from theory.fields.paths import Path
 from theory.laws.distances import Array, integral_of_absolute
@@ -131,12 +131,6 @@ class KnownAtTimes(ExactField):
     def _gain(self, tau: float, x: Tensor) -> Tensor:
         return self.path.gain(torch.tensor(tau, dtype=x.dtype, device=x.device))
 
-    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
-        return self.path.convert(self(x, t), x, t, "velocity", "score")
-
-    def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
-        return self.path.convert(self(x, t), x, t, "velocity", "x1")
-
 
 def _one(t: Tensor | float, x: Tensor) -> float:
     time = check_time(t, x)
@@ -182,8 +176,7 @@ class Sampler:
 
     def push(self, field: ExactField, x0: Tensor) -> tuple[Tensor, Tensor]:
         """T(x_0) and T'(x_0), both (*b, n), of starts (*b, n, 1)."""
-        if field.dim != 1:
-            raise ValueError(f"field must be in d = 1, got d = {field.dim}")
+        check_dim("field", field.dim)
         state = torch.cat([x0, torch.ones_like(x0)], -1)
         with torch.no_grad():
             end = getattr(self, f"_{self.method}")(field, state)

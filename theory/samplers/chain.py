@@ -30,7 +30,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from theory.common.checks import check_count, check_positive, is_finite_number
+from theory.common.checks import check_count, check_positive, check_share
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW, Path
@@ -63,8 +63,7 @@ class Chain:
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 2, MOST_STEPS)
         check_positive("sigma_end", self.sigma_end)
-        if not (is_finite_number(self.first_time) and 0 <= self.first_time < 1):
-            raise ValueError(f"first_time must be a number in [0, 1), got {self.first_time!r}")
+        check_share("first_time", self.first_time)
         if self.start_std is not None:
             check_positive("start_std", self.start_std)
         if self.schedule is not None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from theory.common.checks import check_order, check_points, check_positive
+from theory.common.checks import check_dim, check_order, check_points, check_positive
 from theory.fields.mixture import ExactField
 from theory.samplers.trajectories import Precision, TooManyStepsError, integrate
 
@@ -276,20 +276,16 @@ class FlowLaw:
 
     def cdf(self, y: Tensor) -> Tensor:
         """P(X_1 <= y) in d = 1; y: (*b, n, 1) -> (*b, n)."""
-        self._check_line("cdf")
+        check_dim("cdf", self.dim)
         x0 = self.pull_back(y)[0]
         return torch.special.ndtr(x0[..., 0] / self._start_std(x0))
 
     def quantile(self, u: Tensor) -> Tensor:
         """The quantiles at levels u (*b, n) in (0, 1), d = 1 -> (*b, n)."""
-        self._check_line("quantile")
+        check_dim("quantile", self.dim)
         if not bool(((u > 0) & (u < 1)).all()):
             raise ValueError(
                 f"u must lie in (0, 1), got values in [{u.min().item():g}, {u.max().item():g}]"
             )
         z = torch.special.ndtri(u)[..., None]
         return self.push(z * self._start_std(z))[..., 0]
-
-    def _check_line(self, what: str) -> None:
-        if self.dim != 1:
-            raise ValueError(f"{what} needs a law in d = 1, got d = {self.dim}")

@@ -21,6 +21,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.sparse import diags_array
 
+from theory.common.checks import check_dim
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, GridLaw
@@ -50,8 +51,7 @@ def sde_law(
             is too coarse (the density went below -1e-6 of its peak), or the noise is too strong to
             be followed: the message says what would do.
     """
-    if field.dim != 1:
-        raise ValueError(f"sde_law needs d = 1, got d = {field.dim}")
+    check_dim("sde_law", field.dim)
     grid = np.asarray(grid, dtype=np.float64)
     n, h = _check_grid(grid)
     points = torch.as_tensor(grid, dtype=torch.float64)[:, None]

@@ -67,11 +67,11 @@ def _increments(
         step = sigma[..., None, None] if sigma.ndim else sigma
         scale = (half[..., 0, 0] * sigma).expand(means[..., 0, :].shape) if cuts else None
         z, log_weight = standard_z(means, scale, cuts, grid)
-        turned = z @ half.mT  # (*b, K, n|1, Q, d)
-        points = means.mT[..., None, :] + step * turned
+        offset = z @ half.mT  # (*b, K, n|1, Q, d)
+        points = means.mT[..., None, :] + step * offset
         between = (post.component_displacements + push).mT[..., None, :]
         log_weight = log_weight + (post.log_weights + given.log_value[..., 0, :])[..., None]
-        nodes = Nodes(points, between + turned / step, log_weight)
+        nodes = Nodes(points, between + offset / step, log_weight)
         before = nodes.at(_some(reward, chosen))
         apart = points - reward.centres[..., i, None, None, None, :]
         precision = reward.precisions[..., i, None, None, :, :]

@@ -17,6 +17,7 @@ from theory.common.checks import (
     as_parameter,
     check_order,
     check_points,
+    check_shape,
     check_squares,
     check_symmetric,
     tolerance,
@@ -226,11 +227,8 @@ def bumps_reward(
     if widths is not None:
         w = as_parameter("widths", widths, 1, "(..., m) or (..., m, d)").to(h.dtype)
         check_squares("widths", w)
-        w = w[..., None].expand(c.shape) if w.shape == h.shape else w
-        if w.shape != c.shape:
-            raise ValueError(
-                f"widths must have shape {tuple(h.shape)} or {tuple(c.shape)}, got {tuple(w.shape)}"
-            )
+        check_shape("widths", w, h.shape, c.shape)
+        w = w if w.shape == c.shape else w[..., None].expand(c.shape)
         return BumpReward(h, c, torch.diag_embed(w**-2))
     return BumpReward(h, c, as_parameter("precisions", precisions, 3, "(..., m, d, d)").to(h.dtype))
 

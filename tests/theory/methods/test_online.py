@@ -138,7 +138,7 @@ def test_a_method_from_scratch_cannot_train_online():
         Scratch(refresh_every=3)
 
 
-# --- a method of one's own with all three
+# --- your own method with all three
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from theory.common.checks import check_shape
 from theory.fields.mixture import VelocityModel
 from theory.methods.contract.draws import Draws
 from theory.problems.problem import Problem
@@ -100,11 +101,7 @@ class Policy:
             )
         with torch.no_grad():
             for name, value in own.items():
-                if value.shape != tensors[name].shape:
-                    raise ValueError(
-                        f"{name} must have shape {tuple(value.shape)}, got "
-                        f"{tuple(tensors[name].shape)}"
-                    )
+                check_shape(name, tensors[name], value.shape)
                 if value.dtype != tensors[name].dtype:
                     raise TypeError(
                         f"{name} must have dtype {value.dtype}, got {tensors[name].dtype}"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from theory.common.checks import check_finite, check_order
+from theory.common.checks import check_order, check_share
 from theory.fields.mixture import VelocityModel
 from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import Method, Policy, frozen_copy
@@ -42,9 +42,7 @@ class Online(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_order("refresh_every", self.refresh_every, 0)
-        check_finite("old_decay", self.old_decay)
-        if not 0 <= self.old_decay < 1:
-            raise ValueError(f"old_decay must be a number in [0, 1), got {self.old_decay!r}")
+        check_share("old_decay", self.old_decay)
         check_order("pool", self.pool, 0)
         if self.pool and not self.refresh_every:
             raise ValueError(

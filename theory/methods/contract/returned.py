@@ -66,7 +66,7 @@ PROMISED = {
 
 
 def part(method: Method, name: str) -> AbstractContextManager[None]:
-    """Around a call of method.NAME: what the user's own code raises is named."""
+    """Around a call of method.NAME: what the user's code raises is named."""
     return named(_who(method, name), PROMISED[name])
 
 
