@@ -53,9 +53,10 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
-def check_instance(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+def check_instance(name: str, value: object, *kinds: type) -> None:
+    if not isinstance(value, kinds):
+        allowed = " or a ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} must be a {allowed}, got {value!r}")
 
 
 def check_text(name: str, value: str) -> None:

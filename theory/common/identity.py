@@ -148,8 +148,7 @@ def sources(*roots: str | Path) -> dict[str, Path]:
 
 def _rooted(root: str) -> tuple[Path, str, tuple[Path, ...]]:
     """(file, package that its relative imports start from, where it finds other files)."""
-    own = root.endswith(".py")
-    if own:
+    if root.endswith(".py"):
         file = Path(root).expanduser()
         return file, "", (file.parent, *_own_path())
     hits = _found(root, (ROOT,))

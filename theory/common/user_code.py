@@ -50,8 +50,7 @@ def memory_is_out(error: Exception) -> bool:
 
 def _place(error: Exception) -> traceback.FrameSummary | None:
     """The innermost frame of the user's code that is to blame, or None."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename.startswith(OURS):
             if isinstance(error, SAID):
                 return None

@@ -68,8 +68,7 @@ class DoubleWell:
         for name in ("kappa", "nu", "begin"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
         for name in ("kappa", "nu", "begin"):
-            value = getattr(self, name)
-            check_shape(name, value, (self.kappa.size,))
+            check_shape(name, getattr(self, name), (self.kappa.size,))
         if not (((self.kappa > 0) & (self.kappa <= STIFFEST)).all() and (self.nu >= 0).all()):
             raise ValueError(
                 f"kappa must lie in (0, {STIFFEST:g}], which the grid resolves, and nu be >= 0, "

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline, RectBivariateSpline, make_interp_spline
 
-from theory.common.checks import check_order, check_positive
+from theory.common.checks import check_instance, check_order, check_positive
 from theory.control.equation import Equation, Frame, Scalar, Solution, solve
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array, GridLaw
@@ -103,8 +103,7 @@ class GridOptimum:
                 f"{self.problem.dim}; memoryless optima have closed forms in any d "
                 "(theory.control.value)"
             )
-        if not isinstance(self.schedule, Diffusion):
-            raise TypeError(f"schedule must be a Diffusion, got {self.schedule!r}")
+        check_instance("schedule", self.schedule, Diffusion)
         if self.reach:
             check_positive("reach", self.reach)
         if self.count:

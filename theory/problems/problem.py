@@ -85,8 +85,7 @@ class Problem:
         """The same problem in another dtype or on another device."""
         guidance = self.guidance
         if guidance is not None:
-            moved = guidance.unconditional.to(dtype, device)
-            guidance = replace(guidance, unconditional=moved)
+            guidance = replace(guidance, unconditional=guidance.unconditional.to(dtype, device))
         base, reward = self.base.to(dtype, device), self.reward.to(dtype, device)
         return replace(self, base=base, reward=reward, guidance=guidance)
 

@@ -148,8 +148,7 @@ def carry(
         TypeError: a problem or recursion of another type or dtype.
     """
     check_instance("problem", problem, Problem)
-    if not isinstance(recursion, (Recursion, TwoKL)):
-        raise TypeError(f"recursion must be a Recursion or a TwoKL, got {recursion!r}")
+    check_instance("recursion", recursion, Recursion, TwoKL)
     check_order("epochs", epochs, 0)
     if steps is not None:
         check_order("steps", steps, 2)

@@ -141,8 +141,7 @@ class TwoKL:
         reference = self.reference
         if reference is None:
             return
-        if not isinstance(reference, (GaussianSum, ExactField)):
-            raise TypeError(f"reference must be a GaussianSum or an ExactField, got {reference!r}")
+        check_instance("reference", reference, GaussianSum, ExactField)
         _check_float64(reference)
         if isinstance(reference, GaussianSum) and not reference.is_positive:
             raise ValueError("reference has negative weights: must be a law")

@@ -79,8 +79,7 @@ class _Released(_Carrier):
 
     def _pulled(self, new: Velocity, penalty: Penalty) -> Velocity:
         """omega new + (1 - omega) v_0 at every stage time."""
-        share = penalty.share(self.tables.clock.times)
-        column = share.reshape(-1, *[1] * (new.div.ndim - 1))
+        column = penalty.share(self.tables.clock.times).reshape(-1, *[1] * (new.div.ndim - 1))
         base = self.base_velocity
         return Velocity(
             base.v + column[..., None] * (new.v - base.v), base.div + column * (new.div - base.div)

@@ -137,8 +137,7 @@ def _of_trainer(beta: Any, trainer: str | None) -> str:
 
 def _schedule(name: str, value: str) -> Reading:
     """A decay type's name as one of theory.released.schedule's."""
-    allowed = [*SCHEDULE_NAMES, *DECAYS]
-    check_choice(name, value, allowed)
+    check_choice(name, value, [*SCHEDULE_NAMES, *DECAYS])
     ours = DECAYS.get(value, value)
     if name == EMA and ours == value:
         return Reading(ours)

@@ -102,8 +102,7 @@ class _Weighted:
             size = std + STD_FLOOR
             mapped = np.clip(gap / size, -self.clip, self.clip)
             clip = float(np.bincount(p, w * mapped * gap, count).mean() * size / within)
-        tilted = Tilted(float(means.mean()), std, math.sqrt(within), max(kl, 0.0), clip)
-        return tilted, w
+        return Tilted(float(means.mean()), std, math.sqrt(within), max(kl, 0.0), clip), w
 
     @cached_property
     def _base_log_z(self) -> Array:

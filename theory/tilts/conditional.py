@@ -93,8 +93,7 @@ class ClippedLinearTilt(ConditionalTilt):
             * post.sigma
             * (slope * self.reward.vector[..., None, None, :]).sum(-1).clamp_min(0).sqrt()
         ).expand(nu.shape)
-        tiny = torch.finfo(nu.dtype).tiny
-        safe = spread.clamp_min(tiny)
+        safe = spread.clamp_min(torch.finfo(nu.dtype).tiny)
         log_below = nu + 0.5 * spread**2 + _log_ndtr((tau - nu - spread**2) / safe)
         log_above = tau + _log_ndtr((nu - tau) / safe)
         log_own = torch.logaddexp(log_below, log_above)

@@ -263,8 +263,7 @@ class ProblemTask(Task):
         start = 0
         for _, same in groupby(problems, key=id):
             run = list(same)
-            problem = run[0].to(dtype, device)
-            self.blocks_of_problems.append(_Block(problem, start, len(run)))
+            self.blocks_of_problems.append(_Block(run[0].to(dtype, device), start, len(run)))
             start += len(run)
 
     def _by_problem(self, rows: Tensor, answer: Callable[[Problem, Tensor], Tensor]) -> Tensor:
