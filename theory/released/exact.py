@@ -1,4 +1,4 @@
-r"""The released recipe's epochs with laws carried on a grid (theory.recursion), d <= 2.
+r"""The released code's epochs with laws carried on a grid (theory.recursion), d <= 2.
 
 Every epoch the data come from the old copy's field v, with law q; its optimum, the reward mapped
 by r = 1/2 + g (R - E_q R), lam = 2 g / nft_beta, is

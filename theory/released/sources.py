@@ -56,7 +56,7 @@ class Tilted:
 
 
 class Rewards(Protocol):
-    """Where a recipe's rewards come from."""
+    """Where the rewards come from."""
 
     @property
     def data_std(self) -> float | None:
