@@ -91,8 +91,11 @@ class DoubleWell:
     def _kinds(self) -> list[tuple[float, float]]:
         return sorted({(float(k), float(n)) for k, n in zip(self.kappa, self.nu, strict=True)})
 
-    def _kind(self, i: int) -> int:
-        return self._kinds.index((float(self.kappa[i]), float(self.nu[i])))
+    @cached_property
+    def kind_of(self) -> list[int]:
+        """The number of every coordinate's kind."""
+        pairs = zip(self.kappa, self.nu, strict=True)
+        return [self._kinds.index((float(k), float(n))) for k, n in pairs]
 
     @cached_property
     def _solutions(self) -> list[tuple[Array, CubicSpline]]:
@@ -116,15 +119,11 @@ class DoubleWell:
 
     def _coordinates(self, x: Array, t: float, derivative: int) -> Array:
         """V_i or its derivative at x_i, (n, d)."""
-        if x.ndim != 2 or x.shape[1] != self.dim or (np.abs(x) > REACH).any():
-            raise ValueError(
-                f"x must have shape (n, {self.dim}) within {REACH:g}, far beyond where "
-                f"trajectories go, got shape {x.shape} up to {np.abs(x).max():.3g}"
-            )
+        _check_places(x, self.dim, REACH)
         if not 0 <= t <= 1:
             raise ValueError(f"t must be a time in [0, 1], got {t:g}")
         splines = [make_interp_spline(a, V(t), k=SPLINE) for a, V in self._solutions]
-        rows = [splines[self._kind(i)](x[:, i], derivative) for i in range(self.dim)]
+        rows = [splines[j](x[:, i], derivative) for i, j in enumerate(self.kind_of)]
         return np.stack(rows, -1)
 
     def value(self, x: Array, t: float) -> Array:
@@ -180,19 +179,10 @@ class DiscreteWell:
     _controls: list[list[Surface]]
     _values: list[Surface]
 
-    def _check(self, x: Array) -> None:
-        if x.ndim != 2 or x.shape[1] != self.problem.dim or (np.abs(x) > CHAIN_REACH).any():
-            raise ValueError(
-                f"x must have shape (n, {self.problem.dim}) within {CHAIN_REACH:g}, got shape "
-                f"{x.shape} up to {np.abs(x).max():.3g}"
-            )
-
     def control(self, x: Array, k: int) -> Array:
         """u*_k, (n, d); straight on beyond the grid, where a rare trajectory may come."""
-        kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
-        return np.stack(
-            [self._controls[j][k](x[:, i : i + 1])[:, 0] for i, j in enumerate(kinds)], -1
-        )
+        kinds = enumerate(self.problem.kind_of)
+        return np.stack([self._controls[j][k](x[:, i : i + 1])[:, 0] for i, j in kinds], -1)
 
     def value(self, x: Array) -> Array:
         """V_0, (n,): the least expected cost of the chain.
@@ -200,10 +190,19 @@ class DiscreteWell:
         Raises:
             ValueError: x lies beyond the chain's grid.
         """
-        self._check(x)
-        kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
-        rows = [-self._values[j](x[:, i : i + 1])[:, 0] for i, j in enumerate(kinds)]
+        _check_places(x, self.problem.dim, CHAIN_REACH)
+        kinds = enumerate(self.problem.kind_of)
+        rows = [-self._values[j](x[:, i : i + 1])[:, 0] for i, j in kinds]
         return np.asarray(np.sum(rows, 0))
+
+
+def _check_places(x: Array, dim: int, reach: float) -> None:
+    """x stays where the grid is: far beyond where trajectories go."""
+    if x.ndim != 2 or x.shape[1] != dim or (np.abs(x) > reach).any():
+        raise ValueError(
+            f"x must have shape (n, {dim}) within {reach:g}, got shape {x.shape} up to "
+            f"{np.abs(x).max():.3g}"
+        )
 
 
 def _ou(dim: int, seed: int, growth: float, running: float, final: float, name: str) -> Case:

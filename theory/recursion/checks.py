@@ -28,10 +28,15 @@ class DivergedError(ValueError):
     """Trajectories of the field that matter leave the grid."""
 
 
-def mass_of(log_q: Array, steps: list[float], stride: int = 1) -> float:
+def steps_of(axes: tuple[Array, ...]) -> list[float]:
+    """The step of every axis."""
+    return [float(a[1] - a[0]) for a in axes]
+
+
+def mass_of(log_q: Array, axes: tuple[Array, ...], stride: int = 1) -> float:
     """Trapezoidal sum of exp(log q): exact to rounding for resolved laws inside the grid."""
-    cut = log_q[tuple(slice(None, None, stride) for _ in steps)]
-    return float(np.exp(cut).sum() * math.prod(stride * h for h in steps))
+    cut = log_q[tuple(slice(None, None, stride) for _ in axes)]
+    return float(np.exp(cut).sum() * math.prod(stride * h for h in steps_of(axes)))
 
 
 def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
@@ -48,7 +53,7 @@ def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
 
 def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: float) -> None:
     """Raises GridError where the axes do not hold or resolve the law, or mass was lost."""
-    steps, d = [float(a[1] - a[0]) for a in axes], len(axes)
+    steps, d = steps_of(axes), len(axes)
     size = " x ".join(str(len(a)) for a in axes)
     if not np.isfinite(log_q).all():
         raise DivergedError(
@@ -65,7 +70,7 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
                     f"peak, got exp({value - peak:.1f}) at {end:g}"
                 )
     lengths = shortest_length(log_q, steps)
-    halves = abs(mass_of(log_q, steps) / mass_of(log_q, steps, 2) - 1)
+    halves = abs(mass_of(log_q, axes) / mass_of(log_q, axes, 2) - 1)
     coarse = max(RESOLVED[d] * h / length for h, length in zip(steps, lengths, strict=True))
     if coarse > 1 or halves > HALVES[d]:
         # Where the length would do, the density is rough: errors of trajectories, or valleys.
@@ -80,7 +85,7 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
             f"{why}; must be about {need} nodes or more on these "
             f"axes{'' if coarse > 1 else ', more steps of the trajectories'}, or fewer epochs"
         )
-    mass = mass_of(log_q, steps)
+    mass = mass_of(log_q, axes)
     if abs(mass - start_mass) > MASS[d]:
         raise GridError(
             f"epoch {epoch}: grid = {size} nodes must keep the mass to {MASS[d]:g}, got "

@@ -33,7 +33,7 @@ from theory.evaluation.grids import flow_on_grid, make_grid, mixture_on_grid, ti
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, Distance, GridLaw, grid_distances
 from theory.problems.problem import Problem
-from theory.recursion.axes import default_axes
+from theory.recursion.axes import base_on, default_axes
 from theory.recursion.checks import DivergedError, mass_of
 from theory.recursion.flow import Velocity, optimum
 from theory.recursion.moments import Fields
@@ -112,22 +112,20 @@ def staged_laws(problem: Problem, kind: Kind, h: float, stages: int) -> list[Gri
     _check(h, stages)
     spec = Recursion(nft_beta=2 / h, mode="student")
     axes = default_axes(problem, spec, stages, NODES[problem.dim])
-    points = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
-    flat, shape = points.reshape(-1, problem.dim), points.shape[:-1]
-    log_q = problem.base.log_density(flat).numpy().reshape(shape)
-    rewards = problem.reward(flat).numpy().reshape(shape)
-    carrier = _Carrier(problem, spec, axes, log_q, rewards, STEPS[problem.dim])
-    steps = [float(a[1] - a[0]) for a in axes]
-    laws, old, fields = [mixture_on_grid(problem.base, axes)], carrier.base_velocity, carrier.first
+    base, rewards = base_on(problem, axes)
+    carrier = _Carrier(problem, spec, base, rewards, STEPS[problem.dim])
+    laws, log_q = [base], base.log_density
+    old, fields = carrier.base_velocity, carrier.first
     for epoch in range(1, stages + 1):
         old = _stage(kind, old, fields, h)
         law = carrier._law(old, fields, log_q, log_q, epoch, h)
         log_q = law.log_density
-        lost = abs(1 - mass_of(log_q, steps))
+        lost = abs(1 - mass_of(log_q, axes))
         if not lost <= MOST_LOST:
             raise DivergedError(
-                f"stage {epoch} of {stages}, h = {h:g}: the grid of {' x '.join(map(str, shape))} "
-                f"nodes must lose at most {MOST_LOST:g} of the law (smaller stages), got {lost:.1e}"
+                f"stage {epoch} of {stages}, h = {h:g}: the grid of "
+                f"{' x '.join(map(str, log_q.shape))} nodes must lose at most {MOST_LOST:g} of the "
+                f"law (smaller stages), got {lost:.1e}"
             )
         laws.append(law)
         if epoch < stages:

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from theory.common.checks import check_choice, check_order, check_positive
 from theory.laws.distances import GridLaw
 from theory.problems.problem import Problem
-from theory.recursion.axes import default_axes
+from theory.recursion.axes import base_on, default_axes
 from theory.recursion.checks import DivergedError, GridError, check_law, mass_of
 from theory.recursion.flow import Velocity, optimum
 from theory.recursion.grid import Array
@@ -67,7 +66,7 @@ class _Released(_Carrier):
             old = old.mixed(rule.decay, student)
             law = self._law(old, fields, log_q, log_q, epoch, (1 - rule.decay) * rule.lam)
             log_q = law.log_density
-            check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
+            check_law(log_q, self.axes, epoch, mass_of(self.log_base, self.axes))
             yield law
             fields = self.tables.fields(log_q, whole=self.recursion.mode == "student")
 
@@ -147,14 +146,10 @@ def carry_so_far(
     spec = Recursion(2 * epochs / reach, mode)  # of the same total tilt: for axes and errors
     _check_problem(problem, spec)
     axes = default_axes(problem, spec, epochs, grid)
-    points = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
-    flat = points.reshape(-1, problem.dim)
-    log_base = problem.base.log_density(flat).numpy().reshape(points.shape[:-1])
-    rewards = problem.reward(flat).numpy().reshape(points.shape[:-1])
-    cdf = problem.base.cdf(flat).numpy() if problem.dim == 1 else None
-    kept = [GridLaw(axes, log_base, cdf)]
-    check_law(log_base, axes, 0, mass_of(log_base, [float(a[1] - a[0]) for a in axes]))
-    carrier = _Released(problem, spec, axes, log_base, rewards, STEPS[problem.dim])
+    base, rewards = base_on(problem, axes)
+    check_law(base.log_density, axes, 0, mass_of(base.log_density, axes))
+    kept = [base]
+    carrier = _Released(problem, spec, base, rewards, STEPS[problem.dim])
     laws, error = carrier.follow(rule), None
     try:
         for _ in range(epochs):
