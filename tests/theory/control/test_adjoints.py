@@ -167,7 +167,7 @@ def test_adjoints_refuse_bad_input():
         full_adjoint(process, times, states, "euler")
     with pytest.raises(ValueError, match="noise"):
         rollout(process, times, start, noise[:, 1:])
-    with pytest.raises(ValueError, match="adjoint must have the shape"):
+    with pytest.raises(ValueError, match="adjoint must have shape"):
         control_gradient(process, times, states, states[:, 1:], [theta])
     with pytest.raises(ValueError, match=r"place must .*got 'last'"):
         control_gradient(process, times, states, states, [theta], "last")

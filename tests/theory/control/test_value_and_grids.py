@@ -244,7 +244,7 @@ LINE = load_problem("note_1d")
         ),
         (
             lambda: solve(Equation(3, None, None, None), [0.0], points=40, reach=1.0),
-            ("dim must .*got 3", "be 1 or 2"),
+            ("grid must .*got d = 3", "d = 1 or 2"),
         ),
     ],
 )

@@ -45,7 +45,7 @@ def test_draws_go_on_where_they_were():
     with pytest.raises(ValueError, match=r"generators must hold at least one .*got \[\]"):
         Draws([])
     for seed in (-1, 2**63, 0.5):
-        with pytest.raises(ValueError, match=r"seed must be a whole number, got .*"):
+        with pytest.raises(ValueError, match=r"seed must be a whole number from 0 to .*, got "):
             Draws.seeded([seed])
 
 

@@ -152,7 +152,10 @@ def test_mutants_are_seen(monkeypatch, mutant, check):
         (lambda: carry(load_problem("note_1d"), Recursion(1.0), -1), "epochs must .*got -1"),
         (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, grid=3), "grid must .*got 3"),
         (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, steps=1), "steps must .*got 1"),
-        (lambda: carry(load_problem("full_5d"), Recursion(1.0), 1), "must have d = 1 or 2, got 5"),
+        (
+            lambda: carry(load_problem("full_5d"), Recursion(1.0), 1),
+            "must be in d = 1 or 2, got d = 5",
+        ),
         (
             lambda: carry(
                 replace(load_problem("note_1d"), path=Trigonometric()), Recursion(1.0), 1
