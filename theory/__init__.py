@@ -2,7 +2,7 @@
 
     laws, tilts, fields      Gaussian sums; rewards, and the laws they tilt; velocity fields
     samplers, evaluation     what a field samples, measured against what it is said to sample
-    problems                 named problems, and problems of one's own
+    problems                 named problems, and your own
     control, recursion       optima under any diffusion schedule; online training over epochs
 
 Methods are in `theory.methods`, the audit of samples is in `theory.audit`.

@@ -22,7 +22,7 @@ COMMANDS = {
     ),
     "recipe": Command(
         "theory.released.command",
-        "forecast a recipe of the released NFT code: tilt, reward, diversity",
+        "forecast training with the released NFT code: tilt, reward, diversity",
         one_thread=True,
     ),
     "control": Command(

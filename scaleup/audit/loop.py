@@ -34,7 +34,7 @@ from scaleup.training.run import run
 from scaleup.training.runfolder import RunFolder
 from theory.audit import as_json, audit
 from theory.common.files import read_json, write_json
-from theory.released.forecast import Recipe, forecast
+from theory.released.forecast import Settings, forecast
 from theory.released.schedule import schedule
 from theory.released.sources import SampledRewards
 
@@ -143,7 +143,7 @@ def predicted(case: Case, folder: Path) -> float:
     rewards, prompt = base.rewards[case.reward].numpy(), base.prompt_index.numpy() - 1
     assert case.nft_beta is not None
     group = len(rewards) // (int(prompt.max()) + 1)
-    recipe = Recipe(case.nft_beta, schedule("none"), kl_weight=0.0, group=group)
+    recipe = Settings(case.nft_beta, schedule("none"), kl_weight=0.0, group=group)
     return forecast(recipe, SampledRewards(rewards, prompt), case.epochs).last.tilt
 
 

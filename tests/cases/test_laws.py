@@ -108,7 +108,7 @@ def test_c3_what_takes_too_long_is_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"has lost digits|changes too fast there"):
         push_starts(NOTE.nft_field(1e-12), lambda share: None)
     flat = load_problem("bump_2d")
-    with pytest.raises(ValueError, match=r"after 201 evaluations .* change less fast"):
+    with pytest.raises(ValueError, match=r"after 201 evaluations .* changes less fast"):
         push_starts(flat.nft_field(1e-7), lambda share: None)
     # The gap itself, where a density is asked for by itself: followed or refused, never made up.
     with pytest.raises(ValueError, match="changes too fast there"):
@@ -179,7 +179,7 @@ def test_d3_a_round_trip_is_in_every_report(monkeypatch):
         monkeypatch.setattr(transport.FlowLaw, "pull_back", pull_back)
         choice = choose_field(problem, "base")
         if refused:
-            with pytest.raises(ValueError, match="pushed and pulled back miss"):
+            with pytest.raises(ValueError, match="pushed and pulled back must keep"):
                 law_report(problem, choice)
         else:
             floor = law_report(problem, choice).distances["base"]["TV"].floor

@@ -1,4 +1,4 @@
-"""A method of a user's own that is wrong, and what `python -m toys` says of it (A8, C1);
+"""A user's method that is wrong, and what `python -m toys` says of it (A8, C1);
 what a comparison says (E9), numbers without end (E6, E8), and how long it takes (E10)."""
 
 from __future__ import annotations
@@ -101,8 +101,12 @@ EDITS = {
         new: ("    # What it samples, exactly", f"    def {new}\n\n    # What", said)
         for new, said in ADDED.items()
     },
-    "a tuple of rewards": ("return UNIT_INTERVAL", "return (0, 1)", "rewards is (0, 1): allowed"),
-    "a budget of 3": (NAME, f"    budget = 3\n{NAME}", "budget is 3: allowed is a Budget"),
+    "a tuple of rewards": (
+        "return UNIT_INTERVAL",
+        "return (0, 1)",
+        "rewards must be a RewardDomain, got (0, 1)",
+    ),
+    "a budget of 3": (NAME, f"    budget = 3\n{NAME}", "budget must be a Budget, got 3"),
     "after_step raises": (
         SETUP,
         "    def after_step(self, *_):\n        _.a\n",
@@ -136,7 +140,7 @@ def test_c1_what_a_users_method_does_wrong_is_named(name, tmp_path, capsys):
         assert main(commands[command]) == 2, command
         error = capsys.readouterr().err
         assert f"error: {method}: RejectionFineTuning.{said}" in error
-        assert "allowed" in error
+        assert "must" in error
 
 
 def test_c1_whole_numbers_and_switches_can_be_logged(tmp_path):

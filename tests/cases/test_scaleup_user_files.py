@@ -1,4 +1,4 @@
-"""Files of a user's own: TOML with a byte-order mark, methods and rewards that break their word."""
+"""A user's files: TOML with a byte-order mark, methods and rewards that break their word."""
 # ruff: noqa: F811
 
 import json
@@ -81,7 +81,7 @@ def test_c1_a_method_that_breaks_its_contract(returned, came, folders, tmp_path,
     path.write_text(METHOD.replace("RETURN", returned))
     line = said(settings(folders, method=str(path)), tmp_path, capsys)
     assert line.startswith(f"error: {path}: Mine.loss returned {came}")
-    assert ": must give a pair (losses, info): " in line
+    assert ": must be a pair (losses, info): " in line
 
 
 def test_b4_a_reward_that_raises_an_os_error(folders, tmp_path, capsys):

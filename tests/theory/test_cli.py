@@ -210,7 +210,7 @@ def test_an_sde_in_the_plane_is_refused(capsys):
         capsys, "law", "--problem", "bump_2d", "--field", "base", "--sde", "1", "--no-picture"
     )
     assert status == 2
-    assert "allowed is d = 1" in err
+    assert "must be in d = 1" in err
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
+
+    Shaped = Tensor | np.ndarray[Any, Any]
 
 WEIGHT_SUM_TOLERANCE = 1e-9
 SYMMETRY_TOLERANCE = 1e-10
@@ -50,9 +53,10 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
-def check_instance(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+def check_instance(name: str, value: object, *kinds: type) -> None:
+    if not isinstance(value, kinds):
+        allowed = " or a ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} must be a {allowed}, got {value!r}")
 
 
 def check_text(name: str, value: str) -> None:
@@ -84,6 +88,12 @@ def check_positive(name: str, value: float) -> None:
 def check_nonnegative(name: str, value: float) -> None:
     if not (is_finite_number(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+
+
+def check_share(name: str, value: float) -> None:
+    """A number from 0 to below 1."""
+    if not (is_finite_number(value) and 0 <= value < 1):
+        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
 
 
 def check_finite(name: str, value: float) -> None:
@@ -128,6 +138,20 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
     return len(shape) <= len(target) and all(have in (1, want) for have, want in pairs)
 
 
+def check_dim(name: str, dim: int, most: int = 1) -> None:
+    """What is known on the line, or (most = 2) in the plane too."""
+    if not 1 <= dim <= most:
+        allowed = "1" if most == 1 else "1 or 2"
+        raise ValueError(f"{name} must be in d = {allowed}, got d = {dim}")
+
+
+def check_shape(name: str, value: Shaped, *shapes: Sequence[int]) -> None:
+    """A tensor or an array of one of these shapes."""
+    if tuple(value.shape) not in map(tuple, shapes):
+        listed = " or ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"{name} must have shape {listed}, got {tuple(value.shape)}")
+
+
 def check_dtype(name: str, value: object, dtype: torch.dtype | None, owner: str) -> None:
     """value is a tensor of the owner's dtype (None: of any)."""
     import torch
@@ -145,11 +169,7 @@ def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None
     """Two tensors of one shape and one dtype."""
     check_dtype(other_name, other, None, "")
     check_dtype(name, value, other.dtype, other_name)
-    if value.shape != other.shape:
-        raise ValueError(
-            f"{name} must have the shape of {other_name}, {tuple(other.shape)}, got "
-            f"{tuple(value.shape)}"
-        )
+    check_shape(name, value, other.shape)
 
 
 def check_time(t: Tensor | float, x: Tensor) -> Tensor:

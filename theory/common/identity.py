@@ -1,7 +1,7 @@
 """What a result depends on, as digests of content: files, folders, and code by what it imports.
 
     content_digest(path)    of every byte of a file, or of a folder's files by name; through links
-    sources(*roots)         the Python files that modules or files of one's own import, on and on
+    sources(*roots)         the Python files that modules or your own files import, on and on
     code_digest(*roots)     of these files' texts
     option_files(options)   the files and folders that options name
 
@@ -115,7 +115,7 @@ def plumbline_code(*modules: str) -> str:
 
 
 def is_plumblines(name: str) -> bool:
-    """Whether a name of `sources` is a file of Plumbline, or one of the user's own."""
+    """Whether a name of `sources` is a file of Plumbline, or the user's."""
     return name.split("/")[0] in PACKAGES and (ROOT / name).is_file()
 
 
@@ -123,7 +123,7 @@ def sources(*roots: str | Path) -> dict[str, Path]:
     """The Python files that `roots` import anywhere in their texts, and what these import, and on;
     roots among them, libraries not.
 
-    roots: dotted names of Plumbline's modules, or paths of .py files of the user's own, which may
+    roots: dotted names of Plumbline's modules, or paths of the user's .py files, which may
         import what lies beside them or on Python's path.
     Returns {name: file}; Plumbline's are named from its folder ("theory/problems/problem.py"),
     others by their path.
@@ -148,8 +148,7 @@ def sources(*roots: str | Path) -> dict[str, Path]:
 
 def _rooted(root: str) -> tuple[Path, str, tuple[Path, ...]]:
     """(file, package that its relative imports start from, where it finds other files)."""
-    own = root.endswith(".py")
-    if own:
+    if root.endswith(".py"):
         file = Path(root).expanduser()
         return file, "", (file.parent, *_own_path())
     hits = _found(root, (ROOT,))

@@ -1,4 +1,4 @@
-"""What is found by its name, or in a file of the user's own, with options: methods, rewards.
+"""What is found by its name, or in your own file, with options: methods, rewards.
 
 nft                               an item with its defaults
 nft:nft_beta=0.5                  options after a colon, separated by commas
@@ -165,7 +165,7 @@ class Registry(Generic[Item]):
             item = kind(**options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{noun} {name!r}: {error}") from error
-        except Exception as error:  # a user's own __post_init__ may raise anything
+        except Exception as error:  # a user's __post_init__ may raise anything
             raise ValueError(f"{noun} {name!r}: {type(error).__name__}: {error}") from error
         self.finish(item)
         return item

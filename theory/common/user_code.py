@@ -1,4 +1,4 @@
-"""What code of a user's own raises, with whose it is and the place: their file, not a traceback.
+"""What a user's code raises, with whose it is and the place: their file, not a traceback.
 
 Plumbline's own checks, met on the way, pass as they are: what they say is complete.
 """
@@ -21,14 +21,14 @@ SAID = (ValueError, OSError, NotImplementedError)
 
 @contextmanager
 def named(who: str, promised: str) -> Iterator[None]:
-    """What a user's own code raises inside becomes "WHO raised KIND: TEXT (FILE, line N): must
+    """What a user's code raises inside becomes "WHO raised KIND: TEXT (FILE, line N): must
     give PROMISED".
 
     Without a user's frame, and where one of our own checks (`SAID`) is the innermost frame that is
     no library's, an error passes as it is; so does everything that says that memory is out.
 
     Raises:
-        ValueError: a user's own code raised.
+        ValueError: a user's code raised.
     """
     try:
         yield
@@ -49,9 +49,8 @@ def memory_is_out(error: Exception) -> bool:
 
 
 def _place(error: Exception) -> traceback.FrameSummary | None:
-    """The innermost frame of a user's own that is to blame, or None."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
+    """The innermost frame of the user's code that is to blame, or None."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename.startswith(OURS):
             if isinstance(error, SAID):
                 return None

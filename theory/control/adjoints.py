@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_choice
+from theory.common.checks import check_choice, check_shape
 from theory.fields.mixture import VelocityModel
 from theory.samplers.chain import Chain
 
@@ -87,8 +87,8 @@ def rollout(process: Process, times: Tensor, start: Tensor, noise: Tensor) -> Te
     steps = _steps(times)
     if start.ndim != 2 or noise.shape != (len(start), len(steps), start.shape[1]):
         raise ValueError(
-            f"start has shape {tuple(start.shape)} and noise {tuple(noise.shape)}: allowed are "
-            f"(n, d) and (n, {len(steps)}, d)"
+            f"start and noise must have shapes (n, d) and (n, {len(steps)}, d), got "
+            f"{tuple(start.shape)} and {tuple(noise.shape)}"
         )
     states = [start]
     with torch.no_grad():
@@ -171,11 +171,7 @@ def _terms(
 ) -> Tensor:
     steps = path_steps(times, states)
     check_choice("place", place, get_args(Place))
-    if adjoint.shape != states.shape:
-        raise ValueError(
-            f"adjoint has shape {tuple(adjoint.shape)}: allowed is that of states, "
-            f"{tuple(states.shape)}"
-        )
+    check_shape("adjoint", adjoint, states.shape)
     x, total = states.detach(), torch.zeros((), dtype=states.dtype)
     for k, (t, dt) in enumerate(steps):
         u = process.control(x[:, k], t)
@@ -229,8 +225,8 @@ def _finite(a: Tensor, k: int) -> Tensor:
     bad = ~torch.isfinite(a).all(-1)
     if bool(bad.any()):
         raise ValueError(
-            f"the adjoint is not finite at step {k}, sample {int(bad.nonzero()[0])}: allowed are "
-            "drifts, controls and costs with finite gradients along the trajectories"
+            f"the adjoint is not finite at step {k}, sample {int(bad.nonzero()[0])}: drifts, "
+            "controls and costs must have finite gradients along the trajectories"
         )
     return a
 
@@ -244,8 +240,8 @@ def path_steps(times: Tensor, states: Tensor) -> list[tuple[float, float]]:
     steps = _steps(times)
     if states.ndim != 3 or states.shape[1] != len(steps) + 1 or not len(states):
         raise ValueError(
-            f"states has shape {tuple(states.shape)}: allowed is (n, {len(steps) + 1}, d), one "
-            "state a time"
+            f"states must have shape (n, {len(steps) + 1}, d), one state a time, got "
+            f"{tuple(states.shape)}"
         )
     return steps
 
@@ -255,5 +251,5 @@ def _steps(times: Tensor) -> list[tuple[float, float]]:
     listed = torch.as_tensor(times).tolist()
     gaps = [b - a for a, b in pairwise(listed)]
     if not gaps or min(gaps) <= 0:
-        raise ValueError(f"times = {listed}: allowed are two or more ascending times")
+        raise ValueError(f"times must be two or more ascending times, got {listed}")
     return list(zip(listed[:-1], gaps, strict=True))

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, make_interp_spline
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_positive
+from theory.common.checks import check_choice, check_positive, check_shape
 from theory.control.chain_optimum import Surface, best_kernel
 from theory.control.equation import Equation, solve
 from theory.control.linear import LinearQuadratic
@@ -68,16 +68,11 @@ class DoubleWell:
         for name in ("kappa", "nu", "begin"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
         for name in ("kappa", "nu", "begin"):
-            value = getattr(self, name)
-            if value.ndim != 1 or value.shape != self.kappa.shape:
-                raise ValueError(
-                    f"{name} has shape {value.shape}: allowed is that of kappa, (d,) "
-                    f"= {self.kappa.shape}"
-                )
+            check_shape(name, getattr(self, name), (self.kappa.size,))
         if not (((self.kappa > 0) & (self.kappa <= STIFFEST)).all() and (self.nu >= 0).all()):
             raise ValueError(
-                f"kappa = {self.kappa.tolist()}, nu = {self.nu.tolist()}: allowed are kappa in "
-                f"(0, {STIFFEST:g}], which the grid resolves, and nu >= 0"
+                f"kappa must lie in (0, {STIFFEST:g}], which the grid resolves, and nu be >= 0, "
+                f"got kappa = {self.kappa.tolist()} and nu = {self.nu.tolist()}"
             )
 
     @property
@@ -96,8 +91,11 @@ class DoubleWell:
     def _kinds(self) -> list[tuple[float, float]]:
         return sorted({(float(k), float(n)) for k, n in zip(self.kappa, self.nu, strict=True)})
 
-    def _kind(self, i: int) -> int:
-        return self._kinds.index((float(self.kappa[i]), float(self.nu[i])))
+    @cached_property
+    def kind_of(self) -> list[int]:
+        """The number of every coordinate's kind."""
+        pairs = zip(self.kappa, self.nu, strict=True)
+        return [self._kinds.index((float(k), float(n))) for k, n in pairs]
 
     @cached_property
     def _solutions(self) -> list[tuple[Array, CubicSpline]]:
@@ -121,15 +119,11 @@ class DoubleWell:
 
     def _coordinates(self, x: Array, t: float, derivative: int) -> Array:
         """V_i or its derivative at x_i, (n, d)."""
-        if x.ndim != 2 or x.shape[1] != self.dim or (np.abs(x) > REACH).any():
-            raise ValueError(
-                f"x has shape {x.shape} and reaches {np.abs(x).max():.3g}: allowed are (n, "
-                f"{self.dim}) within {REACH:g}, far beyond where trajectories go"
-            )
+        _check_places(x, self.dim, REACH)
         if not 0 <= t <= 1:
-            raise ValueError(f"t = {t:g}: allowed are times in [0, 1]")
+            raise ValueError(f"t must be a time in [0, 1], got {t:g}")
         splines = [make_interp_spline(a, V(t), k=SPLINE) for a, V in self._solutions]
-        rows = [splines[self._kind(i)](x[:, i], derivative) for i in range(self.dim)]
+        rows = [splines[j](x[:, i], derivative) for i, j in enumerate(self.kind_of)]
         return np.stack(rows, -1)
 
     def value(self, x: Array, t: float) -> Array:
@@ -157,7 +151,7 @@ class DoubleWell:
         """
         grid = np.asarray(times, dtype=float)
         if len(grid) < 2 or (np.diff(grid) <= 0).any() or grid[0] != 0 or grid[-1] != 1:
-            raise ValueError(f"times = {list(times)!r}: allowed are times that ascend from 0 to 1")
+            raise ValueError(f"times must ascend from 0 to 1, got {list(times)!r}")
         axis = np.linspace(-CHAIN_REACH, CHAIN_REACH, POINTS)
         shifts: list[list[Surface]] = []
         values: list[Surface] = []
@@ -185,19 +179,10 @@ class DiscreteWell:
     _controls: list[list[Surface]]
     _values: list[Surface]
 
-    def _check(self, x: Array) -> None:
-        if x.ndim != 2 or x.shape[1] != self.problem.dim or (np.abs(x) > CHAIN_REACH).any():
-            raise ValueError(
-                f"x has shape {x.shape} and reaches {np.abs(x).max():.3g}: allowed are (n, "
-                f"{self.problem.dim}) within {CHAIN_REACH:g}"
-            )
-
     def control(self, x: Array, k: int) -> Array:
         """u*_k, (n, d); straight on beyond the grid, where a rare trajectory may come."""
-        kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
-        return np.stack(
-            [self._controls[j][k](x[:, i : i + 1])[:, 0] for i, j in enumerate(kinds)], -1
-        )
+        kinds = enumerate(self.problem.kind_of)
+        return np.stack([self._controls[j][k](x[:, i : i + 1])[:, 0] for i, j in kinds], -1)
 
     def value(self, x: Array) -> Array:
         """V_0, (n,): the least expected cost of the chain.
@@ -205,10 +190,19 @@ class DiscreteWell:
         Raises:
             ValueError: x lies beyond the chain's grid.
         """
-        self._check(x)
-        kinds = [self.problem._kind(i) for i in range(self.problem.dim)]
-        rows = [-self._values[j](x[:, i : i + 1])[:, 0] for i, j in enumerate(kinds)]
+        _check_places(x, self.problem.dim, CHAIN_REACH)
+        kinds = enumerate(self.problem.kind_of)
+        rows = [-self._values[j](x[:, i : i + 1])[:, 0] for i, j in kinds]
         return np.asarray(np.sum(rows, 0))
+
+
+def _check_places(x: Array, dim: int, reach: float) -> None:
+    """x stays where the grid is: far beyond where trajectories go."""
+    if x.ndim != 2 or x.shape[1] != dim or (np.abs(x) > reach).any():
+        raise ValueError(
+            f"x must have shape (n, {dim}) within {reach:g}, got shape {x.shape} up to "
+            f"{np.abs(x).max():.3g}"
+        )
 
 
 def _ou(dim: int, seed: int, growth: float, running: float, final: float, name: str) -> Case:

@@ -80,8 +80,8 @@ class ChainOptimum:
             (index < self.chain.steps).all()
         ):
             raise ValueError(
-                f"t lies in [{times.min():g}, {times.max():g}]: allowed are the chain's times "
-                f"k/{self.chain.steps}, k < {self.chain.steps}"
+                f"t must be one of the chain's times k/{self.chain.steps}, k < {self.chain.steps}, "
+                f"got values in [{times.min():g}, {times.max():g}]"
             )
         return index.long()
 
@@ -243,9 +243,9 @@ def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
         least = np.linalg.eigvalsh(matrix)[:, 0].min()
         if least <= 0:
             raise ValueError(
-                f"kernel {k}: 1 - scale s^2 (curvature of the smoothed value) reaches {least:.3g}: "
-                "allowed are chains where it stays above 0, so that the best kernel is unique; "
-                "use more steps or a smaller scale"
+                f"kernel {k}: 1 - scale s^2 (curvature of the smoothed value) must stay above 0, "
+                f"so that the best kernel is unique, got {least:.3g}; use more steps or a smaller "
+                "scale"
             )
         rest = start[open_] + gain * slope - mean[open_]
         move = np.linalg.solve(matrix, rest[..., None])[..., 0]

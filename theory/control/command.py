@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
     if options.case:
         for name in ("scale", "schedule", "points"):
             if getattr(options, name) is not None:
-                raise ValueError(f"--{name} with --case: allowed is --{name} with --problem")
+                raise ValueError(f"--{name} must come with --problem, got --case")
         return _case(options)
     if options.steps is not None:
-        raise ValueError("--steps with --problem: allowed is --steps with --case")
+        raise ValueError("--steps must come with --case, got --problem")
     problem = load_problem(options.problem)
     scale = problem.scale if options.scale is None else options.scale
     texts = options.schedule or SCHEDULES

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 
-from theory.common.checks import check_order, check_positive
+from theory.common.checks import check_dim, check_order, check_positive
 from theory.laws.distances import Array
 
 ORDERS = {1: 8, 2: 4}
@@ -94,7 +94,9 @@ class Solution:
     def _index(self, t: float) -> int:
         k = int(np.argmin(np.abs(self.times - t)))
         if abs(float(self.times[k]) - t) > 1e-12:
-            raise ValueError(f"t = {t:g}: allowed are the solution's times, {self.times.tolist()}")
+            raise ValueError(
+                f"t must be one of the solution's times, {self.times.tolist()}, got {t:g}"
+            )
         return k
 
 
@@ -114,14 +116,13 @@ def solve(
         ValueError: d is not 1 or 2, fewer points than the stencil holds, times outside [0, 1), or
             the solution does not stay finite (the message says at which t).
     """
-    if equation.dim not in ORDERS:
-        raise ValueError(f"dim = {equation.dim}: allowed for a grid are d = 1 and 2")
+    check_dim("a grid", equation.dim, 2)
     order = ORDERS[equation.dim] if order is None else order
     check_order("points", points, 2 * order + 1)
     check_positive("reach", reach)
     stops = sorted({float(t) for t in times}, reverse=True)
     if not stops or not (stops[-1] >= 0 and stops[0] < 1):
-        raise ValueError(f"times = {list(times)!r}: allowed are times in [0, 1)")
+        raise ValueError(f"times must be times in [0, 1), got {list(times)!r}")
     frame = Frame.still(equation.dim) if frame is None else frame
     axes = (np.linspace(-reach, reach, points),) * equation.dim
     rtol, atol = tolerances or TOLERANCES[equation.dim]
@@ -141,8 +142,8 @@ def solve(
         if not run.success or not np.isfinite(run.y[:, -1]).all():
             raise ValueError(
                 f"the equation has no finite solution before t = {1 - run.t[-1]:.4g} "
-                f"({run.message}): allowed are costs whose value function stays finite, and grids "
-                "that resolve it"
+                f"({run.message}): must be costs whose value function stays finite, and grids that "
+                "resolve it"
             )
         found.append(run.y[:, -1])
         start = stop

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline, RectBivariateSpline, make_interp_spline
 
-from theory.common.checks import check_order, check_positive
+from theory.common.checks import check_instance, check_order, check_positive
 from theory.control.equation import Equation, Frame, Scalar, Solution, solve
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array, GridLaw
@@ -99,12 +99,11 @@ class GridOptimum:
         check_positive("scale", self.scale)
         if self.problem.dim not in POINTS:
             raise ValueError(
-                f"problem {self.problem.name!r} is in d = {self.problem.dim}: allowed for a grid "
-                "are d = 1 and 2; memoryless optima have closed forms in any d "
+                f"problem {self.problem.name!r} must be in d = 1 or 2 for a grid, got d = "
+                f"{self.problem.dim}; memoryless optima have closed forms in any d "
                 "(theory.control.value)"
             )
-        if not isinstance(self.schedule, Diffusion):
-            raise TypeError(f"schedule = {self.schedule!r}: allowed is a Diffusion")
+        check_instance("schedule", self.schedule, Diffusion)
         if self.reach:
             check_positive("reach", self.reach)
         if self.count:
@@ -184,12 +183,10 @@ class GridOptimum:
     def _evaluate(self, x: Array, t: float) -> tuple[Array, Array, Array]:
         if not self.schedule.start <= t <= 1:
             raise ValueError(
-                f"t = {t:g}: allowed are times in [{self.schedule.start:g}, 1] of the schedule"
+                f"t must be a time in [{self.schedule.start:g}, 1] of the schedule, got {t:g}"
             )
         if np.ndim(x) != 2 or np.shape(x)[1] != self.problem.dim:
-            raise ValueError(
-                f"x has shape {np.shape(x)}: allowed is an array (n, {self.problem.dim})"
-            )
+            raise ValueError(f"x must be an array (n, {self.problem.dim}), got shape {np.shape(x)}")
         frame, axes = self.solution.frame, self.solution.axes
         width = frame.width(t)[0]
         y = frame.find(x, t)
@@ -245,8 +242,8 @@ class GridOptimum:
         mass = law.mass()
         if not abs(mass - 1) <= MOST_LOST:
             raise ValueError(
-                f"the optimum's law has a mass of {mass:.6g} on {len(axes[0])} points an axis: "
-                f"allowed is 1 to {MOST_LOST:g}; use more points"
+                f"the optimum's law must have a mass of 1 to {MOST_LOST:g} on {len(axes[0])} "
+                f"points an axis, got {mass:.6g}; use more points"
             )
         log_density = law.log_density - np.log(mass)
         cdf = CubicSpline(axes[0], np.exp(log_density)).antiderivative()(axes[0])

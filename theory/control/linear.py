@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from scipy.integrate import OdeSolution, solve_ivp
 
-from theory.common.checks import check_finite
+from theory.common.checks import check_finite, check_shape
 from theory.fields.diffusion import Diffusion
 from theory.laws.distances import Array
 from theory.problems.problem import Problem
@@ -72,16 +72,15 @@ class LinearQuadratic:
             object.__setattr__(self, "running_vector", np.zeros(d))
         for name in ("final_matrix", "running_matrix", "cov", "final_vector", "running_vector"):
             if not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"{name} is not finite: allowed are finite numbers")
+                raise ValueError(f"{name} must hold finite numbers")
         for name in ("final_matrix", "running_matrix", "cov"):
             value = getattr(self, name)
             if value.shape != (d, d) or not np.allclose(value, value.T, rtol=0, atol=1e-12):
                 raise ValueError(
-                    f"{name} has shape {value.shape}: allowed is a symmetric ({d}, {d}) matrix"
+                    f"{name} must be a symmetric ({d}, {d}) matrix, got shape {value.shape}"
                 )
         for name in ("final_vector", "running_vector"):
-            if getattr(self, name).shape != (d,):
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}: allowed is ({d},)")
+            check_shape(name, getattr(self, name), (d,))
 
     @property
     def dim(self) -> int:
@@ -115,7 +114,7 @@ class LinearQuadratic:
         if not found.success or not np.isfinite(found.y).all():
             raise ValueError(
                 f"{self.name}: the value function is not finite before t = {1 - found.t[-1]:.4g} "
-                f"({found.message}): allowed are costs bounded below enough for the noise"
+                f"({found.message}): costs must be bounded below enough for the noise"
             )
         assert found.sol is not None
         return found.sol
@@ -123,7 +122,7 @@ class LinearQuadratic:
     def coefficients(self, t: float) -> tuple[Array, Array, float]:
         """(P, p, rho) at t in [start, 1]."""
         if not self.start <= t <= 1:
-            raise ValueError(f"t = {t:g}: allowed are times in [{self.start:g}, 1]")
+            raise ValueError(f"t must be a time in [{self.start:g}, 1], got {t:g}")
         state, d = self._riccati(1 - t), self.dim
         return state[: d * d].reshape(d, d), state[d * d : -1], float(state[-1])
 
@@ -221,8 +220,7 @@ class LinearQuadratic:
             or not np.allclose(grid[[0, -1]], ends, rtol=0, atol=1e-12)
         ):
             raise ValueError(
-                f"times = {list(times)!r}: allowed are times that ascend from {self.start:g} and "
-                "end at 1"
+                f"times must ascend from {self.start:g} and end at 1, got {list(times)!r}"
             )
         P, p, rho = self.final_matrix, self.final_vector, self.final_constant
         eye = np.eye(self.dim)
@@ -235,8 +233,8 @@ class LinearQuadratic:
             least = float(np.linalg.eigvalsh(eye + s2 * P).min())
             if least <= 0:
                 raise ValueError(
-                    f"{self.name}: 1 + g² dt P reaches {least:.3g} at t = {t:g}: allowed is above "
-                    "0, so that a least cost exists; use shorter steps or a larger final_matrix"
+                    f"{self.name}: 1 + g² dt P must stay above 0, so that a least cost exists, got "
+                    f"{least:.3g} at t = {t:g}; use shorter steps or a larger final_matrix"
                 )
             K = np.linalg.inv(eye + s2 * P)
             gains.insert(0, -g * K @ P @ M)
@@ -304,8 +302,8 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
     base, reward = problem.base, problem.reward
     if len(base.log_abs) != 1 or not isinstance(reward, QuadraticReward):
         raise ValueError(
-            f"problem {problem.name!r} has {len(base.log_abs)} Gaussians and a "
-            f"{type(reward).__name__}: allowed are one Gaussian and a linear or quadratic reward"
+            f"problem {problem.name!r} must be one Gaussian with a linear or quadratic reward, got "
+            f"{len(base.log_abs)} Gaussians and a {type(reward).__name__}"
         )
     mean, cov, path, eye = base.mean[0].numpy(), base.cov[0].numpy(), problem.path, np.eye(base.dim)
 

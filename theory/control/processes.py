@@ -100,13 +100,13 @@ class OptimalChain:
         check_order("steps", self.steps, 1)
         if not isinstance(self.case, DoubleWell) and self.case.start != 0:
             raise ValueError(
-                f"case {self.case.name!r} begins at t = {self.case.start:g}: allowed is 0"
+                f"case {self.case.name!r} must begin at t = 0, got t = {self.case.start:g}"
             )
         try:
             _ = self.optimum
         except ValueError as error:
             raise ValueError(
-                f"steps = {self.steps}: allowed for {self.case.name} are more, this chain has no "
+                f"steps must be more than {self.steps} for {self.case.name}: this chain has no "
                 f"unique optimum ({error})"
             ) from error
 
@@ -140,8 +140,7 @@ class OptimalChain:
         case, dt = self.case, 1 / self.steps
         if noise.ndim != 3 or noise.shape[1:] != (self.steps + 1, case.dim):
             raise ValueError(
-                f"noise has shape {tuple(noise.shape)}: allowed is (n, {self.steps + 1}, "
-                f"{case.dim})"
+                f"noise must have shape (n, {self.steps + 1}, {case.dim}), got {tuple(noise.shape)}"
             )
         process = case_process(case, lambda x, t: torch.zeros_like(x))
         x = case_starts(case, noise[:, 0].double())

@@ -85,8 +85,8 @@ class MemorylessOptimum:
         schedule = Diffusion(memoryless=1.0) if schedule is None else schedule
         if schedule.memoryless != 1.0 or schedule.offset:
             raise ValueError(
-                f"schedule = {schedule.label!r}: allowed is the memoryless g² = 2 eta, where the "
-                "closed form holds; use theory.control.grid for others"
+                "schedule must be the memoryless g² = 2 eta, where the closed form holds, got "
+                f"{schedule.label!r}; use theory.control.grid for others"
             )
         g = schedule.squared(self.problem.path, check_time(t, x)).sqrt()
         return -(g[..., None] if g.ndim else g) * self.gradient(x, t)

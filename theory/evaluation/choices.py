@@ -46,9 +46,9 @@ def choose_field(
     """
     check_choice("field", name, FIELDS)
     if scale is not None and name.startswith("nft"):
-        raise ValueError(f"scale = {scale!r}: allowed is none for field {name!r} (use nft_beta)")
+        raise ValueError(f"scale must be left out for field {name!r} (use nft_beta), got {scale!r}")
     if nft_beta is not None and name != "nft":
-        raise ValueError(f"nft_beta = {nft_beta!r}: allowed is none for field {name!r}")
+        raise ValueError(f"nft_beta must be left out for field {name!r}, got {nft_beta!r}")
     beta = 1.0 if nft_beta is None else nft_beta
     a = problem.scale if scale is None else scale
     makers: dict[str, Callable[[], FieldChoice]] = {

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     diffusion = None if sde is None else Diffusion.parse(sde, start=START, name="--sde")
     problem = replace(load_problem(options.problem), route=options.route)
     if options.samples < 100:
-        raise ValueError(f"--samples = {options.samples}: allowed is 100 or more")
+        raise ValueError(f"--samples must be a whole number >= 100, got {options.samples}")
     scale = problem.scale if options.scale is None else options.scale
     choice = choose_field(
         problem,

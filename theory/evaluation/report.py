@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory.common.checks import check_dim
 from theory.evaluation.choices import FieldChoice, candidates
 from theory.evaluation.grids import (
     LOOK_EVALUATIONS,
@@ -131,14 +132,14 @@ def law_report(
         ValueError: the law cannot be had: what the grid, the trajectories or 64-bit numbers lack.
     """
     if problem.base.dtype != torch.float64:
-        raise ValueError(f"problem has dtype {problem.base.dtype}: allowed here is torch.float64")
+        raise ValueError(f"problem must have dtype torch.float64 here, got {problem.base.dtype}")
     targets, refused = candidates(problem, choice.scale)
-    if diffusion is not None and problem.dim != 1:
-        raise ValueError(f"diffusion in d = {problem.dim}: allowed is d = 1")
+    if diffusion is not None:
+        check_dim("diffusion", problem.dim)
     if problem.dim == 2 and problem.route == "quadrature":
         raise ValueError(
-            "route = 'quadrature' for a law in d = 2: allowed is d = 1 (thousands of nodes a "
-            "point at every step of the ODE are out of reach); fields by quadrature work in d = 2"
+            "route = 'quadrature' for a law needs d = 1, got d = 2 (thousands of nodes a point at "
+            "every step of the ODE are out of reach); fields by quadrature work in d = 2"
         )
     if problem.dim > 2:
         return _sampled_report(problem, choice, targets, refused, samples, seed, watch)
@@ -210,9 +211,9 @@ def _check_mass(law: GridLaw, whose: str, remedy: str) -> None:
     lost = abs(1 - law.mass())
     if not lost <= MOST_LOST_MASS:
         raise ValueError(
-            f"the grid of {'x'.join(str(len(a)) for a in law.axes)} points misses {lost:.1e} of "
-            f"the {whose} mass: allowed is {MOST_LOST_MASS:g}; it is too thin for this grid, try "
-            f"{remedy}"
+            f"the grid of {'x'.join(str(len(a)) for a in law.axes)} points must miss at most "
+            f"{MOST_LOST_MASS:g} of the {whose} mass, got {lost:.1e}; it is too thin for this "
+            f"grid, try {remedy}"
         )
 
 
@@ -232,18 +233,18 @@ def _check_cells(pushed: RoundTrip, axes: tuple[Array, ...], remedy: str) -> Non
         thin = float(pushed.shares[pushed.log_density + math.log(cell) > 0].sum())
     if thin > MOST_THIN:
         raise ValueError(
-            f"the grid of {'x'.join(str(len(a)) for a in axes)} points is too wide for the law: "
-            f"{100 * thin:.0f} % of its mass is denser than one a cell, allowed is "
-            f"{100 * MOST_THIN:.0f} %; try {remedy}"
+            f"the grid of {'x'.join(str(len(a)) for a in axes)} points is too wide for the law: at "
+            f"most {100 * MOST_THIN:.0f} % of its mass must be denser than one a cell, got "
+            f"{100 * thin:.0f} %; try {remedy}"
         )
 
 
 def _check_round_trip(off: float, choice: FieldChoice) -> None:
     if not off <= MOST_ROUND_TRIP:
         raise ValueError(
-            f"starting points that are pushed and pulled back miss their log-density by {off:.1e} "
-            f"on average: allowed is {MOST_ROUND_TRIP:g}; the law is too thin for 64-bit numbers, "
-            f"try {choice.gentler}"
+            "starting points that are pushed and pulled back must keep their log-density to "
+            f"{MOST_ROUND_TRIP:g} on average, got {off:.1e}; the law is too thin for 64-bit "
+            f"numbers, try {choice.gentler}"
         )
 
 

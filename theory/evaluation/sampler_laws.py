@@ -44,9 +44,9 @@ class Law:
         if self.quantiles is not None and other.quantiles is not None:
             return float(np.abs(self.quantiles - other.quantiles).mean())
         area = float(np.prod([a[1] - a[0] for a in self.grid.axes]))
-        seen = float(np.abs(self.grid.density - other.grid.density).sum()) * area
+        inside = float(np.abs(self.grid.density - other.grid.density).sum()) * area
         # Mass beyond the grid counts as if it were elsewhere.
-        return 0.5 * (seen + abs(self.grid.mass() - other.grid.mass()))
+        return 0.5 * (inside + abs(self.grid.mass() - other.grid.mass()))
 
     @property
     def lost(self) -> float:

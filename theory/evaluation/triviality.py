@@ -38,8 +38,8 @@ def nontriviality(problem: Problem) -> Nontriviality:
     target = problem.tilt(Exponential(problem.scale))
     if target.law is None:
         raise ValueError(
-            f"problem {problem.name!r} has no mixture as exponential tilt: allowed are rewards "
-            "with a closed form"
+            f"problem {problem.name!r} has no mixture as exponential tilt: must be one whose "
+            "reward has a closed form"
         )
     step = target.expectation() - problem.base.expectation()
     line = (step / step.norm())[None, :]

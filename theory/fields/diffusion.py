@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_positive, is_finite_number
+from theory.common.checks import check_nonnegative, check_positive, check_share, is_finite_number
 from theory.fields.paths import Path
 
 START = 1e-4  # of the memoryless schedule, where a start is wanted
@@ -83,7 +83,7 @@ class Diffusion:
             number = math.nan
         if kind not in ("", "offset") or not (is_finite_number(number) and number > 0):
             raise ValueError(
-                f"{name} = {text!r}: allowed are numbers g > 0, 'memoryless' and 'offset:h', h > 0"
+                f"{name} must be a number g > 0, 'memoryless' or 'offset:h', h > 0, got {text!r}"
             )
         return cls.of_offset(number) if kind else cls.of_constant(number)
 
@@ -98,21 +98,20 @@ class Diffusion:
         kinds = (self.constant, self.memoryless, self.function)
         if sum(kind is not None for kind in kinds) != 1:
             raise ValueError(
-                f"constant = {self.constant!r}, memoryless = {self.memoryless!r} and function = "
-                f"{self.function!r}: allowed is exactly one of them (Diffusion.of_constant, "
-                "of_memoryless, of_offset, of_function)"
+                "exactly one of constant, memoryless and function must be given "
+                "(Diffusion.of_constant, of_memoryless, of_offset, of_function), got constant = "
+                f"{self.constant!r}, memoryless = {self.memoryless!r} and function = "
+                f"{self.function!r}"
             )
         for name in ("constant", "memoryless"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
-        if not (is_finite_number(self.offset) and self.offset >= 0):
-            raise ValueError(f"offset = {self.offset!r}: allowed are finite numbers >= 0")
+        check_nonnegative("offset", self.offset)
         if self.offset and self.memoryless is None:
             raise ValueError(
-                f"offset = {self.offset!r} of {self.label!r}: allowed is an offset of eta-schedules"
+                f"offset must be 0 but for eta-schedules, got {self.offset!r} of {self.label!r}"
             )
-        if not (is_finite_number(self.start) and 0 <= self.start < 1):
-            raise ValueError(f"start = {self.start!r}: allowed are times in [0, 1)")
+        check_share("start", self.start)
 
     def squared(self, path: Path, t: Tensor) -> Tensor:
         """g(t)^2.
@@ -130,10 +129,11 @@ class Diffusion:
         finite = torch.isfinite(value) & (value >= 0)
         if not bool(finite.all()):
             raise ValueError(
-                f"schedule {self.label!r} has g² = {float(value[~finite].flatten()[0]):g} at t = "
-                f"{float(t[~finite].flatten()[0]):g}: allowed are times where it is finite and not "
-                "negative (for g² = 2 eta those with alpha > 0), an offset (Diffusion.of_offset), "
-                "or the ancestral kernels (a Chain without a schedule)"
+                f"schedule {self.label!r} must have a finite g² >= 0, got "
+                f"{float(value[~finite].flatten()[0]):g} at t = "
+                f"{float(t[~finite].flatten()[0]):g}: need times where it is (for g² = 2 eta those "
+                "with alpha > 0), an offset (Diffusion.of_offset), or the ancestral kernels (a "
+                "Chain without a schedule)"
             )
         return value
 

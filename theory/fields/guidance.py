@@ -40,12 +40,12 @@ class GuidedField(ExactField):
     def __post_init__(self) -> None:
         check_scale("weight", self.weight)
         if bool((torch.as_tensor(self.weight) < 0).any()):
-            raise ValueError(f"weight = {self.weight!r}: allowed are numbers >= 0")
+            raise ValueError(f"weight must hold numbers >= 0, got {self.weight!r}")
         one, other = self.conditional, self.unconditional
         if one.dim != other.dim or one.path != other.path:
             raise ValueError(
-                f"conditional and unconditional have d = {one.dim} on {one.path} and d = "
-                f"{other.dim} on {other.path}: allowed is one dimension and one path"
+                "conditional and unconditional must have one dimension and one path, got d = "
+                f"{one.dim} on {one.path} and d = {other.dim} on {other.path}"
             )
 
     @property

@@ -61,13 +61,13 @@ class ExactField(ABC):
     def __call__(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
         """Velocity at x (*b, n, d)."""
 
-    @abstractmethod
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """The score that the velocity implies on this path, finite at both ends of time."""
+        """The score that the velocity implies on this path."""
+        return self.path.convert(self(x, t), x, t, "velocity", "score")
 
-    @abstractmethod
     def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The E[X_1 | X_t = x] that the velocity implies."""
+        return self.path.convert(self(x, t), x, t, "velocity", "x1")
 
     def with_divergence(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """(velocity, its divergence in x (*b, n)); here by automatic differentiation."""
@@ -212,12 +212,6 @@ class ModelField(ExactField):
         check_points(x, self.dim, self.dtype)
         time = check_time(t, x).expand(x.shape[:-1])
         return self.model(x.reshape(-1, self.dim), time.reshape(-1), cond).reshape(x.shape)
-
-    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
-        return self.path.convert(self(x, t), x, t, "velocity", "score")
-
-    def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
-        return self.path.convert(self(x, t), x, t, "velocity", "x1")
 
 
 class Displacement(Protocol):

@@ -106,8 +106,8 @@ class Path(ABC):
         solvable = torch.isfinite(determinant) & (determinant != 0)
         if not bool(solvable.all()):
             raise ValueError(
-                f"source = {source!r} does not determine {target!r} at t = {_first(t, ~solvable)}: "
-                "alpha or sigma vanishes there; allowed are times inside (0, 1)"
+                f"source = {source!r} does not determine {target!r} at t = {_first(t, ~solvable)}, "
+                "where alpha or sigma vanishes: must be times inside (0, 1)"
             )
         determinant, p, q = _column(determinant, x), _column(p, x), _column(q, x)
         x1 = (_column(sigma, x) * value - q * x) / determinant
@@ -116,7 +116,7 @@ class Path(ABC):
         finite = torch.isfinite(a) & torch.isfinite(b)
         if not bool(finite.all()):
             raise ValueError(
-                f"target = {target!r} is infinite at t = {_first(t, ~finite)}: allowed are times "
+                f"target = {target!r} is infinite at t = {_first(t, ~finite)}: must be times "
                 "inside (0, 1)"
             )
         return _column(a, x) * x1 + _column(b, x) * eps
@@ -231,7 +231,7 @@ class VarianceExploding(Path):
     def __post_init__(self) -> None:
         check_positive("sigma_max", self.sigma_max)
         if not (is_finite_number(self.rho) and self.rho >= 1):
-            raise ValueError(f"rho = {self.rho!r}: allowed are finite numbers >= 1")
+            raise ValueError(f"rho must be a finite number >= 1, got {self.rho!r}")
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)

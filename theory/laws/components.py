@@ -35,7 +35,7 @@ class Extent:
     reach: float
     least: float
     most: float
-    turned: bool
+    off_axes: bool
 
     def may_lose(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> bool:
         """Whether a value at points x may have lost digits beyond the quadrature_tight tier."""
@@ -43,7 +43,7 @@ class Extent:
         size = float(x.detach().abs().max()) + self.reach
         least = float((alpha.min() ** 2 * self.least + sigma.min() ** 2).clamp_min(1e-300))
         ratio = size**2 / least
-        if self.turned:
+        if self.off_axes:
             ratio *= max(1.0, float(alpha.max()) ** 2 * self.most / least)
         return not UNIT * x.shape[-1] * ratio <= QUADRATURE_TIGHT.rtol / 8
 
@@ -139,6 +139,6 @@ class Components:
 def check_terms(name: str, count: int) -> None:
     if count > MAX_TERMS:
         raise ValueError(
-            f"{name} has {count} Gaussian terms: allowed are at most {MAX_TERMS}; "
-            "use route='quadrature' (d <= 2)"
+            f"{name} must have at most {MAX_TERMS} Gaussian terms, got {count}; use "
+            "route='quadrature' (d <= 2)"
         )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_finite, check_points, check_time
+from theory.common.checks import check_finite, check_points, check_shape, check_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,9 @@ class CouplingFamily:
             "factor_rates": (k, width, width),
         }
         for name, shape in wanted.items():
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
-                raise ValueError(f"{name} has shape {found}: allowed is {shape}")
+            check_shape(name, getattr(self, name), shape)
         if width % 2:
-            raise ValueError(f"means has shape ({k}, {width}): allowed is (K, 2d)")
+            raise ValueError(f"means must have shape (K, 2d), got ({k}, {width})")
         check_invertible(self.factors, "factors")
 
     @property
@@ -97,11 +95,11 @@ class CouplingFamily:
         observe = torch.cat([(1 - time) * eye, time * eye], -1)  # (d, 2d)
         difference = torch.cat([-eye, eye], -1)
         cov = factors @ factors.mT
-        seen = observe @ cov @ observe.mT
-        gain = torch.linalg.solve(seen, observe @ cov).mT  # (K, 2d, d)
+        spread = observe @ cov @ observe.mT
+        gain = torch.linalg.solve(spread, observe @ cov).mT  # (K, 2d, d)
         gap = x - (centre @ observe.mT)[:, None, :]  # (K, n, d)
         mean = centre[:, None, :] + gap @ gain.mT
-        root = torch.linalg.cholesky(seen)
+        root = torch.linalg.cholesky(spread)
         white = torch.linalg.solve_triangular(root, gap.mT, upper=False)
         log_parts = torch.log_softmax(self.logits + a * self.logit_rates, 0)[:, None]
         log_parts = log_parts - 0.5 * (white**2).sum(-2) - 0.5 * self.dim * math.log(2 * math.pi)
@@ -132,6 +130,6 @@ def check_invertible(factors: Tensor, name: str) -> None:
     least = torch.linalg.svdvals(factors)[..., -1].min().item()
     if not least > 1e-6:
         raise ValueError(
-            f"{name} have a smallest singular value of {least:g}: allowed is above 1e-6, else the "
-            "coupling has no density"
+            f"{name} must have singular values above 1e-6, else the coupling has no density, got "
+            f"{least:g}"
         )

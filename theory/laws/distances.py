@@ -81,17 +81,17 @@ class GridLaw:
         the density; levels that the grid does not reach get the last point with mass.
         """
         if self.cdf is None:
-            raise ValueError("quantile of a law without a cdf: allowed is d = 1")
+            raise ValueError("law must have a cdf, as laws in d = 1 do, for its quantiles")
         if not np.all((np.asarray(u) > 0) & (np.asarray(u) < 1)):
-            raise ValueError(f"u = {u!r}: allowed are numbers in (0, 1)")
+            raise ValueError(f"u must hold numbers in (0, 1), got {u!r}")
         # Rises too small to divide by carry no mass worth a quantile.
         rise = np.concatenate([[True], np.diff(np.maximum.accumulate(self.cdf)) > 1e-30])
         y, cdf = self.axes[0][rise], self.cdf[rise]
         spline = CubicHermiteSpline(y, cdf, self.density[rise])
-        seen = np.clip(u, cdf[0], cdf[-1])
-        cell = np.clip(np.searchsorted(cdf, seen) - 1, 0, len(y) - 2)
+        level = np.clip(u, cdf[0], cdf[-1])
+        cell = np.clip(np.searchsorted(cdf, level) - 1, 0, len(y) - 2)
         ends = (y[cell], y[cell + 1])
-        return np.asarray(find_root(lambda x, u: spline(x) - u, ends, args=(seen,)).x)
+        return np.asarray(find_root(lambda x, u: spline(x) - u, ends, args=(level,)).x)
 
 
 def grid_distances(p: GridLaw, q: GridLaw) -> dict[str, Distance]:
@@ -99,7 +99,7 @@ def grid_distances(p: GridLaw, q: GridLaw) -> dict[str, Distance]:
     if len(p.axes) != len(q.axes) or any(
         not np.array_equal(a, b) for a, b in zip(p.axes, q.axes, strict=True)
     ):
-        raise ValueError("p and q stand on different grids: allowed is one grid for both")
+        raise ValueError("p and q stand on different grids: need one grid for both")
     measure = _line_distances if len(p.axes) == 1 else _plane_distances
     fine, coarse = measure(p, q), measure(p.every_second(), q.every_second())
     lost = abs(1 - p.mass()) + abs(1 - q.mass())
@@ -211,9 +211,7 @@ def _mean_with_error(values: Tensor) -> Distance:
 def sliced_w2(x: Tensor, y: Tensor, seed: int = 0) -> float:
     """Sliced W2 of two samples of one size, over DIRECTIONS random directions (fixed by seed)."""
     if x.shape != y.shape:
-        raise ValueError(
-            f"samples of shapes {tuple(x.shape)} and {tuple(y.shape)}: allowed is one shape"
-        )
+        raise ValueError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(x.shape[-1], DIRECTIONS, generator=generator, dtype=torch.float64)
     directions = (directions / directions.norm(dim=0)).to(dtype=x.dtype, device=x.device)

@@ -20,10 +20,12 @@ from torch import Tensor
 from theory.common.checks import (
     as_parameter,
     check_batch,
+    check_dim,
     check_dtype,
     check_order,
     check_points,
     check_positive_definite,
+    check_shape,
     check_squares,
     check_weights,
 )
@@ -64,33 +66,25 @@ class GaussianSum(Components):
         check_weights(w)
         if mu.shape[:-1] != w.shape:
             raise ValueError(
-                f"means has shape {tuple(mu.shape)}: allowed is (..., K, d) with "
-                f"(..., K) = {tuple(w.shape)}, the shape of weights"
+                f"means must have shape (..., K, d) with (..., K) = {tuple(w.shape)}, the shape of "
+                f"weights, got {tuple(mu.shape)}"
             )
         if (covs is None) == (stds is None):
             raise ValueError(
-                f"covs = {covs!r} and stds = {stds!r}: allowed is exactly one of the two"
+                f"exactly one of covs and stds must be given, got covs = {covs!r} and stds = "
+                f"{stds!r}"
             )
         if covs is not None:
             cov = as_parameter("covs", covs, 3, "(..., K, d, d)").to(w.dtype)
-            if cov.shape != (*mu.shape, mu.shape[-1]):
-                raise ValueError(
-                    f"covs has shape {tuple(cov.shape)}: allowed is "
-                    f"{(*mu.shape, mu.shape[-1])}, for means of shape {tuple(mu.shape)}"
-                )
+            check_shape("covs", cov, (*mu.shape, mu.shape[-1]))
             check_positive_definite("covs", cov)
             cov = 0.5 * (cov + cov.mT)
         else:
             std = as_parameter("stds", stds, 1, "(..., K) or (..., K, d)").to(w.dtype)
-            if std.shape == w.shape:
-                std = std[..., None].expand(mu.shape)
-            if std.shape != mu.shape:
-                raise ValueError(
-                    f"stds has shape {tuple(std.shape)}: allowed is {tuple(w.shape)} "
-                    f"or {tuple(mu.shape)}"
-                )
+            check_shape("stds", std, w.shape, mu.shape)
             check_squares("stds", std)
-            cov = torch.diag_embed(std**2)
+            along = std if std.shape == mu.shape else std[..., None].expand(mu.shape)
+            cov = torch.diag_embed(along**2)
         return cls(w.log(), torch.ones_like(w), mu, cov)
 
     # --- evaluation
@@ -122,11 +116,10 @@ class GaussianSum(Components):
 
     def cdf(self, x: Tensor) -> Tensor:
         """int_{-inf}^x S, for d = 1; x: (*b, n) -> (*b, n)."""
-        if self.dim != 1:
-            raise ValueError(f"cdf of a law in d = {self.dim}: allowed is d = 1")
+        check_dim("cdf", self.dim)
         check_dtype("x", x, self.dtype, "the law")
         if x.ndim < 1:
-            raise ValueError(f"x has shape {tuple(x.shape)}: allowed is (..., n)")
+            raise ValueError(f"x must have shape (..., n), got {tuple(x.shape)}")
         check_batch(x, 1, self.batch_shape, "the law")
         z = (x[..., None, :] - self.mean) / self.cov[..., 0].sqrt()
         return ((self.sign * self.log_abs.exp())[..., None] * torch.special.ndtr(z)).sum(-2)
@@ -149,8 +142,8 @@ class GaussianSum(Components):
         log_mass, sign = self.total()
         if not bool((torch.isfinite(log_mass) & (sign > 0)).all()):
             raise ValueError(
-                f"total mass has log size {log_mass.tolist()} and sign {sign.tolist()}: "
-                "allowed is a positive, finite total"
+                f"total mass must be positive and finite, got log size {log_mass.tolist()} and "
+                f"sign {sign.tolist()}"
             )
         return self.scaled(-log_mass)
 
@@ -176,7 +169,9 @@ class GaussianSum(Components):
         """
         check_order("n", n, 1)
         if not self.is_positive:
-            raise ValueError("sample of a sum with negative coefficients: allowed are mixtures")
+            raise ValueError(
+                "a sum with negative coefficients cannot be sampled: must be a mixture"
+            )
         batch, (k, d) = self.batch_shape, self.mean.shape[-2:]
         probabilities = self._weights().reshape(-1, k)
         which = torch.multinomial(probabilities, n, replacement=True, generator=generator)
@@ -251,7 +246,7 @@ class GaussianSum(Components):
         """The law of the coordinates named in `axes`, in that order."""
         index = list(axes)
         if not index or any(not 0 <= i < self.dim for i in index) or len(set(index)) != len(index):
-            raise ValueError(f"axes = {index}: allowed are distinct numbers in [0, {self.dim - 1}]")
+            raise ValueError(f"axes must be distinct numbers in [0, {self.dim - 1}], got {index}")
         return replace(self, mean=self.mean[..., index], cov=self.cov[..., index, :][..., :, index])
 
     def affine(self, matrix: Tensor, shift: Tensor | None = None) -> GaussianSum:
@@ -259,14 +254,14 @@ class GaussianSum(Components):
         check_dtype("matrix", matrix, self.dtype, "the law")
         if matrix.ndim < 2 or matrix.shape[-1] != self.dim:
             raise ValueError(
-                f"matrix has shape {tuple(matrix.shape)}: allowed is (..., e, {self.dim})"
+                f"matrix must have shape (..., e, {self.dim}), got {tuple(matrix.shape)}"
             )
         on_meta = matrix.device.type == "meta"
         rank = torch.zeros(()) if on_meta else torch.linalg.matrix_rank(matrix.detach())
         if not on_meta and bool((rank < matrix.shape[-2]).any()):
             raise ValueError(
-                f"matrix = {matrix.tolist()} has rank {rank.min().item()}: allowed is full row "
-                f"rank, {matrix.shape[-2]}, else the image has no density"
+                f"matrix must have full row rank, {matrix.shape[-2]}, else the image has no "
+                f"density, got rank {rank.min().item()} of {matrix.tolist()}"
             )
         A = matrix[..., None, :, :]
         mean = (A @ self.mean[..., None])[..., 0]
@@ -274,8 +269,8 @@ class GaussianSum(Components):
             check_dtype("shift", shift, self.dtype, "the law")
             if shift.shape[-1:] != matrix.shape[-2:-1]:
                 raise ValueError(
-                    f"shift has shape {tuple(shift.shape)}: allowed is (..., {matrix.shape[-2]}), "
-                    f"for a matrix of shape {tuple(matrix.shape)}"
+                    f"shift must have shape (..., {matrix.shape[-2]}), for a matrix of shape "
+                    f"{tuple(matrix.shape)}, got {tuple(shift.shape)}"
                 )
             mean = mean + shift[..., None, :]
         cov = A @ self.cov @ A.mT
@@ -314,8 +309,8 @@ class GaussianSum(Components):
             least = torch.linalg.eigvalsh(inner).min().item()
             raise ValueError(
                 f"the normaliser does not exist: {name} outgrows the Gaussian tails (smallest "
-                f"eigenvalue of I - L'HL is {least:g}); allowed is a quadratic whose tilt keeps "
-                "every precision positive definite"
+                f"eigenvalue of I - L'HL is {least:g}); must be a quadratic whose tilt keeps every "
+                "precision positive definite"
             )
         root = torch.linalg.solve_triangular(inner_factor, factor.mT, upper=False)
         place = self.mean if about is None else self.mean - about
@@ -341,10 +336,6 @@ def _log_norm(dim: int) -> float:
 
 def _check_alike(what: str, one: GaussianSum, other: GaussianSum) -> None:
     if one.dim != other.dim:
-        raise ValueError(
-            f"{what} of laws in d = {one.dim} and d = {other.dim}: allowed is one d for all"
-        )
+        raise ValueError(f"{what} needs laws in one d, got d = {one.dim} and d = {other.dim}")
     if one.dtype != other.dtype:
-        raise TypeError(
-            f"{what} of laws of dtype {one.dtype} and {other.dtype}: allowed is one dtype for all"
-        )
+        raise TypeError(f"{what} needs laws of one dtype, got {one.dtype} and {other.dtype}")

@@ -144,7 +144,7 @@ def refuse_lost(what: str, error: Tensor, size: Tensor) -> None:
     if not worst <= QUADRATURE_TIGHT.rtol:
         digits = math.inf if math.isnan(worst) else worst
         raise ValueError(
-            f"{what} has lost digits: its inputs, rounded to float64, decide it to {digits:.1e} "
-            f"only: allowed is {QUADRATURE_TIGHT.rtol:g}; scales lie too far apart here (a point, "
+            f"{what} has lost digits: its inputs, rounded to float64, must decide it to "
+            f"{QUADRATURE_TIGHT.rtol:g}, got {digits:.1e}; scales lie too far apart here (a point, "
             "a mean or a centre far away in units of the narrowest width)"
         )

@@ -1,6 +1,6 @@
 """Fine-tuning methods, one file each: the loss and the optimum side by side.
 
-A method of one's own needs what stands here and nothing else:
+Your own method needs what stands here and nothing else:
 
 Method       setup, collect, loss, after_step, optimum, target, allowed rewards
 Online       a Method that may train on samples of a lagging copy: epochs, pool

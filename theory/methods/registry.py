@@ -1,4 +1,4 @@
-"""Methods by name, or from a file of the user's own, with options: the grammar of
+"""Methods by name, or from your own file, with options: the grammar of
 theory/common/registry.py, `nft:nft_beta=0.5` or `path/to/my_method.py:strength=2`."""
 
 from __future__ import annotations

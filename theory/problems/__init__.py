@@ -1,1 +1,1 @@
-"""The named problems, one TOML file each, and problems of one's own."""
+"""The named problems, one TOML file each, and your own."""

@@ -1,6 +1,6 @@
 """Problem = base mixture + path + reward + the scale at which it is studied; problems as data.
 
-Named problems live in `problems/*.toml`; a user's own is a file of the same form.
+Named problems live in `problems/*.toml`; your own is a file of the same form.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Problem:
         check_choice("route", self.route, get_args(Route))
         if self.guidance is not None and self.guidance.unconditional.dim != self.base.dim:
             raise ValueError(
-                f"guidance has an unconditional law in d = {self.guidance.unconditional.dim}: "
-                f"allowed is the base's d = {self.base.dim}"
+                f"guidance must have an unconditional law in the base's d = {self.base.dim}, got d "
+                f"= {self.guidance.unconditional.dim}"
             )
 
     @property
@@ -85,8 +85,7 @@ class Problem:
         """The same problem in another dtype or on another device."""
         guidance = self.guidance
         if guidance is not None:
-            moved = guidance.unconditional.to(dtype, device)
-            guidance = replace(guidance, unconditional=moved)
+            guidance = replace(guidance, unconditional=guidance.unconditional.to(dtype, device))
         base, reward = self.base.to(dtype, device), self.reward.to(dtype, device)
         return replace(self, base=base, reward=reward, guidance=guidance)
 
@@ -119,8 +118,8 @@ class Problem:
         """
         if self.guidance is None:
             raise ValueError(
-                f"problem {self.name!r} has no guidance: allowed are problems with a [guidance] "
-                "table (weight, and the mixture of the unconditional law)"
+                f"problem {self.name!r} has no guidance: must be one with a [guidance] table "
+                "(weight, and the mixture of the unconditional law)"
             )
         other = MixtureField(self.guidance.unconditional, self.path)
         return GuidedField(self.base_field, other, self.guidance.weight)
@@ -150,7 +149,7 @@ class Problem:
     def nft_perturbation(self, sign: int) -> DisplacedField:
         """v*+ (sign = 1) and v*- (sign = -1): v0 +- 2 Cov(X_1 - X_0, r | X_t), at any nft_beta."""
         if sign not in (1, -1):
-            raise ValueError(f"sign = {sign!r}: allowed are 1 (v*+) and -1 (v*-)")
+            raise ValueError(f"sign must be 1 (v*+) or -1 (v*-), got {sign!r}")
         return self.cumulant_field(2.0 * sign, 1)
 
 
@@ -172,7 +171,7 @@ def load_problem(name: str | FilePath) -> Problem:
         FileNotFoundError: no such file.
     """
     if not isinstance(name, (str, FilePath)):
-        raise TypeError(f"problem = {name!r}: allowed are a name and a path that ends in .toml")
+        raise TypeError(f"problem must be a name or a path that ends in .toml, got {name!r}")
     name = str(name)
     if name.endswith(".toml"):
         file = FilePath(name)
@@ -181,7 +180,7 @@ def load_problem(name: str | FilePath) -> Problem:
         try:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{name}: not text: {error}; allowed is TOML in UTF-8") from error
+            raise ValueError(f"{name} must be TOML in UTF-8, got {error}") from error
         return parse_problem(text, name)
     names = problem_names()
     if name not in names:
@@ -206,7 +205,7 @@ def parse_problem(text: str, origin: str) -> Problem:
         base, reward = table["base"], table["reward"]
         for key, part in (("base", base), ("reward", reward)):
             if not isinstance(part, Mapping):
-                raise ValueError(f"{key} = {part!r}: allowed is a table [{key}]")
+                raise ValueError(f"{key} must be a table [{key}], got {part!r}")
         name, scale = table.get("name", FilePath(origin).stem), table.get("scale", 1.0)
         _check_name(name)
         check_positive("scale", scale)
@@ -229,7 +228,7 @@ def _check_name(name: object) -> None:
     """Pictures are files of that name."""
     good = isinstance(name, str) and name and name.isprintable()
     if not good or "/" in str(name) or "\\" in str(name):
-        raise ValueError(f"name = {name!r}: allowed is printable text without / and \\")
+        raise ValueError(f"name must be printable text without / and \\, got {name!r}")
 
 
 def _parse_base(table: Mapping[str, Any]) -> GaussianSum:
@@ -243,7 +242,7 @@ def _parse_guidance(table: Any) -> Guidance | None:
     if table is None:
         return None
     if not isinstance(table, Mapping):
-        raise ValueError(f"guidance = {table!r}: allowed is a table [guidance]")
+        raise ValueError(f"guidance must be a table [guidance], got {table!r}")
     _check_keys(table, "[guidance]", {"weight", "weights", "means"}, {"stds", "covs"})
     law = _parse_base({key: value for key, value in table.items() if key != "weight"})
     return Guidance(law, table["weight"])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from theory.common.checks import check_order
+from theory.evaluation.grids import mixture_on_grid
+from theory.laws.distances import GridLaw
 from theory.problems.problem import Problem
 from theory.recursion.grid import Array
 from theory.recursion.reference import closed_law, log_density
 from theory.recursion.spec import Recursion, TwoKL
+from theory.samplers.chain import grid_points
 
 NODES = {1: 256, 2: 80}
 LEAST, MOST = 32, {1: 2048, 2: 200}
@@ -21,6 +23,12 @@ LOOK = 60.0  # standard deviations of the base looked at
 SHARES = (0.0, 0.05, 0.2, 0.5, 1.0)
 # A reference known by its field alone costs paths: it is looked at on one node in so many.
 STRIDE = {1: 20, 2: 10}
+
+
+def base_on(problem: Problem, axes: tuple[Array, ...]) -> tuple[GridLaw, Array]:
+    """The base's law and the rewards on the grid."""
+    law = mixture_on_grid(problem.base, axes)
+    return law, problem.reward(grid_points(axes)).numpy().reshape(law.log_density.shape)
 
 
 def default_axes(
@@ -34,24 +42,18 @@ def default_axes(
     std = problem.base.covariance().diagonal(dim1=-2, dim2=-1).sqrt().numpy()
     fine = 12001 if problem.dim == 1 else 601
     reach = LOOK if problem.dim == 1 else LOOK / 4
-    wide = [c + s * np.linspace(-reach, reach, fine) for c, s in zip(centre, std, strict=True)]
-    points = torch.as_tensor(np.stack(np.meshgrid(*wide, indexing="ij"), -1))
-    flat = points.reshape(-1, problem.dim)
-    shape = points.shape[:-1]
-    log_base = problem.base.log_density(flat).numpy().reshape(shape)
-    rewards = problem.reward(flat).numpy().reshape(shape)
-    found = [_ends(wide, log_base, rewards, tilt)]
+    wide = tuple(c + s * np.linspace(-reach, reach, fine) for c, s in zip(centre, std, strict=True))
+    base, rewards = base_on(problem, wide)
+    found = [_ends(wide, base.log_density, rewards, tilt)]
     reference = recursion.reference
     law = closed_law(reference)
     if law is not None:
-        log_start = law.log_density(flat).numpy().reshape(shape)
-        found.append(_ends(wide, log_start, rewards, tilt))
+        found.append(_ends(wide, mixture_on_grid(law, wide).log_density, rewards, tilt))
     elif reference is not None and isinstance(recursion, TwoKL):
         some = (slice(None, None, STRIDE[problem.dim]),) * problem.dim
-        coarse = points[some]
-        log_start = log_density(reference, coarse.reshape(-1, problem.dim), look=True)
-        few = [axis[some[0]] for axis in wide]
-        found.append(_ends(few, log_start.reshape(coarse.shape[:-1]), rewards[some], tilt))
+        few = tuple(axis[some[0]] for axis in wide)
+        log_start = log_density(reference, grid_points(few), look=True)
+        found.append(_ends(few, log_start.reshape(rewards[some].shape), rewards[some], tilt))
     ends = [
         (min(low for low, _ in own), max(high for _, high in own))
         for own in zip(*found, strict=True)
@@ -84,16 +86,16 @@ def check_axes(grid: Sequence[Array], dim: int) -> tuple[Array, ...]:
     """Axes given by hand: one per dimension, uniform, rising, of one step."""
     axes = tuple(np.asarray(a, dtype=float) for a in grid)
     if len(axes) != dim:
-        raise ValueError(f"grid has {len(axes)} axes: allowed is a number or {dim} axes")
+        raise ValueError(f"grid must be a number or {dim} axes, got {len(axes)} axes")
     for a in axes:
         if a.ndim != 1 or not LEAST <= len(a) <= MOST[dim] or not np.isfinite(a).all():
             raise ValueError(
-                f"grid has an axis of shape {a.shape}: allowed are {LEAST} to {MOST[dim]} nodes"
+                f"grid must have axes of {LEAST} to {MOST[dim]} nodes, got one of shape {a.shape}"
             )
     steps = np.concatenate([np.diff(a) for a in axes])
     if steps.min() <= 0 or steps.max() - steps.min() > 1e-9 * steps.max():
         raise ValueError(
-            f"grid has steps from {steps.min():g} to {steps.max():g}: allowed are uniform rising "
-            "axes of one step"
+            f"grid must have uniform rising axes of one step, got steps from {steps.min():g} to "
+            f"{steps.max():g}"
         )
     return axes

@@ -28,10 +28,15 @@ class DivergedError(ValueError):
     """Trajectories of the field that matter leave the grid."""
 
 
-def mass_of(log_q: Array, steps: list[float], stride: int = 1) -> float:
+def steps_of(axes: tuple[Array, ...]) -> list[float]:
+    """The step of every axis."""
+    return [float(a[1] - a[0]) for a in axes]
+
+
+def mass_of(log_q: Array, axes: tuple[Array, ...], stride: int = 1) -> float:
     """Trapezoidal sum of exp(log q): exact to rounding for resolved laws inside the grid."""
-    cut = log_q[tuple(slice(None, None, stride) for _ in steps)]
-    return float(np.exp(cut).sum() * math.prod(stride * h for h in steps))
+    cut = log_q[tuple(slice(None, None, stride) for _ in axes)]
+    return float(np.exp(cut).sum() * math.prod(stride * h for h in steps_of(axes)))
 
 
 def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
@@ -48,7 +53,7 @@ def shortest_length(log_q: Array, steps: list[float]) -> list[float]:
 
 def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: float) -> None:
     """Raises GridError where the axes do not hold or resolve the law, or mass was lost."""
-    steps, d = [float(a[1] - a[0]) for a in axes], len(axes)
+    steps, d = steps_of(axes), len(axes)
     size = " x ".join(str(len(a)) for a in axes)
     if not np.isfinite(log_q).all():
         raise DivergedError(
@@ -61,11 +66,11 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
             if value > peak - EDGE:
                 raise GridError(
                     f"epoch {epoch}: grid = {size} nodes on [{a[0]:g}, {a[-1]:g}] does not hold "
-                    f"the mass (density at {end:g} is exp({value - peak:.1f}) of its peak): "
-                    f"allowed are axes whose ends have less than exp(-{EDGE:g})"
+                    f"the mass: the density at its ends must be less than exp(-{EDGE:g}) of its "
+                    f"peak, got exp({value - peak:.1f}) at {end:g}"
                 )
     lengths = shortest_length(log_q, steps)
-    halves = abs(mass_of(log_q, steps) / mass_of(log_q, steps, 2) - 1)
+    halves = abs(mass_of(log_q, axes) / mass_of(log_q, axes, 2) - 1)
     coarse = max(RESOLVED[d] * h / length for h, length in zip(steps, lengths, strict=True))
     if coarse > 1 or halves > HALVES[d]:
         # Where the length would do, the density is rough: errors of trajectories, or valleys.
@@ -77,13 +82,13 @@ def check_law(log_q: Array, axes: tuple[Array, ...], epoch: int, start_mass: flo
         need = " x ".join(str(math.ceil((len(a) - 1) * more) + 1) for a in axes)
         raise GridError(
             f"epoch {epoch}: grid = {size} nodes is too coarse: steps of {max(steps):.3g} for "
-            f"{why}; allowed are about {need} nodes or more on these axes"
-            f"{'' if coarse > 1 else ', more steps of the trajectories'}, or fewer epochs"
+            f"{why}; must be about {need} nodes or more on these "
+            f"axes{'' if coarse > 1 else ', more steps of the trajectories'}, or fewer epochs"
         )
-    mass = mass_of(log_q, steps)
+    mass = mass_of(log_q, axes)
     if abs(mass - start_mass) > MASS[d]:
         raise GridError(
-            f"epoch {epoch}: grid = {size} nodes changed the mass from {start_mass:.12g} to "
-            f"{mass:.12g}: allowed is {MASS[d]:g}; more nodes, more steps or a smaller step of the "
+            f"epoch {epoch}: grid = {size} nodes must keep the mass to {MASS[d]:g}, got "
+            f"{mass:.12g} from {start_mass:.12g}; more nodes, more steps or a smaller step of the "
             "tilt mend it"
         )

@@ -40,10 +40,12 @@ class Velocity:
         return Velocity(weight * self.v + rest * other.v, weight * self.div + rest * other.div)
 
 
-def optimum(old: Velocity, fields: Fields, lam: float) -> Velocity:
-    """mu* = v + lam Cov + (lam/2)(2 m - 1)(u - v), with its exact divergence."""
+def optimum(
+    old: Velocity, fields: Fields, lam: float, centre: float = 0.5, offset: float = 0.0
+) -> Velocity:
+    """mu* = v + lam Cov + (lam (m - centre) + offset)(u - v), with its exact divergence."""
     gap, gap_div = fields.u - old.v, fields.div_u - old.div
-    lead = 0.5 * lam * (2 * fields.mean - 1)
+    lead = lam * (fields.mean - centre) + offset
     v = old.v + lam * fields.cov + lead[..., None] * gap
     div = old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
     # At t = 1 every field is x.

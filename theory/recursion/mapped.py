@@ -143,7 +143,7 @@ class Line:
     def _refusal(self, why: str) -> str:
         return (
             f"grid of {len(self.axis)} nodes on [{self.axis[0]:g}, {self.axis[-1]:g}] does not "
-            f"hold an epoch's law ({why}): allowed are laws that it resolves; take a larger "
+            f"hold an epoch's law ({why}): must be laws that it resolves; take a larger "
             "nft_beta, fewer epochs, more nodes or a larger tilt"
         )
 

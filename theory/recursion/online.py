@@ -29,18 +29,19 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt
 from scipy.special import ndtr
 
-from theory.common.checks import check_instance, check_order
+from theory.common.checks import check_dim, check_instance, check_order
 from theory.fields.mixture import ExactField
 from theory.fields.paths import RectifiedFlow
 from theory.laws.distances import GridLaw
 from theory.problems.problem import Problem
-from theory.recursion.axes import check_axes, default_axes
+from theory.recursion.axes import base_on, check_axes, default_axes
 from theory.recursion.checks import DivergedError, check_law, mass_of
 from theory.recursion.flow import Velocity, optimum, transport
 from theory.recursion.grid import CUT, Array, Clock
 from theory.recursion.moments import Fields, Tables
 from theory.recursion.reference import log_density
 from theory.recursion.spec import Recursion, TwoKL
+from theory.samplers.chain import grid_points
 
 STEPS = {1: 18, 2: 8}
 # Nodes this far below the peak (1e-10) may have trajectories that leave the grid, without an error.
@@ -66,13 +67,9 @@ class Trajectory:
     def __iter__(self) -> Iterator[GridLaw]:
         return iter(self.laws)
 
-    @property
-    def steps(self) -> list[float]:
-        return [float(a[1] - a[0]) for a in self.axes]
-
     @cached_property
     def masses(self) -> Array:
-        return np.array([mass_of(law.log_density, self.steps) for law in self.laws])
+        return np.array([mass_of(law.log_density, self.axes) for law in self.laws])
 
     @property
     def mass_error(self) -> float:
@@ -148,8 +145,7 @@ def carry(
         TypeError: a problem or recursion of another type or dtype.
     """
     check_instance("problem", problem, Problem)
-    if not isinstance(recursion, (Recursion, TwoKL)):
-        raise TypeError(f"recursion = {recursion!r}: allowed is a Recursion or a TwoKL")
+    check_instance("recursion", recursion, Recursion, TwoKL)
     check_order("epochs", epochs, 0)
     if steps is not None:
         check_order("steps", steps, 2)
@@ -160,23 +156,17 @@ def carry(
         if grid is None or isinstance(grid, int)
         else check_axes(grid, problem.dim)
     )
-    points = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
-    shape = points.shape[:-1]
-    flat = points.reshape(-1, problem.dim)
-    log_base = problem.base.log_density(flat).numpy().reshape(shape)
-    rewards = problem.reward(flat).numpy().reshape(shape)
+    base, rewards = base_on(problem, axes)
     if isinstance(recursion, TwoKL):
-        laws = _two_kl(problem, recursion, log_base, rewards, axes, flat)
+        laws = _two_kl(recursion, base, rewards)
     else:
-        laws = _Carrier(problem, recursion, axes, log_base, rewards, count).epochs()
-    start = mass_of(log_base, [float(a[1] - a[0]) for a in axes])
-    kept: list[GridLaw] = []
-    cdf = problem.base.cdf(flat).numpy() if problem.dim == 1 else None
-    kept.append(GridLaw(axes, log_base, cdf))
-    check_law(log_base, axes, 0, start)
+        laws = _Carrier(problem, recursion, base, rewards, count).epochs()
+    mass = mass_of(base.log_density, axes)
+    check_law(base.log_density, axes, 0, mass)
+    kept = [base]
     for epoch in range(1, epochs + 1):
         law = next(laws)
-        check_law(law.log_density, axes, epoch, start)
+        check_law(law.log_density, axes, epoch, mass)
         kept.append(law)
         if progress is not None:
             progress(epoch, law)
@@ -184,19 +174,18 @@ def carry(
 
 
 def _check_problem(problem: Problem, recursion: Recursion | TwoKL) -> None:
-    if problem.dim not in (1, 2):
-        raise ValueError(f"problem has d = {problem.dim}: allowed are 1 and 2")
+    check_dim("problem", problem.dim, 2)
     if not isinstance(problem.path, RectifiedFlow):
-        raise ValueError(f"path = {problem.path!r}: allowed is the rectified flow")
+        raise ValueError(f"path must be the rectified flow, got {problem.path!r}")
     if problem.base.dtype != torch.float64:
-        raise TypeError(f"problem has dtype {problem.base.dtype}: allowed is torch.float64")
+        raise TypeError(f"problem must have dtype torch.float64, got {problem.base.dtype}")
     if not problem.base.is_positive:
-        raise ValueError("base has negative weights: allowed is a law")
+        raise ValueError("base has negative weights: must be a law")
     reference = recursion.reference
     if reference is not None and reference.dim != problem.dim:
-        raise ValueError(f"reference has d = {reference.dim}: allowed is {problem.dim}")
+        raise ValueError(f"reference must have d = {problem.dim}, got {reference.dim}")
     if isinstance(reference, ExactField) and not isinstance(reference.path, RectifiedFlow):
-        raise ValueError(f"reference has path {reference.path!r}: allowed is the rectified flow")
+        raise ValueError(f"reference must have the rectified flow as path, got {reference.path!r}")
 
 
 class _Carrier:
@@ -206,20 +195,15 @@ class _Carrier:
         self,
         problem: Problem,
         recursion: Recursion,
-        axes: tuple[Array, ...],
-        log_base: Array,
+        base: GridLaw,
         rewards: Array,
         steps: int,
     ) -> None:
-        self.recursion, self.axes, self.rewards = recursion, axes, rewards
-        self.log_base = log_base
-        self.tables = Tables(
-            axes,
-            Clock.even(steps),
-            problem.reward,
-        )
-        self.points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-        self.first = self.tables.fields(log_base)
+        self.recursion, self.axes, self.rewards = recursion, base.axes, rewards
+        self.log_base = base.log_density
+        self.tables = Tables(self.axes, Clock.even(steps), problem.reward)
+        self.points = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1)
+        self.first = self.tables.fields(self.log_base)
         self.base_velocity = Velocity(self.first.u, self.first.div_u)
         self.reference = self.base_velocity
         if recursion.reference is not None:
@@ -247,13 +231,9 @@ class _Carrier:
                 step = spec.effective_tilt(epoch) - spec.effective_tilt(epoch - 1)
                 law = self._law(old, fields, log_q, log_q, epoch, step)
                 log_q = law.log_density
-                check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
+                check_law(log_q, self.axes, epoch, mass_of(self.log_base, self.axes))
                 fields = self.tables.fields(log_q, whole=spec.mode == "student")
             yield law
-
-    @property
-    def _steps(self) -> list[float]:
-        return [float(a[1] - a[0]) for a in self.axes]
 
     def _frozen(self, epoch: int) -> Velocity:
         """v^0 + B_k Cov_{q_0} + C_k (v_ref - v^0)."""
@@ -282,9 +262,9 @@ class _Carrier:
             raise DivergedError(
                 f"epoch {epoch}: trajectories from {int((lost & (depth < IGNORED)).sum())} nodes "
                 f"with log q less than {IGNORED:g} below its peak leave the x grid of "
-                f"{self.tables.shape} nodes under nft_beta = "
-                f"{self.recursion.nft_beta:g}, mode {self.recursion.mode!r}: allowed are fields "
-                "whose trajectories stay on it (smaller steps, fewer epochs, or wider axes)"
+                f"{self.tables.shape} nodes under nft_beta = {self.recursion.nft_beta:g}, mode "
+                f"{self.recursion.mode!r}: must be a field whose trajectories stay on it (smaller "
+                "steps, fewer epochs, or wider axes)"
             )
         change = np.zeros_like(log_q)
         change[carried] = phi
@@ -316,23 +296,15 @@ def tabulate(field: ExactField, tables: Tables) -> Velocity:
     return Velocity(v, np.stack(div))
 
 
-def _two_kl(
-    problem: Problem,
-    spec: TwoKL,
-    log_base: Array,
-    rewards: Array,
-    axes: tuple[Array, ...],
-    points: torch.Tensor,
-) -> Iterator[GridLaw]:
-    steps = [float(a[1] - a[0]) for a in axes]
-    anchor = log_base
+def _two_kl(spec: TwoKL, base: GridLaw, rewards: Array) -> Iterator[GridLaw]:
+    axes, log_q = base.axes, base.log_density
+    anchor = log_q
     if spec.reference is not None:
-        anchor = log_density(spec.reference, points).reshape(log_base.shape)
-    log_q = log_base
+        anchor = log_density(spec.reference, grid_points(axes)).reshape(log_q.shape)
     while True:
         log_q = spec.rate * log_q + (1 - spec.rate) * anchor + spec.lam * rewards
         log_q = log_q - log_q.max()
-        log_q = log_q - np.log(mass_of(log_q, steps))
+        log_q = log_q - np.log(mass_of(log_q, axes))
         cdf = None
         if len(axes) == 1:
             cdf = np.asarray(CubicSpline(axes[0], np.exp(log_q)).antiderivative()(axes[0]))

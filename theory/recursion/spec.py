@@ -35,9 +35,10 @@ import torch
 from theory.common.checks import (
     check_choice,
     check_instance,
+    check_nonnegative,
     check_order,
     check_positive,
-    is_finite_number,
+    check_share,
 )
 from theory.fields.mixture import ExactField
 from theory.laws.gaussians import GaussianSum
@@ -47,7 +48,7 @@ Mode = Literal["frozen", "refit", "student"]
 
 def _check_float64(reference: GaussianSum | ExactField) -> None:
     if reference.dtype != torch.float64:
-        raise TypeError(f"reference has dtype {reference.dtype}: allowed is torch.float64")
+        raise TypeError(f"reference must have dtype torch.float64, got {reference.dtype}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +75,15 @@ class Recursion:
     def __post_init__(self) -> None:
         check_positive("nft_beta", self.nft_beta)
         check_choice("mode", self.mode, get_args(Mode))
-        if not (is_finite_number(self.ema) and 0 <= self.ema < 1):
-            raise ValueError(f"ema = {self.ema!r}: allowed are numbers in [0, 1)")
-        if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
+        check_share("ema", self.ema)
+        check_nonnegative("kl_weight", self.kl_weight)
         if self.reference is not None:
             check_instance("reference", self.reference, ExactField)
             _check_float64(self.reference)
             if self.kl_weight == 0:
                 raise ValueError(
-                    "reference is given and kl_weight = 0: allowed is kl_weight > 0 with a "
-                    "reference (without a penalty it would do nothing)"
+                    "kl_weight must be > 0 with a reference (without a penalty it would do "
+                    "nothing), got 0"
                 )
 
     @property
@@ -142,11 +141,10 @@ class TwoKL:
         reference = self.reference
         if reference is None:
             return
-        if not isinstance(reference, (GaussianSum, ExactField)):
-            raise TypeError(f"reference = {reference!r}: allowed is a GaussianSum or an ExactField")
+        check_instance("reference", reference, GaussianSum, ExactField)
         _check_float64(reference)
         if isinstance(reference, GaussianSum) and not reference.is_positive:
-            raise ValueError("reference has negative weights: allowed is a law")
+            raise ValueError("reference has negative weights: must be a law")
 
     @property
     def lam(self) -> float:

@@ -33,7 +33,7 @@ from theory.evaluation.grids import flow_on_grid, make_grid, mixture_on_grid, ti
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, Distance, GridLaw, grid_distances
 from theory.problems.problem import Problem
-from theory.recursion.axes import default_axes
+from theory.recursion.axes import base_on, default_axes
 from theory.recursion.checks import DivergedError, mass_of
 from theory.recursion.flow import Velocity, optimum
 from theory.recursion.moments import Fields
@@ -88,8 +88,8 @@ def reached(problem: Problem, kind: Kind, total: float, stages: int = 1) -> Reac
     _check(total, stages)
     if problem.dim > 2:
         raise ValueError(
-            f"problem {problem.name!r} has d = {problem.dim}: allowed are 1 and 2 "
-            "(reached_by_draws serves one stage in any d)"
+            f"problem {problem.name!r} must have d = 1 or 2 (reached_by_draws serves one stage in "
+            f"any d), got {problem.dim}"
         )
     if kind not in FIRST_ORDER:
         return _measured(problem, problem.tilted_field(Exponential(total)), total)
@@ -112,22 +112,20 @@ def staged_laws(problem: Problem, kind: Kind, h: float, stages: int) -> list[Gri
     _check(h, stages)
     spec = Recursion(nft_beta=2 / h, mode="student")
     axes = default_axes(problem, spec, stages, NODES[problem.dim])
-    points = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
-    flat, shape = points.reshape(-1, problem.dim), points.shape[:-1]
-    log_q = problem.base.log_density(flat).numpy().reshape(shape)
-    rewards = problem.reward(flat).numpy().reshape(shape)
-    carrier = _Carrier(problem, spec, axes, log_q, rewards, STEPS[problem.dim])
-    steps = [float(a[1] - a[0]) for a in axes]
-    laws, old, fields = [mixture_on_grid(problem.base, axes)], carrier.base_velocity, carrier.first
+    base, rewards = base_on(problem, axes)
+    carrier = _Carrier(problem, spec, base, rewards, STEPS[problem.dim])
+    laws, log_q = [base], base.log_density
+    old, fields = carrier.base_velocity, carrier.first
     for epoch in range(1, stages + 1):
         old = _stage(kind, old, fields, h)
         law = carrier._law(old, fields, log_q, log_q, epoch, h)
         log_q = law.log_density
-        lost = abs(1 - mass_of(log_q, steps))
+        lost = abs(1 - mass_of(log_q, axes))
         if not lost <= MOST_LOST:
             raise DivergedError(
-                f"stage {epoch} of {stages}, h = {h:g}: the grid of {' x '.join(map(str, shape))} "
-                f"nodes loses {lost:.1e} of the law: allowed is {MOST_LOST:g} (smaller stages)"
+                f"stage {epoch} of {stages}, h = {h:g}: the grid of "
+                f"{' x '.join(map(str, log_q.shape))} nodes must lose at most {MOST_LOST:g} of the "
+                f"law (smaller stages), got {lost:.1e}"
             )
         laws.append(law)
         if epoch < stages:
@@ -207,7 +205,7 @@ def stages_for(share: float, stages: Array, shares: Array) -> float:
     check_positive("share", share)
     x, y = np.log(np.asarray(stages, float)), np.log(np.asarray(shares, float))
     if len(x) < 2 or not (np.diff(y) < 0).all():
-        raise ValueError(f"shares = {list(shares)}: allowed are at least two, falling")
+        raise ValueError(f"shares must be at least two, falling, got {list(shares)}")
     goal = math.log(share)
     if goal < y[-1]:
         return float(np.exp(x[-1] + (goal - y[-1]) * (x[-1] - x[-2]) / (y[-1] - y[-2])))

@@ -1,4 +1,4 @@
-"""`python -m theory recipe`: what a recipe of the released DiffusionNFT code will do."""
+"""`python -m theory recipe`: what training with the released DiffusionNFT code will do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from theory.common.console import refuse_unused
 from theory.methods.matching.reward_mapping import CLIP
 from theory.problems.problem import Problem, load_problem
 from theory.released import names
-from theory.released.forecast import Exact, Forecast, Recipe, Row, exact, forecast, sampling_error
+from theory.released.forecast import Exact, Forecast, Row, Settings, exact, forecast, sampling_error
 from theory.released.penalty import NORMALISERS
 from theory.released.reward_files import read_rewards
 from theory.released.schedule import schedule
@@ -37,17 +37,17 @@ ASSUMES = (
 )
 
 
-def add_options(recipe: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `recipe`."""
-    recipe.description = __doc__
-    source = recipe.add_mutually_exclusive_group(required=True)
+    parser.description = __doc__
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--problem", help="a named problem, or a path to a .toml file")
     source.add_argument(
         "--rewards", type=Path, metavar="FILE",
         help="rewards of your own base samples: .csv or .jsonl (reward, and prompt if there are "
         "several), .txt or .npy",
     )  # fmt: skip
-    recipe.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--epochs", type=int, required=True)
     for knob, kind, words in (
         (names.NFT_BETA, float, "the mixing strength (1)"),
         (names.KL_WEIGHT, float, "of |v - v_ref|² (1e-4)"),
@@ -57,38 +57,38 @@ def add_options(recipe: argparse.ArgumentParser) -> None:
          "k, 0.5); late, delayed_linear_to_0_999 or 2: min(0.0075 (k - 75), 0.999) after step 75; "
          "constant (half)")),
     ):  # fmt: skip
-        recipe.add_argument(
+        parser.add_argument(
             *names.flags(knob), dest=knob, action=_Named, default=[], type=kind, metavar="X",
             help=words,
         )  # fmt: skip
-    recipe.add_argument(
+    parser.add_argument(
         "--beta", type=float, help="nft_beta or kl_weight, by --trainer: refused without one"
     )
-    recipe.add_argument("--trainer", help=f"whose config --beta stands in: {', '.join(names.BETA)}")
-    recipe.add_argument("--decay", type=float, help="of --ema constant, in [0, 1)")
-    recipe.add_argument(
+    parser.add_argument("--trainer", help=f"whose config --beta stands in: {', '.join(names.BETA)}")
+    parser.add_argument("--decay", type=float, help="of --ema constant, in [0, 1)")
+    parser.add_argument(
         "--steps-per-epoch",
         type=int,
         default=1,
         help="optimiser steps; k counts them (%(default)s)",
     )
-    recipe.add_argument("--group", type=int, default=24, help="rows of a prompt (%(default)s)")
-    recipe.add_argument(
+    parser.add_argument("--group", type=int, default=24, help="rows of a prompt (%(default)s)")
+    parser.add_argument(
         "--adaptive",
         choices=NORMALISERS,
         help="the loss's normaliser, in the KL term's weight (x1)",
     )
-    recipe.add_argument(
+    parser.add_argument(
         "--reach", type=float, default=1.0,
         help="share of the way to its optimum that the student goes in an epoch (%(default)s)",
     )  # fmt: skip
-    recipe.add_argument("--data-std", type=float, help="of the samples, with --rewards (1)")
-    recipe.add_argument("--reward-column", help="of a .csv or .jsonl file (reward)")
-    recipe.add_argument("--prompt-column", help="of a .csv or .jsonl file (prompt, if there)")
-    recipe.add_argument(
+    parser.add_argument("--data-std", type=float, help="of the samples, with --rewards (1)")
+    parser.add_argument("--reward-column", help="of a .csv or .jsonl file (reward)")
+    parser.add_argument("--prompt-column", help="of a .csv or .jsonl file (prompt, if there)")
+    parser.add_argument(
         "--no-exact", action="store_true", help="leave out the exact recursion (d = 1)"
     )
-    recipe.add_argument("--json", action="store_true", help="print data instead of a table")
+    parser.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
 class _Named(argparse.Action):
@@ -126,15 +126,15 @@ def run(options: argparse.Namespace) -> int:
     _refuse_unused(options)
     rule = schedule(options.ema, options.decay)
     rewards, problem = _source(options)
-    recipe = Recipe(
+    settings = Settings(
         options.nft_beta, rule, options.kl_weight, options.adaptive or "x1", options.group,
         options.steps_per_epoch, options.reach, rewards.data_std or 1.0, options.adv_clip_max,
     )  # fmt: skip
-    found = forecast(recipe, rewards, options.epochs)
+    found = forecast(settings, rewards, options.epochs)
     errors = None
     if isinstance(rewards, SampledRewards) and found.last.epoch:
-        errors = sampling_error(recipe, rewards, found)
-    law, why_not = _exact(options, recipe, problem, found)
+        errors = sampling_error(settings, rewards, found)
+    law, why_not = _exact(options, settings, problem, found)
     data = _as_json(options, found, law, why_not, errors) | {"read_as": read_as}
     if options.json:
         print(json.dumps(data, indent=2, allow_nan=False))
@@ -168,7 +168,7 @@ def _source(options: argparse.Namespace) -> tuple[Rewards, Problem | None]:
 
 
 def _exact(
-    options: argparse.Namespace, recipe: Recipe, problem: Problem | None, found: Forecast
+    options: argparse.Namespace, settings: Settings, problem: Problem | None, found: Forecast
 ) -> tuple[Exact | None, str]:
     """The exact recursion's law, or why there is none."""
     if problem is None:
@@ -180,7 +180,7 @@ def _exact(
     if found.last.epoch == 0:
         return None, "the forecast has no epoch"
     try:
-        return exact(recipe, problem, found), ""
+        return exact(settings, problem, found), ""
     except ValueError as error:
         return None, str(error)
 
@@ -209,7 +209,7 @@ def _as_json(
     why_not: str,
     errors: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    recipe, base = found.recipe, found.rows[0].rewards
+    settings, base = found.settings, found.rows[0].rewards
     stopped = found.stopped
     if errors is not None and not stopped and not errors[1] <= MOST_ERROR * base.std:
         stopped = (
@@ -218,15 +218,15 @@ def _as_json(
         )
     return {
         "recipe": {
-            "nft_beta": recipe.nft_beta, "epochs": found.epochs, "kl_weight": recipe.kl_weight,
-            "adv_clip_max": recipe.adv_clip_max,
-            "ema": options.ema, "schedule": asdict(recipe.schedule), "group": recipe.group,
-            "steps_per_epoch": recipe.steps, "normaliser": recipe.normaliser,
-            "reach": recipe.reach, "data_std": recipe.data_std,
+            "nft_beta": settings.nft_beta, "epochs": found.epochs, "kl_weight": settings.kl_weight,
+            "adv_clip_max": settings.adv_clip_max,
+            "ema": options.ema, "schedule": asdict(settings.schedule), "group": settings.group,
+            "steps_per_epoch": settings.steps, "normaliser": settings.normaliser,
+            "reach": settings.reach, "data_std": settings.data_std,
         },
         "source": options.problem or str(options.rewards),
-        "step_at_base": recipe.step(base.std, base.clip),
-        "step_at_base_per_std": recipe.step(base.std, base.clip) * base.std,
+        "step_at_base": settings.step(base.std, base.clip),
+        "step_at_base_per_std": settings.step(base.std, base.clip) * base.std,
         "within_prompts_std": base.within,
         "conclusive": not stopped, "stopped": stopped,
         "standard_error": None if errors is None else {
@@ -243,17 +243,19 @@ def _as_json(
 
 def _held_back(found: Forecast) -> float:
     """The share of the tilt that the penalty takes, at a fixed spread."""
-    recipe, base = found.recipe, found.rows[0].rewards
-    if not recipe.kl_weight or recipe.reach < 1:
+    settings, base = found.settings, found.rows[0].rewards
+    if not settings.kl_weight or settings.reach < 1:
         return 0.0
-    free = recipe.schedule.tilt(found.epochs, recipe.step(base.std, base.clip), 1.0, recipe.steps)
+    free = settings.schedule.tilt(
+        found.epochs, settings.step(base.std, base.clip), 1.0, settings.steps
+    )
     return 1 - found.first_order / free
 
 
 def _warnings(found: Forecast) -> list[str]:
-    recipe, last, first = found.recipe, found.last.rewards, found.rows[0].rewards
+    settings, last, first = found.settings, found.last.rewards, found.rows[0].rewards
     warnings = []
-    step = recipe.step(first.std, first.clip) * first.std
+    step = settings.step(first.std, first.clip) * first.std
     if step > 0.5:
         warnings.append(
             f"an epoch's step is {step:.3g} per std of R: not small, so that exp(lam R) is rough"
@@ -265,8 +267,8 @@ def _warnings(found: Forecast) -> list[str]:
         )
     if last.clip is not None and last.clip < CLIPPED:
         warnings.append(
-            f"the clip at {recipe.adv_clip_max:g} takes {100 * (1 - last.clip):.1f} % of the last "
-            "step"
+            f"the clip at {settings.adv_clip_max:g} takes {100 * (1 - last.clip):.1f} % of the "
+            "last step"
         )
     if found.last.epoch > 1 and last.std < 0.1 * first.std:
         warnings.append(

@@ -1,4 +1,4 @@
-r"""The released recipe's epochs with laws carried on a grid (theory.recursion), d <= 2.
+r"""The released code's epochs with laws carried on a grid (theory.recursion), d <= 2.
 
 Every epoch the data come from the old copy's field v, with law q; its optimum, the reward mapped
 by r = 1/2 + g (R - E_q R), lam = 2 g / nft_beta, is
@@ -17,16 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from theory.common.checks import check_choice, check_order, check_positive
 from theory.laws.distances import GridLaw
 from theory.problems.problem import Problem
-from theory.recursion.axes import default_axes
+from theory.recursion.axes import base_on, default_axes
 from theory.recursion.checks import DivergedError, GridError, check_law, mass_of
-from theory.recursion.flow import Velocity
+from theory.recursion.flow import Velocity, optimum
 from theory.recursion.grid import Array
-from theory.recursion.moments import Fields
 from theory.recursion.online import STEPS, Trajectory, _Carrier, _check_problem
 from theory.recursion.spec import Mode, Recursion
 from theory.released.penalty import Penalty
@@ -61,14 +59,14 @@ class _Released(_Carrier):
             rule = plan(epoch, mean, std)
             if self.recursion.mode == "refit":
                 old = Velocity(fields.u, fields.div_u)
-            new = _mapped_optimum(old, fields, rule.lam, mean, rule.offset)
+            new = optimum(old, fields, rule.lam, mean, rule.offset)
             if rule.penalty is not None:
                 new = self._pulled(new, rule.penalty)
             student = new if rule.reach == 1 else new.mixed(rule.reach, student)
             old = old.mixed(rule.decay, student)
             law = self._law(old, fields, log_q, log_q, epoch, (1 - rule.decay) * rule.lam)
             log_q = law.log_density
-            check_law(log_q, self.axes, epoch, mass_of(self.log_base, self._steps))
+            check_law(log_q, self.axes, epoch, mass_of(self.log_base, self.axes))
             yield law
             fields = self.tables.fields(log_q, whole=self.recursion.mode == "student")
 
@@ -80,24 +78,11 @@ class _Released(_Carrier):
 
     def _pulled(self, new: Velocity, penalty: Penalty) -> Velocity:
         """omega new + (1 - omega) v_0 at every stage time."""
-        share = penalty.share(self.tables.clock.times)
-        column = share.reshape(-1, *[1] * (new.div.ndim - 1))
+        column = penalty.share(self.tables.clock.times).reshape(-1, *[1] * (new.div.ndim - 1))
         base = self.base_velocity
         return Velocity(
             base.v + column[..., None] * (new.v - base.v), base.div + column * (new.div - base.div)
         )
-
-
-def _mapped_optimum(
-    old: Velocity, fields: Fields, lam: float, centre: float, offset: float
-) -> Velocity:
-    """v + lam Cov + (lam (m - centre) + offset)(u - v), with its divergence."""
-    gap, gap_div = fields.u - old.v, fields.div_u - old.div
-    lead = lam * (fields.mean - centre) + offset
-    v = old.v + lam * fields.cov + lead[..., None] * gap
-    div = old.div + lam * fields.div_cov + lead * gap_div + lam * (fields.grad_mean * gap).sum(-1)
-    v[0], div[0] = old.v[0], old.div[0]  # at t = 1 every field is x
-    return Velocity(v, div)
 
 
 def _listed(epochs: Sequence[Epoch]) -> Plan:
@@ -152,20 +137,19 @@ def carry_so_far(
     else:
         rule = plan
     if epochs is None or reach is None:
-        raise ValueError("epochs = None or reach = None: allowed with a list of epochs")
+        raise ValueError(
+            "epochs and reach must be given with a plan that is a function, got epochs = "
+            f"{epochs!r} and reach = {reach!r}"
+        )
     check_order("epochs", epochs, 1)
     check_positive("reach", reach)
     spec = Recursion(2 * epochs / reach, mode)  # of the same total tilt: for axes and errors
     _check_problem(problem, spec)
     axes = default_axes(problem, spec, epochs, grid)
-    points = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
-    flat = points.reshape(-1, problem.dim)
-    log_base = problem.base.log_density(flat).numpy().reshape(points.shape[:-1])
-    rewards = problem.reward(flat).numpy().reshape(points.shape[:-1])
-    cdf = problem.base.cdf(flat).numpy() if problem.dim == 1 else None
-    kept = [GridLaw(axes, log_base, cdf)]
-    check_law(log_base, axes, 0, mass_of(log_base, [float(a[1] - a[0]) for a in axes]))
-    carrier = _Released(problem, spec, axes, log_base, rewards, STEPS[problem.dim])
+    base, rewards = base_on(problem, axes)
+    check_law(base.log_density, axes, 0, mass_of(base.log_density, axes))
+    kept = [base]
+    carrier = _Released(problem, spec, base, rewards, STEPS[problem.dim])
     laws, error = carrier.follow(rule), None
     try:
         for _ in range(epochs):

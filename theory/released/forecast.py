@@ -1,4 +1,4 @@
-r"""What the released recipe does to a law over its epochs: a forecast of the tilt.
+r"""What the released code does to a law over its epochs: a forecast of the tilt.
 
 One number carries the law: the old copy's tilt B, in units of 1/reward. Every epoch
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from theory.common.checks import check_order, check_positive, is_finite_number
+from theory.common.checks import check_dim, check_order, check_positive, is_finite_number
 from theory.methods.matching.reward_mapping import CLIP, STD_FLOOR
 from theory.problems.problem import Problem
 from theory.recursion import Trajectory
@@ -46,7 +46,7 @@ FAR = 1e9  # times the first step: no limit is looked for beyond
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Settings:
     """nft_beta, kl_weight, the normaliser, the old copy's schedule; group: rows n of a prompt;
     steps: optimiser steps an epoch; reach: how far the student gets in an epoch, of 1;
     adv_clip_max: the clip c of the advantage, which is the loss's factor c/nft_beta too.
@@ -71,7 +71,7 @@ class Recipe:
         check_order("group", self.group, 2)
         check_order("steps", self.steps, 1)
         if not (is_finite_number(self.reach) and 0 < self.reach <= 1):
-            raise ValueError(f"reach = {self.reach!r}: allowed are numbers in (0, 1]")
+            raise ValueError(f"reach must be a number in (0, 1], got {self.reach!r}")
         self.penalty  # noqa: B018  (refuses kl_weight, normaliser and data_std)
 
     @property
@@ -114,7 +114,7 @@ class Forecast:
     (None: none was found up to `searched`).
     """
 
-    recipe: Recipe
+    settings: Settings
     epochs: int
     rows: tuple[Row, ...]
     stopped: str
@@ -137,8 +137,8 @@ class Forecast:
         return (row.rewards.mean - first.mean) / first.std
 
 
-def forecast(recipe: Recipe, rewards: Rewards, epochs: int) -> Forecast:
-    """The recipe's tilt epoch by epoch, with rewards whose spread follows.
+def forecast(settings: Settings, rewards: Rewards, epochs: int) -> Forecast:
+    """The tilt epoch by epoch, with rewards whose spread follows.
 
     Raises:
         ValueError: epochs below 1, rewards that are constant, or too few to say anything.
@@ -147,33 +147,33 @@ def forecast(recipe: Recipe, rewards: Rewards, epochs: int) -> Forecast:
     base = rewards.at(0.0)
     if base.within <= CONSTANT * max(abs(base.mean), base.std):
         raise ValueError(
-            "rewards are constant within every prompt: allowed are rewards that differ (their "
+            "rewards are constant within every prompt: must be rewards that differ (their "
             "advantages are all 0, and nothing is learned)"
         )
     if base.doubt:
-        raise ValueError(f"rewards: {base.doubt}; allowed are more samples")
-    decays = recipe.schedule.decays(epochs, recipe.steps)
-    rows, stopped = _rows(recipe, rewards, decays)
-    *_, straight = _tilts(recipe, rows, decays, follow=False)
-    limit, searched = _limit(recipe, rewards, base)
+        raise ValueError(f"rewards: {base.doubt}; need more samples")
+    decays = settings.schedule.decays(epochs, settings.steps)
+    rows, stopped = _rows(settings, rewards, decays)
+    *_, straight = _tilts(settings, rows, decays, follow=False)
+    limit, searched = _limit(settings, rewards, base)
     return Forecast(
-        recipe,
+        settings,
         epochs,
         tuple(rows),
         stopped,
         straight,
-        recipe.step(base.std, base.clip) * recipe.mean_limit() if recipe.kl_weight else None,
+        settings.step(base.std, base.clip) * settings.mean_limit() if settings.kl_weight else None,
         limit,
         searched,
     )
 
 
 def _rows(
-    recipe: Recipe, rewards: Rewards, decays: Array, heed: bool = True
+    settings: Settings, rewards: Rewards, decays: Array, heed: bool = True
 ) -> tuple[list[Row], str]:
     """The rows from epoch 0, and why they end early; heed: end where the rewards are in doubt."""
     rows, stopped = [Row(0, 0.0, 0.0, rewards.at(0.0))], ""
-    for epoch, (tilt, d) in enumerate(zip(_tilts(recipe, rows, decays), decays, strict=True), 1):
+    for epoch, (tilt, d) in enumerate(zip(_tilts(settings, rows, decays), decays, strict=True), 1):
         try:
             here = rewards.at(tilt)
         except ValueError as error:
@@ -186,13 +186,15 @@ def _rows(
     return rows, stopped
 
 
-def sampling_error(recipe: Recipe, rewards: SampledRewards, found: Forecast) -> tuple[float, float]:
+def sampling_error(
+    settings: Settings, rewards: SampledRewards, found: Forecast
+) -> tuple[float, float]:
     """Standard errors (tilt, E R) of the forecast's last row, from leaving out one of FOLDS parts
     of every prompt's samples (jackknife); nan where a part's forecast does not get there."""
-    decays = recipe.schedule.decays(found.last.epoch, recipe.steps)
+    decays = settings.schedule.decays(found.last.epoch, settings.steps)
     ends = []
     for part in rewards.without_parts(FOLDS):
-        rows, _ = _rows(recipe, part, decays, heed=False)
+        rows, _ = _rows(settings, part, decays, heed=False)
         if len(rows) != len(decays) + 1:
             return math.nan, math.nan
         ends.append((rows[-1].tilt, rows[-1].rewards.mean))
@@ -201,26 +203,28 @@ def sampling_error(recipe: Recipe, rewards: SampledRewards, found: Forecast) -> 
     return float(tilt), float(mean)
 
 
-def _tilts(recipe: Recipe, rows: list[Row], decays: Array, follow: bool = True) -> Iterator[float]:
+def _tilts(
+    settings: Settings, rows: list[Row], decays: Array, follow: bool = True
+) -> Iterator[float]:
     """The law's tilt after every epoch; the step from the last of `rows`, which the caller extends
     (follow False: from the first one always)."""
-    t, weight = law_weights(recipe.data_std)
-    share = recipe.penalty.share(t)
+    t, weight = law_weights(settings.data_std)
+    share = settings.penalty.share(t)
     old, student = np.zeros(len(t)), np.zeros(len(t))
     for d in decays:
         now = rows[-1 if follow else 0].rewards
-        lam = recipe.step(now.std, now.clip)
-        student = student + recipe.reach * (share * (old + lam) - student)
+        lam = settings.step(now.std, now.clip)
+        student = student + settings.reach * (share * (old + lam) - student)
         old = d * old + (1 - d) * student
         yield float(weight @ old)
 
 
-def _limit(recipe: Recipe, rewards: Rewards, base: Tilted) -> tuple[float | None, float]:
+def _limit(settings: Settings, rewards: Rewards, base: Tilted) -> tuple[float | None, float]:
     """(the smallest fixed point of the tilt, None: none found, tilts that were looked at up to)."""
-    if not recipe.kl_weight:
+    if not settings.kl_weight:
         return None, math.inf
-    scale = recipe.mean_limit()
-    start = recipe.step(base.std, base.clip)
+    scale = settings.mean_limit()
+    start = settings.step(base.std, base.clip)
 
     def gap(tilt: float) -> float | None:
         """lam(B) scale - B; None where the rewards say nothing."""
@@ -228,7 +232,7 @@ def _limit(recipe: Recipe, rewards: Rewards, base: Tilted) -> tuple[float | None
             here = rewards.at(tilt)
         except ValueError:
             return None
-        return None if here.doubt else recipe.step(here.std, here.clip) * scale - tilt
+        return None if here.doubt else settings.step(here.std, here.clip) * scale - tilt
 
     before = 0.0
     for tilt in np.geomspace(
@@ -265,20 +269,19 @@ class Exact:
     stopped: str
 
 
-def exact(recipe: Recipe, problem: Problem, found: Forecast) -> Exact:
+def exact(settings: Settings, problem: Problem, found: Forecast) -> Exact:
     """The released epochs on a grid, as far as forecast and grid go; lam from the law's own std of
     R, the clip's share from the forecast.
 
     Raises:
         ValueError: d > 1, or a law that no grid holds for one epoch.
     """
-    if problem.dim != 1:
-        raise ValueError(f"problem has d = {problem.dim}: allowed is 1")
-    decays = recipe.schedule.decays(found.epochs, recipe.steps)
+    check_dim("problem", problem.dim)
+    decays = settings.schedule.decays(found.epochs, settings.steps)
 
     def plan(epoch: int, mean: float, std: float) -> Epoch:
-        lam = recipe.step(std, found.rows[epoch - 1].rewards.clip)
-        return Epoch(lam, float(decays[epoch - 1]), recipe.penalty, recipe.reach)
+        lam = settings.step(std, found.rows[epoch - 1].rewards.clip)
+        return Epoch(lam, float(decays[epoch - 1]), settings.penalty, settings.reach)
 
     epochs, reason = min(found.last.epoch, MOST_EXACT), ""
     while epochs >= 1:

@@ -65,15 +65,15 @@ class Rewards:
             value = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
             object.__setattr__(self, name, value)
             if value.ndim != 1 or value.shape != np.shape(np.atleast_1d(self.weights)):
-                raise ValueError(f"{name} has shape {value.shape}: allowed is one number a part")
+                raise ValueError(f"{name} must be one number a part, got shape {value.shape}")
             if not np.isfinite(value).all():
-                raise ValueError(f"{name} = {value.tolist()}: allowed are finite numbers")
+                raise ValueError(f"{name} must hold finite numbers, got {value.tolist()}")
         if (self.weights < 0).any() or abs(self.weights.sum() - 1) > 1e-9:
             raise ValueError(
-                f"weights = {self.weights.tolist()}: allowed are numbers >= 0 that sum to 1"
+                f"weights must be numbers >= 0 that sum to 1, got {self.weights.tolist()}"
             )
         if (self.stds <= 0).any():
-            raise ValueError(f"stds = {self.stds.tolist()}: allowed are numbers > 0")
+            raise ValueError(f"stds must be numbers > 0, got {self.stds.tolist()}")
 
     @classmethod
     def gaussian(cls, mean: float = 0.0, std: float = 1.0) -> Rewards:
@@ -96,11 +96,11 @@ def batch_std(prompts: Sequence[Rewards], shares: ArrayLike | None = None) -> fl
     """S of an infinite batch: sqrt(mean of the prompts' variances + variance of their means);
     shares (P,) of the prompts in it, equal unless told."""
     if not prompts:
-        raise ValueError("prompts = []: allowed is one or more")
+        raise ValueError("prompts must be one or more, got []")
     p = np.full(len(prompts), 1 / len(prompts)) if shares is None else np.asarray(shares, float)
     if p.shape != (len(prompts),) or (p < 0).any() or abs(p.sum() - 1) > 1e-9:
         raise ValueError(
-            f"shares = {p.tolist()}: allowed are {len(prompts)} numbers >= 0 that sum to 1"
+            f"shares must be {len(prompts)} numbers >= 0 that sum to 1, got {p.tolist()}"
         )
     means = np.array([q.mean for q in prompts])
     within = np.array([q.variance for q in prompts])
@@ -137,8 +137,8 @@ class MappedRewards:
             ways = math.comb(self.group - 2 + len(self.rewards.weights), self.group - 1)
             if ways > MOST_SPLITS:
                 raise ValueError(
-                    f"group = {self.group} with {len(self.rewards.weights)} components has "
-                    f"{ways} splits: allowed are {MOST_SPLITS}"
+                    f"group must have at most {MOST_SPLITS} splits with "
+                    f"{len(self.rewards.weights)} components, got {ways} of group = {self.group}"
                 )
         object.__setattr__(self, "_splits", list(self._others()))
 
@@ -235,13 +235,15 @@ def finite_batch_slopes(
     x, p = np.asarray(values, dtype=float), np.asarray(chances, dtype=float)
     check_order("group", group, 2)
     if x.ndim != 2 or x.shape != p.shape:
-        raise ValueError(f"values {x.shape}, chances {p.shape}: allowed is one shape (P, k)")
+        raise ValueError(
+            f"values and chances must have one shape (P, k), got {x.shape} and {p.shape}"
+        )
     if (p < 0).any() or np.abs(p.sum(1) - 1).max() > 1e-9:
-        raise ValueError(f"chances = {p.tolist()}: allowed are rows >= 0 that sum to 1")
+        raise ValueError(f"chances must be rows >= 0 that sum to 1, got {p.tolist()}")
     counts = np.array(list(_compositions(group, x.shape[1])), dtype=float)
     if len(counts) ** len(x) > MOST_SPLITS:
         raise ValueError(
-            f"{len(counts)} ** {len(x)} batches of atoms: allowed are {MOST_SPLITS} at most"
+            f"batches of atoms must be {MOST_SPLITS} at most, got {len(counts)} ** {len(x)}"
         )
     with np.errstate(divide="ignore"):
         logs = np.where(p > 0, np.log(np.where(p > 0, p, 1.0)), -1e300)

@@ -109,7 +109,7 @@ def read(
         return Reading(default)
     if len(given) > 1:
         named = " and ".join(f"{flag} = {value!r}" for flag, value in given)
-        raise ValueError(f"{named} are one knob, {knob}: allowed is one of them")
+        raise ValueError(f"{named} are one knob, {knob}: must be one of them")
     flag, value = given[0]
     name = _plain(flag)
     if knob == EMA:
@@ -130,15 +130,14 @@ def _of_trainer(beta: Any, trainer: str | None) -> str:
     raise ValueError(
         f"--beta = {beta!r} has two readings: nft_beta, {MEANING[NFT_BETA]} (--config.beta of "
         "DiffusionNFT, --method.beta of FastVideo, --algorithm.beta of UniRL), and kl_weight, "
-        f"{MEANING[KL_WEIGHT]} (--train.beta of DiffusionNFT); allowed is it by its section, as "
-        f"here, or with --trainer {' or '.join(BETA)}"
+        f"{MEANING[KL_WEIGHT]} (--train.beta of DiffusionNFT); must be by its section, as here, or "
+        f"with --trainer {' or '.join(BETA)}"
     )
 
 
 def _schedule(name: str, value: str) -> Reading:
     """A decay type's name as one of theory.released.schedule's."""
-    allowed = [*SCHEDULE_NAMES, *DECAYS]
-    check_choice(name, value, allowed)
+    check_choice(name, value, [*SCHEDULE_NAMES, *DECAYS])
     ours = DECAYS.get(value, value)
     if name == EMA and ours == value:
         return Reading(ours)

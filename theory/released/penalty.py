@@ -37,7 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
+from theory.common.checks import check_choice, check_nonnegative, check_order, check_positive
 from theory.methods.matching.reward_mapping import SPREAD
 
 Array = NDArray[np.float64]
@@ -69,8 +69,7 @@ class Penalty:
         for name in ("nft_beta", "data_std", "size"):
             check_positive(name, getattr(self, name))
         check_choice("normaliser", self.normaliser, NORMALISERS)
-        if not (is_finite_number(self.kl_weight) and self.kl_weight >= 0):
-            raise ValueError(f"kl_weight = {self.kl_weight!r}: allowed are finite numbers >= 0")
+        check_nonnegative("kl_weight", self.kl_weight)
 
     def width(self, t: ArrayLike) -> Array:
         """w(t)."""

@@ -1,4 +1,4 @@
-"""Rewards of a user's own base samples, from a file; errors name the line.
+"""Rewards of your own base samples, from a file; errors name the line.
 
     .csv     a header with a column of rewards (and one of prompts, if there is one); or one column
              of numbers without a header
@@ -47,7 +47,7 @@ def read_rewards(
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"rewards = {str(path)!r}: allowed are files that end in {', '.join(SUFFIXES)}"
+            f"rewards must be a file that ends in {', '.join(SUFFIXES)}, got {str(path)!r}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"rewards = {str(path)!r}: no such file")
@@ -56,7 +56,8 @@ def read_rewards(
         for name, value in named.items():
             if value is not None:
                 raise ValueError(
-                    f"--{name} = {value!r} changes nothing here: allowed with .csv and .jsonl"
+                    f"--{name} must come with .csv or .jsonl, else it changes nothing, got "
+                    f"{value!r}"
                 )
     if path.suffix == ".npy":
         return _gathered(path, list(_of_array(path)), data_std)
@@ -82,7 +83,7 @@ def _of_array(path: Path) -> Iterator[Line]:
         raise ValueError(f"{path}: not an array of numbers: {error}") from error
     if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "fiu":
         shape = getattr(values, "shape", None)
-        raise ValueError(f"{path}: shape {shape}, allowed is a vector of real numbers")
+        raise ValueError(f"{path} must be a vector of real numbers, got shape {shape}")
     return ((i, float(v), None) for i, v in enumerate(values, 1))
 
 
@@ -95,7 +96,7 @@ def _of_csv(path: Path, text: str, reward: str | None, prompt: str | None) -> It
     if len(header) == 1 and reward is None and prompt is None and _is_number(header[0]):
         for i, row in rows:
             if len(row) != 1:
-                raise ValueError(f"{path}, line {i}: {len(row)} cells, allowed is 1 as in line 1")
+                raise ValueError(f"{path}, line {i}: must be 1 cell as in line 1, got {len(row)}")
             yield i, row[0].strip(), None
         return
     wanted = reward or "reward"
@@ -103,12 +104,12 @@ def _of_csv(path: Path, text: str, reward: str | None, prompt: str | None) -> It
         if needed and name not in header:
             raise ValueError(f"{path}: no column {name!r} in its header ({', '.join(header)})")
         if header.count(name) > 1:
-            raise ValueError(f"{path}: {header.count(name)} columns {name!r}: allowed is one")
+            raise ValueError(f"{path} must have one column {name!r}, got {header.count(name)}")
     column = header.index(wanted)
     of_prompt = header.index(prompt or "prompt") if (prompt or "prompt") in header else None
     for i, row in rows[1:]:
         if len(row) != len(header):
-            raise ValueError(f"{path}, line {i}: {len(row)} cells, allowed are {len(header)}")
+            raise ValueError(f"{path}, line {i}: must be {len(header)} cells, got {len(row)}")
         yield i, row[column].strip(), None if of_prompt is None else row[of_prompt].strip()
 
 
@@ -139,7 +140,7 @@ def _is_number(text: str) -> bool:
 
 def _gathered(path: Path, lines: list[Line], data_std: float | None) -> SampledRewards:
     if len(lines) < LEAST:
-        raise ValueError(f"{path}: {len(lines)} rewards, allowed are {LEAST} or more")
+        raise ValueError(f"{path} must have {LEAST} or more rewards, got {len(lines)}")
     rewards = np.array([_number(path, i, value) for i, value, _ in lines])
     return SampledRewards(rewards, _numbered(path, lines), data_std)
 
@@ -152,7 +153,7 @@ def _number(path: Path, line: int, value: Any) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise ValueError(f"{path}, line {line}: reward = {value!r}, allowed are finite numbers")
+    raise ValueError(f"{path}, line {line}: reward must be a finite number, got {value!r}")
 
 
 def _numbered(path: Path, lines: list[Line]) -> NDArray[np.int64]:

@@ -29,7 +29,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.common.checks import check_choice, check_order, check_positive, is_finite_number
+from theory.common.checks import (
+    check_choice,
+    check_nonnegative,
+    check_order,
+    check_positive,
+    check_share,
+    is_finite_number,
+)
 
 Array = NDArray[np.float64]
 
@@ -48,10 +55,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_order("flat", self.flat, 0)
-        if not (is_finite_number(self.rate) and self.rate >= 0):
-            raise ValueError(f"rate = {self.rate!r}: allowed are finite numbers >= 0")
-        if not (is_finite_number(self.most) and 0 <= self.most < 1):
-            raise ValueError(f"most = {self.most!r}: allowed are numbers in [0, 1)")
+        check_nonnegative("rate", self.rate)
+        check_share("most", self.most)
 
     def decay(self, step: int) -> float:
         """d at optimiser step k."""
@@ -85,7 +90,7 @@ class Schedule:
     def tilt(self, epochs: int, step: float = 1.0, share: float = 1.0, steps: int = 1) -> float:
         """B_K for a step lam of the tilt and a share omega of it that an anchor leaves."""
         if not (is_finite_number(share) and 0 <= share <= 1):
-            raise ValueError(f"share = {share!r}: allowed are numbers in [0, 1]")
+            raise ValueError(f"share must be a number in [0, 1], got {share!r}")
         if share == 1:
             return step * self.full_updates(epochs, steps)
         moves = 1 - self.decays(epochs, steps)
@@ -111,10 +116,12 @@ def schedule(name: str, decay: float | None = None) -> Schedule:
     check_choice("ema", name, NAMES)
     if name != "constant":
         if decay is not None:
-            raise ValueError(f"decay = {decay!r} changes nothing here: allowed with ema 'constant'")
+            raise ValueError(
+                f"decay must come with ema 'constant', else it changes nothing, got {decay!r}"
+            )
         return SCHEDULES[name]
     if decay is None or not (is_finite_number(decay) and 0 <= decay < 1):
-        raise ValueError(f"decay = {decay!r}: allowed are numbers in [0, 1) with ema 'constant'")
+        raise ValueError(f"decay must be a number in [0, 1) with ema 'constant', got {decay!r}")
     return Schedule(0, 1e9, decay) if decay else Schedule()
 
 
@@ -123,7 +130,9 @@ def partial_gain(decay: float, reach: float) -> float:
     optimum every epoch and is carried on: reach (1-d) / (1 - (1-reach) d)."""
     check_positive("reach", reach)
     if reach > 1 or not 0 <= decay < 1:
-        raise ValueError(f"reach = {reach!r}, decay = {decay!r}: allowed are (0, 1] and [0, 1)")
+        raise ValueError(
+            f"reach and decay must lie in (0, 1] and [0, 1), got {reach!r} and {decay!r}"
+        )
     return reach * (1 - decay) / (1 - (1 - reach) * decay)
 
 

@@ -56,7 +56,7 @@ class Tilted:
 
 
 class Rewards(Protocol):
-    """Where a recipe's rewards come from."""
+    """Where the rewards come from."""
 
     @property
     def data_std(self) -> float | None:
@@ -102,8 +102,7 @@ class _Weighted:
             size = std + STD_FLOOR
             mapped = np.clip(gap / size, -self.clip, self.clip)
             clip = float(np.bincount(p, w * mapped * gap, count).mean() * size / within)
-        tilted = Tilted(float(means.mean()), std, math.sqrt(within), max(kl, 0.0), clip)
-        return tilted, w
+        return Tilted(float(means.mean()), std, math.sqrt(within), max(kl, 0.0), clip), w
 
     @cached_property
     def _base_log_z(self) -> Array:
@@ -144,7 +143,7 @@ class SampledRewards:
         if tail > MOST_TAIL:
             doubt = (
                 f"the largest weights fall off like a power with index k = {tail:.2f} (Pareto fit; "
-                f"allowed is {MOST_TAIL:g}): rewards that the samples miss would decide"
+                f"at most {MOST_TAIL:g} is trusted): rewards that the samples miss would decide"
             )
         elif ess < LEAST_ESS or per_prompt < LEAST_PROMPT_ESS:
             doubt = (
@@ -239,8 +238,8 @@ class ClosedRewards:
         law = self.problem.base if result is None else result.law
         if law is None:
             raise ValueError(
-                f"problem = {self.problem.name!r}: allowed are rewards whose exponential tilt is "
-                "a Gaussian sum, or d = 1"
+                "problem must have an exponential tilt that is a Gaussian sum, or d = 1, got "
+                f"{self.problem.name!r}"
             )
         mean, std = reward_moments(law, moments_of(law, self.problem.reward))
         log_z = 0.0 if result is None else float(result.log_z)

@@ -1,4 +1,4 @@
-"""A recipe's forecast as text."""
+"""A forecast as text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def print_forecast(
     def say(text: str, style: str | None = None) -> None:
         out.print(text, highlight=False, markup=False, style=style)
 
-    recipe, base, end = found.recipe, found.rows[0].rewards, found.last
+    settings, base, end = found.settings, found.rows[0].rewards, found.last
     sampled = base.ess is not None
     for line in data["read_as"]:
         say(f"read: {line}")
@@ -41,7 +41,7 @@ def print_forecast(
     say(
         f"a step of the tilt at first: {data['step_at_base']:.4g} per reward, "
         f"{data['step_at_base_per_std']:.4g} per std (1/(adv_clip_max nft_beta) = "
-        f"{1 / (recipe.adv_clip_max * recipe.nft_beta):.4g})"
+        f"{1 / (settings.adv_clip_max * settings.nft_beta):.4g})"
     )
     table = Table(highlight=False)
     names = ["epoch", "full updates", "tilt, 1/reward", "tilt x std", "E R", "gain, std"]

@@ -28,7 +28,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from theory.common.checks import check_choice, check_order, check_positive, check_time
+from theory.common.checks import check_choice, check_dim, check_order, check_positive, check_time
 from theory.fields.mixture import DisplacedField, ExactField
 from theory.fields.paths import Path
 from theory.laws.distances import Array, integral_of_absolute
@@ -75,7 +75,7 @@ class KnownAtTimes(ExactField):
         check_choice("between", self.between, MODELS)
         good = bool(self.times) and all(a < b for a, b in pairwise(self.times))
         if not good or self.times[0] < 0 or self.times[-1] > 1:
-            raise ValueError(f"times = {self.times!r}: allowed are increasing numbers in [0, 1]")
+            raise ValueError(f"times must be increasing numbers in [0, 1], got {self.times!r}")
 
     @property
     def path(self) -> Path:  # type: ignore[override]
@@ -131,19 +131,13 @@ class KnownAtTimes(ExactField):
     def _gain(self, tau: float, x: Tensor) -> Tensor:
         return self.path.gain(torch.tensor(tau, dtype=x.dtype, device=x.device))
 
-    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
-        return self.path.convert(self(x, t), x, t, "velocity", "score")
-
-    def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
-        return self.path.convert(self(x, t), x, t, "velocity", "x1")
-
 
 def _one(t: Tensor | float, x: Tensor) -> float:
     time = check_time(t, x)
     if time.numel() > 1 and not bool((time == time.flatten()[0]).all()):
         raise ValueError(
-            f"t lies in [{time.min().item():g}, {time.max().item():g}]: allowed is one time for "
-            "all points"
+            f"t must be one time for all points, got values in [{time.min().item():g}, "
+            f"{time.max().item():g}]"
         )
     return float(time.flatten()[0])
 
@@ -168,7 +162,7 @@ class Sampler:
         grid = (*self.times, 1.0)
         if grid[0] != 0 or not all(a < b for a, b in pairwise(grid)):
             raise ValueError(
-                f"times = {self.times!r}: allowed are increasing numbers from 0 to below 1"
+                f"times must be increasing numbers from 0 to below 1, got {self.times!r}"
             )
 
     @property
@@ -182,8 +176,7 @@ class Sampler:
 
     def push(self, field: ExactField, x0: Tensor) -> tuple[Tensor, Tensor]:
         """T(x_0) and T'(x_0), both (*b, n), of starts (*b, n, 1)."""
-        if field.dim != 1:
-            raise ValueError(f"field in d = {field.dim}: allowed is d = 1")
+        check_dim("field", field.dim)
         state = torch.cat([x0, torch.ones_like(x0)], -1)
         with torch.no_grad():
             end = getattr(self, f"_{self.method}")(field, state)
@@ -272,8 +265,8 @@ class MapLaw:
     def _log_density(self) -> CubicSpline:
         if self.slope.min() <= LEAST_SLOPE:
             raise ValueError(
-                f"the sampler's map falls (least slope {self.slope.min():.2e}): allowed are "
-                "samplers whose map increases; take more steps"
+                f"the sampler's map falls (least slope {self.slope.min():.2e}): must be a sampler "
+                "whose map increases; take more steps"
             )
         logs = -0.5 * self.start**2 - 0.5 * math.log(2 * math.pi) - np.log(self.slope)
         return CubicSpline(self.place, logs)

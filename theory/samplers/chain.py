@@ -30,7 +30,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from theory.common.checks import check_count, check_positive, is_finite_number
+from theory.common.checks import check_count, check_positive, check_share
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW, Path
@@ -63,22 +63,21 @@ class Chain:
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 2, MOST_STEPS)
         check_positive("sigma_end", self.sigma_end)
-        if not (is_finite_number(self.first_time) and 0 <= self.first_time < 1):
-            raise ValueError(f"first_time = {self.first_time!r}: allowed are numbers in [0, 1)")
+        check_share("first_time", self.first_time)
         if self.start_std is not None:
             check_positive("start_std", self.start_std)
         if self.schedule is not None:
             if not bool((torch.isfinite(self._rows) & (self._rows[2] > 0)).all()):
                 raise ValueError(
                     f"schedule {self.schedule.label!r} with steps = {self.steps}: its kernels are "
-                    "not finite; allowed are schedules and paths with g^2/eta finite before t = 1"
+                    "not finite; must be a schedule and path with g^2/eta finite before t = 1"
                 )
         elif bool((self._rows[2] <= 0).any()) or not bool(torch.isfinite(self._rows).all()):
             last = self.times[-1]
             most = float(self.path.sigma(last) / self.path.alpha(last))
             raise ValueError(
-                f"sigma_end = {self.sigma_end!r} with steps = {self.steps}: allowed is less than "
-                f"{most:.4g}, the noise of the state before"
+                f"sigma_end must be less than {most:.4g}, the noise of the state before, with "
+                f"steps = {self.steps}, got {self.sigma_end!r}"
             )
 
     @cached_property
@@ -185,8 +184,8 @@ def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> Gr
     mass = float(density.sum()) * cell
     if not abs(mass - 1) <= 1e-3:
         raise ValueError(
-            f"the grid of {'x'.join(str(len(a)) for a in axes)} points holds a mass of {mass:.5f} "
-            "of the chain's law: allowed is 1 to 1e-3; use a wider or finer grid"
+            f"the grid of {'x'.join(str(len(a)) for a in axes)} points must hold a mass of 1 to "
+            f"1e-3 of the chain's law, got {mass:.5f}; use a wider or finer grid"
         )
     shape = tuple(len(a) for a in axes)
     with np.errstate(divide="ignore"):
@@ -223,8 +222,8 @@ def check_axes(axes: tuple[Array, ...]) -> int:
         ValueError: d above 2, fewer than 16 points an axis, or steps that are not equal.
     """
     if len(axes) not in (1, 2):
-        raise ValueError(f"a grid of {len(axes)} axes: allowed are d = 1 and 2")
+        raise ValueError(f"grid must have 1 or 2 axes, got {len(axes)}")
     for axis in axes:
         if len(axis) < 16 or np.ptp(np.diff(axis)) > 1e-9 * np.ptp(axis):
-            raise ValueError("an axis is not 16 or more points in equal steps: allowed is that")
+            raise ValueError("an axis must be 16 or more points in equal steps")
     return len(axes)

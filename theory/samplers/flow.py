@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from theory.common.checks import check_order, check_points, check_positive
+from theory.common.checks import check_dim, check_order, check_points, check_positive
 from theory.fields.mixture import ExactField
 from theory.samplers.trajectories import Precision, TooManyStepsError, integrate
 
@@ -102,8 +102,8 @@ class FlowLaw:
                 end = self._row_by_row(state, start, stop)
         if not bool(torch.isfinite(end).all()):
             raise ValueError(
-                f"the flow left float range between t = {start:g} and t = {stop:g}: allowed are "
-                "fields whose trajectories stay finite"
+                f"the flow left float range between t = {start:g} and t = {stop:g}: must be a "
+                "field whose trajectories stay finite"
             )
         return (end[..., :-1], end[..., -1]) if density else (end, None)
 
@@ -124,16 +124,16 @@ class FlowLaw:
             evaluations += 1
             if not bool(torch.isfinite(t)):
                 raise ValueError(
-                    f"the velocity is not finite between t = {start:g} and t = {stop:g}: allowed "
-                    "are fields whose trajectories stay finite"
+                    f"the velocity is not finite between t = {start:g} and t = {stop:g}: must be a "
+                    "field whose trajectories stay finite"
                 )
             share = abs(float(t) - start)
             slow = evaluations > SOON and 2 * most * share < evaluations
             if slow or evaluations > most:
                 raise _TooSlowError(
                     f"the trajectories are at t = {float(t):g} after {evaluations} evaluations of "
-                    f"the velocity, from t = {start:g}: allowed in d = {self.dim} are velocities "
-                    "that change less fast (modes less far apart for their width, weaker tilts)"
+                    f"the velocity, from t = {start:g}: must be a velocity that changes less fast "
+                    f"in d = {self.dim} (modes less far apart for their width, weaker tilts)"
                 )
             self.watch(share)
             return self._rate(state, t.clamp(0.0, 1.0))  # stages may miss an end by one rounding
@@ -174,7 +174,7 @@ class FlowLaw:
                 f"the trajectory from t = {start:g} is only at t = {stuck.time:g}, x = "
                 f"{float(x):g} after {stuck.steps} steps: the velocity changes too fast there, or "
                 f"too roughly for its digits (slope {slope:.1e}, step {abs(stuck.step):.1e}); "
-                "allowed are modes less far apart for their width, and weaker tilts"
+                "modes must be less far apart for their width, or tilts weaker"
             ) from stuck
 
     def _log_start(self, x0: Tensor) -> Tensor:
@@ -256,8 +256,8 @@ class FlowLaw:
         y = (x if back else end).reshape(-1, self.dim)[worst]
         raise ValueError(
             f"the flow contracts by e^{math.log(factor):.1f} towards y = {_shown(y)}: so thin a "
-            f"law has no log-density to {allowed:.0e} in 64-bit numbers; allowed are contractions "
-            f"by up to about e^{math.log(allowed / FINEST):.0f} (weaker tilts, wider components)"
+            f"law has no log-density to {allowed:.0e} in 64-bit numbers; must be contractions by "
+            f"up to about e^{math.log(allowed / FINEST):.0f} (weaker tilts, wider components)"
         )
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -276,20 +276,16 @@ class FlowLaw:
 
     def cdf(self, y: Tensor) -> Tensor:
         """P(X_1 <= y) in d = 1; y: (*b, n, 1) -> (*b, n)."""
-        self._check_line("cdf")
+        check_dim("cdf", self.dim)
         x0 = self.pull_back(y)[0]
         return torch.special.ndtr(x0[..., 0] / self._start_std(x0))
 
     def quantile(self, u: Tensor) -> Tensor:
         """The quantiles at levels u (*b, n) in (0, 1), d = 1 -> (*b, n)."""
-        self._check_line("quantile")
+        check_dim("quantile", self.dim)
         if not bool(((u > 0) & (u < 1)).all()):
             raise ValueError(
-                f"u lies in [{u.min().item():g}, {u.max().item():g}]: allowed is (0, 1)"
+                f"u must lie in (0, 1), got values in [{u.min().item():g}, {u.max().item():g}]"
             )
         z = torch.special.ndtri(u)[..., None]
         return self.push(z * self._start_std(z))[..., 0]
-
-    def _check_line(self, what: str) -> None:
-        if self.dim != 1:
-            raise ValueError(f"{what} of a law in d = {self.dim}: allowed is d = 1")

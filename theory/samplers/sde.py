@@ -21,6 +21,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.sparse import diags_array
 
+from theory.common.checks import check_dim
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, GridLaw
@@ -50,8 +51,7 @@ def sde_law(
             is too coarse (the density went below -1e-6 of its peak), or the noise is too strong to
             be followed: the message says what would do.
     """
-    if field.dim != 1:
-        raise ValueError(f"sde_law in d = {field.dim}: allowed is d = 1")
+    check_dim("sde_law", field.dim)
     grid = np.asarray(grid, dtype=np.float64)
     n, h = _check_grid(grid)
     points = torch.as_tensor(grid, dtype=torch.float64)[:, None]
@@ -77,8 +77,8 @@ def sde_law(
         if evaluations > SOON and share * MOST_EVALUATIONS < evaluations:
             raise ValueError(
                 f"the density is at t = {t:.3g} after {evaluations} evaluations: {diffusion.label} "
-                f"changes it too fast to be followed to {rtol:g}; allowed are diffusion "
-                "coefficients up to about 100 times the law's width"
+                f"changes it too fast to be followed to {rtol:g}; diffusion coefficients must be "
+                "up to about 100 times the law's width"
             )
         watch(share)
         drift, g2 = coefficients(t)
@@ -94,8 +94,8 @@ def sde_law(
     if not abs(initial.sum() * h - 1) <= 1e-6:
         raise ValueError(
             f"grid on [{grid[0]:g}, {grid[-1]:g}] in steps of {h:g} is too coarse or too short for "
-            f"the start law N(0, {std:g}^2): its mass there is {initial.sum() * h:.6f}, allowed "
-            "is 1; use a wider or finer grid"
+            f"the start law N(0, {std:g}^2): it must hold a mass of 1, got "
+            f"{initial.sum() * h:.6f}; use a wider or finer grid"
         )
     solution = solve_ivp(
         rate, (diffusion.start, 1.0), initial, method="Radau", jac=jacobian, rtol=rtol, atol=atol
@@ -127,8 +127,7 @@ def _check_grid(grid: Array) -> tuple[int, float]:
             return len(grid), h
         found = f"steps from {steps.min():.9g} to {steps.max():.9g}"
     raise ValueError(
-        f"grid has {found}: allowed are uniform grids, {LEAST_POINTS} points or more in ascending, "
-        "equal steps"
+        f"grid must be {LEAST_POINTS} points or more in ascending, equal steps, got {found}"
     )
 
 

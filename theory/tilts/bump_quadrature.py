@@ -67,11 +67,11 @@ def _increments(
         step = sigma[..., None, None] if sigma.ndim else sigma
         scale = (half[..., 0, 0] * sigma).expand(means[..., 0, :].shape) if cuts else None
         z, log_weight = standard_z(means, scale, cuts, grid)
-        turned = z @ half.mT  # (*b, K, n|1, Q, d)
-        points = means.mT[..., None, :] + step * turned
+        offset = z @ half.mT  # (*b, K, n|1, Q, d)
+        points = means.mT[..., None, :] + step * offset
         between = (post.component_displacements + push).mT[..., None, :]
         log_weight = log_weight + (post.log_weights + given.log_value[..., 0, :])[..., None]
-        nodes = Nodes(points, between + turned / step, log_weight)
+        nodes = Nodes(points, between + offset / step, log_weight)
         before = nodes.at(_some(reward, chosen))
         apart = points - reward.centres[..., i, None, None, None, :]
         precision = reward.precisions[..., i, None, None, :, :]
@@ -118,9 +118,9 @@ def check_nested(reward: BumpReward, base: GaussianSum) -> None:
         ratio = float(torch.linalg.eigvalsh(0.5 * (inner + inner.mT)).max().clamp_min(0).sqrt())
         if ratio > NESTED:
             raise ValueError(
-                f"bump {i} of the reward is crossed by one that is {ratio:.3g} times narrower in "
-                f"some direction: allowed for route = 'quadrature' in d = 2 is up to {NESTED:g}, "
-                "else its nodes miss it; use route='closed'"
+                f"bump {i} of the reward must be crossed by none that is over {NESTED:g} times "
+                "narrower in some direction for route = 'quadrature' in d = 2, else its nodes miss "
+                f"it, got {ratio:.3g} times; use route='closed'"
             )
 
 

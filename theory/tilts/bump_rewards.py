@@ -17,6 +17,7 @@ from theory.common.checks import (
     as_parameter,
     check_order,
     check_points,
+    check_shape,
     check_squares,
     check_symmetric,
     tolerance,
@@ -57,17 +58,17 @@ class BumpReward(Reward):
             d,
         ):
             raise ValueError(
-                f"heights, centres, precisions have shapes {tuple(self.heights.shape)}, "
-                f"{tuple(self.centres.shape)}, {tuple(self.precisions.shape)}: allowed are "
-                "(..., m), (..., m, d), (..., m, d, d)"
+                "heights, centres, precisions must have shapes (..., m), (..., m, d), (..., m, d, "
+                f"d), got {tuple(self.heights.shape)}, {tuple(self.centres.shape)}, "
+                f"{tuple(self.precisions.shape)}"
             )
         check_symmetric("precisions", self.precisions)
         least = torch.linalg.eigvalsh(self.precisions)
         slack = tolerance(PRECISION_TOLERANCE, least.dtype)
         if bool((least[..., 0] < -slack * least[..., -1].abs()).any()):
             raise ValueError(
-                f"precisions has smallest eigenvalue {least.min().item():g}: allowed are "
-                "positive semi-definite matrices"
+                "precisions must hold positive semi-definite matrices, got smallest eigenvalue "
+                f"{least.min().item():g}"
             )
 
     @property
@@ -128,8 +129,8 @@ class BumpReward(Reward):
         negative = float(exponents.clamp_max(0).sum(-1).min())
         if negative < -MAX_NEGATIVE_EXPONENT:
             raise ValueError(
-                f"scale * heights = {negative:g} (negative part): allowed is at least "
-                f"{-MAX_NEGATIVE_EXPONENT:g} for the closed form, whose series alternates; use "
+                f"scale * heights must be at least {-MAX_NEGATIVE_EXPONENT:g} in its negative part "
+                f"for the closed form, whose series alternates, got {negative:g}; use "
                 "route='quadrature' (d <= 2)"
             )
         order = _series_order(float(exponents.abs().sum(-1).max()), base.n_components)
@@ -215,22 +216,19 @@ def bumps_reward(
     c = as_parameter("centres", centres, 2, "(..., m, d)").to(h.dtype)
     if c.shape[:-1] != h.shape:
         raise ValueError(
-            f"centres has shape {tuple(c.shape)}: allowed is (..., m, d) with "
-            f"(..., m) = {tuple(h.shape)}, the shape of heights"
+            f"centres must have shape (..., m, d) with (..., m) = {tuple(h.shape)}, the shape of "
+            f"heights, got {tuple(c.shape)}"
         )
     if (widths is None) == (precisions is None):
         raise ValueError(
-            f"widths = {widths!r} and precisions = {precisions!r}: allowed is exactly one"
+            f"exactly one of widths and precisions must be given, got widths = {widths!r} and "
+            f"precisions = {precisions!r}"
         )
     if widths is not None:
         w = as_parameter("widths", widths, 1, "(..., m) or (..., m, d)").to(h.dtype)
         check_squares("widths", w)
-        w = w[..., None].expand(c.shape) if w.shape == h.shape else w
-        if w.shape != c.shape:
-            raise ValueError(
-                f"widths has shape {tuple(w.shape)}: allowed are {tuple(h.shape)} or "
-                f"{tuple(c.shape)}"
-            )
+        check_shape("widths", w, h.shape, c.shape)
+        w = w if w.shape == c.shape else w[..., None].expand(c.shape)
         return BumpReward(h, c, torch.diag_embed(w**-2))
     return BumpReward(h, c, as_parameter("precisions", precisions, 3, "(..., m, d, d)").to(h.dtype))
 

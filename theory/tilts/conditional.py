@@ -93,8 +93,7 @@ class ClippedLinearTilt(ConditionalTilt):
             * post.sigma
             * (slope * self.reward.vector[..., None, None, :]).sum(-1).clamp_min(0).sqrt()
         ).expand(nu.shape)
-        tiny = torch.finfo(nu.dtype).tiny
-        safe = spread.clamp_min(tiny)
+        safe = spread.clamp_min(torch.finfo(nu.dtype).tiny)
         log_below = nu + 0.5 * spread**2 + _log_ndtr((tau - nu - spread**2) / safe)
         log_above = tau + _log_ndtr((nu - tau) / safe)
         log_own = torch.logaddexp(log_below, log_above)
@@ -118,6 +117,6 @@ def moments_of(base: GaussianSum, reward: Reward) -> MomentSource:
     if isinstance(reward, QuadraticReward):
         return QuadraticMoments(reward)
     raise ValueError(
-        f"reward of type {type(reward).__name__} has no closed form: allowed here are linear, "
-        "quadratic and bump rewards; use route='quadrature' (d <= 2)"
+        "reward must be linear, quadratic or bumps for a closed form, got "
+        f"{type(reward).__name__}; use route='quadrature' (d <= 2)"
     )

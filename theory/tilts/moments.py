@@ -132,8 +132,7 @@ class BumpMoments:
             ValueError: the numbers that it is made of decide it to less.
         """
         bumps, sign, log_coef = self.power(1)
-        given = BumpsGiven.of(post, bumps)
-        error, size = BumpRounding(given, bumps).moment(sign, log_coef)
+        error, size = BumpRounding(BumpsGiven.of(post, bumps), bumps).moment(sign, log_coef)
         refuse_lost("E[r | x]", error, size.clamp_min(torch.finfo(size.dtype).tiny))
 
     def power(self, j: int) -> tuple[Bumps, Tensor, Tensor]:

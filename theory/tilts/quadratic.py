@@ -32,8 +32,8 @@ class QuadraticReward(Reward):
         check_symmetric("matrix", self.matrix)
         if self.matrix.shape[-1] != self.vector.shape[-1]:
             raise ValueError(
-                f"matrix has shape {tuple(self.matrix.shape)}, vector {tuple(self.vector.shape)}: "
-                "allowed are (..., d, d) and (..., d)"
+                "matrix and vector must have shapes (..., d, d) and (..., d), got "
+                f"{tuple(self.matrix.shape)} and {tuple(self.vector.shape)}"
             )
 
     @property
@@ -122,8 +122,8 @@ def _constant(value: float | Tensor, vector: Tensor) -> Tensor:
     constant = as_parameter("constant", value, 0, f"() or {tuple(shape)}")
     if not broadcasts_to(constant.shape, shape):
         raise ValueError(
-            f"constant has shape {tuple(constant.shape)}: allowed are () and {tuple(shape)}, for "
-            f"a vector of shape {tuple(vector.shape)}"
+            f"constant must have shape () or {tuple(shape)}, for a vector of shape "
+            f"{tuple(vector.shape)}, got {tuple(constant.shape)}"
         )
     return constant.to(vector).expand(shape)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theory.common.checks import check_dim
 from theory.laws.posterior import Posterior
 from theory.tilts.conditional import ConditionalTilt
 from theory.tilts.moments import Series
@@ -52,8 +53,7 @@ STANDARD = Grid()
 
 def standard_nodes(dim: int, grid: Grid = STANDARD) -> tuple[Tensor, Tensor]:
     """Trapezoidal nodes z (Q, d) and log-weights (Q,) against N(0, I), float64."""
-    if dim not in NODES_PER_AXIS:
-        raise ValueError(f"quadrature in d = {dim}: allowed are d = 1 and 2")
+    check_dim("quadrature", dim, 2)
     axis = torch.linspace(-grid.reach, grid.reach, grid.per_axis(dim), dtype=torch.float64)
     log_weight = -0.5 * axis**2
     log_weight = log_weight - torch.logsumexp(log_weight, 0)
@@ -72,8 +72,7 @@ def standard_z(
     if not cuts:
         z, log_weight = standard_nodes(dim, grid)
         return z.to(means), log_weight.to(means)
-    if dim != 1:
-        raise ValueError(f"breakpoints in d = {dim}: allowed is d = 1")
+    check_dim("breakpoints", dim)
     assert scale is not None
     z, log_weight = _panels(means[..., 0, :], scale, cuts, grid)
     return z[..., None], log_weight
@@ -200,8 +199,7 @@ def check_resolution(
     Raises:
         ValueError: one does; the message says by how much.
     """
-    if dim not in NODES_PER_AXIS:
-        raise ValueError(f"route = 'quadrature' in d = {dim}: allowed are d = 1 and 2")
+    check_dim("route = 'quadrature'", dim, 2)
     found = evaluate(STANDARD)
     for grid in others:
         change = float((found - evaluate(grid)).abs().max())
@@ -210,9 +208,9 @@ def check_resolution(
             if grid.wider > 1:
                 more = f"nodes that reach {grid.wider:g} times as far"
             raise ValueError(
-                f"quadrature of {what} changes by {change:.1e} with {more}: allowed is "
-                f"{tolerance:g}; give kinks as breakpoints (d = 1), use a smoother or wider "
-                "reward, or accept the error with a larger quadrature_tolerance"
+                f"quadrature of {what} must change by at most {tolerance:g} with {more}, got "
+                f"{change:.1e}; give kinks as breakpoints (d = 1), use a smoother or wider reward, "
+                "or accept the error with a larger quadrature_tolerance"
             )
 
 

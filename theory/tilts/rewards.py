@@ -70,8 +70,8 @@ class CallableReward(Reward):
         check_dtype("what the reward returned", value, x.dtype, "x")
         if value.shape != points.shape[:1]:
             raise ValueError(
-                f"the reward returned shape {tuple(value.shape)} for points of shape "
-                f"{tuple(points.shape)}: allowed is one value a point"
+                f"the reward must return one value a point, got shape {tuple(value.shape)} for "
+                f"points of shape {tuple(points.shape)}"
             )
         return value.reshape(x.shape[:-1])
 
@@ -88,9 +88,9 @@ def check_reward(reward: Reward, base: GaussianSum) -> None:
     """
     check_instance("reward", reward, Reward)
     if reward.dim != base.dim:
-        raise ValueError(f"reward is in d = {reward.dim}: allowed is the base's d = {base.dim}")
+        raise ValueError(f"reward must be in the base's d = {base.dim}, got d = {reward.dim}")
     if reward.dtype not in (None, base.dtype):
         raise TypeError(
-            f"reward has dtype {reward.dtype}, the base has {base.dtype}: allowed is one dtype for "
-            "both (convert one with .to(dtype))"
+            f"reward must have the dtype of the base, {base.dtype}, got {reward.dtype} (convert "
+            "one with .to(dtype))"
         )

@@ -133,9 +133,9 @@ def tilt(
         conditional = ClippedLinearTilt(reward, wrapper)
     else:
         raise ValueError(
-            f"wrapper {wrapper.label} of a {type(reward).__name__} has no closed form: allowed are "
-            "exp and polynomials of linear, quadratic and bump rewards, and the clipped "
-            "exponential of linear ones; use route='quadrature' (d <= 2)"
+            f"wrapper {wrapper.label} of a {type(reward).__name__} has no closed form: must be exp "
+            "or a polynomial of a linear, quadratic or bump reward, or the clipped exponential of "
+            "a linear one; use route='quadrature' (d <= 2)"
         )
     if law is not None:
         log_mass, sign = law.total()
@@ -182,8 +182,8 @@ def _check_seen(known: Tilt, nodes: ConditionalTilt, tolerance: float, what: str
     change = float((log_z[..., 0] - known.log_z).abs().max())
     if not change <= tolerance:
         raise ValueError(
-            f"quadrature of {what} has log Z off by {change:.1e}: allowed is {tolerance:g}; use "
-            "route='closed'"
+            f"quadrature of {what} must have log Z to {tolerance:g}, got an error of {change:.1e}; "
+            "use route='closed'"
         )
 
 
@@ -215,7 +215,7 @@ def _check_cancellation(reward: BumpReward, wrapper: Polynomial) -> None:
     if signed and size * torch.finfo(torch.float64).eps > QUADRATURE_TOLERANCE * least:
         raise ValueError(
             f"the terms of {wrapper.label} add up to {size:.1e} in size where Phi itself is as "
-            f"small as {least:.1e}: allowed is a ratio that float64 can carry to "
+            f"small as {least:.1e}: must be a ratio that float64 can carry to "
             f"{QUADRATURE_TOLERANCE:g}; use a lower order or route='quadrature' (d <= 2)"
         )
 
@@ -235,9 +235,8 @@ def _check_positive(reward: Reward, wrapper: Wrapper, base: GaussianSum) -> None
     # Rounding may put the least value of r a hair below an exact zero.
     if least < -1e-12:
         raise ValueError(
-            f"wrapper {wrapper.label} takes the value {least:g} on rewards in "
-            f"[{low:g}, {high:g}]: allowed is Phi(r) >= 0 everywhere: "
-            "base Phi(r) is no density otherwise"
+            f"wrapper {wrapper.label} must be Phi(r) >= 0 on rewards in [{low:g}, {high:g}], as "
+            f"base Phi(r) is no density otherwise, got {least:g}"
         )
 
 
@@ -248,17 +247,17 @@ def _range_where_base_lives(reward: CallableReward, base: GaussianSum) -> tuple[
 
 def _check_normaliser(log_z: Tensor, sign: Tensor, wrapper: Wrapper) -> None:
     if bool((log_z == -math.inf).any()):
-        raise ValueError(f"the normaliser of {wrapper.label} is 0: allowed is Z > 0")
+        raise ValueError(f"the normaliser of {wrapper.label} must be Z > 0, got 0")
     largest = math.log(torch.finfo(log_z.dtype).max)
     if bool((~torch.isfinite(log_z) | (log_z.abs() > largest)).any()):
         raise ValueError(
-            f"the normaliser of {wrapper.label} has log Z = {log_z.tolist()}: allowed is "
-            f"|log Z| <= {largest:.0f}, what {log_z.dtype} can carry; use a smaller scale"
+            f"the normaliser of {wrapper.label} must have |log Z| <= {largest:.0f}, what "
+            f"{log_z.dtype} can carry, got log Z = {log_z.tolist()}; use a smaller scale"
         )
     if bool((sign <= 0).any()):
         raise ValueError(
-            f"the normaliser of {wrapper.label} is negative (log|Z| = {log_z.tolist()}): allowed "
-            "is Z > 0"
+            f"the normaliser of {wrapper.label} must be Z > 0, got a negative one (log|Z| = "
+            f"{log_z.tolist()})"
         )
 
 
@@ -273,8 +272,8 @@ def breakpoints(base: GaussianSum, reward: Reward, wrapper: Wrapper) -> tuple[fl
         return own
     if base.dim != 1:
         raise ValueError(
-            f"wrapper {wrapper.label} of a {type(reward).__name__} in d = {base.dim}: allowed are "
-            "d = 1, or a linear reward with route='closed', since the kink is a curve here"
+            f"wrapper {wrapper.label} of a {type(reward).__name__} must be in d = 1, or its reward "
+            f"linear with route='closed', since the kink is a curve here, got d = {base.dim}"
         )
     centre, spread = base.mean[..., 0], base.cov[..., 0, 0].sqrt()
     low, high = float((centre - 10 * spread).min()), float((centre + 10 * spread).max())

@@ -159,22 +159,22 @@ def test_law_tends_to_the_tilt_at_first_order():
 
 def test_refusals_of_the_optimum(best):
     axes, field, reward = note_axes(SHORT), NOTE.base_field, NOTE.reward
-    with pytest.raises(ValueError, match="16 or more points in equal steps: allowed"):
+    with pytest.raises(ValueError, match="must be 16 or more points in equal steps"):
         regularised_optimum(SHORT, field, reward, SCALE, (np.linspace(-5, 5, 9),))
     for scale in (0.0, -1.0, float("inf")):
         with pytest.raises(ValueError, match=r"scale must be a finite number > 0, got .*"):
             regularised_optimum(SHORT, field, reward, scale, axes)
     for t in (0.1, 1.0, 0.2001):
-        with pytest.raises(ValueError, match=r"allowed are the chain's times k/5, k < 5"):
+        with pytest.raises(ValueError, match=r"t must be one of the chain's times k/5, k < 5"):
             best(tensor([[0.0]]), t)
-        with pytest.raises(ValueError, match=r"allowed are the chain's times k/5, k < 5"):
+        with pytest.raises(ValueError, match=r"t must be one of the chain's times k/5, k < 5"):
             best.value(tensor([[0.0]]), t)
 
 
 def test_kernels_that_are_not_unique_are_refused():
     """A convex reward at a scale where two means are as good: 1 - scale s^2 W'' crosses zero."""
     bowl = quadratic_reward([[1.5]], [0.0])
-    with pytest.raises(ValueError, match=r"kernel \d: .*allowed are chains.*use more steps or a"):
+    with pytest.raises(ValueError, match=r"kernel \d: .*must stay above 0.*use more steps or a"):
         regularised_optimum(SHORT, NOTE.base_field, bowl, 30.0, note_axes(SHORT))
     plane = load_problem("bump_2d")
     with pytest.raises(ValueError, match=r"kernel \d: .*the best kernel is unique"):

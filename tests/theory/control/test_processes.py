@@ -146,13 +146,13 @@ def test_costs_count_every_term():
 
 def test_bad_input():
     chain = OptimalChain(control_case("ou_linear"), 4)
-    with pytest.raises(ValueError, match=r"noise has shape \(3, 4, 10\): allowed is \(n, 5, 10\)"):
+    with pytest.raises(ValueError, match=r"noise must have shape \(n, 5, 10\), got \(3, 4, 10\)"):
         chain.paths(numbers(0, 3, 4, 10))
     with pytest.raises(ValueError, match=r"steps must .*got 0"):
         OptimalChain(chain.case, 0)
-    with pytest.raises(ValueError, match="steps = 16: allowed for double_well_10d are more"):
+    with pytest.raises(ValueError, match="steps must be more than 16 for double_well_10d"):
         OptimalChain(control_case("double_well_10d"), 16)
-    with pytest.raises(ValueError, match=r"'ou_linear' begins at t = 0.1: allowed is 0"):
+    with pytest.raises(ValueError, match=r"'ou_linear' must begin at t = 0, got t = 0.1"):
         OptimalChain(replace(chain.case, start=0.1), 4)
-    with pytest.raises(ValueError, match="states has shape"):
+    with pytest.raises(ValueError, match="states must have shape"):
         path_costs(case_process(chain.case, still), torch.tensor([0.0, 1.0]), numbers(0, 3, 3, 10))

@@ -207,13 +207,13 @@ LINE = load_problem("note_1d")
 @pytest.mark.parametrize(
     ("call", "needles"),
     [
-        (lambda: GridOptimum(FIVE, 1.0, ONE), ("d = 5", "d = 1 and 2")),
+        (lambda: GridOptimum(FIVE, 1.0, ONE), ("d = 5", "d = 1 or 2")),
         (lambda: GridOptimum(LINE, -1.0, ONE), ("scale", "-1", "> 0")),
         (lambda: GridOptimum(LINE, 1.0, ONE).solve_at([1.0]), ("times", "1.0", r"\[0, 1\)")),
         (lambda: GridOptimum(LINE, 1.0, ONE, points=9).solve_at([0.5]), ("points", "9")),
         (
             lambda: GridOptimum(LINE, 1.0, MEMORYLESS, points=81).value(np.zeros((1, 1)), 0.0),
-            ("t = 0", r"\[0.02, 1\]"),
+            ("t must", r"\[0.02, 1\]", "got 0"),
         ),
         (
             lambda: GridOptimum(LINE, 1.0, Diffusion(memoryless=1.0), points=81).at_start,
@@ -246,12 +246,12 @@ LINE = load_problem("note_1d")
         ),
         (
             lambda: solve(Equation(3, None, None, None), [0.0], points=40, reach=1.0),
-            ("dim must .*got 3", "d = 1 and 2"),
+            ("grid must .*got d = 3", "d = 1 or 2"),
         ),
     ],
 )
 def test_bad_input(call, needles):
-    with pytest.raises(ValueError, match="allowed") as caught:
+    with pytest.raises(ValueError, match=r"must|need") as caught:
         call()
     for needle in needles:
         assert re.search(needle, str(caught.value)), str(caught.value)
@@ -259,7 +259,7 @@ def test_bad_input(call, needles):
 
 def test_an_equation_without_a_finite_solution_says_so():
     """A terminal reward that grows faster than the noise's tails: E exp(-c) is infinite."""
-    with pytest.raises(ValueError, match=r"no finite solution.*allowed"):
+    with pytest.raises(ValueError, match=r"no finite solution.*must be"):
         solve(
             Equation(1, lambda x, t: 0 * x, lambda t: 4.0, lambda x: -2 * x[:, 0] ** 2),
             [0.0],

@@ -124,10 +124,10 @@ def test_bad_weight(weight):
 
 def test_fields_that_do_not_fit():
     line, plane = MixtureField(LINE.law), MixtureField(PLANE.law)
-    with pytest.raises(ValueError, match="allowed is one dimension and one path"):
+    with pytest.raises(ValueError, match="must have one dimension and one path"):
         GuidedField(line, plane, 1.0)
     other = MixtureField(LINE.law, PATHS["trigonometric"]())
-    with pytest.raises(ValueError, match="allowed is one dimension and one path"):
+    with pytest.raises(ValueError, match="must have one dimension and one path"):
         GuidedField(line, other, 1.0)
 
 

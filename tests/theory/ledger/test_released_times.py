@@ -142,7 +142,10 @@ def test_score_and_posterior_mean_belong_to_its_velocity():
         (lambda: uniform_times(0), "n must .*got 0"),
         (lambda: shifted_times(1), "n must .*got 1"),
         (lambda: shifted_times(5, 0.0), "shift must .*got 0.0"),
-        (lambda: TRAINING.push(load_problem("bump_2d").base_field, X), "d = 2: allowed is d = 1"),
+        (
+            lambda: TRAINING.push(load_problem("bump_2d").base_field, X),
+            "field must be in d = 1, got d = 2",
+        ),
         (lambda: oracle.known_field(plain_numbers(NOTE), 1.0, GRID, "cubic"), "linear, nearest"),
         (lambda: oracle.distribution(-oracle.STARTS, X.numpy()), "does not increase"),
     ],

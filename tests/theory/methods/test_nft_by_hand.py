@@ -181,14 +181,14 @@ def test_anchor_may_be_the_guided_reference():
         assert ALGEBRA.holds(batch["v_ref"], reference(x, t), scale=1.0)
     assert NFT(kl_weight=0.5, anchor="guided").optimum(problem) is None
     assert NFT(kl_weight=0.5, anchor="guided").target(problem) is None
-    with pytest.raises(ValueError, match=r"no guidance: allowed are problems with a \[guidance\]"):
+    with pytest.raises(ValueError, match=r"no guidance: must be one with a \[guidance\]"):
         NFT(kl_weight=0.5, anchor="guided").check_problem(NOTE)
 
 
 def test_options_that_would_change_nothing():
-    with pytest.raises(ValueError, match="pool = 5 changes nothing"):
+    with pytest.raises(ValueError, match=r"pool must come with .*changes nothing, got 5"):
         NFT(pool=5)
-    with pytest.raises(ValueError, match="anchor = 'guided' changes nothing"):
+    with pytest.raises(ValueError, match=r"anchor must come with .*changes nothing, got 'guided'"):
         NFT(anchor="guided")
     with pytest.raises(ValueError, match=r"kl_weight must be a finite number >= 0, got -0\.1"):
         NFT(kl_weight=-0.1)
@@ -200,7 +200,7 @@ def test_without_refresh_there_is_no_old_copy():
     assert policy.old is None
     method.after_step(policy, 1)
     assert torch.equal(batch["v_old"], NOTE.base_field(batch["x"], batch["t"]))
-    with pytest.raises(TypeError, match="allowed are torch modules"):
+    with pytest.raises(TypeError, match="must be torch modules"):
         NFT(refresh_every=1).after_step(Policy(NOTE.base_field, old=NOTE.base_field), 1)
 
 

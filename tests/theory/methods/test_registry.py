@@ -124,7 +124,7 @@ TEXTS = {
     ),
     "fraction for a whole": (
         "nft:refresh_every=1.5",
-        ["refresh_every of method 'nft' must be a whole number, got '1.5'"],
+        ["refresh_.* must be a whole number, got '1.5'"],
     ),
     "unknown choice": (
         "tilt_matching:kind=both",
@@ -169,9 +169,7 @@ def test_options_of_another_type_are_refused():
     for options in ({"nft_beta": "1"}, {"nft_beta": True}, {"nft_beta": None}, {"old_decay": "x"}):
         with pytest.raises(ValueError, match=r"method 'nft': .* must be .*, got "):
             build(NFT, options)
-    with pytest.raises(
-        ValueError, match=r"option of method 'nft' must be one of nft_beta, .*got 'gamma'"
-    ):
+    with pytest.raises(ValueError, match=r"of method 'nft' must be one of nft_beta, .*got 'gamma'"):
         build(NFT, {"gamma": 1})
 
 
@@ -240,28 +238,30 @@ def test_a_second_name_for_the_method_is_no_second_method(tmp_path):
 
 def test_file_errors_come_through_options_too(tmp_path):
     path = written(tmp_path, GOOD)
-    with pytest.raises(
-        ValueError, match=r"option of method 'tempered' must be one of stren.*'force'"
-    ):
+    with pytest.raises(ValueError, match=r"of method 'tempered' must be .*stren.*'force'"):
         parse_method(f"{path}:force=1")
-    with pytest.raises(
-        ValueError, match=r"quiet of method 'tempered' must be true or false, got 'yes'"
-    ):
+    with pytest.raises(ValueError, match=r"quiet of .* must be true or false, got 'yes'"):
         parse_method(f"{path}:quiet=yes")
 
 
 # --- rewards
 
 NOT_ALLOWED = {
-    "nft": ("nft", "linear_1d", [r"problem 'linear_1d'", r"\[-inf, inf\]", "allowed for nft are",
-                                 r"values in \[0, 1\]"]),
+    "nft": (
+        "nft",
+        "linear_1d",
+        [r"problem 'linear_1d'", r"\[-inf, inf\]", r"must have values in \[0, 1\] for nft"],
+    ),
     "nft with options": ("nft:nft_beta=0.5", "quadratic_1d", ["'quadratic_1d'", "nft_beta=0.5"]),
-    "1 + a r": ("weighted_flow_matching:wrapper=truncated", "linear_1d",
-                [r"1\+2r takes the value -inf", r"\[-inf, inf\]", r"allowed is Phi\(r\) >= 0"]),
-    "power": ("weighted_flow_matching:wrapper=power", "linear_1d", ["wrapper r", "allowed"]),
-    "clip": ("weighted_flow_matching:wrapper=clipped", "note_1d", ["no closed form", "allowed"]),
-    "negative scale": ("tilt_matching:scale=-20", "note_1d", ["-20", "allowed is at least -6"]),
-}  # fmt: skip
+    "1 + a r": (
+        "weighted_flow_matching:wrapper=truncated",
+        "linear_1d",
+        [r"1\+2r must be Phi\(r\) >= 0", r"\[-inf, inf\]", "got -inf"],
+    ),
+    "power": ("weighted_flow_matching:wrapper=power", "linear_1d", ["wrapper r", "must be"]),
+    "clip": ("weighted_flow_matching:wrapper=clipped", "note_1d", ["no closed form", "must be"]),
+    "negative scale": ("tilt_matching:scale=-20", "note_1d", ["got -20", "must be at least -6"]),
+}
 
 
 @pytest.mark.parametrize("name", NOT_ALLOWED)
@@ -292,17 +292,33 @@ class Scaled(ProblemTask):
 @pytest.mark.parametrize(
     ("text", "factor", "needles"),
     [
-        ("nft", 3.0, [r"returned values in \[\S+, [12]\.\d+\]", "allowed for nft", r"\[0, 1\]"]),
-        ("nft", -1.0, [r"returned values in \[-\S+", "allowed for nft are"]),
-        ("nft", float("nan"), ["nan", "allowed for nft are"]),
-        ("nft:reward_mapping=released", float("inf"), ["allowed for nft:reward_mapping=released"]),
-        ("tilt_matching", float("nan"), ["nan", "allowed for tilt_matching.* any finite values"]),
-        ("weighted_flow_matching:wrapper=power", -1.0, [r"allowed for Phi\(r\) of weighted_flow"]),
-        ("weighted_flow_matching:scale=900", 1.0, ["inf", r"allowed for Phi\(r\) of weighted"]),
-        ("ddpo", float("nan"), ["nan", "allowed for ddpo are any finite values"]),
-        ("adjoint_matching", float("nan"), ["nan", "allowed for adjoint_matching are"]),
+        (
+            "nft",
+            3.0,
+            [r"got values in \[\S+, [12]\.\d+\]", r"must have values in \[0, 1\] for nft"],
+        ),
+        ("nft", -1.0, [r"got values in \[-\S+", "must have .* for nft"]),
+        ("nft", float("nan"), ["nan", "must have .* for nft"]),
+        (
+            "nft:reward_mapping=released",
+            float("inf"),
+            ["must have .* for nft:reward_mapping=released"],
+        ),
+        ("tilt_matching", float("nan"), ["nan", "must have any finite values for tilt_matching"]),
+        (
+            "weighted_flow_matching:wrapper=power",
+            -1.0,
+            [r"must have .* for Phi\(r\) of weighted_flow"],
+        ),
+        (
+            "weighted_flow_matching:scale=900",
+            1.0,
+            ["inf", r"must have .* for Phi\(r\) of weighted"],
+        ),
+        ("ddpo", float("nan"), ["nan", "must have any finite values for ddpo"]),
+        ("adjoint_matching", float("nan"), ["nan", "must have .* for adjoint_matching"]),
     ],
-)  # fmt: skip
+)
 def test_reward_values_outside_are_refused_at_collection(text, factor, needles):
     method, problem = parse_method(text), load_problem("note_1d")
     task = Scaled(
@@ -326,6 +342,6 @@ def test_bounds_allow_for_how_they_are_found():
     assert domain.holds(0.0, 1 + 1e-9)
     domain.check_values(torch.tensor([0.0, 1 + 1e-9]), "nft")
     high = dataclasses.replace(problem, name="own", reward=bump_reward(1.001, [2.0], width=1.0))
-    with pytest.raises(ValueError, match=r"problem 'own' takes values in \[0, 1.001\]: allowed"):
+    with pytest.raises(ValueError, match=r"problem 'own' must have .*got values in \[0, 1.001\]"):
         nft.check_problem(high)
     nft.check_problem(problem)

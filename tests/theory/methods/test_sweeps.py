@@ -206,7 +206,7 @@ def test_each_player_is_asked_for_its_own_loss(player):
 def test_an_optimum_lacks_no_network():
     method, problem = with_optimum("ddpo"), load_problem("note_1d")
     best = replace(method.optimum(problem), networks={})
-    said = r"networks \[\]: allowed is a function .* 'value' too"
+    said = r"must have a function .*'value' too, got networks \[\]"
     with pytest.raises(ValueError, match=said):
         return_test(method, problem, best)
     with pytest.raises(ValueError, match=said):
@@ -223,7 +223,7 @@ def test_a_network_of_ones_own_is_refused():
             return policy
 
     method, problem = Own(**with_optimum("ddpo").options), load_problem("note_1d")
-    with pytest.raises(ValueError, match=r"trains a Linear as networks\['value'\]: allowed"):
+    with pytest.raises(ValueError, match=r"must train .*got a Linear as networks\['value'\]"):
         return_test(method, problem, method.optimum(problem))
 
 

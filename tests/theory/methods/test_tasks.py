@@ -40,12 +40,12 @@ def test_draws_go_on_where_they_were():
     other = Draws.seeded([1, 2], DOUBLE)
     other.restore(states)
     assert all(map(torch.equal, first, (other.uniform(5), other.normal(3, 2))))
-    with pytest.raises(ValueError, match=r"1 states: allowed is one a generator \(2\)"):
+    with pytest.raises(ValueError, match=r"states must be one a generator, 2, got 1"):
         other.restore(states[:1])
-    with pytest.raises(ValueError, match=r"generators = \[\]: allowed is at least one"):
+    with pytest.raises(ValueError, match=r"generators must hold at least one .*got \[\]"):
         Draws([])
     for seed in (-1, 2**63, 0.5):
-        with pytest.raises(ValueError, match=r"seed must be a whole number, got .*"):
+        with pytest.raises(ValueError, match=r"seed must be a whole number from 0 to .*, got "):
             Draws.seeded([seed])
 
 
@@ -119,9 +119,9 @@ def test_networks_of_several_problems_are_each_their_own():
         assert ALGEBRA.holds(velocity, case.base_field(x[rows], t[rows]), scale=1.0)
         alone, *_ = ProblemTask([case], dtype=DOUBLE).base_samples(6, Draws.seeded([i], DOUBLE))
         assert torch.equal(samples[rows], alone)
-    with pytest.raises(ValueError, match=r"d = \[1, 2\].*allowed is one dimension"):
+    with pytest.raises(ValueError, match=r"one dimension .*got d = \[1, 2\]"):
         ProblemTask([NOTE, PLANE])
-    with pytest.raises(ValueError, match=r"problems = \[\]: allowed is at least one"):
+    with pytest.raises(ValueError, match=r"problems must be at least one, got \[\]"):
         ProblemTask([])
     with pytest.raises(NotImplementedError, match="makes no auxiliary networks"):
         task.auxiliary(1, Draws.seeded([0]))
@@ -160,13 +160,11 @@ def test_checkpoint_of_a_policy_goes_round():
         {k: v for k, v in saved.items() if k != "networks.value.theta"},
         {k.replace("old.", "older."): v for k, v in saved.items()},
     ):
-        with pytest.raises(ValueError, match=r"tensors are named .*: allowed are this policy's"):
+        with pytest.raises(ValueError, match=r"tensors must be named as this policy's, .*got"):
             other.load(change)
-    with pytest.raises(ValueError, match=r"state.mean has shape \(3,\): allowed is \(2,\)"):
+    with pytest.raises(ValueError, match=r"state.mean must have shape \(2,\), got \(3,\)"):
         other.load({**saved, "state.mean": torch.zeros(3)})
-    with pytest.raises(
-        TypeError, match=r"state.mean has dtype torch.float64: allowed is .*float32"
-    ):
+    with pytest.raises(TypeError, match=r"state.mean must have dtype .*float32, got torch.float64"):
         other.load({**saved, "state.mean": torch.zeros(2, dtype=DOUBLE)})
 
 

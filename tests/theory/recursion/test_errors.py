@@ -24,7 +24,7 @@ from theory.recursion import DivergedError, GridError, Recursion, TwoKL, carry
         (lambda: Recursion(0.0), "nft_beta must be a finite number > 0, got 0.0"),
         (lambda: Recursion(float("inf")), "nft_beta must .*got inf"),
         (lambda: Recursion(1.0, "online"), "mode must be one of frozen, .*got 'online'"),
-        (lambda: Recursion(1.0, ema=1.0), "ema = 1.0: allowed are numbers in"),
+        (lambda: Recursion(1.0, ema=1.0), r"ema must be a number in \[0, 1\), got 1.0"),
         (lambda: Recursion(1.0, ema=-0.1), "ema must .*got -0.1"),
         (
             lambda: Recursion(1.0, kl_weight=-1.0),
@@ -37,29 +37,32 @@ from theory.recursion import DivergedError, GridError, Recursion, TwoKL, carry
         (lambda: gaussian_epoch(0.0, 0.0, 1.0, 1.0, 0.0), "std must .*got 0.0"),
         (
             lambda: Recursion(1.0, reference=load_problem("note_1d").base_field),
-            "allowed is kl_weight > 0",
+            "kl_weight must be > 0 with a reference",
         ),
         (lambda: carry(load_problem("note_1d"), Recursion(1.0), -1), "epochs must .*got -1"),
         (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, grid=3), "grid must .*got 3"),
         (lambda: carry(load_problem("note_1d"), Recursion(1.0), 1, steps=1), "steps must .*got 1"),
-        (lambda: carry(load_problem("full_5d"), Recursion(1.0), 1), "d = 5: allowed are 1 and 2"),
+        (
+            lambda: carry(load_problem("full_5d"), Recursion(1.0), 1),
+            "must be in d = 1 or 2, got d = 5",
+        ),
         (
             lambda: carry(
                 replace(load_problem("note_1d"), path=Trigonometric()), Recursion(1.0), 1
             ),
-            "allowed is the rectified flow",
+            "must be the rectified flow",
         ),
         (
             lambda: carry(
                 load_problem("bump_2d"), Recursion(1.0), 1, grid=[np.linspace(-5, 5, 80)]
             ),
-            "grid has 1 axes",
+            "grid must be .*got 1 axes",
         ),
         (
             lambda: carry(
                 load_problem("note_1d"), Recursion(1.0), 1, grid=[np.geomspace(1, 5, 80)]
             ),
-            "allowed are uniform",
+            "must have uniform",
         ),
     ],
 )
@@ -70,13 +73,13 @@ def test_bad_arguments(make, message):
 
 def test_bad_types():
     problem = load_problem("note_1d")
-    with pytest.raises(TypeError, match="allowed is a Recursion or a TwoKL"):
+    with pytest.raises(TypeError, match="must be a Recursion or a TwoKL"):
         carry(problem, 1.0, 1)
-    with pytest.raises(TypeError, match="allowed is a Problem"):
+    with pytest.raises(TypeError, match="must be a Problem"):
         carry(None, Recursion(1.0), 1)
-    with pytest.raises(TypeError, match=r"allowed is torch\.float64"):
+    with pytest.raises(TypeError, match=r"must have dtype torch\.float64"):
         carry(problem.to(torch.float32), Recursion(1.0), 1)
-    with pytest.raises(TypeError, match=r"allowed is torch\.float64"):
+    with pytest.raises(TypeError, match=r"must have dtype torch\.float64"):
         Recursion(1.0, kl_weight=1.0, reference=problem.to(torch.float32).base_field)
 
 

@@ -144,28 +144,28 @@ def test_axes_reach_the_law_that_the_field_samples():
 
 @pytest.mark.parametrize("reference", [0.5, "base", FlowLaw(GUIDED)], ids=["number", "text", "law"])
 def test_reference_of_another_type(reference):
-    with pytest.raises(
-        TypeError, match=r"(?s)reference = .*: allowed is a GaussianSum or an Exact"
-    ):
+    with pytest.raises(TypeError, match=r"(?s)reference must be a GaussianSum or an Exact"):
         TwoKL(1.0, 1.0, reference)
 
 
 @pytest.mark.parametrize("kind", ["law", "field"])
 def test_reference_of_another_dtype(kind):
     law = CLASS.base.to(torch.float32)
-    with pytest.raises(TypeError, match=r"reference has dtype torch.float32: allowed is torch.fl"):
+    with pytest.raises(
+        TypeError, match=r"reference must have dtype torch.float64, got torch.float32"
+    ):
         TwoKL(1.0, 1.0, law if kind == "law" else MixtureField(law))
 
 
 def test_reference_that_is_no_law():
     law = replace(CLASS.base, sign=-CLASS.base.sign)
-    with pytest.raises(ValueError, match="reference has negative weights: allowed is a law"):
+    with pytest.raises(ValueError, match="reference has negative weights: must be a law"):
         TwoKL(1.0, 1.0, law)
 
 
 def test_reference_that_does_not_fit_the_problem():
-    with pytest.raises(ValueError, match="reference has d = 2: allowed is 1"):
+    with pytest.raises(ValueError, match="reference must have d = 1, got 2"):
         carry(CLASS, TwoKL(1.0, 1.0, gaussians(2)), 1)
     other = MixtureField(CLASS.base, Trigonometric())
-    with pytest.raises(ValueError, match=r"reference has path .*: allowed is the rectified flow"):
+    with pytest.raises(ValueError, match=r"reference must have the rectified flow as path, got"):
         carry(CLASS, TwoKL(1.0, 1.0, other), 1)

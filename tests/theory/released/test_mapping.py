@@ -122,9 +122,9 @@ def test_finite_batches_tend_to_the_large_one():
     ("make", "message"),
     [
         (lambda: Rewards([0.5, 0.4], [0, 1], [1, 1]), "weights"),
-        (lambda: Rewards([1.0], [0, 1], [1]), "means has shape"),
-        (lambda: Rewards([1.0], [np.nan], [1]), "means = "),
-        (lambda: Rewards([1.0], [0], [0]), "stds = "),
+        (lambda: Rewards([1.0], [0, 1], [1]), "means must be .*got shape"),
+        (lambda: Rewards([1.0], [np.nan], [1]), "means must hold finite"),
+        (lambda: Rewards([1.0], [0], [0]), "stds must"),
         (lambda: MappedRewards(Rewards.gaussian(), 0.0), "std must .*got 0.0"),
         (lambda: MappedRewards(Rewards.gaussian(), 1.0, 1), "group must .*got 1"),
         (

@@ -14,7 +14,7 @@ from theory.__main__ import main
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE_TIGHT
 from theory.problems.problem import load_problem
 from theory.released import names
-from theory.released.forecast import Recipe, exact, forecast
+from theory.released.forecast import Settings, exact, forecast
 from theory.released.schedule import SCHEDULES, schedule
 from theory.released.sources import LineRewards, SampledRewards
 
@@ -148,7 +148,7 @@ BAD = [
     (["--decay-type", "linear"], "decay_type must be one of .*got 'linear'"),
     (["--advantage-high", 0], "adv_clip_max must .*got 0.0"),
     (["--advantage-high", "nan"], "adv_clip_max must .*got nan"),
-    (["--decay-type", "copy", "--decay", 0.3], "decay = 0.3 changes nothing here"),
+    (["--decay-type", "copy", "--decay", 0.3], "decay must come with .*got 0.3"),
 ]
 
 
@@ -171,13 +171,13 @@ def test_every_decay_is_a_schedule():
 @pytest.mark.parametrize("clip", [1.0, 2.5, 20.0])
 def test_the_clip_is_factor_and_divisor(clip):
     """Step (1 - 1/n) kept / (clip nft_beta S); the penalty is weighed against clip nft_beta."""
-    recipe = Recipe(0.7, SCHEDULES["none"], 0.03, "off", 24, adv_clip_max=clip)
-    assert ALGEBRA.holds(recipe.step(2.0), 23 / 24 / (0.7 * clip * (2.0 + 1e-4)))
+    settings = Settings(0.7, SCHEDULES["none"], 0.03, "off", 24, adv_clip_max=clip)
+    assert ALGEBRA.holds(settings.step(2.0), 23 / 24 / (0.7 * clip * (2.0 + 1e-4)))
     t = np.linspace(0.1, 0.9, 5)
     curvature = clip * 0.7 * (1 - t) ** 2
-    assert ALGEBRA.holds(recipe.penalty.share(t), curvature / (curvature + 0.03))
-    five = Recipe(0.7, SCHEDULES["none"], 0.03, "off", 24)
-    assert ALGEBRA.holds(five.step(2.0) / recipe.step(2.0), clip / 5)
+    assert ALGEBRA.holds(settings.penalty.share(t), curvature / (curvature + 0.03))
+    five = Settings(0.7, SCHEDULES["none"], 0.03, "off", 24)
+    assert ALGEBRA.holds(five.step(2.0) / settings.step(2.0), clip / 5)
 
 
 def test_the_clip_takes_its_part_of_the_rewards():
@@ -197,10 +197,10 @@ def test_the_clip_takes_its_part_of_the_rewards():
 
 def test_the_exact_recursion_follows_the_clip():
     problem = load_problem("note_1d")
-    recipe = Recipe(1.0, SCHEDULES["none"], 1e-4, "off", data_std=1.31, adv_clip_max=10.0)
-    found = forecast(recipe, LineRewards(problem, 10.0), 4)
-    law = exact(recipe, problem, found)
+    settings = Settings(1.0, SCHEDULES["none"], 1e-4, "off", data_std=1.31, adv_clip_max=10.0)
+    found = forecast(settings, LineRewards(problem, 10.0), 4)
+    law = exact(settings, problem, found)
     assert law.epoch == 4
     assert abs(law.error) < 0.02
-    plain = forecast(Recipe(2.0, SCHEDULES["none"], 1e-4, "off"), LineRewards(problem), 4)
+    plain = forecast(Settings(2.0, SCHEDULES["none"], 1e-4, "off"), LineRewards(problem), 4)
     assert abs(plain.last.tilt / found.last.tilt - 1) < 0.02

@@ -131,7 +131,7 @@ def test_rewards_may_be_shifted():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plan": lambda e, m, s: Epoch(0.1)}, "epochs must .*got None"),
+        ({"plan": lambda e, m, s: Epoch(0.1)}, "epochs and reach must .*got epochs = None"),
         ({"plan": [Epoch(0.1)], "mode": "frozen"}, "mode"),
         ({"plan": []}, "epochs must .*got 0"),
     ],

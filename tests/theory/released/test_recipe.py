@@ -16,7 +16,7 @@ from theory.__main__ import main
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem, load_problem, parse_problem
-from theory.released.forecast import Recipe, exact, forecast, sampling_error
+from theory.released.forecast import Settings, exact, forecast, sampling_error
 from theory.released.reward_files import read_rewards
 from theory.released.schedule import SCHEDULES, Schedule, schedule
 from theory.released.sources import (
@@ -65,8 +65,8 @@ def data_of(capsys, *arguments):
 )  # fmt: skip
 def test_gaussian_rewards_are_a_straight_line(beta, epochs, decay, group):
     """The spread stays: tilt = lam sum(1 - d); forgetting d or 1 - 1/n would be seen."""
-    recipe = Recipe(beta, schedule("constant", decay), 0.0, "off", group)
-    found = forecast(recipe, LineRewards(gaussian()), epochs)
+    settings = Settings(beta, schedule("constant", decay), 0.0, "off", group)
+    found = forecast(settings, LineRewards(gaussian()), epochs)
     std = 0.5 * 0.8
     step = 0.2 / beta * (1 - 1 / group) / (std + 1e-4)
     assert found.last.epoch == epochs
@@ -82,14 +82,14 @@ def test_exact_recursion_is_the_forecast_where_it_should_be():
     """Gaussian data, linear reward: the law is the tilt, with a penalty to first order in time."""
     problem = gaussian()
     for kl in (0.0, 1e-4, 0.05):
-        recipe = Recipe(0.7, SCHEDULES["half"], kl, "off", data_std=0.8)
-        found = forecast(recipe, rewards_of(problem), 8)
-        law = exact(recipe, problem, found)
+        settings = Settings(0.7, SCHEDULES["half"], kl, "off", data_std=0.8)
+        found = forecast(settings, rewards_of(problem), 8)
+        law = exact(settings, problem, found)
         assert law.epoch == 8
         # without a penalty every epoch is exact; with one the student's own field is not u_q
         bound = QUADRATURE.rtol if kl == 0 else 2e-2
         assert abs(law.error) < bound * max(found.gain(found.last), 1)
-    slower = Recipe(0.8, SCHEDULES["half"], 0.05, "off", data_std=0.8)
+    slower = Settings(0.8, SCHEDULES["half"], 0.05, "off", data_std=0.8)
     wrong = forecast(slower, rewards_of(problem), 8)
     assert abs(wrong.last.rewards.mean - law.mean) / 0.4 > 5e-2
 
@@ -103,9 +103,9 @@ def test_error_against_the_exact_recursion(name):
     rewards = rewards_of(problem)
     errors = []
     for beta, epochs in ((1.0, 5), (2.0, 10)):
-        recipe = Recipe(beta, SCHEDULES["none"], 1e-4, "off", data_std=rewards.data_std or 1.0)
-        found = forecast(recipe, rewards, epochs)
-        law = exact(recipe, problem, found)
+        settings = Settings(beta, SCHEDULES["none"], 1e-4, "off", data_std=rewards.data_std or 1.0)
+        found = forecast(settings, rewards, epochs)
+        law = exact(settings, problem, found)
         assert law.epoch == epochs
         assert law.explained > 0.95
         errors.append(abs(law.error))
@@ -115,11 +115,11 @@ def test_error_against_the_exact_recursion(name):
 
 def test_partial_optima_in_the_exact_recursion():
     problem = load_problem("note_1d")
-    recipe = Recipe(2.0, SCHEDULES["none"], 1e-4, "off", reach=0.3, data_std=1.31)
-    found = forecast(recipe, rewards_of(problem), 8)
-    law = exact(recipe, problem, found)
+    settings = Settings(2.0, SCHEDULES["none"], 1e-4, "off", reach=0.3, data_std=1.31)
+    found = forecast(settings, rewards_of(problem), 8)
+    law = exact(settings, problem, found)
     assert abs(law.error) < 0.03
-    full = forecast(Recipe(2.0, SCHEDULES["none"], 1e-4, "off"), rewards_of(problem), 8)
+    full = forecast(Settings(2.0, SCHEDULES["none"], 1e-4, "off"), rewards_of(problem), 8)
     assert found.last.tilt < 0.5 * full.last.tilt
 
 
@@ -129,12 +129,12 @@ def test_the_mapping_runs_away_from_a_weak_penalty():
     dim = 3
     base = GaussianSum.mixture([1.0], [[0.0] * dim], stds=[1.0])
     problem = Problem("bowl", base, quadratic_reward((-np.eye(dim)).tolist(), [0.0] * dim))
-    unit = Recipe(1.0, Schedule(), 1.0, "off").mean_limit() / 5  # G at kl_weight = 1
+    unit = Settings(1.0, Schedule(), 1.0, "off").mean_limit() / 5  # G at kl_weight = 1
     edge = unit * (23 / 24) / math.sqrt(dim / 2)
     for factor, finite in ((0.8, False), (1.3, True)):
         kl = edge * factor
-        recipe = Recipe(1.0, Schedule(), kl, "off")
-        found = forecast(recipe, ClosedRewards(problem), 1)
+        settings = Settings(1.0, Schedule(), kl, "off")
+        found = forecast(settings, ClosedRewards(problem), 1)
         # the floor of 1e-4 stops the tilt far out, at gain/floor
         if finite:
             g = unit * (23 / 24) / kl / math.sqrt(dim / 2)
@@ -146,12 +146,12 @@ def test_the_mapping_runs_away_from_a_weak_penalty():
 def test_file_and_problem_agree():
     rng = np.random.default_rng(0)
     raw = 0.5 * (0.4 + 0.8 * rng.normal(size=50_000))
-    recipe = Recipe(1.0, SCHEDULES["half"], 1e-4, "off", data_std=0.8)
+    settings = Settings(1.0, SCHEDULES["half"], 1e-4, "off", data_std=0.8)
     sampled = SampledRewards(raw, np.zeros(len(raw), dtype=np.int64), 0.8)
-    ours, theirs = (forecast(recipe, source, 6) for source in (sampled, LineRewards(gaussian())))
+    ours, theirs = (forecast(settings, source, 6) for source in (sampled, LineRewards(gaussian())))
     assert ours.last.tilt == pytest.approx(theirs.last.tilt, rel=0.02)
     assert ours.last.rewards.mean == pytest.approx(theirs.last.rewards.mean, rel=0.02)
-    tilt, mean = sampling_error(recipe, sampled, ours)
+    tilt, mean = sampling_error(settings, sampled, ours)
     assert 0 < mean < 0.02
     assert 0 < tilt < 0.05 * ours.last.tilt
 
@@ -171,11 +171,11 @@ def test_prompts_of_other_spread():
     rng = np.random.default_rng(1)
     raw = np.concatenate([rng.normal(0, 1, 20_000), rng.normal(3, 0.5, 20_000)])
     prompts = np.repeat([0, 1], 20_000)
-    recipe = Recipe(1.0, Schedule(), 0.0, "off")
-    apart = forecast(recipe, SampledRewards(raw, prompts), 1)
+    settings = Settings(1.0, Schedule(), 0.0, "off")
+    apart = forecast(settings, SampledRewards(raw, prompts), 1)
     std = math.sqrt(0.5 * 1.25 + 2.25)
     assert apart.last.tilt == pytest.approx(0.2 * 23 / 24 / std, rel=0.02)
-    pooled = forecast(recipe, SampledRewards(raw, 0 * prompts), 1)
+    pooled = forecast(settings, SampledRewards(raw, 0 * prompts), 1)
     assert pooled.last.tilt == pytest.approx(apart.last.tilt, rel=0.02)
     assert pooled.last.rewards.mean > apart.last.rewards.mean + 0.1
 
@@ -184,7 +184,9 @@ def test_heavy_tails_are_not_concluded_from():
     """Rewards with an exponential tail: the tilt passes what samples can show."""
     raw = np.random.default_rng(2).gamma(4.0, size=4000) / 2
     found = forecast(
-        Recipe(1.0, Schedule(), 0.0, "off"), SampledRewards(raw, np.zeros(4000, dtype=np.int64)), 40
+        Settings(1.0, Schedule(), 0.0, "off"),
+        SampledRewards(raw, np.zeros(4000, dtype=np.int64)),
+        40,
     )
     assert not found.is_whole
     assert "Pareto" in found.stopped or "effective" in found.stopped
@@ -313,23 +315,23 @@ def test_too_few_samples_are_refused(tmp_path, rewards, capsys):
 
 
 BAD_FILES = {
-    "nan.txt": ("1.0\n2.0\nnan\n", "line 3: reward = 'nan'"),
-    "inf.csv": ("reward\n1\n-inf\n", "line 3: reward = '-inf'"),
-    "word.txt": ("1.0\ngood\n", "line 2: reward = 'good'"),
-    "empty.txt": ("", "0 rewards"),
-    "empty.csv": ("\n", "0 rewards"),
-    "one.txt": ("1.0\n", "1 rewards"),
+    "nan.txt": ("1.0\n2.0\nnan\n", "line 3: reward must be .*got 'nan'"),
+    "inf.csv": ("reward\n1\n-inf\n", "line 3: reward must be .*got '-inf'"),
+    "word.txt": ("1.0\ngood\n", "line 2: reward must be .*got 'good'"),
+    "empty.txt": ("", "2 or more rewards, got 0"),
+    "empty.csv": ("\n", "2 or more rewards, got 0"),
+    "one.txt": ("1.0\n", "2 or more rewards, got 1"),
     "header.csv": ("score,prompt\n1,a\n", "no column 'reward'"),
-    "short.csv": ("reward,prompt\n1,a\n2\n", "line 3: 1 cells"),
-    "twice.csv": ("reward,reward\n1,2\n", "2 columns 'reward'"),
-    "wide.csv": ("1.0\n2.0,3.0\n", "line 2: 2 cells"),
+    "short.csv": ("reward,prompt\n1,a\n2\n", "line 3: must be 2 cells, got 1"),
+    "twice.csv": ("reward,reward\n1,2\n", "one column 'reward', got 2"),
+    "wide.csv": ("1.0\n2.0,3.0\n", "line 2: must be 1 cell .*got 2"),
     "broken.jsonl": ('{"reward": 1}\n{"reward"\n', "line 2: no JSON"),
     "key.jsonl": ('{"reward": 1}\n{"score": 2}\n', "line 2: no key 'reward'"),
-    "null.jsonl": ('{"reward": 1}\n{"reward": null}\n', "line 2: reward = None"),
-    "true.jsonl": ("true\n1.0\n", "line 1: reward = True"),
+    "null.jsonl": ('{"reward": 1}\n{"reward": null}\n', "line 2: reward must be .*got None"),
+    "true.jsonl": ("true\n1.0\n", "line 1: reward must be .*got True"),
     "huge.jsonl": ("1" + "0" * 400 + "\n1.0\n", "line 1: reward"),
     "some.jsonl": ('{"reward": 1, "prompt": "a"}\n{"reward": 2}\n', "line 2: no prompt"),
-    "rewards.xlsx": ("", "allowed are files that end in"),
+    "rewards.xlsx": ("", "must be a file that ends in"),
     "same.txt": ("0.5\n" * 500, "constant within every prompt"),
     "same.csv": ("prompt,reward\n" + "a,1\n" * 300 + "b,2\n" * 300, "constant within every prompt"),
 }
@@ -353,7 +355,7 @@ def test_bad_arrays_and_bytes_are_named(tmp_path, capsys):
     (tmp_path / "text.npy").write_text("no array", encoding="utf-8")
     (tmp_path / "bytes.csv").write_bytes(b"reward\n\xff\xfe\n")
     messages = {
-        "square.npy": "shape (3, 3)", "nan.npy": "line 2: reward = nan",
+        "square.npy": "shape (3, 3)", "nan.npy": "line 2: reward must be a finite number, got nan",
         "words.npy": "real numbers", "text.npy": "not an array", "bytes.csv": "UTF-8",
         "absent.csv": "no such file",
     }  # fmt: skip
@@ -370,7 +372,7 @@ BAD_OPTIONS = [
     (["--problem", "note_1d", "--nft-beta", "nan"], "nft_beta must .*got nan"),
     (["--problem", "note_1d", "--kl-weight", "-1"], "kl_weight must .*got -1.0"),
     (["--problem", "note_1d", "--kl-weight", "nan"], "kl_weight must .*got nan"),
-    (["--problem", "note_1d", "--ema", "half", "--decay", "0.3"], "decay = 0.3 changes nothing"),
+    (["--problem", "note_1d", "--ema", "half", "--decay", "0.3"], "decay must come with .*got 0.3"),
     (["--problem", "note_1d", "--ema", "constant"], "decay must .*got None"),
     (["--problem", "note_1d", "--ema", "constant", "--decay", "1"], "decay must .*got 1.0"),
     (["--problem", "note_1d", "--group", "1"], "group must .*got 1"),
@@ -412,6 +414,6 @@ def test_options_of_files(tmp_path, capsys):
 
 
 def test_mean_limit_is_the_penaltys():
-    recipe = Recipe(0.6, Schedule(), 1e-3, "off", data_std=0.7)
-    twice = Recipe(0.6, Schedule(), 2e-3, "off", data_std=0.7)
-    assert recipe.mean_limit() == pytest.approx(2 * twice.mean_limit(), rel=ALGEBRA.rtol)
+    settings = Settings(0.6, Schedule(), 1e-3, "off", data_std=0.7)
+    twice = Settings(0.6, Schedule(), 2e-3, "off", data_std=0.7)
+    assert settings.mean_limit() == pytest.approx(2 * twice.mean_limit(), rel=ALGEBRA.rtol)

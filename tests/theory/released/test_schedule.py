@@ -118,7 +118,7 @@ def test_gap_does_not_know_the_split_into_factors():
         (lambda: schedule("constant"), "decay must .*got None"),
         (lambda: schedule("constant", 1.0), "decay must .*got 1.0"),
         (lambda: partial_gain(0.5, 0.0), "reach"),
-        (lambda: partial_gain(1.0, 0.5), "decay must .*got 1.0"),
+        (lambda: partial_gain(1.0, 0.5), "decay must lie .*1.0"),
     ],
 )
 def test_bad_input_is_named(make, message):

@@ -22,9 +22,9 @@ class KernelRegression(StoredAdjoint):
     trajectories, held fixed: what the lean and the full adjoint share; no method by itself."""
 
     @property
-    @abstractmethod
     def unit(self) -> float:
         """What adjoints are stored in: a = unit times what `back` is given and returns."""
+        return 1.0
 
     @abstractmethod
     def back(
@@ -137,10 +137,6 @@ class BasicAdjointMatching(KernelRegression):
     name: ClassVar[str] = "basic_adjoint_matching"
     summary: ClassVar[str] = "regression of the kernels on the full adjoint of their own rollouts"
     source: ClassVar[str] = "Domingo-Enrich et al. 2024 (arXiv 2409.08861), basic Adjoint Matching"
-
-    @property
-    def unit(self) -> float:
-        return 1.0
 
     def back(
         self,

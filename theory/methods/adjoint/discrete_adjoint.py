@@ -80,9 +80,7 @@ class DiscreteAdjoint(AdjointMethod):
             costs.append(cost)
         reward = task.reward(x, cond)
         if x.requires_grad and not reward.requires_grad:
-            raise ValueError(
-                f"the reward has no gradient: allowed for {self.label} are {self.rewards}"
-            )
+            raise ValueError(f"the reward has no gradient: {self.label} needs {self.rewards}")
         control = over_states(torch.stack(costs, 1), chain.steps, self.clip)
         info = {"reward": reward.detach(), "control": 2 * control.detach()}
         return control - self.full_scale * reward, info

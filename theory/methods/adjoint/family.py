@@ -76,13 +76,14 @@ class AdjointMethod(Method):
             check_nonnegative(name, getattr(self, name))
         if self.g and self.offset:
             raise ValueError(
-                f"g = {self.g!r} with offset = {self.offset!r}: allowed is one of the two (a "
-                "constant diffusion, or the memoryless one moved off its singular end)"
+                "at most one of g and offset must be given (a constant diffusion, or the "
+                f"memoryless one moved off its singular end), got g = {self.g!r} and offset = "
+                f"{self.offset!r}"
             )
         if self.schedule is not None and self.sigma_end != SIGMA_END:
             raise ValueError(
-                f"sigma_end = {self.sigma_end!r} with {self.schedule.label} changes nothing: "
-                "allowed is sigma_end for ancestral kernels (g = 0 and offset = 0)"
+                "sigma_end must come with ancestral kernels (g = 0 and offset = 0), else it "
+                f"changes nothing, got {self.sigma_end!r} with {self.schedule.label}"
             )
         Chain(self.steps, self.sigma_end, schedule=self.schedule)
 
@@ -205,7 +206,5 @@ def check_differentiable(method: AdjointMethod, reward: Tensor, x: Tensor) -> Te
     if reward.requires_grad:
         (found,) = torch.autograd.grad(reward.sum(), x, allow_unused=True)
     if found is None:
-        raise ValueError(
-            f"the reward has no gradient: allowed for {method.label} are {method.rewards}"
-        )
+        raise ValueError(f"the reward has no gradient: {method.label} needs {method.rewards}")
     return found

@@ -37,9 +37,9 @@ def refuse(
     t = float(chain.times[k]) if k < chain.steps else 1.0
     where = "the reward's gradient" if k == chain.steps else f"the step back to k = {k}"
     raise NonFiniteAdjointError(
-        f"{label}: the adjoint is not finite, first (going back from k = {chain.steps}) at state "
-        f"k = {k}, t = {t:.4g}, in row {number} of the batch, by {where}: allowed are rewards and "
-        "velocities whose gradients stay finite along the trajectories; a smaller learning rate or "
+        f"{label}: the adjoint is not finite, first (going back from k = {chain.steps}) at state k "
+        f"= {k}, t = {t:.4g}, in row {number} of the batch, by {where}: rewards and velocities "
+        "must have gradients that stay finite along the trajectories; a smaller learning rate or "
         "scale may keep them so; no step was taken"
     )
 

@@ -84,8 +84,8 @@ def chain_on(
     if task.times is not None and float(chain.times[-1]) > float(task.times[-1]):
         most = int((1 - task.first_time) / (1 - float(task.times[-1])))
         raise ValueError(
-            f"steps = {steps}: the last kernel starts at t = {float(chain.times[-1]):.4g}, past "
-            f"{float(task.times[-1]):.4g} where the model ends; allowed are at most {most} steps"
+            f"steps must be at most {most}, got {steps}: the last kernel starts at t = "
+            f"{float(chain.times[-1]):.4g}, past {float(task.times[-1]):.4g} where the model ends"
         )
     return chain
 
@@ -128,9 +128,9 @@ def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...
         most = FAR * max(1.0, float(spread))
         if not float(std.max()) <= most:
             raise ValueError(
-                f"schedule {chain.schedule.label!r} with steps = {chain.steps}: the states spread "
-                f"to a standard deviation of {float(std.max()):.3g}: allowed is {most:.3g}; use "
-                "more steps or a smaller g (a larger offset)"
+                f"schedule {chain.schedule.label!r} with steps = {chain.steps} must spread the "
+                f"states to a standard deviation of at most {most:.3g}, got "
+                f"{float(std.max()):.3g}; use more steps or a smaller g (a larger offset)"
             )
         count = len(mean)
         # state_axes goes to seven deviations of a Gaussian.

@@ -36,7 +36,7 @@ class Anchored(Method):
         check_choice("anchor", self.anchor, get_args(Anchor))
         if self.anchor != "base" and not self.kl_weight:
             raise ValueError(
-                f"anchor = {self.anchor!r} changes nothing here: allowed with kl_weight > 0"
+                f"anchor must come with kl_weight > 0, else it changes nothing, got {self.anchor!r}"
             )
 
     def check_problem(self, problem: Problem) -> None:

@@ -24,7 +24,7 @@ class Draws:
         self, generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32
     ) -> None:
         if not generators:
-            raise ValueError("generators = []: allowed is at least one torch.Generator")
+            raise ValueError("generators must hold at least one torch.Generator, got []")
         self.generators, self.dtype = list(generators), dtype
         self.device = self.generators[0].device
 
@@ -81,6 +81,6 @@ class Draws:
             ValueError: not one state a generator.
         """
         if len(states) != self.blocks:
-            raise ValueError(f"{len(states)} states: allowed is one a generator ({self.blocks})")
+            raise ValueError(f"states must be one a generator, {self.blocks}, got {len(states)}")
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)

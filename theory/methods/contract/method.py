@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from theory.common.checks import check_shape
 from theory.fields.mixture import VelocityModel
 from theory.methods.contract.draws import Draws
 from theory.problems.problem import Problem
@@ -96,18 +97,14 @@ class Policy:
         own = self.tensors()
         if own.keys() != tensors.keys():
             raise ValueError(
-                f"tensors are named {sorted(tensors)}: allowed are this policy's, {sorted(own)}"
+                f"tensors must be named as this policy's, {sorted(own)}, got {sorted(tensors)}"
             )
         with torch.no_grad():
             for name, value in own.items():
-                if value.shape != tensors[name].shape:
-                    raise ValueError(
-                        f"{name} has shape {tuple(tensors[name].shape)}: allowed is "
-                        f"{tuple(value.shape)}"
-                    )
+                check_shape(name, tensors[name], value.shape)
                 if value.dtype != tensors[name].dtype:
                     raise TypeError(
-                        f"{name} has dtype {tensors[name].dtype}: allowed is {value.dtype}"
+                        f"{name} must have dtype {value.dtype}, got {tensors[name].dtype}"
                     )
                 value.copy_(tensors[name])
 
@@ -175,7 +172,7 @@ class RewardDomain:
         low, high = torch.stack(torch.aminmax(values)).tolist()
         if not (self.holds(low, high) and math.isfinite(low) and math.isfinite(high)):
             raise ValueError(
-                f"the reward returned values in [{low:g}, {high:g}]: allowed for {who} are {self}"
+                f"the reward must have {self} for {who}, got values in [{low:g}, {high:g}]"
             )
 
 
@@ -264,8 +261,8 @@ class Method(ABC):
         low, high = problem.reward.bounds()
         if not self.rewards.holds(low, high):
             raise ValueError(
-                f"the reward of problem {problem.name!r} takes values in [{low:g}, {high:g}]: "
-                f"allowed for {self.label} are {self.rewards}"
+                f"the reward of problem {problem.name!r} must have {self.rewards} for "
+                f"{self.label}, got values in [{low:g}, {high:g}]"
             )
         self.target(problem)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from theory.common.checks import check_finite, check_order
+from theory.common.checks import check_order, check_share
 from theory.fields.mixture import VelocityModel
 from theory.methods.contract.draws import Draws
 from theory.methods.contract.method import Method, Policy, frozen_copy
@@ -42,13 +42,11 @@ class Online(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_order("refresh_every", self.refresh_every, 0)
-        check_finite("old_decay", self.old_decay)
-        if not 0 <= self.old_decay < 1:
-            raise ValueError(f"old_decay = {self.old_decay!r}: allowed are numbers in [0, 1)")
+        check_share("old_decay", self.old_decay)
         check_order("pool", self.pool, 0)
         if self.pool and not self.refresh_every:
             raise ValueError(
-                f"pool = {self.pool!r} changes nothing here: allowed with refresh_every > 0"
+                f"pool must come with refresh_every > 0, else it changes nothing, got {self.pool!r}"
             )
         if self.refresh_every and self.starts_from == "scratch":
             raise ValueError(
@@ -124,8 +122,7 @@ class Online(Method):
         own, rest = divmod(self.pool, task.execution.shards)
         if rest:
             raise ValueError(
-                f"pool = {self.pool} on {task.execution.shards} processes: allowed are multiples "
-                "of them"
+                f"pool must be a multiple of the {task.execution.shards} processes, got {self.pool}"
             )
         return own
 
@@ -137,7 +134,9 @@ def follow(old: object, student: object, decay: float) -> None:
         TypeError: either is no torch module, so has no parameters to average.
     """
     if not isinstance(old, nn.Module) or not isinstance(student, nn.Module):
-        raise TypeError(f"old = {old!r}, student = {student!r}: allowed are torch modules")
+        raise TypeError(
+            f"old and student must be torch modules, got old = {old!r} and student = {student!r}"
+        )
     with torch.no_grad():
         for lag, lead in zip(old.parameters(), student.parameters(), strict=True):
             lag.lerp_(lead, 1 - decay)

@@ -94,13 +94,13 @@ def move(method: Method, players: dict[str, Any], best: Optimum) -> None:
     for name, model in players.items():
         if name not in functions:
             raise ValueError(
-                f"the optimum of {method.label} has networks {sorted(best.networks)}: allowed is "
-                f"a function for each that is trained, {name!r} too"
+                f"the optimum of {method.label} must have a function for each network that is "
+                f"trained, {name!r} too, got networks {sorted(best.networks)}"
             )
         if not isinstance(model, Perturbed | Displaced):
             raise ValueError(
-                f"{method.label} trains a {type(model).__name__} as networks[{name!r}]: allowed "
-                "where an optimum is stated are what task.auxiliary(outputs, draws) makes"
+                f"{method.label} must train what task.auxiliary(outputs, draws) makes where an "
+                f"optimum is stated, got a {type(model).__name__} as networks[{name!r}]"
             )
         model.function = functions[name]
 

@@ -11,7 +11,7 @@ Both trainers, and whatever else runs a method, call a user's file through these
 
 Every error is a ValueError that names the file, the part of the contract, and what came:
 
-    FILE: KIND.PART returned WHAT: allowed is ...        FILE: KIND.PART raised ERROR (FILE, line N)
+    FILE: KIND.PART returned WHAT: must be ...        FILE: KIND.PART raised ERROR (FILE, line N)
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ PROMISED = {
 
 
 def part(method: Method, name: str) -> AbstractContextManager[None]:
-    """Around a call of method.NAME: what the user's own code raises is named."""
+    """Around a call of method.NAME: what the user's code raises is named."""
     return named(_who(method, name), PROMISED[name])
 
 
@@ -176,8 +176,8 @@ def check_names(method: Method, info: Info, before: Sequence[str]) -> None:
     if not plain or set(names) & set(TAKEN) or (before and names != list(before)):
         earlier = f", at an earlier step {list(before)}" if before else ""
         raise ValueError(
-            f"{_who(method, 'loss')} returned info with the names {names}{earlier}: allowed are "
-            f"the same names at every step, text without commas, and none of {', '.join(TAKEN)}"
+            f"{_who(method, 'loss')} returned info with the names {names}{earlier}: must be the "
+            f"same names at every step, text without commas, and none of {', '.join(TAKEN)}"
         )
 
 
@@ -227,7 +227,7 @@ def attributes(method: Method) -> Method:
         with named(_who(method, name), f"a {kind.__name__}"):
             value = getattr(method, name)
         if not isinstance(value, kind):
-            raise ValueError(f"{_who(method, name)} is {value!r}: allowed is a {kind.__name__}")
+            raise ValueError(f"{_who(method, name)} must be a {kind.__name__}, got {value!r}")
     return method
 
 
@@ -249,6 +249,6 @@ def _kind(value: object) -> str:
 def _refuse(method: Method, name: str, came: str, rows: int | None = None) -> NoReturn:
     here = "" if rows is None else f"; rows = {rows} here"
     raise ValueError(
-        f"{_who(method, name)} returned {came}: allowed is {PROMISED[name]}{here} "
+        f"{_who(method, name)} returned {came}: must be {PROMISED[name]}{here} "
         "(theory/methods/contract/method.py)"
     )

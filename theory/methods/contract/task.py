@@ -249,12 +249,12 @@ class ProblemTask(Task):
         auxiliary_maker: AuxiliaryMaker | None = None,
     ) -> None:
         if not problems:
-            raise ValueError("problems = []: allowed is at least one")
+            raise ValueError("problems must be at least one, got []")
         dims, paths = {p.dim for p in problems}, {p.path for p in problems}
         if len(dims) > 1 or len(paths) > 1:
             raise ValueError(
-                f"problems in d = {sorted(dims)} on {len(paths)} paths: allowed is one dimension "
-                "and one path for networks that train together"
+                "problems must have one dimension and one path for networks that train together, "
+                f"got d = {sorted(dims)} on {len(paths)} paths"
             )
         self.path, self.event_shape, self.blocks = problems[0].path, (dims.pop(),), len(problems)
         self.dtype, self.device = dtype, torch.device(device)
@@ -263,8 +263,7 @@ class ProblemTask(Task):
         start = 0
         for _, same in groupby(problems, key=id):
             run = list(same)
-            problem = run[0].to(dtype, device)
-            self.blocks_of_problems.append(_Block(problem, start, len(run)))
+            self.blocks_of_problems.append(_Block(run[0].to(dtype, device), start, len(run)))
             start += len(run)
 
     def _by_problem(self, rows: Tensor, answer: Callable[[Problem, Tensor], Tensor]) -> Tensor:

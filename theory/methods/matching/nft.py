@@ -50,8 +50,8 @@ class NFT(Anchored, Online, Mapped):
         check_positive("nft_beta", self.nft_beta)
         if not LEAST_BETA <= self.nft_beta <= 1 / LEAST_BETA:
             raise ValueError(
-                f"nft_beta = {self.nft_beta!r}: allowed are numbers from {LEAST_BETA:g} to "
-                f"{1 / LEAST_BETA:g}, whose squares a float can hold"
+                f"nft_beta must be a number from {LEAST_BETA:g} to {1 / LEAST_BETA:g}, whose "
+                f"squares a float can hold, got {self.nft_beta!r}"
             )
         check_choice("adaptive_normaliser", self.adaptive_normaliser, get_args(Normaliser))
 

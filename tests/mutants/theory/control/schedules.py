@@ -159,7 +159,7 @@ MUTANTS = {
         HOME,
         "self.offset and self.memoryless is None",
         "self.offset and self.constant is None",
-        "allowed is an offset",
+        "must be 0 but for eta-schedules",
     ),
     "start forgotten": (HOME, "memoryless=multiple, start=start", "memoryless=multiple", "start"),
 }
