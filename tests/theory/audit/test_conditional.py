@@ -226,7 +226,7 @@ def test_too_few_rows():
     with pytest.raises(TooFewError, match=rf"information of .* pairs.*{LEAST_INFORMED}"):
         permute(planted(np.random.default_rng(14), 1, 30), 0, 19)
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="no features"):
+    with pytest.raises(ValueError, match="features must be given for both sides"):
         stratify(data_of(rng.normal(size=(1, 90)), rng.normal(size=(1, 90))))
 
 
