@@ -101,11 +101,15 @@ class Rounding:
 
     @cached_property
     def displacements(self) -> Tensor:
-        """Of `Posterior.component_displacements`, their norm, (*b, K, n): as means or as scores,
-        whichever is known better."""
+        """Of `Posterior.component_displacements`, their norm, (*b, K, n): as scores or as means, as
+        they are found there; either for all components, whose common part cancels."""
         post, w = self.post, self.post.weights.abs()
-        # fmin: at an end of time one of them is not a number.
-        own = torch.fmin(self.inside(1 / post.sigma**2, 0.0), self.inside(0.0, 1 / post.alpha))
+        one, late = torch.ones_like(post.sigma), post.alpha >= post.sigma
+        own = torch.where(
+            late,
+            self.inside(0.0, 1 / torch.where(late, post.alpha, one)),
+            self.inside(1 / torch.where(late, one, post.sigma**2), 0.0),
+        )
         between = self.weights * post.component_displacements.norm(dim=-2) + w * own
         return own + between.sum(-2, keepdim=True)
 

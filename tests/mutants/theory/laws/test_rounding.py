@@ -137,8 +137,9 @@ def least() -> list[dict[str, Tensor]]:
         row = {name: errors(getattr(forms, name), problem).sum(-1) for name in names}
         post = posterior(problem)
         w, known = post.weights.flatten(), post.component_displacements.flatten()
-        ways = ((1 / forms.sigma**2, 0.0), (0.0, -1 / forms.alpha))
-        own = torch.minimum(*(errors(forms.displaced(*way, w), problem) for way in ways)).sum(-1)
+        is_late = forms.alpha >= forms.sigma
+        way = (0.0, -1 / forms.alpha) if is_late else (1 / forms.sigma**2, 0.0)
+        own = errors(forms.displaced(*way, w), problem).sum(-1)
         row["displacements"] = own + errors(forms.average(known), problem).sum(-1)
         found.append(row)
     return found
