@@ -16,7 +16,7 @@ HUGE = 1_000_000_000_000
 @pytest.mark.parametrize("name", ["evaluate", "bank"])
 def test_e6_more_pictures_than_are_held(name):
     with pytest.raises(
-        ValueError, match=rf"{name} must be a whole number from \d to 1, got {HUGE}"
+        ValueError, match=rf"{name} must be a whole number from \d to 1000000, got {HUGE}"
     ):
         TrainConfig(**{name: HUGE})
 
