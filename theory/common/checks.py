@@ -55,8 +55,9 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 def check_instance(name: str, value: object, *kinds: type) -> None:
     if not isinstance(value, kinds):
-        allowed = " or a ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{name} must be a {allowed}, got {value!r}")
+        names = [kind.__name__ for kind in kinds]
+        allowed = " or ".join(f"an {n}" if n[0] in "AEIOU" else f"a {n}" for n in names)
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
 
 
 def check_text(name: str, value: str) -> None:
