@@ -12,7 +12,6 @@ import torch
 from scaleup.training import config as configs
 from scaleup.training import run
 from scaleup.training import task as tasks
-from scaleup.training.checkpoints import prefixed
 from scaleup.training.draws import ShardedDraws
 from scaleup.training.task import PromptedTask
 from scaleup.training.trainer import Trainer
@@ -41,6 +40,7 @@ from tests.scaleup.training.test_trainer import (  # noqa: F401
     parts_make_the_whole,
 )
 from tests.scaleup.work import same, settings, trained
+from theory.methods.contract.states import prefixed
 from theory.methods.matching.tilt_matching import TiltMatching
 
 # ruff: noqa: F811
