@@ -236,10 +236,8 @@ def test_e4_an_unwritable_folder_is_noticed_first(tmp_path, monkeypatch, capsys)
         for words in (["law", "--problem", "note_1d", "--field", "nft"], ["verify"]):
             assert main([*words, "--out", str(out)]) == 2
             error = capsys.readouterr().err
-            assert (
-                f"--out must be a folder that can be written, new or not, got {str(out)!r}" in error
-            )
-            assert "must be a folder that can be written" in error
+            assert "--out must be a folder that can be written" in error
+            assert f"got {str(out)!r}" in error
 
 
 def test_e4_looking_leaves_nothing_behind(tmp_path):

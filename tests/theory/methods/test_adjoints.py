@@ -450,7 +450,7 @@ def test_what_is_a_method_and_what_is_not():
     assert set(NAMES) <= methods().keys()
     kinds = set(methods().values())
     assert not {adjoints.AdjointMethod, adjoints.StoredAdjoint} & kinds
-    with pytest.raises(ValueError, match="option of method 'discrete_adjoint' .* got 'subset'"):
+    with pytest.raises(ValueError, match=r"option of method 'discrete_adjoint' .* got 'subset'"):
         parse_method("discrete_adjoint:subset=2")
     for name in NAMES:
         label = f"{name}:scale=3,steps=8,offset=0.2,reward_scale=0.5,clip=9"

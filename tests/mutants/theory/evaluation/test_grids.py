@@ -152,7 +152,7 @@ def test_mutant_of_the_quantiles_spline_is_rejected(name):
 
 QUANTILES = {
     "levels beyond the grid": ("np.clip(u, cdf[0], cdf[-1])", "np.asarray(u)"),
-    "the cell after": ("np.searchsorted(cdf, seen) - 1", "np.searchsorted(cdf, seen)"),
+    "the cell after": ("np.searchsorted(cdf, level) - 1", "np.searchsorted(cdf, level)"),
     "the level's complement": ("spline(x) - u", "spline(x) - (1 - u)"),
 }
 
