@@ -78,7 +78,9 @@ def test_benches_run_from_any_folder(tmp_path):
     assert "python -m benchmarks toys" in typed("bench", "toys", "--help", cwd=tmp_path).stdout
     listed = typed("bench", cwd=tmp_path)
     assert listed.returncode == 0
-    assert all(f"    {name} " in listed.stdout for name in ("theory", "toys", "scaleup", "light"))
+    assert all(
+        f"    {name} " in listed.stdout for name in ("theory", "toys", "scaleup", "light", "size")
+    )
 
 
 def test_what_is_not_known(capsys):

@@ -136,10 +136,11 @@ def _gathered(options: argparse.Namespace) -> Gathered:
         read_table(
             path, reward=options.reward_column or "reward", prompt=options.prompt_column,
             seed=options.seed_column, image=options.image_column,
-            feature_columns=options.feature_columns or "feature", features=features,
+            feature_columns=options.feature_columns or "feature", features=features, name=name,
         )
-        for path, features in (
-            (options.base, options.base_features), (options.tuned, options.tuned_features)
+        for name, path, features in (
+            ("--base", options.base, options.base_features),
+            ("--tuned", options.tuned, options.tuned_features),
         )
     ]  # fmt: skip
     return from_tables(tables[0], tables[1], options.common_prompts)

@@ -244,10 +244,10 @@ def test_a_gradient_that_is_not_looked_at_spoils_the_checkpoint(folders, tmp_pat
     kind = overriding(Trainer, _check_finite=losses_alone)
     config = settings(folders, method=METHODS["tilt matching"], checkpoint_every=1, steps=5)
     monkeypatch.setattr(TiltMatching, "loss", explode("gradient", 3))
-    with pytest.raises(ValueError, match=r"loss .*nan.* step 5|step 5.*nan"):
+    with pytest.raises(ValueError, match=r"the loss must stay finite, got nan at step 5"):
         trained(config, tmp_path, kind)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"loss .*nan.* step 5|step 5.*nan"):  # for ever
+    with pytest.raises(ValueError, match="must stay finite, got nan at step 5"):  # for ever
         trained(config, tmp_path)
 
 

@@ -35,7 +35,7 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
         read_table(tmp_path / "a.csv")
     path = write(tmp_path / "a.csv", {"reward": [1, 2]})
     with pytest.raises(
-        FileNotFoundError, match=r"features must be a file, got .*f\.npy': no such file"
+        FileNotFoundError, match=r"features of path must be a file, got .*f\.npy': no such file"
     ):
         read_table(path, features=tmp_path / "f.npy")
     refused(tmp_path / "a.tsv", "reward\n1\n2", *KINDS)

@@ -118,7 +118,7 @@ def test_what_the_field_is():
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), tensor([1.0, -1.0])])
 def test_bad_weight(weight):
-    with pytest.raises(ValueError, match=r"weight (must|= .*allowed are)"):
+    with pytest.raises(ValueError, match=r"weight must .*got "):
         guided(1, weight)
 
 

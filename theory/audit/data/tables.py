@@ -59,6 +59,7 @@ def read_table(
     image: str | None = None,
     feature_columns: str = "feature",
     features: Path | None = None,
+    name: str = "path",
 ) -> Table:
     """The samples in a file.
 
@@ -66,7 +67,7 @@ def read_table(
     "seed" and "image" where the file has them. feature_columns: what the names of columns of
     features begin with, before their numbers ("feature0", "feature_1", "feature.2": from 0 or 1,
     none left out); in Parquet and JSON lines also one column of lists, of this name or with an s.
-    features: a .npy file (n, d) instead, row by row as in path.
+    features: a .npy file (n, d) instead, row by row as in path. name: path's, in errors.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,20 +78,18 @@ def read_table(
             rows; features in both files, or not of shape (n, d).
         OSError: the file cannot be read.
     """
-    for name, file in (("path", path), ("features", features)):
+    for which, file in ((name, path), (f"features of {name}", features)):
         if file is not None and not file.is_file():
-            raise FileNotFoundError(f"{name} must be a file, got {str(file)!r}: no such file")
+            raise FileNotFoundError(f"{which} must be a file, got {str(file)!r}: no such file")
     kind = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     if kind is None:
         raise ValueError(
-            f"path must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(path)!r}"
+            f"{name} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(path)!r}"
         )
     if path.stat().st_size == 0:
         what = {".parquet": "a whole Parquet file", ".csv.gz": "a whole gzip file of CSV"}
-        raise ValueError(
-            f"path must be {what.get(kind, 'a file with samples')}, got {str(path)!r}: a file of 0 "
-            "bytes"
-        )
+        whole = what.get(kind, "a file with samples")
+        raise ValueError(f"{name} must be {whole}, got {str(path)!r}: a file of 0 bytes")
     asked = {"reward": reward, "prompt": prompt, "seed": seed, "image": image}
 
     def choose(where: str, names: Sequence[str]) -> Plan:

@@ -9,8 +9,7 @@ interval.
 
 T is the studentised sum w = sum u / |u|, freed of what skew terms make of it (Hall 1992):
 T = w + c (2 w^2 + 1)/6 + c^2 w^3/27 with c = sum u^3 / |u|^3. Symmetric terms are tested exactly
-either way, skew ones to an order of 1/P instead of by w alone, which a skewness of both signs'
-flips does not see.
+either way; of skew ones w alone refuses the truth too often, by an error that T has not.
 
 To ENUMERATED terms all signs are tried. Beyond, the LARGEST terms have DRAWS random signs and the
 rest, many and small, are one normal variable of their variance, whose part in c is left out.

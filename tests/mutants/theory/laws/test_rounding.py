@@ -240,6 +240,19 @@ TERMS: dict[str, Callable[[float], type[Rounding]]] = {
 }
 
 
+def test_mixed_ways_are_seen():
+    """Each component's displacement by the way that it is known better by: the parts that cancel
+    between components are another's there."""
+
+    def better(whole, self):
+        ways = ((1 / self.post.sigma**2, 0.0), (0.0, 1 / self.post.alpha))
+        own = torch.fmin(*(self.inside(*way) for way in ways))
+        w, apart = self.post.weights.abs(), self.post.component_displacements.norm(dim=-2)
+        return own + (self.weights * apart + w * own).sum(-2, keepdim=True)
+
+    assert "displacements" in too_small(part("displacements", better))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("name", TERMS)
 def test_a_lesser_term_is_seen(name, share):
