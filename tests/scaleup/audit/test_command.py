@@ -279,7 +279,8 @@ def test_options_of_files_are_not_for_runs(option, tmp_path, capsys):
 
 
 FAULTS = {
-    "no such file": ({}, ("--base", "nowhere.csv"), ("--base must be a file", "nowhere.csv", "no such file")),
+    "no such file": ({}, ("--base", "nowhere.csv"),
+                     ("--base must be a file", "nowhere.csv", "no such file")),
     "no such kind": ({}, ("--base", "a.tsv"), ("a.tsv",)),
     "no reward": ({"reward": None}, (), ("reward must be a column of",
                                           "tuned.csv", "'prompt'", "got 'reward'")),
@@ -297,7 +298,8 @@ FAULTS = {
     "permutations": ({}, ("--permutations", "18"), ("permutations must", "got 18")),
     "seed": ({}, ("--seed", "-1"), ("--seed must", "got -1")),
     "other prompts": ({"prompt": np.repeat(["x", "y"], 90)}, (), ("must have a prompt in common",)),
-    "no array": ({}, ("--base-features", "nowhere.npy"), ("features of --base must be a file", "nowhere.npy")),
+    "no array": ({}, ("--base-features", "nowhere.npy"),
+                 ("features of --base must be a file", "nowhere.npy")),
 }  # fmt: skip
 
 
