@@ -3,7 +3,7 @@
     agreement  closed forms against quadrature over random problems, with coverage
     push       log-density of N(0, I) pushed through exact fields, d = 1 and 2
     law        CPU-seconds of NFT's exact law in 1-D with all distances, and with modes far apart
-    digits     every closed form against mpmath, scales up to 1e6 apart (forty CPU-minutes)
+    digits     every closed form against mpmath, scales up to 1e6 apart (thirty CPU-minutes)
     recursion  CPU-seconds of 200 epochs of online NFT in 1-D, and the mass they keep
     audit      coverage, false alarms and power of the audit (`audit_estimators`; ten CPU-minutes)
     coverage   the audit's intervals, whatever the spread of rows over prompts (40 CPU-minutes)
@@ -184,10 +184,10 @@ def recursion() -> list[Row]:
 def digits() -> list[Row]:
     """Worst error and share refused of every closed form; beyond the condition number, what is
     returned all the same. Needs mpmath (the `dev` extra)."""
-    from benchmarks.theory_digits import CONDITION, PROBLEMS, REFUSED, measure
+    from benchmarks.theory_digits import CONDITION, REFUSED, measure
 
     rows = []
-    for (dim, name), tally in measure(PROBLEMS).items():
+    for (dim, name), tally in measure().items():
         what, tier = f"digits: {name}, d = {dim}", QUADRATURE_TIGHT.rtol
         rows += [
             Row.at_most(what, tally.worst, tier, str(tally)),

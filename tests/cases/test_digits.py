@@ -13,7 +13,7 @@ import mpmath
 import pytest
 import torch
 
-from benchmarks.theory_digits import REFUSED, measure
+from benchmarks.theory_digits import REFUSED, count
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
 from theory.laws.gaussians import GaussianSum
 from theory.laws.posterior import Posterior
@@ -72,7 +72,7 @@ def test_d1_would_catch_the_exponent_in_pieces():
 
 def test_d1_random_problems():
     """A slice of `python -m benchmarks theory --only digits`."""
-    found = measure(SLICE, FIRST)
+    found = count(SLICE, FIRST)
     assert len({dim for dim, _ in found}) == 3
     asked = refused = 0
     for tally in found.values():
@@ -85,7 +85,7 @@ def test_d1_random_problems():
 @pytest.mark.parametrize(("seed", "name"), [(4329, "divergence, base"), (4652, "grad m")])
 def test_d1_slopes_that_cancel_are_refused(seed, name):
     """Off by 1e-9 to 1e-8 without a word before they had a bound of their own."""
-    for (_, quantity), tally in measure(1, seed).items():
+    for (_, quantity), tally in count(1, seed).items():
         assert max(tally.errors + tally.hard_errors, default=0.0) <= QUADRATURE_TIGHT.rtol
         assert quantity != name or tally.hard_refused
 
@@ -98,7 +98,7 @@ def test_d1_random_problems_catch_a_lost_digit(monkeypatch):
         return whole(n, centres.float().double(), precisions)
 
     monkeypatch.setattr(Bumps, "products", rounded)
-    errors = [e for tally in measure(6, FIRST).values() for e in tally.errors]
+    errors = [e for tally in count(6, FIRST).values() for e in tally.errors]
     assert max(errors) > QUADRATURE_TIGHT.rtol
 
 
