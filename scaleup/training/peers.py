@@ -35,6 +35,8 @@ KINDS = (
     DistributedType.MULTI_GPU,
     DistributedType.FSDP,
 )
+# What a collective says, gloo's or NCCL's, where another process is gone.
+LOST_PEER = ("reset by peer", "closed by peer", "broken pipe", "remote process exited")
 
 _meeting: list[Any] = []  # rank 0 holds what the others have come to
 
@@ -179,6 +181,11 @@ def start_processes(
             f"FSDP of version 2, got {accelerator.distributed_type.value}, which is not built"
         )
     return accelerator
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process ended: what gloo and NCCL say then."""
+    return any(text in str(error).lower() for text in LOST_PEER)
 
 
 def _left(until: float) -> timedelta:

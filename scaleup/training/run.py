@@ -24,7 +24,7 @@ from scaleup.samples.samples import SampleSet
 from scaleup.training.checkpoints import CHECKPOINTS, step_of
 from scaleup.training.config import TrainConfig
 from scaleup.training.drawing import COMPARISON_SEED, GRID_SEED, drawn_samples
-from scaleup.training.peers import PEER_TIMEOUT
+from scaleup.training.peers import PEER_TIMEOUT, is_lost_peer
 from scaleup.training.runfolder import RunFolder, check_makers
 from scaleup.training.session import Session
 from scaleup.training.trainer import TRAINING, Trainer
@@ -69,7 +69,7 @@ def run(
     if first and not folder.path.exists():
         for line in folder.relatives():
             print(line, flush=True)
-    with _stops_explained(folder):
+    with stops_explained(folder):
         _train(Session(config, folder, peer_timeout=peer_timeout), tensorboard)
     return folder.path
 
@@ -171,21 +171,31 @@ def _held(session: Session, folder: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stops_explained(folder: RunFolder) -> Iterator[None]:
-    """SIGINT or SIGTERM: says where one stands, and how to go on."""
+def stops_explained(folder: RunFolder) -> Iterator[None]:
+    """SIGINT, SIGTERM or a lost peer: says where one stands, and how to go on."""
     try:
         yield
     except Stopped as stop:
-        steps = [step_of(path) for path in folder.checkpoints.glob(CHECKPOINTS)]
-        found = "no step is saved; the same command starts again"
-        if steps:
-            found = (
-                f"step {max(steps)} of {folder.config.steps} is saved in {folder.path}; the same "
-                "command goes on from there"
-            )
         if os.environ.get("RANK", "0") == "0":
-            stop.add_note(found)
+            stop.add_note(_where(folder))
         raise
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise OSError(
+            f"another of the {folder.config.processes} processes ended, its own output may say "
+            f"why (out of memory?): {_where(folder)}"
+        ) from error
+
+
+def _where(folder: RunFolder) -> str:
+    steps = [step_of(path) for path in folder.checkpoints.glob(CHECKPOINTS)]
+    if not steps:
+        return "no step is saved; the same command starts again"
+    return (
+        f"step {max(steps)} of {folder.config.steps} is saved in {folder.path}; the same command "
+        "goes on from there"
+    )
 
 
 class _Watcher:

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import time
 
 import pytest
+import torch
 
 from scaleup.__main__ import COMMANDS
 from scaleup.training.config import TrainConfig
@@ -17,6 +19,8 @@ from scaleup.training.peers import (
     meet,
     start_processes,
 )
+from scaleup.training.run import stops_explained
+from scaleup.training.runfolder import RunFolder
 from tests.scaleup.conftest import fresh_accelerate  # noqa: F401
 from theory.common.console import parse
 
@@ -97,3 +101,33 @@ def test_c2_all_that_come_in_time_go_on():
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
+
+
+def lose(rank, port, queue):
+    os.environ.update(surroundings(rank, port))
+    torch.distributed.init_process_group("gloo")
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        for _ in range(50):
+            torch.distributed.all_reduce(torch.ones(1))
+    except RuntimeError as error:
+        queue.put(str(error))
+
+
+def test_c2_a_peer_that_dies_is_said_so(tmp_path):
+    context, port = multiprocessing.get_context("fork"), free_port()
+    queue = context.Queue()
+    processes = [context.Process(target=lose, args=(rank, port, queue)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    said = queue.get(timeout=60)
+    for process in processes:
+        process.join(60)
+    folder = RunFolder(tmp_path, TrainConfig(processes=2))
+    message = r"another of the 2 processes ended.*starts again"
+    with pytest.raises(OSError, match=message) as ended, stops_explained(folder):
+        raise RuntimeError(said)
+    assert str(ended.value.__cause__) == said
+    with pytest.raises(RuntimeError, match="mat1"), stops_explained(folder):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
