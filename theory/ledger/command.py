@@ -91,8 +91,7 @@ def _measure(claims: Sequence[Claim], profile: Profile, processes: int) -> list[
         def done(result: Result) -> None:
             measured.append(result)
             mark = "" if result.agrees else f", RECORDED {result.claim.recorded}"
-            said = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
-            progress.note(said)
+            progress.note(f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)")
             progress.update("rows", len(measured), result.claim.id)
 
         try:

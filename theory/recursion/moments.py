@@ -65,8 +65,7 @@ def combine(sums: list[Array], d: int) -> tuple[Array, ...]:
     x, square, r = np.stack(moments[:d], -1), moments[d], moments[d + 1]
     rx, r_square = np.stack(moments[d + 2 : 2 * d + 2], -1), moments[2 * d + 2]
     cov = rx - r[..., None] * x
-    third = r_square - r * square - 2 * (x * cov).sum(-1)
-    return x, square - (x * x).sum(-1), r, cov, third
+    return x, square - (x * x).sum(-1), r, cov, r_square - r * square - 2 * (x * cov).sum(-1)
 
 
 class Tables:

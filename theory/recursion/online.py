@@ -93,8 +93,7 @@ class Trajectory:
         for k, law in enumerate(self.laws):
             log_q = law.log_density
             spread = [self.mean(k, y**2) - self.mean(k, y) ** 2 for y in places]
-            before = self.laws[max(k - 1, 0)].log_density
-            step, explained = self._slope(k, log_q - before)
+            step, explained = self._slope(k, log_q - self.laws[max(k - 1, 0)].log_density)
             tilt, tilt_explained = self._slope(k, log_q - base)
             rows.append(
                 {

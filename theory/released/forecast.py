@@ -127,10 +127,6 @@ class Forecast:
     def last(self) -> Row:
         return self.rows[-1]
 
-    @property
-    def is_whole(self) -> bool:
-        return self.last.epoch == self.epochs
-
     def gain(self, row: Row) -> float:
         """(E R - E_0 R)/S_0."""
         first = self.rows[0].rewards

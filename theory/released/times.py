@@ -222,8 +222,7 @@ class Sampler:
                 a = _rate(field, state, t)
                 b = _rate(field, state + 0.5 * h * a, middle)
                 c = _rate(field, state + 0.5 * h * b, middle)
-                d = _rate(field, state + h * c, end)
-                state = state + h / 6 * (a + 2 * b + 2 * c + d)
+                state = state + h / 6 * (a + 2 * b + 2 * c + _rate(field, state + h * c, end))
         return state
 
 

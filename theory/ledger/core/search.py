@@ -38,15 +38,12 @@ class Found:
 def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
     """profile.starts climbs of profile.steps steps each."""
     ends: list[tuple[float, dict[str, Any]]] = []
-    evaluations = gave_up = 0
+    tried: list[float] = []
     dims = [d for d in DIMS if d in identity.dims] or [min(identity.dims)]
 
     def error_at(setting: Any) -> float:
-        nonlocal evaluations, gave_up
-        error = identity.compare(setting, with_mutants=False).error
-        evaluations += 1
-        gave_up += bool(np.isnan(error))
-        return error
+        tried.append(identity.compare(setting, with_mutants=False).error)
+        return tried[-1]
 
     for start in range(profile.starts):
         rng = np.random.default_rng([seed, start])
@@ -64,13 +61,12 @@ def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
                 step *= SHRINK
         if not np.isnan(error):
             ends.append((error, setting.pack()))
-    ends.sort(key=lambda pair: -pair[0])
-    kept = ends[:KEPT]
+    kept = sorted(ends, key=lambda pair: -pair[0])[:KEPT]
     return Found(
         identity.name,
         profile.starts,
-        evaluations,
-        gave_up,
+        len(tried),
+        int(np.isnan(tried).sum()),
         tuple(e for e, _ in kept),
         tuple(s for _, s in kept),
     )

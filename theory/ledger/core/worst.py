@@ -32,8 +32,7 @@ def summary(claim: str, part: str) -> dict[str, Any]:
     """Starts, evaluations, how many of these the second route gave up on (where that is on record)
     and largest errors of the search; empty without one."""
     found = _record().get(f"{claim}/{part}", {})
-    keys = ("starts", "evaluations", "gave_up", "errors")
-    return {k: found[k] for k in keys if k in found}
+    return {k: found[k] for k in ("starts", "evaluations", "gave_up", "errors") if k in found}
 
 
 def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None:

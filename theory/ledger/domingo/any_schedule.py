@@ -62,9 +62,9 @@ def any_schedule_gives_the_tilt(context: Context) -> Finding:
         peak, field = float(claimed.max()), problem.tilted_field(Exponential(problem.scale))
         for label in labels:
             density = sampled(field, SCHEDULES[label], 1e-8, 1e-10)
-            tally.add(QUADRATURE.error(density, claimed, peak), f"{name}, {label}")
+            tally.compare(density, claimed, peak, f"{name}, {label}")
         twice = sampled(_twice_steered(name), None, 1e-6, 1e-8)
-        tally.add(QUADRATURE.error(twice, claimed, peak), wrong="v + g u*")
+        tally.compare(twice, claimed, peak, wrong="v + g u*")
     return tally.finding(
         "v_base + (g/2) u* gives the tilt by " + ", ".join(labels),
         "claim",

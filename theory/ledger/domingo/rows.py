@@ -61,13 +61,9 @@ def _adjoint_row(name: str, source: str, statement: str, parts: tuple[Part, ...]
         id=name,
         source=source,
         statement=statement,
-        assumptions=text["assumptions"],
-        first=text["first"],
-        second=text["second"],
-        recorded=text["recorded"],
-        remark=text["remark"],
         parts=parts,
         region=None if text["recorded"] == "exact" else adjoint_limits.step_region,
+        **text,
     )
 
 

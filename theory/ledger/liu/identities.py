@@ -156,8 +156,7 @@ def _without_posterior_mean(s: CouplingSetting) -> Array:
     """Raw product in place of the covariance: the slope of the conditional mean's numerator."""
     family, h = s.family, 1e-6
     gap = family.velocity(s.point, s.t, s.a + h) - family.velocity(s.point, s.t, s.a - h)
-    own = family.velocity(s.point, s.t, s.a)
-    return row(gap / (2 * h) + own)
+    return row(gap / (2 * h) + family.velocity(s.point, s.t, s.a))
 
 
 def coupling_parts(dependent: bool) -> tuple[Identity[CouplingSetting], ...]:

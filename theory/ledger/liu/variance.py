@@ -67,9 +67,7 @@ def _weighted_by_quadrature(s: Setting) -> Array:
 
 
 def _not_centred(s: Setting) -> Array:
-    m = _moments(s)
-    more = 4 * float((m.covariance**2).sum()) / s.nft_beta**2
-    return nft_noise(s) + more
+    return nft_noise(s) + 4 * float((_moments(s).covariance ** 2).sum()) / s.nft_beta**2
 
 
 IDENTITIES = (
@@ -161,7 +159,6 @@ def _order_part(
     slope = fit_slope(sizes, np.abs(1 - ratios) if one else ratios, FLOOR)
     what = "|ratio - 1|" if one else "ratio"
     far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
-    start = abs(1 - far[0]) if one else far[0]
     return Finding(
         name=name,
         role=role,
@@ -174,7 +171,7 @@ def _order_part(
         ),
         numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
         order=order,
-        mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
+        mutants={"1 at beta = 2 too": abs(1 - far[0]) > 0.1}
         if one
         else {"of first order": slope.order != 1},
     )
@@ -244,8 +241,7 @@ def released_rewards(context: Context) -> Finding:
 def released_problem() -> Problem:
     """The toy's mixture with a linear reward, standardised, times 1/10, about 1/2."""
     base = load_problem(TOY).base
-    raw = Problem("raw", base, linear_reward([1.0]), 1.0)
-    mean, std = reward_moments(base, raw.moments)
+    mean, std = reward_moments(base, Problem("raw", base, linear_reward([1.0]), 1.0).moments)
     slope = 1 / (RELEASED * std)
     return Problem("released", base, linear_reward([slope], 0.5 - slope * mean), 1.0)
 

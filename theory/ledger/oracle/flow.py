@@ -69,11 +69,6 @@ class LineField:
         keep = log_h > log_h.max() - _FAINT
         self._grid = y[keep], log_h[keep], sign[keep], reward[keep]
 
-    @classmethod
-    def nft(cls, case: PlaneNumbers, scale: float) -> LineField:
-        """v + scale Cov(V, r | x) of p."""
-        return cls(case, None, scale)
-
     def _weigh(self, y: Array) -> tuple[Array, Array, Array]:
         """log |p phi(r)|, the sign of phi(r), and r at y, any shape."""
         white = (y[..., None] - self.case.means[:, 0]) / np.sqrt(self.case.covs[:, 0, 0])
@@ -119,11 +114,6 @@ class LineField:
         weight, nodes, _, late = self._posterior(x, t)
         mean = weight @ nodes
         return np.asarray(self.sign * (mean / (1 - t) if late else (t * mean - x) / (1 - t) ** 2))
-
-
-def nft(case: PlaneNumbers, scale: float) -> LineField:
-    """v + scale Cov(V, r | x) of p."""
-    return LineField.nft(case, scale)
 
 
 class PlaneField:
@@ -238,8 +228,7 @@ def follow(motion: Motion, y: Array, rtol: float = RTOL, atol: float = ATOL) -> 
         velocity, rate = motion(state[: y.size].reshape(y.shape), t)
         return np.concatenate([velocity.ravel(), rate])
 
-    start = np.concatenate([y.ravel(), np.zeros(len(y))])
-    end = solve(derivative, start, rtol=rtol, atol=atol)
+    end = solve(derivative, np.concatenate([y.ravel(), np.zeros(len(y))]), rtol=rtol, atol=atol)
     return end[: y.size].reshape(y.shape), -end[y.size :]
 
 

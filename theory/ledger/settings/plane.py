@@ -116,8 +116,7 @@ def disagreement(
     problem, e = case.problem(), case.plane_dim
     wrappers = wrappers_for(case) if wrappers is None else wrappers
     at = case.frame.T @ x
-    law = case.density(*_kinks(case))
-    spread, moments, tilts = _by_quadrature(case, law, at[:e], t, wrappers)
+    spread, moments, tilts = _by_quadrature(case, case.density(*_kinks(case)), at[:e], t, wrappers)
     rest = _rest_velocity(case, at[e:], t)
     point, time = torch.as_tensor(x)[None, :], t
     fields = problem.conditional_reward

@@ -26,6 +26,7 @@ from theory.ledger.settings.random import (
     Shape,
     most_components,
     random_case,
+    random_point,
 )
 from theory.problems.problem import Problem
 from theory.tilts.moments import reward_moments
@@ -75,6 +76,10 @@ class Setting(AnySetting):
     def point(self) -> Tensor:
         return torch.as_tensor(self.x)[None, :]
 
+    @property
+    def time(self) -> Tensor:
+        return torch.tensor(self.t, dtype=torch.float64)
+
     def describe(self) -> str:
         case = self.case
         x = ", ".join(f"{v:.3g}" for v in self.x[:3]) + (", ..." if self.dim > 3 else "")
@@ -116,14 +121,13 @@ class Problems(Domain[Setting]):
         path = str(rng.choice(self.paths))
         beta = math.exp(rng.uniform(*np.log(BETAS)))
         a = float(rng.uniform(-0.2, 1.0)) * case.scale
-        return Setting(case, _point(case, path, t, rng), t, beta, a, path)
+        return Setting(case, random_point(case, instant(path, t), rng), t, beta, a, path)
 
     def nudge(self, setting: Setting, rng: np.random.Generator, step: float) -> Setting | None:
         case = setting.case
         weights = softmax(np.log(case.weights) + step * rng.normal(size=case.weights.shape))
         factors = np.linalg.cholesky(case.covs)
-        stretch = np.eye(case.plane_dim) + step * rng.normal(size=factors.shape)
-        factors = stretch @ factors
+        factors = (np.eye(case.plane_dim) + step * rng.normal(size=factors.shape)) @ factors
         covs = np.asarray(factors @ np.swapaxes(factors, 1, 2))
         values = np.linalg.eigvalsh(covs)
         condition = float((values.max(1) / values.min(1)).max())
@@ -184,22 +188,12 @@ class Problems(Domain[Setting]):
         return _distance(case, setting) <= REACH
 
 
-def _point(case: PlaneProblem, path: str, t: float, rng: np.random.Generator) -> Array:
-    """A draw of X_t, (d,)."""
-    e, now = case.plane_dim, instant(path, t)
-    k = rng.choice(len(case.weights), p=case.weights)
-    plane = case.means[k] + np.linalg.cholesky(case.covs[k]) @ rng.normal(size=e)
-    data = case.frame @ np.concatenate([plane, case.rest_std * rng.normal(size=case.dim - e)])
-    return np.asarray(now.alpha * data + now.sigma * rng.normal(size=case.dim))
-
-
 def _distance(case: PlaneProblem, setting: Setting) -> float:
     """Standard deviations from x to the nearest component of X_t's law in the plane."""
     now, e = setting.at, case.plane_dim
     gaps = (case.frame.T @ setting.x)[:e] - now.alpha * case.means
     covs = now.alpha**2 * case.covs + now.sigma**2 * np.eye(e)
-    squares = np.einsum("ki,kij,kj->k", gaps, np.linalg.inv(covs), gaps)
-    return float(np.sqrt(squares.min()))
+    return float(np.sqrt(np.einsum("ki,kij,kj->k", gaps, np.linalg.inv(covs), gaps).min()))
 
 
 def full_rank_setting(dim: int, seed: int, kinds: Sequence[str] = KINDS) -> Setting:
@@ -235,5 +229,5 @@ def full_rank_setting(dim: int, seed: int, kinds: Sequence[str] = KINDS) -> Sett
         condition=float(np.linalg.cond(covs).max()),
     )
     t = float(rng.uniform(0.25, 0.5))
-    x = _point(case, "rectified_flow", t, rng)
+    x = random_point(case, instant("rectified_flow", t), rng)
     return Setting(case, x, t, float(rng.uniform(0.5, 2.0)), 0.8)

@@ -46,14 +46,13 @@ class Schedules(Domain[ScheduleSetting]):
         if rng.uniform() < 0.5:
             flat = int(rng.integers(0, 120))
             rate, most = float(np.exp(rng.uniform(-8, -2))), float(rng.uniform(0.05, 0.999))
-        share = 1 - math.exp(rng.uniform(math.log(1e-4), math.log(0.5)))
         return ScheduleSetting(
             flat,
             rate,
             most,
             int(rng.integers(1, 251)),
             int(rng.integers(1, 5)),
-            share,
+            1 - math.exp(rng.uniform(math.log(1e-4), math.log(0.5))),
             math.exp(rng.uniform(-3, 1)),
         )
 

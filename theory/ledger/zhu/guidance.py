@@ -86,8 +86,7 @@ def product_density(classes: Classes, weight: float, axis: Array = LINE) -> Arra
     """p(x|c)^(1+w) p(x)^-w, normalised on the grid."""
     points = column(axis)
     log_c = classes.law(True).log_density(points).numpy()
-    log_u = classes.law(False).log_density(points).numpy()
-    values = np.exp((1 + weight) * log_c - weight * log_u)
+    values = np.exp((1 + weight) * log_c - weight * classes.law(False).log_density(points).numpy())
     return np.asarray(values / np.trapezoid(values, axis))
 
 
@@ -158,7 +157,7 @@ def anchored_limits(context: Context) -> Finding:
             here = pushed[name]
             other = pushed["plain" if name == "guided" else "guided"]
             stated = _moments(here, normal * np.exp(eta_0 * _bump(here)))
-            tally.add(QUADRATURE_TIGHT.error(ours, stated, 1.0), name)
+            tally.compare(ours, stated, 1.0, name)
             lam = eta_0 * eta_1 / (eta_0 + eta_1)
             others = (
                 _moments(other, normal * np.exp(eta_0 * _bump(other))),
@@ -166,7 +165,7 @@ def anchored_limits(context: Context) -> Finding:
                 _moments(here, normal * np.exp((eta_0 + eta_1) * _bump(here))),
             )
             for label, values in zip(wrong, others, strict=True):
-                tally.add(QUADRATURE_TIGHT.error(ours, values, 1.0), wrong=label)
+                tally.compare(ours, values, 1.0, wrong=label)
             std = math.sqrt(float(law.density @ (y - ours[-2]) ** 2 / law.density.sum()))
             rows[f"{name}, eta_0 = {eta_0:g}"] = {"reward": float(ours[-1]), "std": std}
         one, two = limits.values()

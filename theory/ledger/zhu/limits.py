@@ -184,8 +184,7 @@ def discrete_maxima(context: Context) -> Finding:
     m = np.array([0.3, 1.0, 0.7, 1.0, 0.9])
     found = simplex.maximise_two_kl(m, p_0, p_0, eta_0=400.0)
     best = m == m.max()
-    limit = np.where(best, p_0, 0.0) / p_0[best].sum()
-    error = float(np.abs(found - limit).max())
+    error = float(np.abs(found - np.where(best, p_0, 0.0) / p_0[best].sum()).max())
     return Finding(
         name="discrete states: weights of p^0 on the maximisers",
         role="condition",

@@ -19,8 +19,7 @@ from theory.recursion import TwoKL
 
 def two_kl_form(s: AtomSetting, share: float, tilt: float) -> Array:
     """p_k^share p_0^(1 - share) exp(tilt m)/Z."""
-    log_p = share * np.log(s.p_k) + (1 - share) * np.log(s.p_0) + tilt * s.m
-    return np.asarray(softmax(log_p))
+    return np.asarray(softmax(share * np.log(s.p_k) + (1 - share) * np.log(s.p_0) + tilt * s.m))
 
 
 def two_kl_optimum(s: AtomSetting) -> Array:

@@ -207,8 +207,7 @@ def _kernel_sums(points: Array, nodes: Array, values: Array, std: float, dx: flo
     dx."""
     stride = max(1, int(min(std / _FINE, _SMOOTH) / max(dx, np.diff(nodes).max())))
     nodes, values = nodes[::stride], values[::stride] * (stride * dx)
-    reach = _FAR * std / np.diff(nodes).min()
-    width = min(math.ceil(reach), len(nodes))
+    width = min(math.ceil(_FAR * std / np.diff(nodes).min()), len(nodes))
     band = np.arange(-width, width + 1)
     pad = np.full(width + 1, np.inf)
     padded = np.concatenate([-pad, nodes, pad])

@@ -73,7 +73,7 @@ def memoryless_noise(at: Instant) -> float:
     alpha <= 0, where it is infinite."""
     if at.alpha <= 0:
         raise ValueError(f"the memoryless schedule needs alpha > 0, got {at.alpha}")
-    return math.sqrt(2 * at.sigma * (at.sigma * at.dalpha / at.alpha - at.dsigma))
+    return math.sqrt(2 * at.eta)
 
 
 def value(case: PlaneNumbers, x: Array, at: Instant, scale: float) -> float:

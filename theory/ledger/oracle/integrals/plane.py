@@ -56,8 +56,7 @@ class PlaneNumbers:
         """log of the mixture in the plane, (n, e) -> (n,)."""
         logs = np.empty((len(self.weights), len(y)))
         for k, (whitener, log_size) in enumerate(zip(*self._whiteners, strict=True)):
-            white = (y - self.means[k]) @ whitener.T
-            logs[k] = log_size - 0.5 * (white**2).sum(axis=1)
+            logs[k] = log_size - 0.5 * (((y - self.means[k]) @ whitener.T) ** 2).sum(axis=1)
         if len(logs) == 1:
             return np.asarray(logs[0])
         top = logs.max(axis=0)

@@ -83,8 +83,7 @@ class _Given:
         self.mean = self.law.mean(self.v).value
 
     def v(self, y: Array) -> Array:
-        a = self.at
-        return a.dalpha * y + a.dsigma * (self.x - a.alpha * y) / a.sigma
+        return self.at.velocity(self.x, y)
 
     def values(self, y: Array, step: Array, b: float) -> tuple[Array, Array, Array]:
         """|v+ - V|^2, |v- - V|^2 and the loss of every y, at a student that is `step` away."""

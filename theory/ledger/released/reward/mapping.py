@@ -197,12 +197,11 @@ def stated_at_released_values(context: Context) -> Finding:
         f"one prompt of {GROUP} rows is the batch": gaussian_batch_share(GROUP, 1),
     }
     worst = max(found, key=lambda k: abs(found[k] - 1))
-    off = abs(found[worst] - 1)
     return Finding(
         name="tilt of one epoch = 0.2/nft_beta per std of a prompt's rewards",
         role="claim",
         kind="exact",
-        holds=off <= QUADRATURE_TIGHT.rtol,
+        holds=abs(found[worst] - 1) <= QUADRATURE_TIGHT.rtol,
         figure="share of 0.2/nft_beta: " + "; ".join(f"{k} {number(v)}" for k, v in found.items()),
         numbers={"shares": found},
         worst=f"{worst}: {number(found[worst])} of it",

@@ -122,8 +122,7 @@ def carried(
     spread = reward_moments(problem.base, problem.moments)[1]
 
     def plan(epoch: int, mean: float, std: float) -> Epoch:
-        lam = 2 / nft_beta / (SPREAD * (std + STD_FLOOR))
-        return Epoch(lam, offset=2 / nft_beta * offset)
+        return Epoch(2 / nft_beta / (SPREAD * (std + STD_FLOOR)), offset=2 / nft_beta * offset)
 
     reach = 1.3 * epochs * 2 / nft_beta / (SPREAD * spread)
     return carry_epochs(problem, plan, epochs, reach, mode=mode)
@@ -181,8 +180,7 @@ def route_gaps(offset: float, *others: float) -> list[float]:
 @extra
 def offset_by_two_routes(context: Context) -> Finding:
     """The laws of `offset_online` once more."""
-    offset = MEANS["negative_only"] / SPREAD
-    error, wrong = route_gaps(offset, 0.0)
+    error, wrong = route_gaps(MEANS["negative_only"] / SPREAD, 0.0)
     return Finding(
         name="laws of two epochs with an offset by two routes",
         role="support",

@@ -133,13 +133,12 @@ def against_the_target(context: Context) -> Finding:
             log_p = target.log_density(torch.as_tensor(law.place)[:, None]).numpy()
             own += distances_to(law, log_p)
         rows[sampler.label] = own
-    shown = ", ".join(f"{k} {number(v[0])} then {number(v[2])}" for k, v in rows.items())
     return Finding(
         name="TV to the claimed target, v* at all times then linear in between",
         role="support",
         kind="exact",
         holds=max(abs(v[2] - v[0]) / v[0] for v in rows.values()) < 0.5,
-        figure=shown,
+        figure=", ".join(f"{k} {number(v[0])} then {number(v[2])}" for k, v in rows.items()),
         numbers={"tv, kl of v*; tv, kl of linear": rows},
         worst="note_1d",
         mutants={"the base for the target": _base_is_further(samplers[1], rows)},

@@ -15,7 +15,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 
 from theory import (
     ExactField,
@@ -26,7 +25,7 @@ from theory import (
     linear_reward,
     load_problem,
 )
-from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
 from theory.ledger.core import (
     Array,
     Context,
@@ -37,6 +36,7 @@ from theory.ledger.core import (
     base_points,
     draw,
     extra,
+    z_bound,
 )
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
@@ -135,11 +135,6 @@ def tilt_at(name: str, x: torch.Tensor) -> Array:
     return problem.tilt(Exponential(problem.scale)).log_density(x).numpy()
 
 
-def _bound(count: int) -> float:
-    """|z| below which `count` checks stay, but for the agreed rate."""
-    return float(-ndtri(FALSE_FAILURE_RATE / (2 * count)))
-
-
 def _z(found: Estimate, stated: float) -> float:
     """Standard errors between an estimate and what it should be; nan is infinitely many."""
     z = abs(found.value - stated) / found.error
@@ -210,7 +205,7 @@ def draws_know_their_density(context: Context) -> Finding:
     """E_q[claimed / q] = 1: draws, log q and the claim's Z belong together."""
     n = context.profile.draws // SHARE
     z, killed = {}, {"log q without the divergence": False, "Z of a tilt 5 % weaker": False}
-    bound = _bound(len(DRAWN))
+    bound = z_bound(len(DRAWN))
     for name in DRAWN:
         drawn, problem = nft_draws(name, n), load_problem(name)
         claimed = tilt_at(name, drawn.x)
@@ -247,7 +242,7 @@ def formula_at_points(context: Context) -> Finding:
         start, energy = terms(problem, points)
         for label, factor in factors.items():
             theirs = start - factor * a**2 * energy
-            tally.add(QUADRATURE.error(ours, theirs, 1.0), name, label)
+            tally.compare(ours, theirs, 1.0, name, label)
     return tally.finding(
         "ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r), d = 2 and 5",
         "instead",
