@@ -78,14 +78,11 @@ class Clock:
     def even(steps: int) -> Clock:
         """Steps of one angle."""
         ends = moment(np.linspace(0, 0.5 * np.pi, steps + 1))
-        left, stage, widths = [0.0], np.zeros((steps, STAGES), dtype=np.int64), np.diff(ends)
-        for j in range(steps):
-            stage[j, 0] = len(left) - 1
-            for i in range(1, STAGES):
-                left.append(float(ends[j] + TABLEAU_C[i] * widths[j]))
-                stage[j, i] = len(left) - 1
+        widths = np.diff(ends)
+        left = np.append(0.0, ends[:-1, None] + TABLEAU_C[1:] * widths[:, None])
         left[-1] = 1.0
-        return Clock(1 - np.array(left), stage, widths)
+        stage = (STAGES - 1) * np.arange(steps)[:, None] + np.arange(STAGES)
+        return Clock(1 - left, stage, widths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +136,8 @@ class Axis:
         weights = np.zeros((len(xi), 2 * half + 1))
         for k, s in enumerate(place):
             first = int(np.floor(s)) - LOG_STENCIL // 2 + 1
-            offsets = np.arange(first, first + LOG_STENCIL, dtype=float)
             weights[k, first + half : first + half + LOG_STENCIL] = lagrange(
-                offsets, np.array([s])
+                np.arange(first, first + LOG_STENCIL, dtype=float), np.array([s])
             )[0]
         return weights
 

@@ -246,10 +246,9 @@ def _held_back(found: Forecast) -> float:
     settings, base = found.settings, found.rows[0].rewards
     if not settings.kl_weight or settings.reach < 1:
         return 0.0
-    free = settings.schedule.tilt(
+    return 1 - found.first_order / settings.schedule.tilt(
         found.epochs, settings.step(base.std, base.clip), 1.0, settings.steps
     )
-    return 1 - found.first_order / free
 
 
 def _warnings(found: Forecast) -> list[str]:

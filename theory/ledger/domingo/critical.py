@@ -150,12 +150,11 @@ def _is_optimal(adjoint: Adjoint, context: Context) -> Finding:
         own = relative(line, p, line.gradient_fields(best, adjoint)) / size
         if own >= gap:
             gap, worst = own, f"{name}, {label}, {steps} steps"
-        others = {
+        for key, means in {
             "scale 1.02": compared(name, label, steps, 1.02)[1].means,
             "u*/2": 0.5 * (best + line.base),
             "base": line.base,
-        }
-        for key, means in others.items():
+        }.items():
             G = relative(line, p, line.gradient_fields(means, adjoint)) / size
             killed[key] &= bool(G / QUADRATURE.rtol > 10)
     return Finding(

@@ -45,7 +45,7 @@ from theory.ledger.domingo.law_routes import (
     tilted_path_law,
 )
 from theory.ledger.liu.laws import plain_numbers
-from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
+from theory.ledger.oracle.control.line import line_expectation, line_law, uniform_clock
 from theory.ledger.oracle.flow import LineField
 
 
@@ -71,12 +71,11 @@ def marginals_are_kept(context: Context) -> Finding:
     for name, g in _cases(context):
         field, problem = LineField(plain_numbers(load_problem(name))), load_problem(name)
         mixture = problem.base.log_density(column(AXIS)).exp().numpy()
-        drifts: dict[str, Field] = {
+        for label, drift in {
             "": plain_drift(field, g),
             "ODE's drift": plain_drift(field, 0.0),
             "g² for g²/2": plain_drift(field, 2**0.5 * g),
-        }
-        for label, drift in drifts.items():
+        }.items():
             if label and (tally.mutants[label] or g != 1.0):
                 continue
             found = line_law(

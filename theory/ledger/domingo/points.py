@@ -38,8 +38,7 @@ def velocity_from_score(s: Setting, eta_factor: float = 1.0, without_growth: boo
     path, t = s.route_path, s.time
     growth = path.dalpha(t) / path.alpha(t)
     score = s.problem.base_field.score(s.point, s.t)
-    kept = 0.0 if without_growth else growth
-    return row(kept * s.point + eta_factor * path.eta(t) * score)
+    return row((0.0 if without_growth else growth) * s.point + eta_factor * path.eta(t) * score)
 
 
 def _velocity_size(s: Setting) -> float:

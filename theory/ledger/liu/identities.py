@@ -142,14 +142,13 @@ def _coupling_first(s: CouplingSetting) -> Array:
 def _coupling_second(s: CouplingSetting) -> Array:
     """In the plane by quadrature along the fibre; nothing moves in the other directions."""
     joint, e = s.joint, s.joint.plane_dim
-    plane = couplings.velocity_slope(
+    return joint.frame[:, :e] @ couplings.velocity_slope(
         lambda a: lambda x0, x1: joint.log_joint(x0, x1, a),
         s.a,
         (joint.frame.T @ s.x)[:e],
         s.t,
         joint.region(s.a, reach=1.0),
     )
-    return joint.frame[:, :e] @ plane
 
 
 def _without_posterior_mean(s: CouplingSetting) -> Array:

@@ -120,7 +120,6 @@ def comparable(context: Context) -> Finding:
         for place in ("v0", "optimum")
     }
     quantiles = np.quantile(found["v0"], [0.0, 0.05, 0.5, 0.95, 1.0]).tolist()
-    correlation = float(np.corrcoef(found["v0"], found["level"])[0, 1])
     return Finding(
         name="noise of NFT within a factor of 2 of that of 1 + 2r",
         role="claim",
@@ -136,7 +135,7 @@ def comparable(context: Context) -> Finding:
         numbers={
             "share": share,
             "quantiles": quantiles,
-            "correlation_with_(2r-1)^2": correlation,
+            "correlation_with_(2r-1)^2": float(np.corrcoef(found["v0"], found["level"])[0, 1]),
             "toy": {f"{k[0]:g} to {k[1]:g}": v for k, v in whole.items()},
         },
         worst=f"the note's toy with r in [{worst[0]:g}, {worst[1]:g}]: NFT's noise is "
@@ -279,14 +278,13 @@ def network(context: Context) -> Finding:
 def noise_region(cells: int) -> Region:
     """|ratio - 1| over where the reward lies: its value away from the bump and on its top."""
     ends = np.linspace(0.0, 1.0, cells)
-    errors = [[abs(toy().ratio(float(a), float(b)) - 1) for b in ends] for a in ends]
     return Region(
         "noise of NFT against that of 1 + 2r, beta = 1",
         "r away from the bump",
         ends,
         "r at the bump's top",
         ends,
-        np.asarray(errors),
+        np.asarray([[abs(toy().ratio(float(a), float(b)) - 1) for b in ends] for a in ends]),
         "|ratio - 1|",
     )
 

@@ -210,9 +210,8 @@ def sampled(
     """E[a'(r e+ / w+ - (1 - r) e- / w-)] over n draws of X_1 given X_t = x, with its standard
     error, at u = step a for every step; a: the frame's first axis, turned as it may be, w the mean
     size of the error over the coordinates of R^d. ValueError where draws are hardly ever kept."""
-    e = case.plane_dim
-    if e != 1:
-        raise ValueError(f"the problem must vary along a line, got a plane of {e}")
+    if case.plane_dim != 1:
+        raise ValueError(f"the problem must vary along a line, got a plane of {case.plane_dim}")
     rotated = case.frame.T @ x
     kept: list[Array] = []
     tried = 0
@@ -282,12 +281,13 @@ def _other_axes(line: Line, count: int) -> _Axes | None:
     centre = float(v @ h / h.sum())
     spread = float(np.sqrt((v - centre) ** 2 @ h / h.sum()))
     # Every other axis has a law of |v_0 - V| of one shape: that of the first of them.
-    slope, offset = line.slope, _offset(line)
+    zero, one = at.velocity(line.x[1], np.array([0.0, 1.0]))
+    offset = -zero / (one - zero)  # the place where V is zero
 
     def one_axis(size: Array) -> Array:
         total = np.zeros(np.shape(size))
         for sign in (1, -1):
-            place = slope * (centre + sign * size) + offset  # the X_1 with that V
+            place = line.slope * (centre + sign * size) + offset  # the X_1 with that V
             total = total + np.exp(
                 -0.5 * (place / s) ** 2
                 - 0.5 * ((line.x[1] - at.alpha * place) / at.sigma) ** 2
@@ -316,9 +316,3 @@ def _convolved(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return np.asarray(value.reshape(np.shape(size)))
 
     return density
-
-
-def _offset(line: Line) -> float:
-    """The y on another axis where V is zero."""
-    zero, one = line.at.velocity(line.x[1], np.array([0.0, 1.0]))
-    return float(-zero / (one - zero))

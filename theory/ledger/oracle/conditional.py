@@ -81,16 +81,14 @@ class _Split:
         a, s = self.at, self.case.rest_std
 
         def log_h(z: Array) -> Array:
-            gap = self.rest[:, None] - a.alpha * z
-            return -0.5 * (z / s) ** 2 - 0.5 * (gap / a.sigma) ** 2
+            return -0.5 * (z / s) ** 2 - 0.5 * ((self.rest[:, None] - a.alpha * z) / a.sigma) ** 2
 
         low, middle, high = log_h(s * np.array([[-1.0, 0.0, 1.0]])).T
         bend = (2 * middle - low - high) / s**2
         peak, width = (high - low) / (2 * s * bend), 1 / np.sqrt(bend)
         z = peak[:, None] + width[:, None] * _XI
         h = np.exp(log_h(z) - log_h(peak[:, None]))
-        v = a.velocity(self.rest[:, None], z)
-        return np.asarray((f(v) * h).sum(axis=-1) / h.sum(axis=-1))
+        return np.asarray((f(a.velocity(self.rest[:, None], z)) * h).sum(axis=-1) / h.sum(axis=-1))
 
     def back(self, plane: Array, rest: Array | None = None) -> Array:
         """The vector with these coordinates in the plane and in the rest (0 without), (d,)."""

@@ -38,8 +38,6 @@ class AtomSetting(AnySetting):
 class Atoms(Domain[AtomSetting]):
     """2 to 40 states, softmax references, strengths from 0.1 to 10."""
 
-    setting = AtomSetting
-
     def draw(self, dim: int, seed: int) -> AtomSetting:
         rng = np.random.default_rng([seed, 13])
         n = int(rng.integers(2, 41))

@@ -30,8 +30,6 @@ class PenalisedSetting(Setting):
 class Penalised(Domain[PenalisedSetting]):
     """Random problems with penalties that count at their time."""
 
-    setting = PenalisedSetting
-
     def draw(self, dim: int, seed: int) -> PenalisedSetting:
         plain = Problems().draw(dim, seed)
         rng = np.random.default_rng([seed, 29, dim])
@@ -64,8 +62,6 @@ class TimedAtoms(AtomSetting):
 @dataclass(frozen=True)
 class AtomsInTime(Domain[TimedAtoms]):
     """`Atoms`, with a time in [0, 0.99]."""
-
-    setting = TimedAtoms
 
     def draw(self, dim: int, seed: int) -> TimedAtoms:
         t = float(np.random.default_rng([seed, 31]).uniform(0.0, 0.99))
@@ -111,8 +107,6 @@ class LineSetting(AnySetting):
 @dataclass(frozen=True)
 class Lines(Domain[LineSetting]):
     """Means within 2, standard deviations 0.4 to 2.5, kl_weight 1e-3 to 10."""
-
-    setting = LineSetting
 
     def draw(self, dim: int, seed: int) -> LineSetting:
         rng = np.random.default_rng([seed, 37])

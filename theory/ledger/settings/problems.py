@@ -99,8 +99,6 @@ class Problems(Domain[Setting]):
     max_condition: of the covariances, below what random problems have where a route asks for it.
     """
 
-    setting = Setting
-
     kinds: tuple[str, ...] = KINDS
     paths: tuple[str, ...] = ("rectified_flow",)
     max_condition: float = MAX_CONDITION

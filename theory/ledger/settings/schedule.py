@@ -38,21 +38,20 @@ class ScheduleSetting(AnySetting):
 class Schedules(Domain[ScheduleSetting]):
     """The released schedules and others like them, 1 to 250 epochs of 1 to 4 steps."""
 
-    setting = ScheduleSetting
-
     def draw(self, dim: int, seed: int) -> ScheduleSetting:
         rng = np.random.default_rng([seed, 41])
         flat, rate, most = RELEASED[int(rng.integers(len(RELEASED)))]
         if rng.uniform() < 0.5:
             flat = int(rng.integers(0, 120))
             rate, most = float(np.exp(rng.uniform(-8, -2))), float(rng.uniform(0.05, 0.999))
+        share = 1 - math.exp(rng.uniform(math.log(1e-4), math.log(0.5)))
         return ScheduleSetting(
             flat,
             rate,
             most,
             int(rng.integers(1, 251)),
             int(rng.integers(1, 5)),
-            1 - math.exp(rng.uniform(math.log(1e-4), math.log(0.5))),
+            share,
             math.exp(rng.uniform(-3, 1)),
         )
 
@@ -88,8 +87,6 @@ class FactorSetting(AnySetting):
 @dataclass(frozen=True)
 class Factors(Domain[FactorSetting]):
     """Rank 1 to 4, sides 2 to 12, 1 to 6 epochs."""
-
-    setting = FactorSetting
 
     def draw(self, dim: int, seed: int) -> FactorSetting:
         rng = np.random.default_rng([seed, 43])

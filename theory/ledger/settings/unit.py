@@ -29,8 +29,6 @@ class UnitRewards(Domain[Setting]):
     standard deviation, from REST.
     """
 
-    setting = Setting
-
     paths: tuple[str, ...] = ("rectified_flow",)
     least: int = 1
 

@@ -163,14 +163,12 @@ def laplace_weights(context: Context) -> Finding:
         inverse = claimed**2 / limit
         for label, weights in zip(wrong, (claimed, inverse / inverse.sum()), strict=True):
             wrong[label] &= abs(ahead - float(weights[0])) > QUADRATURE.rtol
-    holds = extrapolated <= QUADRATURE.rtol and all(
-        s.order == 1 and s.is_order for s in slopes.values()
-    )
     return Finding(
         name="isolated maxima: weights p(x_i) / sqrt(det(-Hess r(x_i)))",
         role="instead",
         kind="exact",
-        holds=holds,
+        holds=extrapolated <= QUADRATURE.rtol
+        and all(s.order == 1 and s.is_order for s in slopes.values()),
         figure=f"extrapolated to K = infinity within {number(extrapolated)}; the rest falls like "
         f"1/(K lambda), slope {slopes['d = 1']}",
         numbers={"extrapolated": extrapolated, "slopes": {d: s.slope for d, s in slopes.items()}},

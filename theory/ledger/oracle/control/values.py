@@ -80,8 +80,7 @@ def value(case: PlaneNumbers, x: Array, at: Instant, scale: float) -> float:
     """V(x, t) = -log E[exp(scale r(X_1)) | X_t = x], for x (d,)."""
     parts = _half_tilted(case, x, at, scale)
     level = _level(parts)
-    found = parts.law.mean(_tilts(parts, scale, level)).value
-    return float(_values(found[None], scale, level)[0])
+    return float(_values(parts.law.mean(_tilts(parts, scale, level)).value[None], scale, level)[0])
 
 
 def value_gradient(case: PlaneNumbers, x: Array, at: Instant, scale: float) -> Array:

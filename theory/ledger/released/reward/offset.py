@@ -13,6 +13,7 @@ from theory.ledger.core import Array, Context, Finding, Identity, extra, number
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released import training as released
+from theory.ledger.released.penalty_laws import last_laws_apart
 from theory.ledger.settings.modes import (
     ModePoints,
     ModeSetting,
@@ -167,14 +168,9 @@ def route_gaps(offset: float, *others: float) -> list[float]:
     nft_beta, problem = 0.5, smooth()
     rule = released_modes.OffsetEpochs(nft_beta, 0.0, mapped=True, offset=offset)
     theirs = released.released_laws(plain_numbers(problem), [rule] * 2, (0.0, 0.0))[-1]
-    found = []
-    for own in (offset, *others):
-        run = carried(problem, own, nft_beta, 2)
-        (axis,), q = run.axes, run.laws[-1].density
-        inside = (axis > theirs.nodes[0]) & (axis < theirs.nodes[-1])
-        gap = np.abs(np.exp(theirs.log_density(axis[inside])) - q[inside])
-        found.append(float(gap.max() / q.max()))
-    return found
+    return [
+        last_laws_apart(carried(problem, own, nft_beta, 2), theirs) for own in (offset, *others)
+    ]
 
 
 @extra

@@ -156,18 +156,16 @@ def _base_is_further(sampler: Sampler, rows: dict[str, list[float]]) -> bool:
 def only_the_grid(context: Context) -> Finding:
     """Where nothing is learned in between the flow is the base's; m times as many Euler steps keep
     about 1/m of the gain."""
-    points = POINTS
-    flow = FLOW
     problem = load_problem("note_1d")
-    (base,) = laws(flow, problem.base_field, points=points)
+    (base,) = laws(FLOW, problem.base_field, points=POINTS)
     full = problem.cumulant_field(problem.scale, 1)
-    (law,) = laws(flow, KnownAtTimes(full, GRID, "none"), points=points)
+    (law,) = laws(FLOW, KnownAtTimes(full, GRID, "none"), points=POINTS)
     gap = total_variation(base, law)
     kept = {
         m: 1 + move("note_1d", Sampler("euler", uniform_times(m * COUNT)), GRID, "none").share
         for m in (1, 2, 4)
     }
-    (held,) = laws(flow, KnownAtTimes(full, GRID, "nearest"), points=points)
+    (held,) = laws(FLOW, KnownAtTimes(full, GRID, "nearest"), points=POINTS)
     return Finding(
         name="nothing learned in between: the ODE's law is the base's",
         role="instead",
@@ -232,8 +230,7 @@ def stochastic(context: Context) -> Finding:
         for model in MODELS:
             law = chain_law(chain, _at_one_time(KnownAtTimes(full, GRID, model)), axes)
             found[f"{steps} steps, {model}"] = grid_distances(whole, law)["TV"].value
-    same = [v for k, v in found.items() if k.startswith(f"{COUNT} ")]
-    fine = [v for k, v in found.items() if k.startswith(f"{more} ")]
+    same, fine = ([found[f"{n} steps, {m}"] for m in MODELS] for n in (COUNT, more))
     return Finding(
         name="a stochastic sampler (chain of the path's posteriors)",
         role="support",
