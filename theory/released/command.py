@@ -162,8 +162,9 @@ def _source(options: argparse.Namespace) -> tuple[Rewards, Problem | None]:
         return rewards_of(problem, options.adv_clip_max), problem
     if options.data_std is not None:
         check_positive("--data-std", options.data_std)
-    columns = options.reward_column, options.prompt_column
-    rewards = read_rewards(options.rewards, *columns, data_std=options.data_std)
+    rewards = read_rewards(
+        options.rewards, options.reward_column, options.prompt_column, data_std=options.data_std
+    )
     return replace(rewards, clip=options.adv_clip_max), None
 
 

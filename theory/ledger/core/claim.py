@@ -131,9 +131,7 @@ class Extra:
         return self.part(context)
 
 
-def extra(part: Part) -> Extra:
-    """As a decorator."""
-    return Extra(part)
+extra = Extra  # as a decorator
 
 
 def is_extra(part: Part) -> bool:

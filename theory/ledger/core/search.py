@@ -7,6 +7,7 @@ quicker profiles can try the same places again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,7 @@ def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
         error, step = error_at(setting), 0.2
         for _ in range(profile.steps):
             moved = identity.domain.nudge(setting, rng, step)
-            if moved is None:
-                step *= SHRINK
-                continue
-            trial = error_at(moved)
+            trial = math.nan if moved is None else error_at(moved)
             if trial > error or (np.isnan(error) and not np.isnan(trial)):
                 setting, error, step = moved, trial, step * GROWTH
             else:

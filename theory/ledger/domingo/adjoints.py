@@ -146,8 +146,7 @@ MATCHING = Identity(
 
 def _lean_states(adjoint: Callable[[Steered], Tensor]) -> Callable[[Setting], Array]:
     def first(setting: Setting) -> Array:
-        s = steered(setting)
-        return adjoint(s)[0].numpy().ravel() / control_steered.size(
+        return adjoint(steered(setting))[0].numpy().ravel() / control_steered.size(
             control_steered.resimulated(setting.case, setting.t, frozen=True)[0]
         )
 

@@ -177,15 +177,14 @@ def _is_optimal(adjoint: Adjoint, context: Context) -> Finding:
 def _search(adjoint: Adjoint, context: Context) -> Finding:
     starts = context.choose(6, 30, 200)
     names = NAMES[: context.choose(1, 2, 3)]
-    found: dict[str, Search] = {}
-    for name in names:
-        problem = load_problem(name)
+    found: list[Search] = []
+    for problem in map(load_problem, names):
         chain = Chain(4, schedule=Diffusion.of_constant(1.0))
         line = LineChain.of_problem(problem, chain, problem.scale, 121)
-        found[name] = Family(line, line.critical().means, adjoint).search(starts, context.seed)
-    least = min((s.least for s in found.values()), default=math.inf)
+        found.append(Family(line, line.critical().means, adjoint).search(starts, context.seed))
+    least = min((s.least for s in found), default=math.inf)
     zeros, others, distinct, stalled, lost = (
-        sum(getattr(s, name) for s in found.values())
+        sum(getattr(s, name) for s in found)
         for name in ("zeros", "others", "distinct", "stalled", "lost")
     )
     return Finding(
@@ -212,7 +211,7 @@ def _search(adjoint: Adjoint, context: Context) -> Finding:
             "least_field": least if others else None,
             "parameters": Family.PARAMETERS,
         },
-        mutants={"half the adjoint: u* is no zero": all(s.wrong for s in found.values())},
+        mutants={"half the adjoint: u* is no zero": all(s.wrong for s in found)},
     )
 
 

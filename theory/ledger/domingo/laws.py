@@ -194,17 +194,16 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
 def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
     """The law of the memoryless SDE with u*, by Fokker-Planck, against base exp(a r)/Z."""
     tally = Tally(QUADRATURE, "g = 1 instead", "u* of half the scale")
-    for name in names(context):
-        problem = load_problem(name)
+    for problem in map(load_problem, names(context)):
         claimed = tilt_density(problem, problem.scale, GRID)
         peak = float(claimed.max())
         memoryless = Diffusion.of_memoryless(1.0, MEMORYLESS_START)
         law = sde_law(
             problem.tilted_field(Exponential(problem.scale)), memoryless, GRID, 1e-7, 1e-9
         )
-        tally.compare(law.density, claimed, peak, name)
+        tally.compare(law.density, claimed, peak, problem.name)
         tally.compare(
-            on_axis(grid_optimum(name, 1.0).law, GRID), claimed, peak, wrong="g = 1 instead"
+            on_axis(grid_optimum(problem.name, 1.0).law, GRID), claimed, peak, wrong="g = 1 instead"
         )
         half = sde_law(
             problem.tilted_field(Exponential(problem.scale / 2)), memoryless, GRID, 1e-4, 1e-6

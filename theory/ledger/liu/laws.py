@@ -81,8 +81,7 @@ def order_part(
         slopes: dict[str, Slope] = {}
         sizes: dict[str, float] = {}
         wrong: list[Slope] = []
-        for key in context.choose(quick, problems):
-            problem = load_problem(key)
+        for problem in map(load_problem, context.choose(quick, problems)):
             scales = scales_of(problem, context.choose(8, 14))
             further = np.empty(0) if wrong else scales_of(problem, 8)
             # One batch: what rides along costs hardly more than one law.
@@ -91,11 +90,11 @@ def order_part(
             errors, own, others = np.split(
                 measure(problem, at, stretch), [len(scales), len(scales) + 1]
             )
-            slopes[key] = fit_slope(scales, errors, floor)
+            slopes[problem.name] = fit_slope(scales, errors, floor)
             if len(further):
                 wrong.append(fit_slope(further, others, floor))
             if at_scale:
-                sizes[key] = float(own[0])
+                sizes[problem.name] = float(own[0])
         orders = {s.order for s in slopes.values()}
         worst = max(slopes, key=lambda k: abs(slopes[k].slope - 2))
         sized = max(sizes, key=lambda k: sizes[k]) if sizes else ""
@@ -206,13 +205,12 @@ def _agreement(names: tuple[str, ...]) -> Tally:
     """Several rows ask for it."""
     y = np.array([-2.0, -1.1, -0.2, 0.6, 1.5, 2.4])
     tally = Tally(QUADRATURE, "scale 1 % off")
-    for name in names:
-        problem = load_problem(name)
+    for problem in map(load_problem, names):
         theirs = flow.cdf(flow.LineField(plain_numbers(problem), scale=problem.scale), y)
         for factor, wrong in ((1.0, ""), (1.01, "scale 1 % off")):
             field = problem.cumulant_field(factor * problem.scale, 1)
             ours = FlowLaw(field).cdf(torch.as_tensor(y)[:, None])
-            tally.compare(ours.numpy(), theirs, 1.0, name, wrong)
+            tally.compare(ours.numpy(), theirs, 1.0, problem.name, wrong)
     return tally
 
 

@@ -106,15 +106,12 @@ def plain(wrapper: Wrapper) -> RewardFunction:
     )
 
 
-def disagreement(
-    case: PlaneProblem, x: Array, t: float, wrappers: list[Wrapper] | None = None
-) -> dict[str, float]:
+def disagreement(case: PlaneProblem, x: Array, t: float) -> dict[str, float]:
     """Errors of every quantity at X_t = x (d,), t in [0, 1): {name: relative error}.
 
     Rectified-flow path. Raises the oracle's QuadratureError where the second route gives up.
     """
-    problem, e = case.problem(), case.plane_dim
-    wrappers = wrappers_for(case) if wrappers is None else wrappers
+    problem, e, wrappers = case.problem(), case.plane_dim, wrappers_for(case)
     at = case.frame.T @ x
     spread, (mean, covariance, reward, cumulants), tilts = _by_quadrature(
         case, case.density(*_kinks(case)), at[:e], t, wrappers

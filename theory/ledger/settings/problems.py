@@ -165,25 +165,25 @@ class Problems(Domain[Setting]):
 
     def _allows(self, setting: Setting) -> bool:
         """The same domain that `draw` has: condition, spread, tilt, distance of the point."""
-        case = setting.case
-        if case.condition > self._most_condition(case.dim) or not np.isfinite(case.means).all():
-            return False
+        case, a = setting.case, setting.a
         std = np.sqrt(np.linalg.eigvalsh(case.covs))
-        if std.max() > 2.0 or std.min() < 0.4 / math.sqrt(MAX_CONDITION):
-            return False
-        if np.abs(case.means).max() > 6.0 or not SPREADS[0] <= setting.spread <= SPREADS[1]:
-            return False
+        allowed = bool(
+            case.condition <= self._most_condition(case.dim)
+            and np.isfinite(case.means).all()
+            and std.max() <= 2.0
+            and std.min() >= 0.4 / math.sqrt(MAX_CONDITION)
+            and np.abs(case.means).max() <= 6.0
+            and SPREADS[0] <= setting.spread <= SPREADS[1]
+            and abs(a) * setting.spread <= 1.5
+            and _distance(case, setting) <= REACH
+        )
         if case.kind == "bumps":
-            heights = float(np.abs(case.parameters["heights"]).sum())
-            if abs(setting.a) * heights > MAX_EXPONENT or setting.a * heights < -1:
-                return False
+            tilt = a * float(np.abs(case.parameters["heights"]).sum())
+            return allowed and -1 <= tilt <= MAX_EXPONENT
         if case.kind == "quadratic":
-            bent = setting.a * np.atleast_2d(case.parameters["matrix"])  # of exp(a r), either sign
-            if float(np.linalg.eigvalsh(bent).max()) * std.max() ** 2 > 0.5:
-                return False
-        if abs(setting.a) * setting.spread > 1.5:
-            return False
-        return _distance(case, setting) <= REACH
+            bent = a * np.atleast_2d(case.parameters["matrix"])  # of exp(a r), either sign
+            return allowed and float(np.linalg.eigvalsh(bent).max()) * std.max() ** 2 <= 0.5
+        return allowed
 
 
 def _distance(case: PlaneProblem, setting: Setting) -> float:

@@ -49,8 +49,7 @@ class Prompts(Domain[PromptSetting]):
 
     def draw(self, dim: int, seed: int) -> PromptSetting:
         rng = np.random.default_rng([seed, 17])
-        prompts, parts = int(rng.integers(1, 4)), int(rng.integers(1, 3))
-        shape = (prompts, parts)
+        shape = int(rng.integers(1, 4)), int(rng.integers(1, 3))
         weights = softmax(rng.uniform(1.0, 4.0) * rng.normal(size=shape), axis=-1)
         stds = np.exp(rng.uniform(-1.0, 0.7, size=shape))
         means = rng.normal(size=shape) * np.exp(rng.uniform(-1.0, 2.2, size=shape))

@@ -53,10 +53,9 @@ def ode_law_is_the_tilt(context: Context) -> Finding:
     """TV between the ODE's law and the density that the note names."""
     names = context.choose(NAMES[1:2], NAMES)
     found: dict[str, dict[str, float]] = {}
-    for name in names:
-        problem = load_problem(name)
+    for problem in map(load_problem, names):
         scales = (problem.scale / 4, problem.scale)
-        found[name] = {
+        found[problem.name] = {
             f"{scale:.3g}": total_variation(density, tilt_density(problem, scale))
             for scale, density in zip(scales, nft_densities(problem, scales), strict=True)
         }

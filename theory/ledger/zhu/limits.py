@@ -201,9 +201,8 @@ def flat_maxima(context: Context) -> Finding:
     errors = []
     for strength in (10.0, 60.0):
         # by quadrature: every piece is smooth
-        edges = [-12.0, *plateaux[0], *plateaux[1], 12.0]
         pieces = []
-        for a, b in pairwise(edges):
+        for a, b in pairwise([-12.0, *plateaux[0], *plateaux[1], 12.0]):
             r = 1.0 if (a, b) in plateaux else 0.4
             box = Box(np.array([a]), np.array([b]), np.array([[0.5 * (a + b)]]))
             total = integrate(lambda y: np.exp(-0.5 * y**2), box, 1e-12).value[0]

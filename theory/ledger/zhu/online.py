@@ -80,11 +80,10 @@ def frozen_is_the_tilt(context: Context) -> Finding:
             tv[f"{name}, K = {k:g}, 2/beta = {problem.scale / 2:g}"] = total_variation(p, q)
         once.append(total_variation(np.exp(log_q[-1]), np.exp(log_p[0])))
     gaps: dict[str, float] = {}
-    for name in context.choose((), OFF_LINE):
-        problem = load_problem(name)
+    for problem in map(load_problem, context.choose((), OFF_LINE)):
         log_q, log_p = frozen_laws(problem, counts * problem.scale / 2, base_points(problem, 24))
         rms = np.sqrt(((log_q - log_p) ** 2).mean(-1))
-        gaps |= {f"{name}, K = {k:g}": float(g) for k, g in zip(counts, rms, strict=True)}
+        gaps |= {f"{problem.name}, K = {k:g}": float(g) for k, g in zip(counts, rms, strict=True)}
     worst = max(tv, key=lambda k: tv[k])
     figure = f"TV {number(min(tv.values()))} to {number(tv[worst])} (d = 1)"
     if gaps:
