@@ -131,8 +131,7 @@ def cases(context: Context) -> list[tuple[str, str, int]]:
 
 def weights(line: LineChain, means: Array) -> Array:
     """Densities of X_0 .. X_{T-1} on the line's axis, by a finer grid where kernels are narrow."""
-    found = [np.exp(-0.5 * (line.axis / line.start_std) ** 2)]
-    found[0] /= found[0].sum() * line.dx
+    found = [line.start / (line.start.sum() * line.dx)]
     for k in range(line.steps - 1):
         std = max(line.std[k], 1.2 * line.dx)
         p = np.exp(-0.5 * ((line.axis[:, None] - means[k][None, :]) / std) ** 2) @ found[-1]

@@ -130,6 +130,11 @@ class LineChain:
         """Of the axis."""
         return float(self.axis[1] - self.axis[0])
 
+    @cached_property
+    def start(self) -> Array:
+        """The density of X_0 over its peak, (N,)."""
+        return np.asarray(np.exp(-0.5 * (self.axis / self.start_std) ** 2))
+
     # --- one kernel
 
     @cached_property
@@ -224,8 +229,7 @@ class LineChain:
                 f"the narrowest kernel must be {NARROW:g} steps of the grid wide, got "
                 f"{self.std.min():.3g} for steps of {self.dx:.3g}: use more points"
             )
-        p = np.exp(-0.5 * (self.axis / self.start_std) ** 2)
-        found = [p / (self.start_std * math.sqrt(2 * math.pi))]
+        found = [self.start / (self.start_std * math.sqrt(2 * math.pi))]
         for k in range(self.steps):
             z = (self.axis[:, None] - means[k][None, :]) / self.std[k]
             kernel = np.exp(-0.5 * z**2) / (self.std[k] * math.sqrt(2 * math.pi))
@@ -240,8 +244,7 @@ class LineChain:
 
     def start_mean(self, values: Array) -> float:
         """E[values(X_0)], (N,) -> a number."""
-        weight = np.exp(-0.5 * (self.axis / self.start_std) ** 2)
-        return float(weight @ values / weight.sum())
+        return float(self.start @ values / self.start.sum())
 
     def _check(self, means: Array) -> None:
         if means.shape != self.base.shape or not np.isfinite(means).all():

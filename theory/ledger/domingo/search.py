@@ -90,9 +90,7 @@ class Family:
                 a = slopes[k] * H + (slopes[k] - base) * u[k] / s[k]
             else:
                 a = base * H
-        p = np.exp(-0.5 * (line.axis / line.start_std) ** 2)
-        p /= p.sum()
-        law = [p]
+        law = [line.start / line.start.sum()]
         for k in range(line.steps - 1):
             law.append(law[-1] @ kernel[k])
         return G, np.array(law)
