@@ -15,7 +15,7 @@ MUTANTS = {
     "energy's slope left out": ("+ (slopes[k] - base) * u[k] / s[k]", ""),
     "slope of the base": ("a = slopes[k] * H +", "a = base * H +"),
     "adjoint without s": ("share * s[k] * H", "share * H"),
-    "law of the next step": ("law.append(law[-1] @ kernel[k])", "law.append(p @ kernel[k])"),
+    "law of the next step": ("law.append(law[-1] @ kernel[k])", "law.append(law[0] @ kernel[k])"),
     "policy's own slopes left out": ("slopes = self._slopes + s *", "slopes = self._slopes + 0 *"),
 }
 
