@@ -33,5 +33,5 @@ def test_stalled_starts_called_zeros_are_seen(monkeypatch):
 
 
 def test_nudged_quadratics_that_lose_their_tilt_are_seen():
-    edit = ("bent = setting.a * np.atleast_2d", "bent = abs(setting.a) * np.atleast_2d")
+    edit = ("bent = a * np.atleast_2d", "bent = abs(a) * np.atleast_2d")
     assert not kept_tilts(mutant_module("theory.ledger.settings.problems", edit).Problems)
