@@ -39,6 +39,7 @@ from theory.evaluation.report import law_report
 from theory.fields.mixture import MixtureField
 from theory.laws.gaussians import GaussianSum
 from theory.ledger.oracle import QuadratureError
+from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.plane import disagreement
 from theory.ledger.settings.random import (
     KINDS,
@@ -85,7 +86,8 @@ def agreement() -> list[Row]:
         )
         t = float(rng.choice([0.0, rng.uniform(0, 0.99), 0.99]))
         case = random_case(shape, seed)
-        x = random_point(case, t, seed, tail=float(rng.choice([1.0, 3.0])))
+        at, own = instant("rectified_flow", t), np.random.default_rng(seed)
+        x = random_point(case, at, own, tail=float(rng.choice([1.0, 3.0])))
         try:
             errors = disagreement(case, x, t)
         except QuadratureError:

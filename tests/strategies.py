@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.plane import Array, PlaneProblem
 from theory.ledger.settings.random import (
     KINDS,
@@ -53,4 +55,5 @@ def cases(
     case = random_case(draw(shapes(dims, kinds)), draw(seeds))
     t = draw(times)
     tail = draw(st.sampled_from([1.0, 1.0, 3.0]))
-    return case, random_point(case, t, draw(seeds), tail), t
+    rng = np.random.default_rng(draw(seeds))
+    return case, random_point(case, instant("rectified_flow", t), rng, tail), t

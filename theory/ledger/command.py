@@ -44,8 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """0 if every verdict is the recorded one (and, if asked, the docs are fresh), else 1."""
     check_order("--processes", options.processes, 1, 64)
     claims = select(options.only, options.source)
-    whole = not options.only and options.source is None
-    if (options.check_docs or options.write_docs) and not whole:
+    if (options.check_docs or options.write_docs) and (options.only or options.source):
         raise ValueError(
             "--check-docs and --write-docs need the whole ledger: neither --only nor --source must "
             "be given with them"
@@ -91,8 +90,7 @@ def _measure(claims: Sequence[Claim], profile: Profile, processes: int) -> list[
         def done(result: Result) -> None:
             measured.append(result)
             mark = "" if result.agrees else f", RECORDED {result.claim.recorded}"
-            said = f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)"
-            progress.note(said)
+            progress.note(f"{result.claim.id}: {result.verdict}{mark} ({result.seconds:.1f} CPU-s)")
             progress.update("rows", len(measured), result.claim.id)
 
         try:
@@ -115,7 +113,7 @@ def _search(claims: Sequence[Claim], profile: Profile) -> None:
     with Progress(len(todo), "search for the worst problems") as progress:
         for done, (claim, part) in enumerate(todo, start=1):
             found = search(part, profile)
-            write(claim.id, [found])
+            write(claim.id, found)
             progress.note(
                 f"{claim.id}, {part.name}: worst {max(found.errors, default=float('nan')):.2g} "
                 f"after {found.starts} starts, {found.evaluations} problems, quadrature gave up on "

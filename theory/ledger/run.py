@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
-from multiprocessing.context import BaseContext
 
 import torch
 
@@ -134,7 +133,9 @@ def _as_they_come(
             yield result
         return
     order = sorted(by_id, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
-    with ProcessPoolExecutor(processes, _processes(), initializer=_worker) as pool:
+    # Forked where that is at home (one thread here, nothing to lock): imports cost seconds.
+    start = get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(processes, start, initializer=_worker) as pool:
         try:
             futures = {pool.submit(_measure_by_id, name, profile): name for name in order}
             for future in as_completed(futures):
@@ -147,11 +148,6 @@ def _as_they_come(
         except BaseException:
             end_workers()  # a row takes up to half a minute, and the pool would wait for it
             raise
-
-
-def _processes() -> BaseContext:
-    """Forked where that is at home (one thread here, nothing to lock): imports cost seconds."""
-    return get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 def _worker() -> None:

@@ -62,8 +62,7 @@ def default_axes(
     axes = []
     for low, high in ends:
         count = max(LEAST, int(np.ceil((high - low) / step - 1e-9)) + 1)
-        start = 0.5 * (low + high) - 0.5 * step * (count - 1)
-        axes.append(start + step * np.arange(count))
+        axes.append(0.5 * (low + high) - 0.5 * step * (count - 1) + step * np.arange(count))
     return tuple(axes)
 
 

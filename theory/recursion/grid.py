@@ -78,14 +78,11 @@ class Clock:
     def even(steps: int) -> Clock:
         """Steps of one angle."""
         ends = moment(np.linspace(0, 0.5 * np.pi, steps + 1))
-        left, stage, widths = [0.0], np.zeros((steps, STAGES), dtype=np.int64), np.diff(ends)
-        for j in range(steps):
-            stage[j, 0] = len(left) - 1
-            for i in range(1, STAGES):
-                left.append(float(ends[j] + TABLEAU_C[i] * widths[j]))
-                stage[j, i] = len(left) - 1
+        widths = np.diff(ends)
+        left = np.append(0.0, ends[:-1, None] + TABLEAU_C[1:] * widths[:, None])
         left[-1] = 1.0
-        return Clock(1 - np.array(left), stage, widths)
+        stage = (STAGES - 1) * np.arange(steps)[:, None] + np.arange(STAGES)
+        return Clock(1 - left, stage, widths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +117,7 @@ class Axis:
     def grids(self, t: Array) -> tuple[Array, Array]:
         """(origin, spacing) of the x grids at times (T,)."""
         low = t * self.nodes[0] - (1 - t) * REACH
-        high = t * self.nodes[-1] + (1 - t) * REACH
-        spacing = (high - low) / (self.size - 1 - STENCIL)
+        spacing = (t * self.nodes[-1] + (1 - t) * REACH - low) / (self.size - 1 - STENCIL)
         origin = low - 0.5 * STENCIL * spacing
         late = np.array([self.is_late(s) for s in t])
         spacing = np.where(late, t * self.step, spacing)
@@ -130,8 +126,7 @@ class Axis:
 
     def kernel(self, t: float, x: Array) -> Array:
         """exp(-(x - t y)^2 / 2 (1-t)^2) at every `stride`-th extended node y, rows of maximum 1."""
-        nodes = self.extended[:: self.stride(t)]
-        exponent = -0.5 * ((x[:, None] - t * nodes) / (1 - t)) ** 2
+        exponent = -0.5 * ((x[:, None] - t * self.extended[:: self.stride(t)]) / (1 - t)) ** 2
         return np.asarray(np.exp(exponent - exponent.max(1, keepdims=True)))
 
     def local(self, t: float, xi: Array) -> Array:
@@ -141,9 +136,8 @@ class Axis:
         weights = np.zeros((len(xi), 2 * half + 1))
         for k, s in enumerate(place):
             first = int(np.floor(s)) - LOG_STENCIL // 2 + 1
-            offsets = np.arange(first, first + LOG_STENCIL, dtype=float)
             weights[k, first + half : first + half + LOG_STENCIL] = lagrange(
-                offsets, np.array([s])
+                np.arange(first, first + LOG_STENCIL, dtype=float), np.array([s])
             )[0]
         return weights
 
@@ -189,8 +183,7 @@ def interpolate(values: Array, place: Array) -> Array:
     before = STENCIL // 2 - 1
     firsts, weights = [], []
     for i in range(place.shape[1]):
-        most = values.shape[i] - 1.0
-        inside = np.minimum(np.maximum(place[:, i], 0.0), most)
+        inside = np.minimum(np.maximum(place[:, i], 0.0), values.shape[i] - 1.0)
         first = np.minimum(
             np.maximum(inside.astype(np.int64) - before, 0), values.shape[i] - STENCIL
         )
@@ -214,5 +207,4 @@ def outside(shape: tuple[int, ...], place: Array) -> NDArray[np.bool_] | None:
     """Which places have no cell of the grid around them; None where all do."""
     if place.min() >= 0 and all(place[:, i].max() <= m - 1 for i, m in enumerate(shape)):
         return None
-    beyond = (place < 0) | (place > np.array(shape) - 1.0)
-    return np.asarray((beyond | ~np.isfinite(place)).any(1))
+    return np.asarray(((place < 0) | (place > np.array(shape) - 1.0) | ~np.isfinite(place)).any(1))

@@ -128,11 +128,9 @@ class Line:
         places, change = carried[good], change[good]
         if not len(places):
             raise ValueError(self._refusal("no trajectory stays on it"))
-        middle = 0.5 * (places[1:] + places[:-1])
-        near = np.searchsorted(middle, np.arange(len(log_q)))
+        near = np.searchsorted(0.5 * (places[1:] + places[:-1]), np.arange(len(log_q)))
         tilt = 2 / nft_beta / (SPREAD * (mapped.std + STD_FLOOR))
-        beyond = tilt * (self.rewards - self.rewards[places[near]])
-        found = log_q + change[near] + beyond
+        found = log_q + change[near] + tilt * (self.rewards - self.rewards[places[near]])
         masses = [float(np.trapezoid(np.exp(q), self.axis)) for q in (log_q, found)]
         if not abs(masses[1] - masses[0]) <= MOST_LOST:
             raise ValueError(

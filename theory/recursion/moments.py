@@ -65,8 +65,7 @@ def combine(sums: list[Array], d: int) -> tuple[Array, ...]:
     x, square, r = np.stack(moments[:d], -1), moments[d], moments[d + 1]
     rx, r_square = np.stack(moments[d + 2 : 2 * d + 2], -1), moments[2 * d + 2]
     cov = rx - r[..., None] * x
-    third = r_square - r * square - 2 * (x * cov).sum(-1)
-    return x, square - (x * x).sum(-1), r, cov, third
+    return x, square - (x * x).sum(-1), r, cov, r_square - r * square - 2 * (x * cov).sum(-1)
 
 
 class Tables:
@@ -135,10 +134,8 @@ class Tables:
                 points = np.stack([self.x_points(k) for k in some])
                 self.early_groups.append((stride, some, kernels, points))
         if self.dim == 1:
-            self.windows_1d = np.concatenate(
-                [self.axes[0].local(times[k], self.xi) for k in self.late]
-            )
-            self.windows_1d = self.windows_1d.T.copy()
+            windows = [self.axes[0].local(times[k], self.xi) for k in self.late]
+            self.windows_1d = np.concatenate(windows).T.copy()
         self.late_reward, self.late_matrix = [], []
         for k in self.late:
             tau = (1 - times[k]) / times[k]
@@ -232,12 +229,11 @@ class Tables:
         centre = full[half : half + n[0], half : half + n[1]]
         w = np.exp(np.minimum(logs - centre[:, None, :, None], -FLOOR))
         w = w * self.xi_weight[:, None, None] * self.xi_weight
-        one, xi = np.ones(m), self.xi
+        powers = np.vander(self.xi, 3, increasing=True)
         result = []
         for load in (w, w * self.late_reward[j]):
             # Over the second axis's nodes first, then the first's.
-            inner = load @ np.stack([one, xi, xi**2], -1)
-            sums = np.einsum("iajp,aq->qpij", inner, np.stack([one, xi, xi**2], -1))
+            sums = np.einsum("iajp,aq->qpij", load @ powers, powers)
             result += [sums[0, 0], sums[1, 0], sums[0, 1], sums[2, 0] + sums[0, 2]]
         return result
 
@@ -246,7 +242,8 @@ def _gradient(full: Array, steps: list[float]) -> Array:
     """grad log q on the late x grid's nodes, by a central stencil."""
     half, reach = GHOST - MARGIN, LOG_STENCIL // 2
     offsets = np.arange(-reach, reach + 1, dtype=float)
-    slopes = _derivative_weights(offsets)
+    # d/ds at 0 of the Lagrange polynomials of these offsets.
+    slopes = np.linalg.solve(np.vander(offsets, increasing=True).T, np.eye(len(offsets))[1])
     parts = []
     for axis, h in enumerate(steps):
         total = np.zeros([n - 2 * half for n in full.shape])
@@ -258,11 +255,3 @@ def _gradient(full: Array, steps: list[float]) -> Array:
             total += weight / h * full[tuple(cut)]
         parts.append(total)
     return np.stack(parts, -1)
-
-
-def _derivative_weights(offsets: Array) -> Array:
-    """d/ds at 0 of the Lagrange polynomials of these whole offsets."""
-    powers = np.vander(offsets, increasing=True).T
-    target = np.zeros(len(offsets))
-    target[1] = 1.0
-    return np.asarray(np.linalg.solve(powers, target))

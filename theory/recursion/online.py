@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 import torch
@@ -93,8 +94,7 @@ class Trajectory:
         for k, law in enumerate(self.laws):
             log_q = law.log_density
             spread = [self.mean(k, y**2) - self.mean(k, y) ** 2 for y in places]
-            before = self.laws[max(k - 1, 0)].log_density
-            step, explained = self._slope(k, log_q - before)
+            step, explained = self._slope(k, log_q - self.laws[max(k - 1, 0)].log_density)
             tilt, tilt_explained = self._slope(k, log_q - base)
             rows.append(
                 {
@@ -150,7 +150,6 @@ def carry(
     if steps is not None:
         check_order("steps", steps, 2)
     _check_problem(problem, recursion)
-    count = STEPS[problem.dim] if steps is None else steps
     axes = (
         default_axes(problem, recursion, epochs, grid)
         if grid is None or isinstance(grid, int)
@@ -160,7 +159,7 @@ def carry(
     if isinstance(recursion, TwoKL):
         laws = _two_kl(recursion, base, rewards)
     else:
-        laws = _Carrier(problem, recursion, base, rewards, count).epochs()
+        laws = _Carrier(problem, recursion, base, rewards, steps or STEPS[problem.dim]).epochs()
     mass = mass_of(base.log_density, axes)
     check_law(base.log_density, axes, 0, mass)
     kept = [base]
@@ -212,9 +211,7 @@ class _Carrier:
     def epochs(self) -> Iterator[GridLaw]:
         """The law after every further epoch, without end."""
         spec, log_q, fields, old = self.recursion, self.log_base, self.first, self.base_velocity
-        epoch = 0
-        while True:
-            epoch += 1
+        for epoch in count(1):
             if spec.mode == "frozen":
                 # Always from the first law: nothing accumulates.
                 old = self._frozen(epoch)

@@ -95,8 +95,7 @@ def reached(problem: Problem, kind: Kind, total: float, stages: int = 1) -> Reac
         return _measured(problem, problem.tilted_field(Exponential(total)), total)
     if stages == 1:
         return _measured(problem, problem.cumulant_field(total, 1), total)
-    laws = staged_laws(problem, kind, total / stages, stages)
-    return _compared(laws[-1], problem, total)
+    return _compared(staged_laws(problem, kind, total / stages, stages)[-1], problem, total)
 
 
 def staged_laws(problem: Problem, kind: Kind, h: float, stages: int) -> list[GridLaw]:
@@ -176,8 +175,7 @@ def total_variation(log_p: torch.Tensor, log_q: torch.Tensor) -> Distance:
 
 
 def _measured(problem: Problem, field: ExactField, total: float) -> Reached:
-    target = problem.tilt(Exponential(total))
-    axes = make_grid(problem, field, {"exp": target})
+    axes = make_grid(problem, field, {"exp": problem.tilt(Exponential(total))})
     return _compared(flow_on_grid(field, axes), problem, total)
 
 

@@ -162,8 +162,9 @@ def _source(options: argparse.Namespace) -> tuple[Rewards, Problem | None]:
         return rewards_of(problem, options.adv_clip_max), problem
     if options.data_std is not None:
         check_positive("--data-std", options.data_std)
-    columns = options.reward_column, options.prompt_column
-    rewards = read_rewards(options.rewards, *columns, data_std=options.data_std)
+    rewards = read_rewards(
+        options.rewards, options.reward_column, options.prompt_column, data_std=options.data_std
+    )
     return replace(rewards, clip=options.adv_clip_max), None
 
 
@@ -246,10 +247,9 @@ def _held_back(found: Forecast) -> float:
     settings, base = found.settings, found.rows[0].rewards
     if not settings.kl_weight or settings.reach < 1:
         return 0.0
-    free = settings.schedule.tilt(
+    return 1 - found.first_order / settings.schedule.tilt(
         found.epochs, settings.step(base.std, base.clip), 1.0, settings.steps
     )
-    return 1 - found.first_order / free
 
 
 def _warnings(found: Forecast) -> list[str]:

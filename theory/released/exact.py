@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -52,9 +53,8 @@ class _Released(_Carrier):
 
     def follow(self, plan: Plan) -> Iterator[GridLaw]:
         log_q, fields, old = self.log_base, self.first, self.base_velocity
-        epoch, student = 0, old
-        while True:
-            epoch += 1
+        student = old
+        for epoch in count(1):
             mean, std = self._rewards(log_q)
             rule = plan(epoch, mean, std)
             if self.recursion.mode == "refit":
@@ -86,10 +86,7 @@ class _Released(_Carrier):
 
 
 def _listed(epochs: Sequence[Epoch]) -> Plan:
-    def rule(epoch: int, mean: float, std: float) -> Epoch:
-        return epochs[epoch - 1]
-
-    return rule
+    return lambda epoch, mean, std: epochs[epoch - 1]
 
 
 def carry_epochs(
@@ -128,14 +125,9 @@ def carry_so_far(
         GridError: the grid does not hold the base.
     """
     check_choice("mode", mode, ("student", "refit"))
-    rule: Plan
     if isinstance(plan, Sequence):
-        listed = plan
-        epochs = len(listed)
-        reach = sum((1 - e.decay) * e.lam for e in listed)
-        rule = _listed(listed)
-    else:
-        rule = plan
+        epochs, reach = len(plan), sum((1 - e.decay) * e.lam for e in plan)
+        plan = _listed(plan)
     if epochs is None or reach is None:
         raise ValueError(
             "epochs and reach must be given with a plan that is a function, got epochs = "
@@ -149,8 +141,7 @@ def carry_so_far(
     base, rewards = base_on(problem, axes)
     check_law(base.log_density, axes, 0, mass_of(base.log_density, axes))
     kept = [base]
-    carrier = _Released(problem, spec, base, rewards, STEPS[problem.dim])
-    laws, error = carrier.follow(rule), None
+    laws, error = _Released(problem, spec, base, rewards, STEPS[problem.dim]).follow(plan), None
     try:
         for _ in range(epochs):
             kept.append(next(laws))

@@ -80,14 +80,10 @@ class Settings:
         weight = self.kl_weight * CLIP / self.adv_clip_max if self.kl_weight else self.kl_weight
         return Penalty(self.nft_beta, weight, self.normaliser, self.data_std)
 
-    @property
-    def own(self) -> float:
-        return 1 - 1 / self.group
-
     def step(self, std: float, clip: float | None = None) -> float:
         """lam, in units of 1/reward, for a batch whose rewards have this standard deviation."""
-        kept = 1.0 if clip is None else clip
-        return self.own * kept / (self.nft_beta * self.adv_clip_max * (std + STD_FLOOR))
+        kept = (1 - 1 / self.group) * (1.0 if clip is None else clip)
+        return kept / (self.nft_beta * self.adv_clip_max * (std + STD_FLOOR))
 
     def mean_limit(self) -> float:
         """int eta_0(t) d sin(phi) / (2/nft_beta): the limit of the tilt over one step of it."""
@@ -126,10 +122,6 @@ class Forecast:
     @property
     def last(self) -> Row:
         return self.rows[-1]
-
-    @property
-    def is_whole(self) -> bool:
-        return self.last.epoch == self.epochs
 
     def gain(self, row: Row) -> float:
         """(E R - E_0 R)/S_0."""

@@ -256,6 +256,5 @@ def finite_batch_slopes(
     mean, square = first[own, every], second[own, every]
     within = square - mean**2
     spread = np.sqrt(np.maximum(square.mean(1) - mean.mean(1) ** 2, 0.0))
-    gap = x - (p * x).sum(1, keepdims=True)
-    variance = (p * gap**2).sum(1)
+    variance = (p * (x - (p * x).sum(1, keepdims=True)) ** 2).sum(1)
     return np.asarray(weight @ (within / (spread + floor)[:, None]) / (SPREAD * variance))

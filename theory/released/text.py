@@ -14,8 +14,7 @@ SHOWN = (0, 1, 2, 5)  # and their multiples by ten
 
 
 def _shown(epochs: int) -> Sequence[int]:
-    wanted = {e * 10**k for e in SHOWN for k in range(6)} | {epochs}
-    return sorted(e for e in wanted if e <= epochs)
+    return sorted(e for e in {e * 10**k for e in SHOWN for k in range(6)} | {epochs} if e <= epochs)
 
 
 def print_forecast(

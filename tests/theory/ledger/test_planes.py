@@ -130,7 +130,7 @@ def test_follow_by_hand():
 
 
 def test_push_undoes_pull_back():
-    field = flow.LineField.nft(plain_numbers(load_problem("note_1d")), 1.0)
+    field = flow.LineField(plain_numbers(load_problem("note_1d")), scale=1.0)
     y = np.array([-1.4, 0.2, 1.9])
     assert QUADRATURE_TIGHT.holds(flow.push(field, flow.pull_back(field, y)), y, 1.0)
 

@@ -68,14 +68,14 @@ def test_search_only_in_the_dimensions_of_the_part():
 def test_record(tmp_path):
     place = tmp_path / "worst.json"
     one = search(identity(planted), replace(SEARCH, starts=2, steps=3))
-    write("Q1", [one], place)
-    write("Q2", [replace(one, starts=9)], place)
+    write("Q1", one, place)
+    write("Q2", replace(one, starts=9), place)
     data = json.loads(place.read_text())
     assert list(data) == ["Q1/planted", "Q2/planted"]
     assert data["Q1/planted"]["settings"] == list(one.settings)
     assert data["Q2/planted"]["starts"] == 9
     assert data["Q1/planted"]["gave_up"] == one.gave_up
-    write("Q1", [replace(one, starts=3)], place)  # in place of what was there
+    write("Q1", replace(one, starts=3), place)  # in place of what was there
     assert json.loads(place.read_text())["Q1/planted"]["starts"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["worst.json"]
     assert recorded("Q1", "planted") == ()

@@ -12,7 +12,7 @@ from tests.strategies import SOME, seeds
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.ledger.liu.stationary import SignedLaw, _companions_kernel, line_posterior
 from theory.ledger.oracle import adaptive as oracle
-from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.unit import UnitRewards
 from theory.methods.matching.nft import NFT
 from theory.problems.problem import load_problem
@@ -190,7 +190,7 @@ def test_bad_input_of_the_second_route():
             lambda: oracle.sampled(
                 s.case,
                 s.x + 90,
-                Instant.rectified_flow(0.9),
+                instant("rectified_flow", 0.9),
                 np.zeros(1),
                 50,
                 np.random.default_rng(0),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Role,
         extra,
         number,
+        z_bound,
     )
     from theory.ledger.core.identity import Identity, row, unit
     from theory.ledger.core.laws import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         log_gap,
         nft_densities,
         nft_density,
+        path_points,
         product_family,
         reward_spread,
         tilt_density,

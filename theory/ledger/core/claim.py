@@ -20,7 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+from scipy.special import ndtri
+
 from theory.common.checks import check_choice
+from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.laws.distances import Array as Array
 
 T = TypeVar("T")
@@ -128,15 +131,12 @@ class Extra:
         return self.part(context)
 
 
-def extra(part: Part) -> Extra:
-    """As a decorator."""
-    return Extra(part)
+extra = Extra  # as a decorator
 
 
 def is_extra(part: Part) -> bool:
     """Marked as extra, or an identity in the role of what holds instead or of support."""
-    role = getattr(part, "role", "claim")
-    return isinstance(part, Extra) or role in ("instead", "support")
+    return isinstance(part, Extra) or getattr(part, "role", "claim") in ("instead", "support")
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,11 @@ def verdict(findings: Sequence[Finding]) -> str:
             return f"order {min(orders)}"
         return "exact" if all(f.kind == "exact" for f in claims) else "statistical"
     return "conditional" if any(f.role == "condition" for f in others) else "false"
+
+
+def z_bound(count: int) -> float:
+    """|z| below which `count` checks stay, but for the agreed rate."""
+    return float(-ndtri(FALSE_FAILURE_RATE / (2 * count)))
 
 
 def number(value: float) -> str:

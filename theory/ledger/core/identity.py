@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import numpy as np
-from scipy.special import ndtri
 
-from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE_TIGHT, Tier
-from theory.ledger.core.claim import Array, Context, Finding, Role, number
+from theory.common.tolerances import QUADRATURE_TIGHT, Tier
+from theory.ledger.core.claim import Array, Context, Finding, Role, number, z_bound
 from theory.ledger.oracle import QuadratureError
 from theory.ledger.settings.domain import Domain, S
 from theory.ledger.settings.problems import Setting, full_rank_setting
@@ -153,5 +152,5 @@ class Identity(Generic[S]):
             for name, wrong in self.mutants.items():
                 gap = float(np.max(np.abs(wrong(setting) - value) / error))
                 most[name] = max(most[name], gap)
-        bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * len(kinds) * FULL_RANK)))
+        bound = z_bound(len(kinds) * FULL_RANK)
         return z, bound, {name: gap > bound for name, gap in most.items()}

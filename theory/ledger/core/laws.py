@@ -59,13 +59,16 @@ def field_errors(problem: Problem, scales: Array, order: int = 1, stretch: float
     square = torch.zeros(len(scales), dtype=torch.float64)
     times = (0.1, 0.3, 0.5, 0.7, 0.9)
     for t in times:
-        x1 = problem.base.sample(64, generator)
-        noise = torch.randn(x1.shape, dtype=torch.float64, generator=generator)
-        x = (t * x1 + (1 - t) * noise).expand(len(scales), *x1.shape)
+        x = path_points(problem, t, 64, generator).expand(len(scales), -1, -1)
         exact = tilts.noised(x, torch.tensor(t), torch.tensor(1 - t)).mean
-        gap = field(x, t) - (exact - x) / (1 - t)
-        square += (gap**2).sum(-1).mean(-1)
+        square += ((field(x, t) - (exact - x) / (1 - t)) ** 2).sum(-1).mean(-1)
     return np.asarray((square / len(times)).sqrt())
+
+
+def path_points(problem: Problem, t: float, n: int, generator: torch.Generator) -> Tensor:
+    """n draws of X_t on the rectified flow, (n, d)."""
+    x1 = problem.base.sample(n, generator)
+    return t * x1 + (1 - t) * torch.randn(x1.shape, dtype=torch.float64, generator=generator)
 
 
 def base_points(problem: Problem, n: int, seed: int = 3) -> Tensor:
@@ -115,8 +118,7 @@ def log_gap(
     atol: float = 1e-11,
 ) -> float:
     """The largest |log q - log p| at x (n, d): q what the field samples, p the target."""
-    law = FlowLaw(field, rtol, atol).log_density(x)
-    return float((law - target.log_density(x)).abs().max())
+    return float((FlowLaw(field, rtol, atol).log_density(x) - target.log_density(x)).abs().max())
 
 
 # --- draws with their log-densities, in any dimension
@@ -245,7 +247,6 @@ def product_family(
 ) -> BumpFamily:
     """Every pair of centre and scale, scales fastest."""
     pairs = [(c, s) for c in centres for s in scales]
-    count = len(pairs)
     return BumpFamily(
-        tuple(float(c) for c, _ in pairs), (width,) * count, tuple(float(s) for _, s in pairs)
+        tuple(float(c) for c, _ in pairs), (width,) * len(pairs), tuple(float(s) for _, s in pairs)
     )

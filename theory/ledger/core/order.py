@@ -58,8 +58,7 @@ def fit_slope(parameters: Array, errors: Array, floor: float, bends: int = 2) ->
             f"{LEAST_POINTS} or more parameters, got {int(keep.sum())} such of {errors.tolist()}"
         )
     eps, log_error = parameters[keep], np.log(errors[keep])
-    columns = [np.ones_like(eps), np.log(eps), *(eps ** (j + 1) for j in range(bends))]
-    design = np.stack(columns, 1)
+    design = np.stack([np.ones_like(eps), np.log(eps), *(eps ** (j + 1) for j in range(bends))], 1)
     found, *_ = np.linalg.lstsq(design, log_error, rcond=None)
     left = log_error - design @ found
     freedom = max(len(eps) - design.shape[1], 1)

@@ -7,6 +7,7 @@ quicker profiles can try the same places again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +39,12 @@ class Found:
 def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
     """profile.starts climbs of profile.steps steps each."""
     ends: list[tuple[float, dict[str, Any]]] = []
-    evaluations = gave_up = 0
+    tried: list[float] = []
     dims = [d for d in DIMS if d in identity.dims] or [min(identity.dims)]
 
     def error_at(setting: Any) -> float:
-        nonlocal evaluations, gave_up
-        error = identity.compare(setting, with_mutants=False).error
-        evaluations += 1
-        gave_up += bool(np.isnan(error))
-        return error
+        tried.append(identity.compare(setting, with_mutants=False).error)
+        return tried[-1]
 
     for start in range(profile.starts):
         rng = np.random.default_rng([seed, start])
@@ -54,23 +52,19 @@ def search(identity: Identity, profile: Profile, seed: int = 0) -> Found:
         error, step = error_at(setting), 0.2
         for _ in range(profile.steps):
             moved = identity.domain.nudge(setting, rng, step)
-            if moved is None:
-                step *= SHRINK
-                continue
-            trial = error_at(moved)
+            trial = math.nan if moved is None else error_at(moved)
             if trial > error or (np.isnan(error) and not np.isnan(trial)):
                 setting, error, step = moved, trial, step * GROWTH
             else:
                 step *= SHRINK
         if not np.isnan(error):
             ends.append((error, setting.pack()))
-    ends.sort(key=lambda pair: -pair[0])
-    kept = ends[:KEPT]
+    kept = sorted(ends, key=lambda pair: -pair[0])[:KEPT]
     return Found(
         identity.name,
         profile.starts,
-        evaluations,
-        gave_up,
+        len(tried),
+        int(np.isnan(tried).sum()),
         tuple(e for e, _ in kept),
         tuple(s for _, s in kept),
     )

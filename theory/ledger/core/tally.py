@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from theory.common.tolerances import Tier
 from theory.ledger.core.claim import Finding, Role, number
 
@@ -26,6 +28,12 @@ class Tally:
         else:
             known = self.errors.get(place, 0.0)
             self.errors[place] = math.inf if math.isnan(error) else max(float(error), known)
+
+    def compare(
+        self, ours: ArrayLike, theirs: ArrayLike, size: float, place: str = "", wrong: str = ""
+    ) -> None:
+        """The error of two values by the tier, relative to `size`; else as `add`."""
+        self.add(self.tier.error(ours, theirs, size), place, wrong)
 
     @property
     def worst(self) -> str:

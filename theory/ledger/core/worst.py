@@ -32,21 +32,19 @@ def summary(claim: str, part: str) -> dict[str, Any]:
     """Starts, evaluations, how many of these the second route gave up on (where that is on record)
     and largest errors of the search; empty without one."""
     found = _record().get(f"{claim}/{part}", {})
-    keys = ("starts", "evaluations", "gave_up", "errors")
-    return {k: found[k] for k in keys if k in found}
+    return {k: found[k] for k in ("starts", "evaluations", "gave_up", "errors") if k in found}
 
 
-def write(claim: str, found: Sequence[Found], place: Path | None = None) -> None:
-    """Put what a search found on record, in place of what was there for these parts."""
+def write(claim: str, found: Found, place: Path | None = None) -> None:
+    """Put what a search found on record, in place of what was there for this part."""
     place = place or Path(__file__).with_name(FILE)
     record = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    for one in found:
-        record[f"{claim}/{one.name}"] = {
-            "starts": one.starts,
-            "evaluations": one.evaluations,
-            "gave_up": one.gave_up,
-            "errors": list(one.errors),
-            "settings": list(one.settings),
-        }
+    record[f"{claim}/{found.name}"] = {
+        "starts": found.starts,
+        "evaluations": found.evaluations,
+        "gave_up": found.gave_up,
+        "errors": list(found.errors),
+        "settings": list(found.settings),
+    }
     write_atomically(place, (json.dumps(dict(sorted(record.items()))) + "\n").encode("utf-8"))
     _record.cache_clear()

@@ -110,8 +110,7 @@ class Feedback:
         Q, q = lq.final_matrix, lq.final_vector
         final = 0.5 * (((m @ Q) * m).sum(1) + np.einsum("ij,nji->n", Q, S)) + m @ q
         cost = (done.y[:, -1].reshape(n, -1)[:, -1] + final).reshape(-1, 2, self.theta.size)
-        weights = np.array(list(WEIGHTS.values())) / STEP
-        return np.asarray(weights @ (cost[:, 0] - cost[:, 1]))
+        return np.asarray(np.array(list(WEIGHTS.values())) / STEP @ (cost[:, 0] - cost[:, 1]))
 
     def process(self, theta: Tensor) -> Process:
         lq = self.lq
@@ -216,8 +215,7 @@ def meets_the_continuous(context: Context) -> Finding:
                     float(np.linalg.norm(2 * found[k][-1] - found[k][half] - limit)) / size
                     for k in (name, "continuous")
                 )
-                stays = left > VISIBLE and left > 10 * right
-                killed[name] = killed.get(name, False) or stays
+                killed[name] = killed.get(name, False) or (left > VISIBLE and left > 10 * right)
     far = max(slopes, key=lambda k: abs(slopes[k].slope - 1))
     return Finding(
         name=(

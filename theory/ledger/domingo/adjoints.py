@@ -132,7 +132,7 @@ MATCHING = Identity(
     "basic Adjoint Matching's gradient = that of the simulated cost",
     TRIED,
     matching(),
-    lambda s: control_steered.theta_gradient(s.case, s.t),
+    lambda s: control_steered.resimulated(s.case, s.t)[1],
     {
         "sign of the adjoint": matching(lambda s: -_full(s)),
         "loss without the 1/2": matching(factor=2.0),
@@ -146,9 +146,9 @@ MATCHING = Identity(
 
 def _lean_states(adjoint: Callable[[Steered], Tensor]) -> Callable[[Setting], Array]:
     def first(setting: Setting) -> Array:
-        s = steered(setting)
-        held = control_steered.resimulated(setting.case, setting.t, frozen=True)[0]
-        return adjoint(s)[0].numpy().ravel() / control_steered.size(held)
+        return adjoint(steered(setting))[0].numpy().ravel() / control_steered.size(
+            control_steered.resimulated(setting.case, setting.t, frozen=True)[0]
+        )
 
     return first
 

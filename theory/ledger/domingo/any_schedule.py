@@ -14,6 +14,7 @@ from theory import (
     GridOptimum,
     GuidedField,
     MixtureField,
+    Problem,
     load_problem,
     sde_law,
 )
@@ -56,15 +57,14 @@ def any_schedule_gives_the_tilt(context: Context) -> Finding:
     """v_base + (g/2) u*, fine-tuned memoryless, sampled by the ODE and by SDEs."""
     labels = context.choose(("ODE", "g = 1"), tuple(SCHEDULES))
     tally = Tally(QUADRATURE, "v + g u*")
-    for name in names(context):
-        problem = load_problem(name)
+    for problem in map(load_problem, names(context)):
         claimed = tilt_density(problem, problem.scale, GRID)
         peak, field = float(claimed.max()), problem.tilted_field(Exponential(problem.scale))
         for label in labels:
             density = sampled(field, SCHEDULES[label], 1e-8, 1e-10)
-            tally.add(QUADRATURE.error(density, claimed, peak), f"{name}, {label}")
-        twice = sampled(_twice_steered(name), None, 1e-6, 1e-8)
-        tally.add(QUADRATURE.error(twice, claimed, peak), wrong="v + g u*")
+            tally.compare(density, claimed, peak, f"{problem.name}, {label}")
+        twice = sampled(_twice_steered(problem), None, 1e-6, 1e-8)
+        tally.compare(twice, claimed, peak, wrong="v + g u*")
     return tally.finding(
         "v_base + (g/2) u* gives the tilt by " + ", ".join(labels),
         "claim",
@@ -72,9 +72,8 @@ def any_schedule_gives_the_tilt(context: Context) -> Finding:
     )
 
 
-def _twice_steered(name: str) -> ExactField:
+def _twice_steered(problem: Problem) -> ExactField:
     """v + g u*: the velocity 2 v* - v."""
-    problem = load_problem(name)
     tilted = problem.tilted_field(Exponential(problem.scale))
     assert isinstance(tilted, MixtureField)
     return GuidedField(tilted, problem.base_field, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from theory.ledger.core import Array, Identity, row
-from theory.ledger.domingo.points import ANY_PATH, SMOOTH_PATHS, _optimum, _time, path_size
+from theory.ledger.domingo.points import ANY_PATH, SMOOTH_PATHS, _optimum, path_size
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.control import values as oracle
 from theory.ledger.settings.problems import Setting
@@ -19,7 +19,7 @@ def control(s: Setting) -> Array:
 
 def control_from_velocities(s: Setting, factor: float = 2.0, power: int = -1) -> Array:
     """factor g^power (v* - v) by theory."""
-    g = float(torch.sqrt(2 * s.route_path.eta(_time(s))))
+    g = float(torch.sqrt(2 * s.route_path.eta(s.time)))
     gap = _optimum(s).velocity(s.point, s.t) - s.problem.base_field(s.point, s.t)
     return row(factor * g**power * gap)
 
@@ -112,9 +112,8 @@ D14_POINTS = (
 
 def finetuned_velocity(s: Setting, factor: float = 0.5) -> Array:
     """v + factor g u*, by theory."""
-    g = torch.sqrt(2 * s.route_path.eta(_time(s)))
-    base = s.problem.base_field(s.point, s.t)
-    return row(base + factor * g * _optimum(s).control(s.point, s.t))
+    g = torch.sqrt(2 * s.route_path.eta(s.time))
+    return row(s.problem.base_field(s.point, s.t) + factor * g * _optimum(s).control(s.point, s.t))
 
 
 D8_POINTS = (

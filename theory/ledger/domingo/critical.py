@@ -51,8 +51,7 @@ def _grid(context: Context) -> list[tuple[str, str, int]]:
 
 def relative(line: LineChain, density: Array, field: Array) -> float:
     """sqrt of sum_k E|field_k|^2, (T, N)."""
-    dx = float(line.axis[1] - line.axis[0])
-    return float(np.sqrt((density * field**2).sum() * dx))
+    return float(np.sqrt((density * field**2).sum() * line.dx))
 
 
 # --- one root
@@ -75,22 +74,16 @@ def _unique(adjoint: Adjoint, title: str, context: Context) -> Finding:
         for key, field in zip(wrong, tried, strict=True):
             wrong[key] = max(wrong[key], float(np.abs(field).max()) / size)
     worst = min(least, key=lambda k: least[k])
-    holds = roots == {1} and least[worst] > 0 and residual <= ALGEBRA.rtol
-    figure = (
-        f"one root for every (x, k) of {len(least)} chains; least 1 + s² d/dm E[A] "
-        f"{number(least[worst])}"
-    )
     longest = max(steps for *_, steps in _grid(context))
     tail = [v for k, v in least.items() if k.endswith(f", {longest} steps")]
-    figure += (
-        f", at {longest} steps {number(min(tail))} or more; |G| there {number(residual)} of |u*|"
-    )
     return Finding(
         name=title,
         role="claim",
         kind="exact",
-        holds=holds,
-        figure=figure,
+        holds=roots == {1} and least[worst] > 0 and residual <= ALGEBRA.rtol,
+        figure=f"one root for every (x, k) of {len(least)} chains; least 1 + s² d/dm E[A] "
+        f"{number(least[worst])}, at {longest} steps {number(min(tail))} or more; |G| there "
+        f"{number(residual)} of |u*|",
         numbers={"least": least, "roots": sorted(roots), "gradient_field": residual},
         worst=worst,
         mutants={k: v > ALGEBRA.rtol for k, v in wrong.items()},
@@ -119,8 +112,7 @@ def programmed(name: str, label: str, steps: int) -> Array:
             if np.abs(move).max() < SETTLED:
                 break
         means[k] = m
-        value = line.curved(k, later, m)[0] + (m - line.base[k]) ** 2 / (2 * s2)
-        later = Spline(line.axis, value)
+        later = Spline(line.axis, line.curved(k, later, m)[0] + (m - line.base[k]) ** 2 / (2 * s2))
     return means
 
 
@@ -139,14 +131,11 @@ def cases(context: Context) -> list[tuple[str, str, int]]:
 
 def weights(line: LineChain, means: Array) -> Array:
     """Densities of X_0 .. X_{T-1} on the line's axis, by a finer grid where kernels are narrow."""
-    dx = float(line.axis[1] - line.axis[0])
-    found = [np.exp(-0.5 * (line.axis / line.start_std) ** 2)]
-    found[0] /= found[0].sum() * dx
+    found = [line.start / (line.start.sum() * line.dx)]
     for k in range(line.steps - 1):
-        std = max(line.std[k], 1.2 * dx)
-        z = (line.axis[:, None] - means[k][None, :]) / std
-        p = np.exp(-0.5 * z**2) @ found[-1]
-        found.append(p / (p.sum() * dx))
+        std = max(line.std[k], 1.2 * line.dx)
+        p = np.exp(-0.5 * ((line.axis[:, None] - means[k][None, :]) / std) ** 2) @ found[-1]
+        found.append(p / (p.sum() * line.dx))
     return np.array(found)
 
 
@@ -160,14 +149,13 @@ def _is_optimal(adjoint: Adjoint, context: Context) -> Finding:
         own = relative(line, p, line.gradient_fields(best, adjoint)) / size
         if own >= gap:
             gap, worst = own, f"{name}, {label}, {steps} steps"
-        others = {
+        for key, means in {
             "scale 1.02": compared(name, label, steps, 1.02)[1].means,
             "u*/2": 0.5 * (best + line.base),
             "base": line.base,
-        }
-        for key, means in others.items():
+        }.items():
             G = relative(line, p, line.gradient_fields(means, adjoint)) / size
-            killed[key] = killed[key] and bool(G / QUADRATURE.rtol > 10)
+            killed[key] &= bool(G / QUADRATURE.rtol > 10)
     return Finding(
         name="the optimum of dynamic programming is that root",
         role="claim",
@@ -188,17 +176,16 @@ def _is_optimal(adjoint: Adjoint, context: Context) -> Finding:
 def _search(adjoint: Adjoint, context: Context) -> Finding:
     starts = context.choose(6, 30, 200)
     names = NAMES[: context.choose(1, 2, 3)]
-    found: dict[str, Search] = {}
-    for name in names:
-        problem = load_problem(name)
+    found: list[Search] = []
+    for problem in map(load_problem, names):
         chain = Chain(4, schedule=Diffusion.of_constant(1.0))
         line = LineChain.of_problem(problem, chain, problem.scale, 121)
-        found[name] = Family(line, line.critical().means, adjoint).search(starts, context.seed)
-    others = sum(s.others for s in found.values())
-    least = min((s.least for s in found.values()), default=math.inf)
-    zeros = sum(s.zeros for s in found.values())
-    stalled = sum(s.stalled for s in found.values())
-    lost = sum(s.lost for s in found.values())
+        found.append(Family(line, line.critical().means, adjoint).search(starts, context.seed))
+    least = min((s.least for s in found), default=math.inf)
+    zeros, others, distinct, stalled, lost = (
+        sum(getattr(s, name) for s in found)
+        for name in ("zeros", "others", "distinct", "stalled", "lost")
+    )
     return Finding(
         name="zeros of the gradient in a family around u*",
         role="support",
@@ -207,7 +194,7 @@ def _search(adjoint: Adjoint, context: Context) -> Finding:
         figure=(
             f"{zeros} of {starts * len(names)} starts ended at u*, {others} at other "
             "parameters with zero gradient in the family "
-            f"({sum(s.distinct for s in found.values())} distinct), "
+            f"({distinct} distinct), "
         )
         + (
             f"whose gradient field is {number(least)} of E|u*|² or more"
@@ -223,7 +210,7 @@ def _search(adjoint: Adjoint, context: Context) -> Finding:
             "least_field": least if others else None,
             "parameters": Family.PARAMETERS,
         },
-        mutants={"half the adjoint: u* is no zero": all(s.wrong for s in found.values())},
+        mutants={"half the adjoint: u* is no zero": all(s.wrong for s in found)},
     )
 
 
@@ -235,8 +222,7 @@ def second_critical_point(context: Context) -> Finding:
     """Two ancestral steps and twice the problem's tilt: three critical policies, all smooth."""
     name, steps, factor = "bumps_1d", 2, 2.0
     problem = load_problem(name)
-    chain = Chain(steps, schedule=None)
-    line = LineChain.of_problem(problem, chain, factor * problem.scale, 801)
+    line = LineChain.of_problem(problem, Chain(steps, schedule=None), factor * problem.scale, 801)
     first = line.critical()
     count = int(first.roots[0].min())
     # The first ancestral kernel forgets X_0: its mean is one number, and so are its roots.
@@ -249,17 +235,14 @@ def second_critical_point(context: Context) -> Finding:
     means = [float(p.means[0, 0]) for p in points]
     # With the kernels narrower (more steps) one root is left.
     enough = next(T for T in (4, 8, 12, 16, 24) if solved(name, "ancestral", T, factor)[1].unique)
-    holds = (
-        flat
-        and count == 3
-        and max(fields + lean) <= ALGEBRA.rtol
-        and max(slopes) <= QUADRATURE.rtol
-    )
     return Finding(
         name="on few, wide steps there are other critical points",
         role="instead",
         kind="exact",
-        holds=holds,
+        holds=flat
+        and count == 3
+        and max(fields + lean) <= ALGEBRA.rtol
+        and max(slopes) <= QUADRATURE.rtol,
         figure=f"{name}, {steps} ancestral steps, scale {factor * problem.scale:g}: first means "
         + ", ".join(number(m) for m in means)
         + " with costs "
@@ -282,16 +265,15 @@ def second_critical_point(context: Context) -> Finding:
 
 def _forward_slopes(line: LineChain, means: Array) -> tuple[float, float]:
     """|dJ/dm_0| by differences of the cost along densities, at the point and 0.1 beside it."""
-    dx, step = float(line.axis[1] - line.axis[0]), 1e-3
 
     def cost(move: float) -> float:
         moved = means.copy()
         moved[0] += move
         p, u = line.densities(moved), line.controls(moved)
-        return float((0.5 * p[:-1] * u**2).sum() + p[-1] @ line.final(line.axis)) * dx
+        return float((0.5 * p[:-1] * u**2).sum() + p[-1] @ line.final(line.axis)) * line.dx
 
     def slope(at: float) -> float:
-        one, two = ((cost(at + h) - cost(at - h)) / (2 * h) for h in (step, 2 * step))
+        one, two = ((cost(at + h) - cost(at - h)) / (2 * h) for h in (1e-3, 2e-3))
         return abs(4 * one - two) / 3
 
     return slope(0.0), slope(0.1)

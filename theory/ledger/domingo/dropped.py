@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import ndtri
 
 from theory import Chain, Diffusion, load_problem
-from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE
-from theory.ledger.core import Array, Context, Finding, extra, number
+from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.ledger.core import Array, Context, Finding, extra, number, z_bound
 from theory.ledger.domingo.adjoint_draws import dropped_terms
 from theory.ledger.domingo.critical import FINE, cases, compared, programmed, relative, weights
 from theory.ledger.domingo.line_chain import LineChain
@@ -73,7 +72,7 @@ def dropped_draws(context: Context) -> Finding:
             checks += right.size
             found[f"d = {dim}, {adjoint}"] = float(np.abs(right).max())
             killed[f"u*/2, d = {dim}, {adjoint}"] = float(np.abs(wrong).max())
-    bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * checks)))
+    bound = z_bound(checks)
     worst = max(found.values())
     return Finding(
         name="zero conditional mean by draws",

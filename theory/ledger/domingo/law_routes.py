@@ -101,8 +101,7 @@ def grid_optimum(name: str, g: float) -> GridOptimum:
     """The problem's optimum at its own scale under a constant g."""
     problem = load_problem(name)
     points, count = GRIDS[g]
-    schedule = Diffusion.of_constant(g)
-    return GridOptimum(problem, problem.scale, schedule, points=points, count=count)
+    return GridOptimum(problem, problem.scale, Diffusion.of_constant(g), points=points, count=count)
 
 
 def on_axis(law: GridLaw, axis: Array = AXIS) -> Array:

@@ -45,7 +45,7 @@ from theory.ledger.domingo.law_routes import (
     tilted_path_law,
 )
 from theory.ledger.liu.laws import plain_numbers
-from theory.ledger.oracle.control.line import Field, line_expectation, line_law, uniform_clock
+from theory.ledger.oracle.control.line import line_expectation, line_law, uniform_clock
 from theory.ledger.oracle.flow import LineField
 
 
@@ -71,12 +71,11 @@ def marginals_are_kept(context: Context) -> Finding:
     for name, g in _cases(context):
         field, problem = LineField(plain_numbers(load_problem(name))), load_problem(name)
         mixture = problem.base.log_density(column(AXIS)).exp().numpy()
-        drifts: dict[str, Field] = {
+        for label, drift in {
             "": plain_drift(field, g),
             "ODE's drift": plain_drift(field, 0.0),
             "g² for g²/2": plain_drift(field, 2**0.5 * g),
-        }
-        for label, drift in drifts.items():
+        }.items():
             if label and (tally.mutants[label] or g != 1.0):
                 continue
             found = line_law(
@@ -88,8 +87,7 @@ def marginals_are_kept(context: Context) -> Finding:
                 steps=KERNELS[g][0],
                 levels=KERNELS[g][1],
             ).value
-            error = QUADRATURE.error(found, mixture, float(mixture.max()))
-            tally.add(error, f"{name}, g = {g:g}", label)
+            tally.compare(found, mixture, float(mixture.max()), f"{name}, g = {g:g}", label)
     return tally.finding(
         "the SDE's law at t = 1 is the base's, whatever g",
         "claim",
@@ -135,16 +133,14 @@ def value_under_any_schedule(context: Context) -> Finding:
                     levels=KERNELS[g][1],
                 ).value
             )
-            place = f"{name}, g = {g:g}, {'f > 0' if f else 'f = 0'}"
-            tally.add(QUADRATURE.error(ours, theirs, size), place)
+            tally.compare(ours, theirs, size, f"{name}, g = {g:g}, {'f > 0' if f else 'f = 0'}")
             if f is None:
                 plain_value = ours
             elif name == NAMES[0]:
-                tally.add(QUADRATURE.error(plain_value, theirs, size), wrong="f left out")
+                tally.compare(plain_value, theirs, size, wrong="f left out")
         if name == NAMES[0]:
             blind = np.full_like(ours, -float(problem.tilt(Exponential(problem.scale)).log_z))
-            gap = QUADRATURE.error(blind, plain_value, size)
-            tally.add(gap, wrong="V of the memoryless schedule")
+            tally.compare(blind, plain_value, size, wrong="V of the memoryless schedule")
     return tally.finding(
         "V under a constant g, with and without a running cost",
         "claim",
@@ -177,13 +173,13 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
         ours = sde_law(SteeredField(optimum), Diffusion.of_constant(g), GRID, 1e-8, 1e-10)
         theirs = CubicSpline(AXIS, tilted_path_law(name, g))(GRID)
         peak = float(theirs.max())
-        tally.add(QUADRATURE.error(ours.density, theirs, peak), f"{name}, g = {g:g}")
-        one_z = QUADRATURE.error(ours.density, tilt_density(problem, problem.scale, GRID), peak)
-        tally.add(one_z, wrong="P exp(a r)/Z with one Z for all")
+        tally.compare(ours.density, theirs, peak, f"{name}, g = {g:g}")
+        tilt = tilt_density(problem, problem.scale, GRID)
+        tally.compare(ours.density, tilt, peak, wrong="P exp(a r)/Z with one Z for all")
         if not tally.mutants["half of u*"]:
-            halved = SteeredField(optimum, share=0.5)
-            law = sde_law(halved, Diffusion.of_constant(g), GRID, 1e-6, 1e-8)
-            tally.add(QUADRATURE.error(law.density, theirs, peak), wrong="half of u*")
+            half = SteeredField(optimum, share=0.5)
+            law = sde_law(half, Diffusion.of_constant(g), GRID, 1e-6, 1e-8)
+            tally.compare(law.density, theirs, peak, wrong="half of u*")
     return tally.finding(
         "X_1 under the control u* has the law of P exp(-c)/Z(X_0)",
         "claim",
@@ -198,21 +194,21 @@ def controlled_law_is_the_tilted_paths(context: Context) -> Finding:
 def memoryless_optimum_is_the_tilt(context: Context) -> Finding:
     """The law of the memoryless SDE with u*, by Fokker-Planck, against base exp(a r)/Z."""
     tally = Tally(QUADRATURE, "g = 1 instead", "u* of half the scale")
-    for name in names(context):
-        problem = load_problem(name)
+    for problem in map(load_problem, names(context)):
         claimed = tilt_density(problem, problem.scale, GRID)
         peak = float(claimed.max())
         memoryless = Diffusion.of_memoryless(1.0, MEMORYLESS_START)
         law = sde_law(
             problem.tilted_field(Exponential(problem.scale)), memoryless, GRID, 1e-7, 1e-9
         )
-        tally.add(QUADRATURE.error(law.density, claimed, peak), name)
-        other = on_axis(grid_optimum(name, 1.0).law, GRID)
-        tally.add(QUADRATURE.error(other, claimed, peak), wrong="g = 1 instead")
+        tally.compare(law.density, claimed, peak, problem.name)
+        tally.compare(
+            on_axis(grid_optimum(problem.name, 1.0).law, GRID), claimed, peak, wrong="g = 1 instead"
+        )
         half = sde_law(
             problem.tilted_field(Exponential(problem.scale / 2)), memoryless, GRID, 1e-4, 1e-6
         )
-        tally.add(QUADRATURE.error(half.density, claimed, peak), wrong="u* of half the scale")
+        tally.compare(half.density, claimed, peak, wrong="u* of half the scale")
     return tally.finding(
         "the memoryless optimum samples base exp(a r)/Z",
         "claim",
@@ -230,10 +226,9 @@ def factor_of_memory(context: Context) -> Finding:
         claimed = tilt_density(problem, problem.scale, AXIS)
         ours, theirs = on_axis(grid_optimum(name, g).law), tilted_path_law(name, g)
         peak = float(theirs.max())
-        tally.add(QUADRATURE.error(ours, theirs, peak), f"{name}, g = {g:g}")
+        tally.compare(ours, theirs, peak, f"{name}, g = {g:g}")
         sizes[f"{name}, g = {g:g}"] = total_variation(ours, claimed, AXIS)
-        constant_factor = QUADRATURE.error(claimed, theirs, peak)
-        tally.add(constant_factor, wrong="a factor that does not depend on X_1")
+        tally.compare(claimed, theirs, peak, wrong="a factor that does not depend on X_1")
     shown = ", ".join(f"{k} {number(v)}" for k, v in sizes.items())
     return tally.finding(
         "without it the law is base exp(a r) E[exp V(X_0, 0) | X_1]",

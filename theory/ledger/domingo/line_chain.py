@@ -33,7 +33,6 @@ from scipy.interpolate import make_interp_spline
 
 from theory import Chain, Problem, check_positive
 from theory.common.checks import check_choice
-from theory.fields.mixture import VelocityModel
 from theory.laws.distances import Array
 
 Adjoint = Literal["full", "lean"]
@@ -116,20 +115,25 @@ class LineChain:
                 (found,) = torch.autograd.grad(problem.reward(point).sum(), point)
             return np.asarray(-scale * found.numpy().reshape(x.shape))
 
+        places = torch.as_tensor(axis)[:, None]
+        with torch.no_grad():
+            means = [chain.mean(problem.base_field, k, places)[:, 0] for k in range(chain.steps)]
         std_k = chain.coefficients(torch.zeros(1, dtype=torch.float64))[2].numpy()
-        line = cls(axis, np.zeros((chain.steps, points)), std_k, start, final, slope)
-        return cls(axis, line.means(chain, problem.base_field), std_k, start, final, slope)
+        return cls(axis, torch.stack(means).numpy(), std_k, start, final, slope)
 
     @property
     def steps(self) -> int:
         return len(self.std)
 
-    def means(self, chain: Chain, model: VelocityModel) -> Array:
-        """(T, N) kernel means of a velocity on the axis."""
-        points = torch.as_tensor(self.axis)[:, None]
-        with torch.no_grad():
-            rows = [chain.mean(model, k, points)[:, 0].numpy() for k in range(chain.steps)]
-        return np.array(rows)
+    @property
+    def dx(self) -> float:
+        """Of the axis."""
+        return float(self.axis[1] - self.axis[0])
+
+    @cached_property
+    def start(self) -> Array:
+        """The density of X_0 over its peak, (N,)."""
+        return np.asarray(np.exp(-0.5 * (self.axis / self.start_std) ** 2))
 
     # --- one kernel
 
@@ -220,19 +224,17 @@ class LineChain:
             ValueError: a kernel is narrower than NARROW grid steps, or mass leaves the grid.
         """
         self._check(means)
-        dx = float(self.axis[1] - self.axis[0])
-        if self.std.min() < NARROW * dx:
+        if self.std.min() < NARROW * self.dx:
             raise ValueError(
                 f"the narrowest kernel must be {NARROW:g} steps of the grid wide, got "
-                f"{self.std.min():.3g} for steps of {dx:.3g}: use more points"
+                f"{self.std.min():.3g} for steps of {self.dx:.3g}: use more points"
             )
-        p = np.exp(-0.5 * (self.axis / self.start_std) ** 2)
-        found = [p / (self.start_std * math.sqrt(2 * math.pi))]
+        found = [self.start / (self.start_std * math.sqrt(2 * math.pi))]
         for k in range(self.steps):
             z = (self.axis[:, None] - means[k][None, :]) / self.std[k]
             kernel = np.exp(-0.5 * z**2) / (self.std[k] * math.sqrt(2 * math.pi))
-            found.append(kernel @ found[-1] * dx)
-        mass = float(found[-1].sum()) * dx
+            found.append(kernel @ found[-1] * self.dx)
+        mass = float(found[-1].sum()) * self.dx
         if not abs(mass - 1) <= 1e-3:
             raise ValueError(
                 f"the grid must hold a mass of 1 of X_T to 1e-3, got {mass:.5f}: it must reach "
@@ -242,8 +244,7 @@ class LineChain:
 
     def start_mean(self, values: Array) -> float:
         """E[values(X_0)], (N,) -> a number."""
-        weight = np.exp(-0.5 * (self.axis / self.start_std) ** 2)
-        return float(weight @ values / weight.sum())
+        return float(self.start @ values / self.start.sum())
 
     def _check(self, means: Array) -> None:
         if means.shape != self.base.shape or not np.isfinite(means).all():
@@ -284,8 +285,7 @@ class LineChain:
             low, high = search[place], search[place + 1]
             share = (self.base[k] - phi[place]) / (phi[place + 1] - phi[place])
             means[k] = self._root(k, later, low, high, low + share * (high - low))
-            a = self.base_slopes[k] * self.smoothed(k, later, means[k])[0]
-            later = Spline(self.axis, a)
+            later = Spline(self.axis, self.base_slopes[k] * self.smoothed(k, later, means[k])[0])
         return CriticalPoint(means, roots.astype(int), least)
 
     def _root(self, k: int, later: Function, low: Array, high: Array, m: Array) -> Array:

@@ -41,12 +41,11 @@ def _share(problem: LinearQuadratic, t: float, share: float) -> tuple[Array, Arr
 def _energy_under_base(s: LinearSetting) -> float:
     """int E|u|^2/2 along the uncontrolled process: the KL the other way round."""
     problem = s.problem
-    controlled = replace(
+    return replace(
         problem,
         matrix=lambda t: problem.matrix(t) + problem.noise(t) ** 2 * s.feedback(t)[0],
         shift=lambda t: problem.shift(t) + problem.noise(t) ** 2 * s.feedback(t)[1],
-    )
-    return controlled.control_energy(s.feedback)
+    ).control_energy(s.feedback)
 
 
 GIRSANOV = Identity(
@@ -116,24 +115,24 @@ def _start_tilted(s: LinearSetting) -> tuple[Array, Array]:
     return replace(problem, mean=mean, cov=0.5 * (cov + cov.T)).law()
 
 
-def _without_control(s: LinearSetting) -> Array:
-    zero = np.zeros((s.dim, s.dim)), np.zeros(s.dim)
-    return _flat(s.problem.steered(lambda t: zero))
-
-
 TILTED_PATHS = Identity(
     "(X_0, X_1) under u* is that of P exp(-int f - c)/Z(X_0)",
     LINEAR,
     lambda s: _flat(s.problem.law()),
     lambda s: dense.tilted_moments(s.numbers()),
     {
-        "base process": _without_control,
+        "base process": lambda s: _flat(s.problem.steered(lambda t: _share(s.problem, t, 0.0))),
         "half of u*": lambda s: _flat(s.problem.steered(lambda t: _share(s.problem, t, 0.5))),
         "X_0 tilted too": lambda s: _flat(_start_tilted(s)),
     },
     tier=QUADRATURE,
     dims=DIMS,
 )
+
+
+def _from_x(s: LinearSetting) -> LinearQuadratic:
+    """The problem from X_0 = x."""
+    return replace(s.problem, mean=s.x, cov=0 * s.cov)
 
 
 def _quiet(s: LinearSetting) -> LinearQuadratic:
@@ -149,9 +148,7 @@ NORMALISER = Identity(
         "V of f = 0": lambda s: _quiet(s).value(s.x[None], 0.0),
         "V at t = 0.01": lambda s: s.problem.value(s.x[None], 0.01),
         "cost of the mean path": lambda s: np.array(
-            replace(s.problem, mean=s.x, cov=0 * s.cov).cost(
-                lambda t: (np.zeros((s.dim, s.dim)), np.zeros(s.dim))
-            )
+            _from_x(s).cost(lambda t: _share(s.problem, t, 0.0))
         ),
     },
     tier=QUADRATURE,
@@ -212,21 +209,16 @@ D6_LINEAR = (MEMORYLESS, WITH_MEMORY)
 # --- D15
 
 
-def _least_cost(s: LinearSetting) -> LinearQuadratic:
-    """The problem from X_0 = x."""
-    return replace(s.problem, mean=s.x, cov=0 * s.cov)
-
-
 LEAST_COST = Identity(
     "J(u*) = V(x_0, 0): control, running and final costs by moments",
     LINEAR,
-    lambda s: np.array(_least_cost(s).cost(lambda t: _share(s.problem, t, 1.0))),
+    lambda s: np.array(_from_x(s).cost(lambda t: _share(s.problem, t, 1.0))),
     lambda s: dense.normaliser_value(s.numbers(), s.x),
     {
-        "J(u*/2)": lambda s: np.array(_least_cost(s).cost(lambda t: _share(s.problem, t, 0.5))),
+        "J(u*/2)": lambda s: np.array(_from_x(s).cost(lambda t: _share(s.problem, t, 0.5))),
         "J without its KL term": lambda s: np.array(
-            _least_cost(s).cost(lambda t: _share(s.problem, t, 1.0))
-            - _least_cost(s).control_energy(lambda t: _share(s.problem, t, 1.0))
+            _from_x(s).cost(lambda t: _share(s.problem, t, 1.0))
+            - _from_x(s).control_energy(lambda t: _share(s.problem, t, 1.0))
         ),
     },
     tier=QUADRATURE,
@@ -234,14 +226,10 @@ LEAST_COST = Identity(
 )
 
 
-def _excess(s: LinearSetting) -> float:
-    return s.problem.cost(s.feedback) - s.problem.expected_value()
-
-
 EXCESS = Identity(
     "J(u) - E V(X_0, 0) = KL(P^u | P exp(-int f - c)/Z(X_0)), any linear u",
     LINEAR,
-    lambda s: np.array(_excess(s)),
+    lambda s: np.array(s.problem.cost(s.feedback) - s.problem.expected_value()),
     lambda s: dense.kl_to_tilted(s.numbers(True), s.numbers()),
     {
         "V at the mean of X_0": lambda s: np.array(

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -21,10 +23,10 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from theory import Diffusion, GaussianSum, GridOptimum, Problem, linear_reward, load_problem
-from theory.common.tolerances import SLOPE
+from theory.common.tolerances import SLOPE, Tier
 from theory.control.linear import of_gaussian
 from theory.fields.paths import PATHS, Path
-from theory.ledger.core import Context, Finding, Region, extra, number
+from theory.ledger.core import Context, Finding, Region, Tally, extra, number
 from theory.ledger.oracle.instants import instant
 
 EARLY = (1e-6, 1e-7)  # t' -> 0
@@ -34,31 +36,28 @@ FORGETTING_PATHS = ("rectified_flow", "trigonometric")  # alpha_0 = 0
 
 
 # Wrong versions of the printed expression: a factor for 1/2 and a power of alpha.
-WRONG = {"chi/sigma^2": (1.0, 1.0), "alpha^2": (0.5, 2.0), "chi's sign": (-0.5, 1.0)}
+WRONG = {"chi/sigma^2": {"factor": 1.0}, "alpha^2": {"power": 2.0}, "chi's sign": {"factor": -0.5}}
 
 
 def _doubled(path: Path, t: Tensor) -> Tensor:
     return 2 * path.eta(t)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A schedule, and whether it forgets X_0, found by hand: both routes must say so too."""
-
-    schedule: Diffusion
-    forgets: bool
-
-
+# Schedules, and whether each forgets X_0, found by hand: both routes must say so too.
 CASES = (
-    Case(Diffusion(memoryless=1.0), True),
-    Case(Diffusion(memoryless=2.0), True),
-    Case(Diffusion(memoryless=0.5), True),
-    Case(Diffusion(memoryless=0.25), True),
-    Case(Diffusion.of_constant(0.2), False),
-    Case(Diffusion.of_constant(3.0), False),
-    Case(Diffusion.of_function("g² = 2η + 1", lambda p, t: _doubled(p, t) + 1), True),
-    Case(Diffusion.of_function("g² = t^-1/2", lambda p, t: t**-0.5), False),
-    Case(Diffusion.of_function("g² = t^-3/2", lambda p, t: t**-1.5), True),
+    (Diffusion(memoryless=1.0), True),
+    (Diffusion(memoryless=2.0), True),
+    (Diffusion(memoryless=0.5), True),
+    (Diffusion(memoryless=0.25), True),
+    (Diffusion.of_constant(0.2), False),
+    (Diffusion.of_constant(3.0), False),
+    (Diffusion.of_function("g² = 2η + 1", lambda p, t: _doubled(p, t) + 1), True),
+    (Diffusion.of_function("g² = t^-1/2", lambda p, t: t**-0.5), False),
+    (Diffusion.of_function("g² = t^-3/2", lambda p, t: t**-1.5), True),
+)
+# Its memory at t = 1 is that at t = 1/2.
+SWITCHED = Diffusion.of_function(
+    "2η to t = 1/2, then 0", lambda p, t: torch.where(t < 0.5, _doubled(p, t), 0.0 * t)
 )
 
 
@@ -84,9 +83,8 @@ def printed(
 
     def rate(s: float) -> float:
         at = instant(path, s)
-        eta = at.sigma * (at.sigma * at.dalpha / at.alpha - at.dsigma)
         g2 = float(case.squared(PATHS[path](), torch.tensor(s, dtype=torch.float64)))
-        return (g2 - 2 * eta) / at.sigma**2
+        return (g2 - 2 * at.eta) / at.sigma**2
 
     return power * math.log(instant(path, early).alpha) - factor * _log_integral(rate, early, t)
 
@@ -105,68 +103,49 @@ def _log_integral(rate: Callable[[float], float], low: float, high: float) -> fl
 
 
 def _slope(of: Callable[[float], float]) -> float:
-    """d log/d log t' as t' -> 0."""
+    """d log/d log t' as t' -> 0; cut where it is faster than any power that shows: t^-3/2 forgets
+    like exp(-1/sqrt(t'))."""
     one, two = EARLY
-    return (of(one) - of(two)) / math.log(one / two)
-
-
-def _cut(slope: float) -> float:
-    """Faster than any power that shows: t^-3/2 forgets like exp(-1/sqrt(t'))."""
-    return min(slope, 50.0)
+    return min((of(one) - of(two)) / math.log(one / two), 50.0)
 
 
 def forgets_as_printed(context: Context) -> Finding:
     """Both tend to 0 like the same power of t', or neither does; t in (0, 1), g finite inside."""
-    worst, where = 0.0, ""
-    decided = True
-    killed = dict.fromkeys(WRONG, False)
+    tally, decided = Tally(Tier("slope", SLOPE), *WRONG), True
     stds = context.choose(STDS[1:], STDS)
     times = context.choose(TIMES[:1], TIMES)
     rates: dict[str, float] = {}
-    for case in CASES:
-        for path in FORGETTING_PATHS:
-            for t in times:
-                theirs = _cut(_slope(lambda e: printed(case.schedule, path, t, e)))  # noqa: B023
-                for std in stds:
-                    ours = _cut(_slope(lambda e: memory(case.schedule, path, std, t, e)))  # noqa: B023
-                    gap = abs(ours - theirs)
-                    decided &= (ours > SLOPE) == (theirs > SLOPE) == case.forgets
-                    if gap >= worst:
-                        worst, where = gap, f"{case.schedule.label}, {path}, t = {t:g}"
-                    rates[case.schedule.label] = ours
-                    if path == FORGETTING_PATHS[0]:
-                        for label, (factor, power) in WRONG.items():
-                            wrong = _cut(
-                                _slope(
-                                    lambda e: printed(case.schedule, path, t, e, factor, power)  # noqa: B023
-                                )
-                            )
-                            killed[label] |= abs(ours - wrong) > SLOPE
+    for (case, forgets), path, t in product(CASES, FORGETTING_PATHS, times):
+        theirs = _slope(partial(printed, case, path, t))
+        for std in stds:
+            ours = _slope(partial(memory, case, path, std, t))
+            decided &= (ours > SLOPE) == (theirs > SLOPE) == forgets
+            tally.add(abs(ours - theirs), f"{case.label}, {path}, t = {t:g}")
+            rates[case.label] = ours
+            for label, wrong in WRONG.items() if path == FORGETTING_PATHS[0] else ():
+                tally.add(abs(ours - _slope(partial(printed, case, path, t, **wrong))), wrong=label)
     shown = ", ".join(f"{k}: {v:.2f}" for k, v in rates.items())
     return Finding(
         name="for t in (0, 1) and g finite there: forgotten iff the printed limit is 0",
         role="condition",
         kind="exact",
-        holds=decided and worst <= SLOPE,
+        holds=decided and tally.error <= SLOPE,
         figure=(
-            f"powers of t' agree within {number(worst)} on {len(CASES)} schedules, two paths "
+            f"powers of t' agree within {number(tally.error)} on {len(CASES)} schedules, two paths "
             f"({shown})"
         ),
-        numbers={"gap": worst, "rates": rates},
-        worst=where,
-        mutants=killed,
+        numbers={"gap": tally.error, "rates": rates},
+        worst=tally.worst,
+        mutants=tally.mutants,
     )
 
 
 def at_the_end(context: Context) -> Finding:
     """t = 1 included: the memoryless schedule up to t = 1/2 and the ODE from there on."""
-    switched = Diffusion.of_function(
-        "2η to t = 1/2, then 0", lambda p, t: torch.where(t < 0.5, _doubled(p, t), 0.0 * t)
-    )
     path, early = "rectified_flow", 1e-4
     ends = (0.9, 0.9999, 0.999999)
-    memories = [math.exp(memory(switched, path, 0.7, t, early)) for t in ends]
-    stated = [math.exp(printed(switched, path, t, early)) for t in ends]
+    memories = [math.exp(memory(SWITCHED, path, 0.7, t, early)) for t in ends]
+    stated = [math.exp(printed(SWITCHED, path, t, early)) for t in ends]
     return Finding(
         name="iff the limit is 0 for every t in (0, 1], t = 1 included",
         role="claim",
@@ -185,17 +164,14 @@ def at_the_end(context: Context) -> Finding:
 def switched_forgets(context: Context) -> Finding:
     """The counterexample is memoryless: its memory falls like t' at t near 1; one that starts with
     g = 1 instead is not, though the printed expression rises for it alike."""
-    forgetful = Diffusion.of_function(
-        "2η to t = 1/2, then 0", lambda p, t: torch.where(t < 0.5, _doubled(p, t), 0.0 * t)
-    )
     mindful = Diffusion.of_function(
         "1 to t = 1/2, then 0", lambda p, t: torch.where(t < 0.5, 1.0 + 0.0 * t, 0.0 * t)
     )
     powers = {}
-    for case in (forgetful, mindful):
+    for case in (SWITCHED, mindful):
         logs = [memory(case, "rectified_flow", 0.7, 0.999999, e) for e in (1e-3, 1e-4)]
         powers[case.label] = (logs[0] - logs[1]) / math.log(10)
-    found, other = powers[forgetful.label], powers[mindful.label]
+    found, other = powers[SWITCHED.label], powers[mindful.label]
     return Finding(
         name="the counterexample forgets X_0",
         role="support",

@@ -25,10 +25,6 @@ ANY_PATH = Problems(paths=tuple(PATHS))
 SMOOTH_PATHS = Problems(paths=("rectified_flow", "trigonometric", "variance_preserving"))
 
 
-def _time(s: Setting) -> torch.Tensor:
-    return torch.tensor(s.t, dtype=torch.float64)
-
-
 def path_size(s: Setting) -> float:
     """Velocities are compared in |alpha'| + |sigma'| standard deviations."""
     return abs(s.at.dalpha) + abs(s.at.dsigma)
@@ -39,16 +35,14 @@ def path_size(s: Setting) -> float:
 
 def velocity_from_score(s: Setting, eta_factor: float = 1.0, without_growth: bool = False) -> Array:
     """(alpha'/alpha) x + eta s by theory's score."""
-    path, t = s.route_path, _time(s)
+    path, t = s.route_path, s.time
     growth = path.dalpha(t) / path.alpha(t)
     score = s.problem.base_field.score(s.point, s.t)
-    kept = 0.0 if without_growth else growth
-    return row(kept * s.point + eta_factor * path.eta(t) * score)
+    return row((0.0 if without_growth else growth) * s.point + eta_factor * path.eta(t) * score)
 
 
 def _velocity_size(s: Setting) -> float:
-    growth = abs(s.at.dalpha / s.at.alpha) * float(np.abs(s.x).max())
-    return max(path_size(s), growth)
+    return max(path_size(s), abs(s.at.dalpha / s.at.alpha) * float(np.abs(s.x).max()))
 
 
 D1_PARTS = (
@@ -62,7 +56,7 @@ D1_PARTS = (
             "2 eta": lambda s: velocity_from_score(s, 2.0),
             "without (alpha'/alpha) x": lambda s: velocity_from_score(s, without_growth=True),
             "sigma^2 for eta": lambda s: velocity_from_score(
-                s, float(s.at.sigma**2 / s.route_path.eta(_time(s)))
+                s, float(s.at.sigma**2 / s.route_path.eta(s.time))
             ),
         },
         _velocity_size,
@@ -86,7 +80,7 @@ def density_rate(
 ) -> Array:
     """d log p/dt that dX = (v + (g^2/2 eta)(v - (alpha'/alpha) x)) dt + g dB gives p, by the
     Fokker-Planck equation: (-div(b p) + (g^2/2) lap p)/p."""
-    path, t = s.route_path, _time(s)
+    path, t = s.route_path, s.time
     velocity, divergence, score, bend = _base_terms(s)
     g = s.nft_beta if g_of is None else g_of
     eta, growth = float(path.eta(t)), float(path.dalpha(t) / path.alpha(t))
@@ -145,7 +139,7 @@ def _laplacian(s: Setting) -> float:
 
 def _hjb_terms(s: Setting) -> tuple[float, float, float, float]:
     """b . grad V, g^2/2, lap V, |grad V|^2 by theory, g^2 = 2 eta."""
-    path, t = s.route_path, _time(s)
+    path, t = s.route_path, s.time
     field, half = s.problem.base_field, float(path.eta(t))
     drift = field(s.point, s.t) + half * field.score(s.point, s.t)
     slope = _optimum(s).gradient(s.point, s.t)

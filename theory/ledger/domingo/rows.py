@@ -31,8 +31,7 @@ DENSE = "the path as one Gaussian vector, tilted by dense linear algebra, steps 
 def limit_of_the_control(context: Context) -> Finding:
     """|u*/g + grad c| as t -> 1, on asymmetric mixtures in d = 2 and 5: first order in 1 - t."""
     orders, killed = {}, True
-    for name in ("bump_2d", "linear_2d", "full_5d"):
-        problem = load_problem(name)
+    for problem in map(load_problem, ("bump_2d", "linear_2d", "full_5d")):
         optimum = MemorylessOptimum(problem, problem.scale)
         x = problem.base.sample(64, torch.Generator().manual_seed(7))
         left = np.geomspace(3e-3, 3e-5, 9)
@@ -42,7 +41,7 @@ def limit_of_the_control(context: Context) -> Finding:
             [float((optimum.gradient(x, 1 - float(s)) - at_end).norm(dim=-1).mean()) for s in left]
         )
         slope = fit_slope(left, gaps, 1e-13)
-        orders[name] = slope.slope
+        orders[problem.name] = slope.slope
         killed &= slope.is_order and slope.order == 1
     return Finding(
         name="u*/g tends to -grad c like 1 - t",
@@ -61,13 +60,9 @@ def _adjoint_row(name: str, source: str, statement: str, parts: tuple[Part, ...]
         id=name,
         source=source,
         statement=statement,
-        assumptions=text["assumptions"],
-        first=text["first"],
-        second=text["second"],
-        recorded=text["recorded"],
-        remark=text["remark"],
         parts=parts,
         region=None if text["recorded"] == "exact" else adjoint_limits.step_region,
+        **text,
     )
 
 

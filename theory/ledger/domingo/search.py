@@ -79,8 +79,7 @@ class Family:
         means = self.means + s * np.einsum("j,jtn->tn", theta, phi)
         slopes = self._slopes + s * np.einsum("j,jtn->tn", theta, dphi)
         u = line.controls(means)
-        z = (line.axis[None, None, :] - means[:, :, None]) / s[:, :, None]
-        kernel = np.exp(-0.5 * z**2)
+        kernel = np.exp(-0.5 * ((line.axis - means[:, :, None]) / s[:, :, None]) ** 2)
         kernel /= np.maximum(kernel.sum(-1, keepdims=True), 1e-300)
         a, G = self._end, np.empty_like(means)
         for k in range(line.steps - 1, -1, -1):
@@ -91,9 +90,7 @@ class Family:
                 a = slopes[k] * H + (slopes[k] - base) * u[k] / s[k]
             else:
                 a = base * H
-        p = np.exp(-0.5 * (line.axis / line.start_std) ** 2)
-        p /= p.sum()
-        law = [p]
+        law = [line.start / line.start.sum()]
         for k in range(line.steps - 1):
             law.append(law[-1] @ kernel[k])
         return G, np.array(law)
@@ -142,8 +139,7 @@ class Family:
 
     def distance(self, theta: Array) -> float:
         """sum_k E|u_k - u*_k|^2 under u*."""
-        move = np.einsum("j,jtn->tn", theta, self._features[0])
-        return float((self._law * move**2).sum())
+        return float((self._law * np.einsum("j,jtn->tn", theta, self._features[0]) ** 2).sum())
 
     @cached_property
     def _law(self) -> Array:

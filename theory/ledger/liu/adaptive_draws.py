@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import ndtri
 
-from theory.common.tolerances import FALSE_FAILURE_RATE
-from theory.ledger.core import Context, Finding, extra
+from theory.ledger.core import Context, Finding, extra, z_bound
 from theory.ledger.liu.stationary import line_posterior
 from theory.ledger.oracle import adaptive as oracle_adaptive
 from theory.ledger.settings.problems import Setting
@@ -28,16 +26,14 @@ def sampled_setting(dim: int, rotate: bool) -> Setting:
         frame[:, 0] = first[:, 0]
     case = replace(s.case, frame=frame, rest_std=REST_STD)
     t = 0.45
-    mean = float(case.weights @ case.means[:, 0])
-    x = frame[:, 0] * t * mean
-    return replace(s, case=case, x=x, t=t)
+    return replace(s, case=case, x=frame[:, 0] * t * float(case.weights @ case.means[:, 0]), t=t)
 
 
 @extra
 def many_dimensions(context: Context) -> Finding:
     """The semi-gradient at the closed root vanishes by draws in R^d; at v* it does not."""
     dims, n = (3, 8, 64), min(context.profile.draws, 40_000)
-    bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * len(dims))))
+    bound = z_bound(len(dims))
     worst, told = 0.0, 0.0
     for d in dims:
         s = sampled_setting(d, False)
@@ -65,7 +61,7 @@ def many_dimensions(context: Context) -> Finding:
 def axes_matter(context: Context) -> Finding:
     """Mean absolute errors depend on the axes: the same problem turned has another root."""
     n = min(context.profile.draws, 40_000)
-    bound = float(-ndtri(FALSE_FAILURE_RATE / 2))
+    bound = z_bound(1)
     rows = {}
     for rotate in (False, True):
         s = sampled_setting(4, rotate)

@@ -142,22 +142,20 @@ def _coupling_first(s: CouplingSetting) -> Array:
 def _coupling_second(s: CouplingSetting) -> Array:
     """In the plane by quadrature along the fibre; nothing moves in the other directions."""
     joint, e = s.joint, s.joint.plane_dim
-    plane = couplings.velocity_slope(
+    return joint.frame[:, :e] @ couplings.velocity_slope(
         lambda a: lambda x0, x1: joint.log_joint(x0, x1, a),
         s.a,
         (joint.frame.T @ s.x)[:e],
         s.t,
         joint.region(s.a, reach=1.0),
     )
-    return joint.frame[:, :e] @ plane
 
 
 def _without_posterior_mean(s: CouplingSetting) -> Array:
     """Raw product in place of the covariance: the slope of the conditional mean's numerator."""
     family, h = s.family, 1e-6
     gap = family.velocity(s.point, s.t, s.a + h) - family.velocity(s.point, s.t, s.a - h)
-    own = family.velocity(s.point, s.t, s.a)
-    return row(gap / (2 * h) + own)
+    return row(gap / (2 * h) + family.velocity(s.point, s.t, s.a))
 
 
 def coupling_parts(dependent: bool) -> tuple[Identity[CouplingSetting], ...]:

@@ -81,8 +81,7 @@ def order_part(
         slopes: dict[str, Slope] = {}
         sizes: dict[str, float] = {}
         wrong: list[Slope] = []
-        for key in context.choose(quick, problems):
-            problem = load_problem(key)
+        for problem in map(load_problem, context.choose(quick, problems)):
             scales = scales_of(problem, context.choose(8, 14))
             further = np.empty(0) if wrong else scales_of(problem, 8)
             # One batch: what rides along costs hardly more than one law.
@@ -91,11 +90,11 @@ def order_part(
             errors, own, others = np.split(
                 measure(problem, at, stretch), [len(scales), len(scales) + 1]
             )
-            slopes[key] = fit_slope(scales, errors, floor)
+            slopes[problem.name] = fit_slope(scales, errors, floor)
             if len(further):
                 wrong.append(fit_slope(further, others, floor))
             if at_scale:
-                sizes[key] = float(own[0])
+                sizes[problem.name] = float(own[0])
         orders = {s.order for s in slopes.values()}
         worst = max(slopes, key=lambda k: abs(slopes[k].slope - 2))
         sized = max(sizes, key=lambda k: sizes[k]) if sizes else ""
@@ -161,22 +160,16 @@ def _log_ratios(problem: Problem, field: ExactField, tilts: GaussianSum) -> Arra
 
 def scaled_reward(problem: Problem, factors: Tensor) -> Problem:
     """The problem with r replaced by e r, for a batch of e."""
-    reward = problem.reward
-    base = problem.base.expanded((len(factors),))
+    reward, e = problem.reward, factors[:, None]
+    wide = replace(problem, base=problem.base.expanded((len(factors),)))
     if isinstance(reward, BumpReward):
-        e = factors[:, None]
-        many = BumpReward(
-            e * reward.heights,
-            reward.centres.expand(len(factors), *reward.centres.shape),
-            reward.precisions.expand(len(factors), *reward.precisions.shape),
+        centres, precisions = (
+            v.expand(len(factors), *v.shape) for v in (reward.centres, reward.precisions)
         )
-        return replace(problem, base=base, reward=many)
+        return replace(wide, reward=BumpReward(e * reward.heights, centres, precisions))
     assert isinstance(reward, QuadraticReward)
-    e = factors[:, None]
-    scaled = QuadraticReward(
-        e[..., None] * reward.matrix, e * reward.vector, factors * reward.constant
-    )
-    return replace(problem, base=base, reward=scaled)
+    matrix, vector = e[..., None] * reward.matrix, e * reward.vector
+    return replace(wide, reward=QuadraticReward(matrix, vector, factors * reward.constant))
 
 
 def plain_numbers(problem: Problem) -> PlaneNumbers:
@@ -212,13 +205,12 @@ def _agreement(names: tuple[str, ...]) -> Tally:
     """Several rows ask for it."""
     y = np.array([-2.0, -1.1, -0.2, 0.6, 1.5, 2.4])
     tally = Tally(QUADRATURE, "scale 1 % off")
-    for name in names:
-        problem = load_problem(name)
-        theirs = flow.cdf(flow.LineField.nft(plain_numbers(problem), problem.scale), y)
+    for problem in map(load_problem, names):
+        theirs = flow.cdf(flow.LineField(plain_numbers(problem), scale=problem.scale), y)
         for factor, wrong in ((1.0, ""), (1.01, "scale 1 % off")):
             field = problem.cumulant_field(factor * problem.scale, 1)
             ours = FlowLaw(field).cdf(torch.as_tensor(y)[:, None])
-            tally.add(QUADRATURE.error(ours.numpy(), theirs, 1.0), name, wrong)
+            tally.compare(ours.numpy(), theirs, 1.0, problem.name, wrong)
     return tally
 
 
@@ -271,12 +263,11 @@ def narrow_bump(context: Context) -> Finding:
         gap = one.cumulant_field(NOTE_SCALE, 1)(x, t) - _tilted_velocity(one, x, t)
         fields.append(float(gap.abs().max()))
     slope = float(np.polyfit(np.log(spreads), np.log(tvs), 1)[0])
-    stays = min(fields) > 0.2 * max(fields)
     return Finding(
         name="a bump that only grows narrow",
         role="support",
         kind="statistical",
-        holds=bool(stays),
+        holds=min(fields) > 0.2 * max(fields),
         figure=f"spread {number(spreads[0])} to {number(spreads[-1])}: TV {number(tvs[0])} to "
         f"{number(tvs[-1])} (slope {slope:.2f} in the spread), but the largest error of the field "
         f"stays at {number(fields[-1])} (from {number(fields[0])}): nearly constant must be meant "

@@ -34,8 +34,7 @@ def distance_to_whole_square() -> float:
     toy = BumpFamily((2.0,), (1.0,), (NOTE_SCALE,))
     points = torch.as_tensor(AXIS)[:, None]
     exponent = NOTE_SCALE * toy.problem.reward(points[None])[0]
-    weight = 1 + exponent + exponent**2
-    wrong = (load_problem("note_1d").base.density(points) * weight).numpy()
+    wrong = (load_problem("note_1d").base.density(points) * (1 + exponent + exponent**2)).numpy()
     return float(total_variations(family_laws(toy)[0], wrong[None] / np.trapezoid(wrong, AXIS))[0])
 
 

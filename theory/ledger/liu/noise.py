@@ -52,10 +52,8 @@ class NoiseMoments:
         check_finite("factor", factor)
 
         def moved(value: Tensor) -> Tensor:
-            zero, one, two = value[:, 0], value[:, 1], value[:, 2]
-            first = level * zero + factor * one
-            second = level**2 * zero + 2 * level * factor * one + factor**2 * two
-            return torch.stack([zero, first, second], 1)
+            first = level * value[:, 0] + factor * value[:, 1]
+            return torch.stack([value[:, 0], first, self._polynomial(value, level, factor)], 1)
 
         return NoiseMoments(moved(self.powers), moved(self.vectors), moved(self.squares))
 
@@ -234,7 +232,7 @@ def path_nodes(problem: Problem, times: int = 12, points: int = 81) -> PathNodes
     if problem.dim != 1:
         raise ValueError(f"problem must have d = 1, got d = {problem.dim}")
     roots, weights = _legendre(times)
-    rows_x, rows_t, rows_w = [], [], []
+    rows_x, rows_w = [], []
     base = problem.base
     spread = base.covariance()[0, 0].sqrt()
     line = torch.linspace(-7.0, 7.0, points, dtype=torch.float64)
@@ -246,9 +244,8 @@ def path_nodes(problem: Problem, times: int = 12, points: int = 81) -> PathNodes
         x = (law.expectation() + width * line)[:, None]
         density = law.density(x)
         rows_x.append(x)
-        rows_t.append(torch.full((points,), t, dtype=torch.float64))
         rows_w.append(w * density / density.sum())
-    return PathNodes(torch.cat(rows_x), torch.cat(rows_t), torch.cat(rows_w))
+    return PathNodes(torch.cat(rows_x), roots.repeat_interleave(points), torch.cat(rows_w))
 
 
 def _legendre(n: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from torch import Tensor
 from theory import BumpReward, Problem
 from theory.common.checks import check_choice
 from theory.laws.distances import Array
+from theory.laws.posterior import Posterior
 from theory.ledger.liu.noise import velocity_gain
 from theory.methods.matching.nft import LEAST_WEIGHT
 from theory.tilts.moments import BumpMoments
@@ -87,17 +88,13 @@ class LinePosterior:
     old: float
 
     def __post_init__(self) -> None:
-        low, mass = 0.0, self.rewarded.mass
-        if not low - SAME <= mass <= 1 + SAME:
+        mass = self.rewarded.mass
+        if not -SAME <= mass <= 1 + SAME:
             raise ValueError(f"rewards must be in [0, 1], got E[r|x] = {mass:g}")
 
     @property
     def mean(self) -> float:
         return self.law.first
-
-    @property
-    def dim(self) -> int:
-        return 1 + len(self.companions)
 
     def nft_step(self) -> float:
         """2 Cov(r, X_1|x), the mean of xi."""
@@ -116,7 +113,7 @@ class LinePosterior:
         """
         if not floor >= 0:
             raise ValueError(f"floor must be a number >= 0, got {floor!r}")
-        if self.dim > 1:
+        if len(self.companions):
             kernel = _companions_kernel(self._scale, self.companions)
         else:
             kernel = _sign if floor == 0 else _clipped_sign(floor)
@@ -132,9 +129,7 @@ class LinePosterior:
 
     def with_companions(self, stds: Array) -> LinePosterior:
         """The same line among other axes with these standard deviations of X_1 given x."""
-        return LinePosterior(
-            self.law, self.rewarded, np.asarray(stds, dtype=float), self.gain, self.old
-        )
+        return replace(self, companions=np.asarray(stds, dtype=float))
 
     def with_reward(self, low: float, high: float) -> LinePosterior:
         """The reward low + (high - low) r."""
@@ -143,7 +138,7 @@ class LinePosterior:
             np.concatenate([self.law.means, self.rewarded.means]),
             np.concatenate([self.law.stds, self.rewarded.stds]),
         )
-        return LinePosterior(self.law, rewarded, self.companions, self.gain, self.old)
+        return replace(self, rewarded=rewarded)
 
     @property
     def _scale(self) -> tuple[float, float]:
@@ -251,15 +246,12 @@ def line_posterior(problem: Problem, x: Tensor, t: float) -> LinePosterior:
     if len(again) and np.abs(again - companions).max() > SAME:
         raise ValueError("the reward must vary along the first axis alone")
     gain = float(velocity_gain(path, time))
-    old = float(problem.base_field(x, time)[0, 0])
-    return LinePosterior(law, rewarded, companions, gain, old)
+    return LinePosterior(law, rewarded, companions, gain, float(problem.base_field(x, time)[0, 0]))
 
 
-def _cov(post: object) -> Tensor:
+def _cov(post: Posterior) -> Tensor:
     """S_k, (K, d, d), at one point."""
-    gain: Tensor = post.component_precision_gain  # type: ignore[attr-defined]
-    sigma: Tensor = post.sigma  # type: ignore[attr-defined]
-    return sigma**2 * gain[:, 0]
+    return post.sigma**2 * post.component_precision_gain[:, 0]
 
 
 def _split(weights: Tensor, means: Tensor, cov: Tensor) -> tuple[SignedLaw, Array]:

@@ -67,9 +67,7 @@ def _weighted_by_quadrature(s: Setting) -> Array:
 
 
 def _not_centred(s: Setting) -> Array:
-    m = _moments(s)
-    more = 4 * float((m.covariance**2).sum()) / s.nft_beta**2
-    return nft_noise(s) + more
+    return nft_noise(s) + 4 * float((_moments(s).covariance ** 2).sum()) / s.nft_beta**2
 
 
 IDENTITIES = (
@@ -122,7 +120,6 @@ def comparable(context: Context) -> Finding:
         for place in ("v0", "optimum")
     }
     quantiles = np.quantile(found["v0"], [0.0, 0.05, 0.5, 0.95, 1.0]).tolist()
-    correlation = float(np.corrcoef(found["v0"], found["level"])[0, 1])
     return Finding(
         name="noise of NFT within a factor of 2 of that of 1 + 2r",
         role="claim",
@@ -138,7 +135,7 @@ def comparable(context: Context) -> Finding:
         numbers={
             "share": share,
             "quantiles": quantiles,
-            "correlation_with_(2r-1)^2": correlation,
+            "correlation_with_(2r-1)^2": float(np.corrcoef(found["v0"], found["level"])[0, 1]),
             "toy": {f"{k[0]:g} to {k[1]:g}": v for k, v in whole.items()},
         },
         worst=f"the note's toy with r in [{worst[0]:g}, {worst[1]:g}]: NFT's noise is "
@@ -161,7 +158,6 @@ def _order_part(
     slope = fit_slope(sizes, np.abs(1 - ratios) if one else ratios, FLOOR)
     what = "|ratio - 1|" if one else "ratio"
     far = np.array([toy().ratio(*ends(float(e)), nft_beta=2.0) for e in sizes])
-    start = abs(1 - far[0]) if one else far[0]
     return Finding(
         name=name,
         role=role,
@@ -174,7 +170,7 @@ def _order_part(
         ),
         numbers={"sizes": sizes.tolist(), "ratios": ratios.tolist(), "slope": slope.slope},
         order=order,
-        mutants={"1 at beta = 2 too" if one else "1 at r = 1/2": start > 0.1}
+        mutants={"1 at beta = 2 too": abs(1 - far[0]) > 0.1}
         if one
         else {"of first order": slope.order != 1},
     )
@@ -244,8 +240,7 @@ def released_rewards(context: Context) -> Finding:
 def released_problem() -> Problem:
     """The toy's mixture with a linear reward, standardised, times 1/10, about 1/2."""
     base = load_problem(TOY).base
-    raw = Problem("raw", base, linear_reward([1.0]), 1.0)
-    mean, std = reward_moments(base, raw.moments)
+    mean, std = reward_moments(base, Problem("raw", base, linear_reward([1.0]), 1.0).moments)
     slope = 1 / (RELEASED * std)
     return Problem("released", base, linear_reward([slope], 0.5 - slope * mean), 1.0)
 
@@ -283,14 +278,13 @@ def network(context: Context) -> Finding:
 def noise_region(cells: int) -> Region:
     """|ratio - 1| over where the reward lies: its value away from the bump and on its top."""
     ends = np.linspace(0.0, 1.0, cells)
-    errors = [[abs(toy().ratio(float(a), float(b)) - 1) for b in ends] for a in ends]
     return Region(
         "noise of NFT against that of 1 + 2r, beta = 1",
         "r away from the bump",
         ends,
         "r at the bump's top",
         ends,
-        np.asarray(errors),
+        np.asarray([[abs(toy().ratio(float(a), float(b)) - 1) for b in ends] for a in ends]),
         "|ratio - 1|",
     )
 

@@ -23,17 +23,12 @@ posterior may sit outside the region. A feature far narrower than its surroundin
 is one of the points.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from theory.ledger.oracle.integrals.distances import distance, wasserstein_1d
 from theory.ledger.oracle.integrals.integrate import (
     EPS,
-    MAX_ORDER,
     Array,
     Estimate,
     Function,
@@ -48,16 +43,11 @@ __all__ = [
     "Estimate",
     "QuadratureError",
     "Region",
-    "distance",
     "expectation",
     "integrate",
-    "marginal_density",
-    "mixed_cumulant",
     "normaliser",
     "posterior_expectation",
-    "score",
     "velocity",
-    "wasserstein_1d",
 ]
 
 
@@ -103,84 +93,3 @@ def velocity(
     law = Law(density, weight, x, alpha, sigma)
     found = law.mean(lambda y: dalpha * y + dsigma * (x - alpha * y) / sigma)
     return replace(found, error=found.error + EPS * np.abs(x) * abs(dsigma) / sigma)
-
-
-def score(
-    density: Density, x: Array, alpha: float, sigma: float, weight: Function | None = None
-) -> Estimate:
-    """grad log of the law of X_t at x: E[(alpha X_1 - x) / sigma^2 | X_t = x], (d,). The
-    rounding of X_1 leaves about 1e-16 |x| / sigma^2, which the error includes. Raises as the
-    posterior does."""
-    found = Law(density, weight, x, alpha, sigma).mean(lambda y: (alpha * y - x) / sigma**2)
-    return replace(found, error=found.error + EPS * np.abs(x) / sigma**2)
-
-
-def _partitions(n: int) -> Iterator[tuple[int, ...]]:
-    """The block sizes of every set partition of n labels, the block of the first label in front."""
-    if n == 1:
-        yield (1,)
-        return
-    for sizes in _partitions(n - 1):
-        yield from (tuple(s + (i == j) for j, s in enumerate(sizes)) for i in range(len(sizes)))
-        yield (*sizes, 1)
-
-
-def mixed_cumulant(
-    density: Density,
-    reward: Function,
-    order: int,
-    x: Array,
-    alpha: float,
-    sigma: float,
-    dalpha: float,
-    dsigma: float,
-    weight: Function | None = None,
-) -> Estimate:
-    """kappa(V, r, ..., r), the joint cumulant of V = alpha' X_1 + sigma' X_0 and `order` <= 6
-    copies of the reward r, (n, d) -> (n,), given X_t = x: the sum over set partitions of
-    (-1)^(b-1) (b-1)! prod of the b blocks' central moments, (d,). Order 0 is E[V | x], 1 the
-    covariance. Raises as the posterior does."""
-    if order not in range(MAX_ORDER + 1):
-        raise ValueError(f"order must be 0..{MAX_ORDER}, got {order}")
-    law = Law(density, weight, x, alpha, sigma)
-    d = len(law.x)
-
-    def variables(y: Array) -> Array:
-        return np.column_stack([dalpha * y + dsigma * (x - alpha * y) / sigma, reward(y)])
-
-    first = law.mean(variables)
-    if order == 0:
-        return Estimate(first.value[:d], first.error[:d])
-
-    def products(y: Array) -> Array:
-        gap = variables(y) - first.value
-        powers = gap[:, d:, None] ** np.arange(order + 1)  # (n, 1, order + 1)
-        return np.concatenate([gap[:, :d, None] * powers, powers], axis=1).reshape(len(y), -1)
-
-    central = law.mean(products)
-    moment, slip = central.value.reshape(d + 1, -1), central.error.reshape(d + 1, -1)
-    value, error = np.zeros(d), np.zeros(d)
-    for (head, *rest), count in Counter(_partitions(order + 1)).items():
-        factor = count * (-1) ** len(rest) * math.factorial(len(rest))
-        others = np.prod(moment[d, rest])
-        wobble = sum(
-            slip[d, b] * abs(np.prod(moment[d, rest[:i] + rest[i + 1 :]]))
-            for i, b in enumerate(rest)
-        )
-        value += factor * moment[:d, head - 1] * others
-        error += abs(factor) * (
-            slip[:d, head - 1] * abs(others) + np.abs(moment[:d, head - 1]) * wobble
-        )
-    return Estimate(value, error)
-
-
-def marginal_density(
-    density: Density, x: Array, alpha: float, sigma: float, weight: Function | None = None
-) -> Estimate:
-    """The density of X_t at x, shape (): int p w N(x; alpha y, sigma^2 I) / int p w. Raises as
-    the posterior does."""
-    law, base = Law(density, weight, x, alpha, sigma), Law(density, weight)
-    (top, top_error), (bottom, bottom_error) = law.integral(), base.integral()
-    unit = math.exp(law.log_scale() - base.log_scale()) / (2 * math.pi * sigma**2) ** (len(x) / 2)
-    value = unit * top[0] / bottom[0]
-    return Estimate(value, (unit * top_error[0] + abs(value) * bottom_error[0]) / abs(bottom[0]))

@@ -86,8 +86,7 @@ class Line:
         graded towards them."""
         cuts = []
         if kinks is not None:
-            width = self.edges[1] - self.edges[0]
-            graded = np.concatenate([[0.0], width * GRADES])
+            graded = np.concatenate([[0.0], (self.edges[1] - self.edges[0]) * GRADES])
             cuts = [(kinks[:, None] + sign * graded).ravel() for sign in (1, -1)]
         edges = np.unique(np.concatenate([self.edges, *cuts]))
         edges = edges[(edges >= self.edges[0]) & (edges <= self.edges[-1])]
@@ -97,8 +96,7 @@ class Line:
         return np.asarray(f(y) @ h)
 
     def velocity(self, y: Array) -> Array:
-        at = self.at
-        return np.asarray(at.dalpha * y + at.dsigma * (self.x[0] - at.alpha * y) / at.sigma)
+        return self.at.velocity(self.x[0], y)
 
     def place(self, v: float) -> float:
         """The y with velocity v: linear in y."""
@@ -135,8 +133,7 @@ def semi_gradient(
     if case.dim > 1 and normaliser.kind != "branch":
         raise ValueError(f"{normaliser.kind} needs d = 1, got d = {case.dim}")
     v0 = float(line.integral(lambda y: line.velocity(y)[None])[0] / line.total)
-    ends = line.velocity(line.edges[[0, -1]])
-    reach = 1.01 * float(np.abs(ends - v0).max()) / nft_beta
+    reach = 1.01 * float(np.abs(line.velocity(line.edges[[0, -1]]) - v0).max()) / nft_beta
     unit = line.slope if normaliser.space == "x1" else 1.0
 
     def weigh(size: Array) -> Array:
@@ -213,9 +210,8 @@ def sampled(
     """E[a'(r e+ / w+ - (1 - r) e- / w-)] over n draws of X_1 given X_t = x, with its standard
     error, at u = step a for every step; a: the frame's first axis, turned as it may be, w the mean
     size of the error over the coordinates of R^d. ValueError where draws are hardly ever kept."""
-    e = case.plane_dim
-    if e != 1:
-        raise ValueError(f"the problem must vary along a line, got a plane of {e}")
+    if case.plane_dim != 1:
+        raise ValueError(f"the problem must vary along a line, got a plane of {case.plane_dim}")
     rotated = case.frame.T @ x
     kept: list[Array] = []
     tried = 0
@@ -281,16 +277,17 @@ def _other_axes(line: Line, count: int) -> _Axes | None:
     z = s * np.linspace(-14, 14, 4001)
     logs = -0.5 * (z / s) ** 2 - 0.5 * ((line.x[1] - at.alpha * z) / at.sigma) ** 2
     h = np.exp(logs - logs.max())
-    v = at.dalpha * z + at.dsigma * (line.x[1] - at.alpha * z) / at.sigma
+    v = at.velocity(line.x[1], z)
     centre = float(v @ h / h.sum())
     spread = float(np.sqrt((v - centre) ** 2 @ h / h.sum()))
     # Every other axis has a law of |v_0 - V| of one shape: that of the first of them.
-    slope, offset = line.slope, _offset(line)
+    zero, one = at.velocity(line.x[1], np.array([0.0, 1.0]))
+    offset = -zero / (one - zero)  # the place where V is zero
 
     def one_axis(size: Array) -> Array:
         total = np.zeros(np.shape(size))
         for sign in (1, -1):
-            place = slope * (centre + sign * size) + offset  # the X_1 with that V
+            place = line.slope * (centre + sign * size) + offset  # the X_1 with that V
             total = total + np.exp(
                 -0.5 * (place / s) ** 2
                 - 0.5 * ((line.x[1] - at.alpha * place) / at.sigma) ** 2
@@ -319,10 +316,3 @@ def _convolved(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return np.asarray(value.reshape(np.shape(size)))
 
     return density
-
-
-def _offset(line: Line) -> float:
-    """The y on another axis where V is zero."""
-    at = line.at
-    zero, one = (at.dalpha * y + at.dsigma * (line.x[1] - at.alpha * y) / at.sigma for y in (0, 1))
-    return float(-zero / (one - zero))

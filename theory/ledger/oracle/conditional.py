@@ -44,10 +44,14 @@ class Instant(NamedTuple):
     dalpha: float
     dsigma: float
 
-    @staticmethod
-    def rectified_flow(t: float) -> Instant:
-        """alpha = t, sigma = 1 - t."""
-        return Instant(t, 1 - t, 1.0, -1.0)
+    @property
+    def eta(self) -> float:
+        """sigma (sigma alpha' / alpha - sigma')."""
+        return self.sigma * (self.sigma * self.dalpha / self.alpha - self.dsigma)
+
+    def velocity(self, x: Array, y: Array) -> Array:
+        """V = alpha' X_1 + sigma' X_0 where X_t = x and X_1 = y."""
+        return self.dalpha * y + self.dsigma * (x - self.alpha * y) / self.sigma
 
 
 class _Split:
@@ -65,13 +69,11 @@ class _Split:
             assert phi is not None
             return phi(case.reward(y))
 
-        density = case.density()
-        self.law = Law(density, None if phi is None else weight, self.x, at.alpha, at.sigma)
+        self.law = Law(case.density(), None if phi is None else weight, self.x, at.alpha, at.sigma)
 
     def v(self, y: Array) -> Array:
         """V's plane part as a function of X_1's, (n, e) -> (n, e)."""
-        a = self.at
-        return a.dalpha * y + a.dsigma * (self.x - a.alpha * y) / a.sigma
+        return self.at.velocity(self.x, y)
 
     def rest_mean(self, f: Callable[[Array], Array]) -> Array:
         """E[f(V)] along the other directions, (..., d - e), for f that acts on V's coordinates,
@@ -79,16 +81,14 @@ class _Split:
         a, s = self.at, self.case.rest_std
 
         def log_h(z: Array) -> Array:
-            gap = self.rest[:, None] - a.alpha * z
-            return -0.5 * (z / s) ** 2 - 0.5 * (gap / a.sigma) ** 2
+            return -0.5 * (z / s) ** 2 - 0.5 * ((self.rest[:, None] - a.alpha * z) / a.sigma) ** 2
 
         low, middle, high = log_h(s * np.array([[-1.0, 0.0, 1.0]])).T
         bend = (2 * middle - low - high) / s**2
         peak, width = (high - low) / (2 * s * bend), 1 / np.sqrt(bend)
         z = peak[:, None] + width[:, None] * _XI
         h = np.exp(log_h(z) - log_h(peak[:, None]))
-        v = a.dalpha * z + a.dsigma * (self.rest[:, None] - a.alpha * z) / a.sigma
-        return np.asarray((f(v) * h).sum(axis=-1) / h.sum(axis=-1))
+        return np.asarray((f(a.velocity(self.rest[:, None], z)) * h).sum(axis=-1) / h.sum(axis=-1))
 
     def back(self, plane: Array, rest: Array | None = None) -> Array:
         """The vector with these coordinates in the plane and in the rest (0 without), (d,)."""

@@ -6,7 +6,7 @@ r and tau = (1 - t) / t, the posterior of X_1 given x is summed
     where tau >= s:  over a fixed grid in y of step s / 5, weights p(y) exp(-(x - t y)^2 / 2(1-t)^2)
     where tau < s:   over y = x / t + tau xi, xi a fixed grid, weights p(y) exp(-xi^2 / 2),
 
-both spectrally accurate for smooth p phi(r). In the second form the velocity (E[y] - x) / (1 - t)
+both spectrally accurate for smooth p. In the second form the velocity (E[y] - x) / (1 - t)
 is (x + E[xi]) / t, without a singularity at t = 1. A flow of monotone maps carries N(0, 1) at
 t = 0 to its law at t = 1, so that the law's distribution function is Phi of the pull-back.
 
@@ -27,7 +27,6 @@ from scipy.special import ndtr
 
 from theory.ledger.oracle.integrals import Array, PlaneNumbers, slope, steps
 
-Phi = Callable[[Array], Array]
 Field = Callable[[Array, float], Array]  # x (n,) or (n, d), t -> the same shape
 Rate = Callable[[Array, float], Array]  # x (n,) or (n, d), t -> (n,)
 Motion = Callable[[Array, float], tuple[Array, Array]]  # a field and a rate at once
@@ -45,17 +44,15 @@ _PLANE_XI = np.arange(-7.5, 7.6, 0.5)
 
 
 class LineField:
-    """v + scale Cov(V, r | x) of the density p phi(r) / Z on the line, x (n,), t in [0, 1] -> (n,).
+    """v + scale Cov(V, r | x) of the density p on the line, x (n,), t in [0, 1] -> (n,).
 
-    With scale = 0 the velocity E[V | x]; phi acts on reward values, (n,) -> (n,), and may be
-    signed where its posterior integral does not vanish. phi must be smooth, and no narrower than
-    p and r. Raises ValueError unless the case is on the line.
+    With scale = 0 the velocity E[V | x]. Raises ValueError unless the case is on the line.
     """
 
-    def __init__(self, case: PlaneNumbers, phi: Phi | None = None, scale: float = 0.0) -> None:
+    def __init__(self, case: PlaneNumbers, scale: float = 0.0) -> None:
         if case.dim != 1 or case.plane_dim != 1:
             raise ValueError(f"a line field needs d = 1, got d = {case.dim}")
-        self.case, self.phi, self.scale, self.sign = case, phi, scale, float(case.frame[0, 0])
+        self.case, self.scale, self.sign = case, scale, float(case.frame[0, 0])
         std = np.sqrt(case.covs[:, 0, 0])
         widths = [float(std.min())]
         if case.kind == "bumps":
@@ -65,41 +62,31 @@ class LineField:
         low, high = float((centre - wide).min()), float((centre + wide).max())
         self._log_weights = np.log(case.weights / std / math.sqrt(2 * math.pi))
         y = np.arange(low, high, self.width / _FINE)
-        log_h, sign, reward = self._weigh(y)
-        keep = log_h > log_h.max() - _FAINT
-        self._grid = y[keep], log_h[keep], sign[keep], reward[keep]
+        log_p, reward = self._weigh(y)
+        keep = log_p > log_p.max() - _FAINT
+        self._grid = y[keep], log_p[keep], reward[keep]
 
-    @classmethod
-    def nft(cls, case: PlaneNumbers, scale: float) -> LineField:
-        """v + scale Cov(V, r | x) of p."""
-        return cls(case, None, scale)
-
-    def _weigh(self, y: Array) -> tuple[Array, Array, Array]:
-        """log |p phi(r)|, the sign of phi(r), and r at y, any shape."""
+    def _weigh(self, y: Array) -> tuple[Array, Array]:
+        """log p and r at y, any shape."""
         white = (y[..., None] - self.case.means[:, 0]) / np.sqrt(self.case.covs[:, 0, 0])
         logs = self._log_weights - 0.5 * white**2
         top = logs.max(axis=-1)
-        log_h = top + np.log(np.exp(logs - top[..., None]).sum(axis=-1))
-        if self.phi is None and not self.scale:
-            return log_h, np.ones(y.shape), np.zeros(y.shape)  # nobody asks for r
-        reward = self.case.reward(y.reshape(-1, 1)).reshape(y.shape)
-        if self.phi is None:
-            return log_h, np.ones(y.shape), reward
-        phi = self.phi(reward)
-        with np.errstate(divide="ignore"):
-            return log_h + np.log(np.abs(phi)), np.sign(phi), reward
+        log_p = top + np.log(np.exp(logs - top[..., None]).sum(axis=-1))
+        if not self.scale:
+            return log_p, np.zeros(y.shape)  # nobody asks for r
+        return log_p, self.case.reward(y.reshape(-1, 1)).reshape(y.shape)
 
     def _posterior(self, x: Array, t: float) -> tuple[Array, Array, Array, bool]:
         """Weights (n, k) that sum to 1; nodes y, or xi if late; rewards; and whether it is late."""
         late = 1 - t < self.width * t
         if late:
             nodes = _XI
-            log_h, sign, reward = self._weigh(x[:, None] / t + (1 - t) / t * _XI)
-            logs = log_h - 0.5 * _XI**2
+            log_p, reward = self._weigh(x[:, None] / t + (1 - t) / t * _XI)
+            logs = log_p - 0.5 * _XI**2
         else:
-            nodes, log_h, sign, reward = self._grid
-            logs = log_h - 0.5 * ((x[:, None] - t * nodes) / (1 - t)) ** 2
-        weight = sign * np.exp(logs - logs.max(axis=1, keepdims=True))
+            nodes, log_p, reward = self._grid
+            logs = log_p - 0.5 * ((x[:, None] - t * nodes) / (1 - t)) ** 2
+        weight = np.exp(logs - logs.max(axis=1, keepdims=True))
         return weight / weight.sum(axis=1, keepdims=True), nodes, reward, late
 
     def __call__(self, x: Array, t: float) -> Array:
@@ -114,16 +101,11 @@ class LineField:
         return np.asarray(self.sign * field)
 
     def score(self, x: Array, t: float) -> Array:
-        """The score of X_t under p phi(r) / Z, E[(t X_1 - x) / (1 - t)^2 | x], (n,), t < 1."""
+        """The score of X_t, E[(t X_1 - x) / (1 - t)^2 | x], (n,), t < 1."""
         x = self.sign * x
         weight, nodes, _, late = self._posterior(x, t)
         mean = weight @ nodes
         return np.asarray(self.sign * (mean / (1 - t) if late else (t * mean - x) / (1 - t) ** 2))
-
-
-def nft(case: PlaneNumbers, scale: float) -> LineField:
-    """v + scale Cov(V, r | x) of p."""
-    return LineField.nft(case, scale)
 
 
 class PlaneField:
@@ -181,11 +163,10 @@ class PlaneField:
         def sums(table: Array) -> Array:
             """Sums of (1, y_1, y_2) times the table and the kernel, (n, 3)."""
             inner = rows @ table
-            first = (rows * self._axes[0]) @ table
             return np.stack(
                 [
                     (inner * columns).sum(1),
-                    (first * columns).sum(1),
+                    ((rows * self._axes[0]) @ table * columns).sum(1),
                     (inner * columns * self._axes[1]).sum(1),
                 ],
                 axis=1,
@@ -238,8 +219,7 @@ def follow(motion: Motion, y: Array, rtol: float = RTOL, atol: float = ATOL) -> 
         velocity, rate = motion(state[: y.size].reshape(y.shape), t)
         return np.concatenate([velocity.ravel(), rate])
 
-    start = np.concatenate([y.ravel(), np.zeros(len(y))])
-    end = solve(derivative, start, rtol=rtol, atol=atol)
+    end = solve(derivative, np.concatenate([y.ravel(), np.zeros(len(y))]), rtol=rtol, atol=atol)
     return end[: y.size].reshape(y.shape), -end[y.size :]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant, Phi
-from theory.ledger.oracle.integrals import Array, Function, PlaneNumbers
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 SMALLEST = 1000
 Sampled = tuple[Array, Array]  # an estimate and its standard error
@@ -53,7 +53,7 @@ class _Sample:
             raise ValueError(f"x must have shape ({case.dim},), got {np.shape(x)}")
         self.y = draws(case, n, rng)
         gap = (x - at.alpha * self.y) / at.sigma
-        self.v = at.dalpha * self.y + at.dsigma * gap
+        self.v = at.velocity(x, self.y)
         self.r = case.reward(self.y @ case.frame[:, : case.plane_dim])
         logs = -0.5 * (gap**2).sum(axis=1)
         weight = np.exp(logs - logs.max())
@@ -73,14 +73,6 @@ class _Sample:
     def error(self, influence: Array) -> Array:
         """Standard error of an estimate with this influence function (n, m), (m,)."""
         return np.asarray(np.sqrt((self.weight**2) @ influence**2))
-
-
-def estimate(draw: Draw, f: Function) -> Sampled:
-    """E[f(X_1) | X_t = x] and its standard error, each (m,), for f (n, d) -> (n, m)."""
-    sample = _Sample(draw)
-    values = f(sample.y)
-    mean = sample.mean(values)
-    return mean, sample.error(values - mean)
 
 
 def velocity(draw: Draw, phi: Phi | None = None) -> Sampled:
@@ -119,5 +111,4 @@ def nft_minimiser(draw: Draw, nft_beta: float) -> Sampled:
         float(sample.mean(share)[0]) * slope * factor
         for (share, slope, _), factor in zip(terms, (1 - b, 1 + b), strict=True)
     )
-    influence = -(gradient + by_v * (sample.v - v)) / square
-    return np.asarray(mu), sample.error(influence)
+    return np.asarray(mu), sample.error(-(gradient + by_v * (sample.v - v)) / square)

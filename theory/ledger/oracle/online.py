@@ -49,8 +49,7 @@ class LineLaw:
 
     def moments(self, x: Array, t: float) -> tuple[Array, Array, Array]:
         """E[V], E[r] and E[r V] given X_t = x (m,), each (m,), V = (y - x) / (1 - t), t < 1."""
-        step = self.nodes[1] - self.nodes[0]
-        if 1 - t >= _LATE * step * t:
+        if 1 - t >= _LATE * (self.nodes[1] - self.nodes[0]) * t:
             y, r = self.nodes, self.rewards
             logs = self.values - 0.5 * ((x[:, None] - t * y) / (1 - t)) ** 2
             weight = np.exp(logs - logs.max(axis=1, keepdims=True))

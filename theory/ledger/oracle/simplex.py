@@ -132,8 +132,7 @@ def tilted_masses(
 
     def integrand(y: Array) -> Array:
         h = np.exp(log_h(y) - top)[:, None]
-        inside = (y > intervals[:, 0]) & (y < intervals[:, 1])
-        return np.hstack([h, h * inside])
+        return np.hstack([h, h * ((y > intervals[:, 0]) & (y < intervals[:, 1]))])
 
     box = Region(np.array([low]), np.array([high]), cuts[:, None])
     found = integrate(integrand, box, atol=_FAINT).value

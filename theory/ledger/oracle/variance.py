@@ -90,7 +90,12 @@ def _trace(
     move = {k: good[k] - bad[k] for k in ("slope", "bend")}
     # E g = E[g_0] + E[r] E[g_1 - g_0], E g^2 likewise: V is independent of r here.
     mean = bad["slope"] + r * move["slope"]
-    cross = _cross(parts, place[e:, None], width, beside)
+    cross = parts.rest_mean(
+        lambda v: (
+            _slope(beside, place[e:, None], width, v, 0.0)
+            * _slope(beside, place[e:, None], width, v, 1.0)
+        )
+    )
     second = bad["square"] + 2 * r * (cross - bad["square"])
     second = second + rr * (good["square"] - 2 * cross + bad["square"])
     curvature = bad["bend"] + r * move["bend"]
@@ -116,10 +121,3 @@ def _rest(parts: _Split, mu: Array, width: float, loss: Loss, level: float) -> d
         "square": parts.rest_mean(lambda v: _slope(loss, mu, width, v, level) ** 2),
         "bend": parts.rest_mean(bend),
     }
-
-
-def _cross(parts: _Split, mu: Array, width: float, loss: Loss) -> Array:
-    """Mean of the product of the gradients at r = 0 and r = 1, (d - e,)."""
-    return parts.rest_mean(
-        lambda v: _slope(loss, mu, width, v, 0.0) * _slope(loss, mu, width, v, 1.0)
-    )

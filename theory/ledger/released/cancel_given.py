@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from theory.ledger.core import Array, Identity
+from theory.ledger.core import Array, Identity, path_points
 from theory.ledger.liu.identities import covariance
 from theory.ledger.oracle import conditional
 from theory.ledger.oracle.released import loss as released_loss
@@ -127,9 +127,7 @@ def sizes(problem: Problem, draws: int) -> Sizes:
     floor = pull = tightest = 0.0
     spread = reward_moments(problem.base, problem.moments)[1]
     for t, weight in zip(TIMES.tolist(), (0.5 * WEIGHTS).tolist(), strict=True):
-        x1 = problem.base.sample(draws, generator)
-        noise = torch.randn(x1.shape, dtype=torch.float64, generator=generator)
-        x = t * x1 + (1 - t) * noise
+        x = path_points(problem, t, draws, generator)
         post = problem.base_field.posterior(x, t)
         trace = torch.diagonal(post.covariance(), dim1=-2, dim2=-1).sum(-1)  # (1 - t)^2 tr Cov(Y)
         c = (1 - t) * problem.conditional_reward.covariance(x, t) / spread

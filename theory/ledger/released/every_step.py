@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from theory.common.tolerances import ALGEBRA
-from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number
+from theory.ledger.core import Array, Claim, Context, Finding, Identity, extra, number, path_points
 from theory.ledger.liu.laws import PROBLEMS, QUICK
 from theory.ledger.oracle.released import steps as released_steps
 from theory.ledger.released.cancel import PREFACTOR, _task
@@ -152,9 +152,7 @@ def upside_down(problem: Problem, draws: int) -> float:
     mean, _ = reward_moments(problem.base, problem.moments)
     low = []
     for t in TIMES:
-        x1 = problem.base.sample(draws, generator)
-        noise = torch.randn(x1.shape, dtype=torch.float64, generator=generator)
-        m = problem.conditional_reward.mean(t * x1 + (1 - t) * noise, t)
+        m = problem.conditional_reward.mean(path_points(problem, t, draws, generator), t)
         low.append(float((m < mean).double().mean()))
     return float(np.mean(low))
 

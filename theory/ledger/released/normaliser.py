@@ -55,28 +55,17 @@ def weighted_step(p: LinePosterior, plus: float, minus: float) -> float:
 # --- exact: the weights, sample by sample, of the code
 
 
-class Sample:
-    """One sample that a setting's numbers make up: x_1 = x, old velocity -x/2, student's 0.3 + x,
-    target 2 x - 1; r = t."""
-
-    def __init__(self, s: Setting) -> None:
-        x = np.asarray(s.x)
-        self.old, self.student, self.target, self.r = -0.5 * x, 0.3 + x, 2 * x - 1, s.t
-
-
 def code_gradient(s: Setting, space: str, power: float = 1.0) -> Array:
     """The gradient in the student's value of the two branches as theory.methods.matching.nft has
-    them, by autograd, times (dX_1 / dV)^power."""
-    sample, method = Sample(s), NFT(nft_beta=s.nft_beta, adaptive_normaliser=space)  # type: ignore[arg-type]
-    old, target = (torch.as_tensor(v)[None] for v in (sample.old, sample.target))
-    student = torch.as_tensor(sample.student)[None].requires_grad_()
-    time = torch.tensor([s.t], dtype=torch.float64)
+    them, by autograd, times (dX_1 / dV)^power. One sample that the setting's numbers make up:
+    x_1 = x, old velocity -x/2, student's 0.3 + x, target 2 x - 1; r = t."""
+    method = NFT(nft_beta=s.nft_beta, adaptive_normaliser=space)  # type: ignore[arg-type]
+    old, student, target = -0.5 * s.point, (0.3 + s.point).requires_grad_(), 2 * s.point - 1
     task: Any = SimpleNamespace(path=s.route_path)
-    batch: Any = {"t": time}
+    batch: Any = {"t": s.time[None]}
     step = s.nft_beta * (student - old)
     branches = [method._branch(task, batch, old + k * step - target) for k in (1, -1)]
-    loss = sample.r * branches[0] + (1 - sample.r) * branches[1]
-    (gradient,) = torch.autograd.grad(loss.sum(), student)
+    (gradient,) = torch.autograd.grad((s.t * branches[0] + (1 - s.t) * branches[1]).sum(), student)
     gain = 1 / float(posterior(s).gain) if power != 1.0 else 1.0
     return np.asarray(gradient[0]) * gain ** (power - 1)
 
@@ -158,16 +147,15 @@ IDENTITIES = (
 # --- measured
 
 
-def steps(setting: Setting) -> dict[str, float]:
+def steps(s: Setting) -> dict[str, float]:
     """nft_beta (mu - v_0) by brute force of every normaliser of errors in x1, d = 1."""
-    s, old = setting, posterior(setting).old
 
     def optimum(kind: str) -> float:
         return oracle_adaptive.stationary(
             s.case, s.x, s.at, s.nft_beta, oracle_adaptive.Normaliser(kind)
         )
 
-    return {k: s.nft_beta * (optimum(k) - old) for k in oracle_adaptive.NORMALISERS}
+    return {k: s.nft_beta * (optimum(k) - posterior(s).old) for k in oracle_adaptive.NORMALISERS}
 
 
 @extra

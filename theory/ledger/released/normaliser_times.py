@@ -68,8 +68,7 @@ def weights_over_time(context: Context) -> Finding:
 def least_weight(context: Context) -> Finding:
     """The floor of 1e-5: none to be seen at the times of a sampling grid; where all errors of x1
     are below it, w is constant and v* is back."""
-    s = UnitRewards().draw(1, 5)
-    whole = line_at(s)
+    whole = line_at(UnitRewards().draw(1, 5))
     sizes = {}
     for t in (0.9, 0.99, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6):
         p = whole(t)

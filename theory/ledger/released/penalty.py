@@ -209,14 +209,13 @@ def held_back_region(cells: int) -> Region:
     """Share of the tilt that kl_weight = 1e-4 takes, over 1 - t and the epochs."""
     left = np.geomspace(0.01, 1.0, cells)
     epochs = np.unique(np.round(np.geomspace(1, 2000, cells)).astype(int))
-    errors = np.stack([1 - RELEASED.kept(1 - left, int(k)) for k in epochs], 1)
     return Region(
         "no KL term for kl_weight = 1e-4, nft_beta = 1",
         "1 - t",
         left,
         "epochs",
         epochs.astype(float),
-        errors,
+        np.stack([1 - RELEASED.kept(1 - left, int(k)) for k in epochs], 1),
         "share of the tilt held back",
         "xy",
     )

@@ -7,9 +7,11 @@ import numpy as np
 from theory.common.tolerances import QUADRATURE
 from theory.ledger.core import Context, Finding, extra, number
 from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle.online import LineLaw
 from theory.ledger.oracle.released import training as oracle
 from theory.methods.matching.reward_mapping import SPREAD, STD_FLOOR
 from theory.problems.problem import load_problem
+from theory.recursion import Trajectory
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.penalty import Penalty, law_tilt, law_weights
 
@@ -26,6 +28,11 @@ def recipe_gap(epochs: int, weight: float, wrong: float | None = None) -> float:
     run = carry_epochs(problem, plan, epochs, 1.0 * epochs)
     rule = oracle.Epochs(beta, weight, mapped=True)
     theirs = oracle.released_laws(plain_numbers(problem), [rule] * epochs, decays)[-1]
+    return last_laws_apart(run, theirs)
+
+
+def last_laws_apart(run: Trajectory, theirs: LineLaw) -> float:
+    """Largest difference of densities over the peak, where the oracle's law has nodes."""
     axis = run.axes[0]
     inside = (axis > theirs.nodes[0]) & (axis < theirs.nodes[-1])
     q = run.laws[-1].density[inside]

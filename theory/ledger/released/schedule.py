@@ -112,10 +112,8 @@ def trained_gap(rule: Schedule, epochs: int, rank: int = 8, side: int = 48) -> d
     old_a, old_b, average = a.copy(), b.copy(), b @ a
     worst = 0.0
     for epoch in range(1, epochs + 1):
-        goal = old_b @ old_a + ahead
-        error = b @ a - goal
-        grads = (b.T @ error, error @ a.T)
-        for i, (p, g) in enumerate(zip((a, b), grads, strict=True)):
+        error = b @ a - (old_b @ old_a + ahead)
+        for i, (p, g) in enumerate(zip((a, b), (b.T @ error, error @ a.T), strict=True)):
             state[2 * i] = 0.9 * state[2 * i] + 0.1 * g
             state[2 * i + 1] = 0.999 * state[2 * i + 1] + 0.001 * g**2
             m, v = state[2 * i] / (1 - 0.9**epoch), state[2 * i + 1] / (1 - 0.999**epoch)
@@ -165,8 +163,7 @@ def sizes(context: Context) -> Finding:
 def tilt_of_law(rule: Schedule, epochs: int, lam: float) -> tuple[float, float]:
     """(measured, sum of (1 - d) lam) of the law after the epochs on the grid, note_1d: the slope of
     log(q/p) on r under q."""
-    plan = [Epoch(lam, float(d)) for d in rule.decays(epochs)]
-    run = carry_epochs(load_problem("note_1d"), plan)
+    run = carry_epochs(load_problem("note_1d"), [Epoch(lam, float(d)) for d in rule.decays(epochs)])
     return run.summary()[-1]["tilt"], lam * rule.full_updates(epochs)
 
 

@@ -62,12 +62,14 @@ def stale(claims: Sequence[Claim], root: Path, fresh: dict[str, Any] | None = No
             f"{DATA} has rows {list(rows)}, the code {[c.id for c in claims]}",
         ]
     for claim in claims:
-        for key in TEXTS:
-            if rows[claim.id][key] != getattr(claim, key):
-                found.append(f"{claim.id}: {key} has changed since {DATA}")
-        if rows[claim.id]["verdict"] != claim.recorded:
-            verdict = rows[claim.id]["verdict"]
-            found.append(f"{claim.id}: {DATA} measured {verdict}, not {claim.recorded}")
+        row = rows[claim.id]
+        found += [
+            f"{claim.id}: {key} has changed since {DATA}"
+            for key in TEXTS
+            if row[key] != getattr(claim, key)
+        ]
+        if row["verdict"] != claim.recorded:
+            found.append(f"{claim.id}: {DATA} measured {row['verdict']}, not {claim.recorded}")
     if fresh is not None and fresh["profile"] == ledger["profile"]:
         for row in fresh["rows"]:
             found += _changes(row["id"], rows[row["id"]], row)
@@ -83,10 +85,8 @@ def _changes(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[st
         return
     for finding in new["findings"]:
         was = before[finding["name"]]
-        for key in ("role", "kind", "holds", "mutants"):
-            if was[key] != finding[key]:
-                yield f"{name}, {finding['name']}: {key} is no longer what {DATA} has"
-        for key in _differing(was["numbers"], finding["numbers"]):
+        said = [k for k in ("role", "kind", "holds", "mutants") if was[k] != finding[k]]
+        for key in (*said, *_differing(was["numbers"], finding["numbers"])):
             yield f"{name}, {finding['name']}: {key} is no longer what {DATA} has"
     for key in _differing(old["region"] or {}, new["region"] or {}):
         yield f"{name}: its map's {key} is no longer what {DATA} has"

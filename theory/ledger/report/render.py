@@ -7,9 +7,9 @@ compared.
 from __future__ import annotations
 
 import base64
-import html
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 from io import BytesIO
 from typing import Any
 
@@ -263,8 +263,8 @@ def page(ledger: dict[str, Any], results: Sequence[Result]) -> str:
     rows = ledger["rows"]
     killed, total = mutants(rows)
     head = "".join(
-        f"<tr><td><a href='#{r['id']}'>{r['id']}</a></td><td>{_e(r['statement'])}</td>"
-        f"<td>{_verdict(r)}</td><td>{_e(headline(r))}</td></tr>"
+        f"<tr><td><a href='#{r['id']}'>{r['id']}</a></td><td>{escape(r['statement'])}</td>"
+        f"<td>{_verdict(r)}</td><td>{escape(headline(r))}</td></tr>"
         for r in rows
     )
     body = "".join(_html_section(row, result) for row, result in zip(rows, results, strict=True))
@@ -272,27 +272,23 @@ def page(ledger: dict[str, Any], results: Sequence[Result]) -> str:
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
         f"<title>Plumbline: the ledger</title><style>{STYLE}</style><h1>The ledger</h1>"
-        f"<p>Profile {_e(ledger['profile'])}: {len(rows)} rows, {killed} of {total} wrong versions "
-        "rejected.</p><table><tr><th>id</th><th>statement</th><th>verdict</th><th>measured</th>"
-        f"</tr>{head}</table>{body}</html>\n"
+        f"<p>Profile {escape(ledger['profile'])}: {len(rows)} rows, {killed} of {total} wrong "
+        "versions rejected.</p><table><tr><th>id</th><th>statement</th><th>verdict</th>"
+        f"<th>measured</th></tr>{head}</table>{body}</html>\n"
     )
-
-
-def _e(text: str) -> str:
-    return html.escape(text)
 
 
 def _verdict(row: Row) -> str:
     kind = row["verdict"].split()[0]
-    differs = "" if row["verdict"] == row["recorded"] else f" (recorded: {_e(row['recorded'])})"
-    return f"<span class='verdict {kind}'>{_e(row['verdict'])}{differs}</span>"
+    differs = "" if row["verdict"] == row["recorded"] else f" (recorded: {escape(row['recorded'])})"
+    return f"<span class='verdict {kind}'>{escape(row['verdict'])}{differs}</span>"
 
 
 def _html_section(row: Row, result: Result) -> str:
     parts = "".join(
-        f"<tr><td>{_e(f['name'])}</td><td>{ROLES[f['role']]}</td>"
-        f"<td>{'yes' if f['holds'] else 'no'}</td><td>{_e(f['figure'])}</td>"
-        f"<td class='small'>{_e(f['worst'])}</td><td>{sum(f['mutants'].values())} of "
+        f"<tr><td>{escape(f['name'])}</td><td>{ROLES[f['role']]}</td>"
+        f"<td>{'yes' if f['holds'] else 'no'}</td><td>{escape(f['figure'])}</td>"
+        f"<td class='small'>{escape(f['worst'])}</td><td>{sum(f['mutants'].values())} of "
         f"{len(f['mutants'])}</td></tr>"
         for f in row["findings"]
     )
@@ -304,13 +300,13 @@ def _html_section(row: Row, result: Result) -> str:
         figure.savefig(buffer, format="png", dpi=130)
         plt.close(figure)
         data = base64.b64encode(buffer.getvalue()).decode()
-        text = _e(result.region.figure())
+        text = escape(result.region.figure())
         picture = f"<p><img src='data:image/png;base64,{data}' alt='{text}'><br>{text}</p>"
     return (
         f"<section id='{row['id']}'><h2>{row['id']} {_verdict(row)}</h2>"
-        f"<p class='source'>{_e(row['source'])}</p><p>{_e(row['statement'])}</p>"
-        f"<p>Assumptions: {_e(row['assumptions'])}<br>Routes: {_e(row['first'])}; against "
-        f"{_e(row['second'])}.</p><p>{_e(row['remark'])}</p>{picture}"
+        f"<p class='source'>{escape(row['source'])}</p><p>{escape(row['statement'])}</p>"
+        f"<p>Assumptions: {escape(row['assumptions'])}<br>Routes: {escape(row['first'])}; against "
+        f"{escape(row['second'])}.</p><p>{escape(row['remark'])}</p>{picture}"
         "<table><tr><th>part</th><th>role</th><th>holds</th><th>measured</th><th>worst</th>"
         f"<th>mutants</th></tr>{parts}</table></section>"
     )

@@ -38,15 +38,12 @@ class AtomSetting(AnySetting):
 class Atoms(Domain[AtomSetting]):
     """2 to 40 states, softmax references, strengths from 0.1 to 10."""
 
-    setting = AtomSetting
-
     def draw(self, dim: int, seed: int) -> AtomSetting:
         rng = np.random.default_rng([seed, 13])
         n = int(rng.integers(2, 41))
         eta_1, eta_0 = np.exp(rng.uniform(np.log(0.1), np.log(10.0), size=2))
-        m = rng.normal(size=n) * np.exp(rng.uniform(-2, 0.7))
         return AtomSetting(
-            m,
+            rng.normal(size=n) * np.exp(rng.uniform(-2, 0.7)),
             softmax(2 * rng.normal(size=n)),
             softmax(2 * rng.normal(size=n)),
             float(eta_1),

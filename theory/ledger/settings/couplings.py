@@ -76,8 +76,6 @@ class CouplingSetting(AnySetting):
 class Couplings(Domain[CouplingSetting]):
     """Random families of couplings (the oracle's `joint`), dependent or independent."""
 
-    setting = CouplingSetting
-
     dependent: bool = True
 
     def draw(self, dim: int, seed: int) -> CouplingSetting:

@@ -7,7 +7,7 @@ them into JSON and back, so that a worst problem on record can be tried again.
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any, Protocol, Self, TypeVar, get_type_hints
+from typing import Any, Protocol, Self, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -30,17 +30,14 @@ class AnySetting:
 
     @classmethod
     def unpack(cls, data: dict[str, Any]) -> Self:
-        found: Self = _unpacked(cls, data)
-        return found
+        return _unpacked(cls, data)
 
 
 S = TypeVar("S", bound=AnySetting)
 
 
 class Domain(Protocol[S]):
-    """What draws settings of one kind."""
-
-    setting: type[S]
+    """What draws settings of one kind, the S of Domain[S]."""
 
     def draw(self, dim: int, seed: int) -> S: ...
 
@@ -48,7 +45,9 @@ class Domain(Protocol[S]):
         """A neighbour, or None where it leaves the domain."""
 
     def unpack(self, data: dict[str, Any]) -> S:
-        return self.setting.unpack(data)
+        (kind,) = get_args(type(self).__orig_bases__[0])  # type: ignore[attr-defined]
+        setting: S = kind.unpack(data)
+        return setting
 
 
 def values(setting: Any, kind: type) -> dict[str, Any]:

@@ -50,8 +50,6 @@ class LemmaSetting(AnySetting):
 class Lemmas(Domain[LemmaSetting]):
     """Normal vectors of sizes from 1e-2 to 1e2, rewards inside and outside [0, 1]."""
 
-    setting = LemmaSetting
-
     def draw(self, dim: int, seed: int) -> LemmaSetting:
         rng = np.random.default_rng([seed, 5, dim])
         sizes = 10.0 ** rng.uniform(-2, 2, size=(4, 1))

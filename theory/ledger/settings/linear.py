@@ -87,18 +87,16 @@ class LinearSetting(AnySetting):
     # --- tables
 
     def describe(self) -> str:
-        top = float(np.linalg.norm(self.A, 2))
         return (
-            f"linear-quadratic, d = {self.dim}, |A| = {top:.2g}, g = {self.g0:.2g} to "
-            f"{self.g0 + self.g1:.2g}, |Q| = {np.linalg.norm(self.Q, 2):.2g}, t = {self.t:.3g}"
+            f"linear-quadratic, d = {self.dim}, |A| = {np.linalg.norm(self.A, 2):.2g}, "
+            f"g = {self.g0:.2g} to {self.g0 + self.g1:.2g}, "
+            f"|Q| = {np.linalg.norm(self.Q, 2):.2g}, t = {self.t:.3g}"
         )
 
 
 @dataclass(frozen=True)
 class LinearProblems(Domain[LinearSetting]):
     """Random ones: A not normal, costs full and positive, entries up to LARGEST."""
-
-    setting = LinearSetting
 
     def draw(self, dim: int, seed: int) -> LinearSetting:
         rng = np.random.default_rng([seed, dim, 31])

@@ -37,8 +37,6 @@ class AdvantageSetting(AnySetting):
 class Advantages(Domain[AdvantageSetting]):
     """16 advantages and the clip, from 1 to 10."""
 
-    setting = AdvantageSetting
-
     def draw(self, dim: int, seed: int) -> AdvantageSetting:
         rng = np.random.default_rng([seed, 31])
         clip = float(rng.choice([1.0, 5.0, math.exp(rng.uniform(0.0, 2.3))]))
@@ -63,8 +61,6 @@ class Advantages(Domain[AdvantageSetting]):
 @dataclass(frozen=True)
 class GaussianPrompts(Domain[PromptSetting]):
     """1 to 3 prompts with rewards N(0, 1), infinite groups, any nft_beta."""
-
-    setting = PromptSetting
 
     def draw(self, dim: int, seed: int) -> PromptSetting:
         return self._plain(Prompts(alike=True).draw(dim, seed))
@@ -98,8 +94,6 @@ class ModeSetting(Setting):
 class ModePoints(Domain[ModeSetting]):
     """Random problems on the line with linear rewards; advantages up to a few standard deviations
     from 0, some of them beyond the clip."""
-
-    setting = ModeSetting
 
     problems: Problems = field(default_factory=lambda: Problems(kinds=("linear",)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,12 +30,8 @@ class PenalisedSetting(Setting):
 class Penalised(Domain[PenalisedSetting]):
     """Random problems with penalties that count at their time."""
 
-    setting = PenalisedSetting
-
-    problems: Problems = field(default_factory=Problems)
-
     def draw(self, dim: int, seed: int) -> PenalisedSetting:
-        plain = self.problems.draw(dim, seed)
+        plain = Problems().draw(dim, seed)
         rng = np.random.default_rng([seed, 29, dim])
         pull = math.exp(rng.uniform(*np.log(PULLS)))
         size = math.exp(rng.uniform(-2.0, 1.0))
@@ -44,7 +40,7 @@ class Penalised(Domain[PenalisedSetting]):
     def nudge(
         self, setting: PenalisedSetting, rng: np.random.Generator, step: float
     ) -> PenalisedSetting | None:
-        moved = self.problems.nudge(setting, rng, step)
+        moved = Problems().nudge(setting, rng, step)
         if moved is None:
             return None
         kl = setting.kl * math.exp(step * rng.normal())
@@ -67,23 +63,16 @@ class TimedAtoms(AtomSetting):
 class AtomsInTime(Domain[TimedAtoms]):
     """`Atoms`, with a time in [0, 0.99]."""
 
-    setting = TimedAtoms
-
-    atoms: Atoms = field(default_factory=Atoms)
-
     def draw(self, dim: int, seed: int) -> TimedAtoms:
         t = float(np.random.default_rng([seed, 31]).uniform(0.0, 0.99))
-        return self._timed(self.atoms.draw(dim, seed), t)
+        return TimedAtoms(**values(Atoms().draw(dim, seed), AtomSetting), t=t)
 
     def nudge(
         self, setting: TimedAtoms, rng: np.random.Generator, step: float
     ) -> TimedAtoms | None:
-        moved = self.atoms.nudge(setting, rng, step)
+        moved = Atoms().nudge(setting, rng, step)
         t = float(np.clip(setting.t + 0.3 * step * rng.normal(), 0.0, 0.99))
-        return None if moved is None else self._timed(moved, t)
-
-    def _timed(self, s: AtomSetting, t: float) -> TimedAtoms:
-        return TimedAtoms(**values(s, AtomSetting), t=t)
+        return None if moved is None else TimedAtoms(**values(moved, AtomSetting), t=t)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +107,6 @@ class LineSetting(AnySetting):
 @dataclass(frozen=True)
 class Lines(Domain[LineSetting]):
     """Means within 2, standard deviations 0.4 to 2.5, kl_weight 1e-3 to 10."""
-
-    setting = LineSetting
 
     def draw(self, dim: int, seed: int) -> LineSetting:
         rng = np.random.default_rng([seed, 37])

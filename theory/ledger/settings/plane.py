@@ -106,20 +106,18 @@ def plain(wrapper: Wrapper) -> RewardFunction:
     )
 
 
-def disagreement(
-    case: PlaneProblem, x: Array, t: float, wrappers: list[Wrapper] | None = None
-) -> dict[str, float]:
+def disagreement(case: PlaneProblem, x: Array, t: float) -> dict[str, float]:
     """Errors of every quantity at X_t = x (d,), t in [0, 1): {name: relative error}.
 
     Rectified-flow path. Raises the oracle's QuadratureError where the second route gives up.
     """
-    problem, e = case.problem(), case.plane_dim
-    wrappers = wrappers_for(case) if wrappers is None else wrappers
+    problem, e, wrappers = case.problem(), case.plane_dim, wrappers_for(case)
     at = case.frame.T @ x
-    law = case.density(*_kinks(case))
-    spread, moments, tilts = _by_quadrature(case, law, at[:e], t, wrappers)
+    spread, (mean, covariance, reward, cumulants), tilts = _by_quadrature(
+        case, case.density(*_kinks(case)), at[:e], t, wrappers
+    )
     rest = _rest_velocity(case, at[e:], t)
-    point, time = torch.as_tensor(x)[None, :], t
+    point = torch.as_tensor(x)[None, :]
     fields = problem.conditional_reward
     errors: dict[str, float] = {}
 
@@ -132,49 +130,41 @@ def disagreement(
         errors[name] = QUADRATURE_TIGHT.error(float(ours), theirs, scale)
 
     zero = np.zeros(case.dim - e)
-    base_velocity = (moments.mean - at[:e]) / (1 - t)
-    vector("velocity of the base", problem.base_field(point, time), base_velocity, rest, 1.0)
-    score = (t * moments.mean - at[:e]) / (1 - t) ** 2
+    base_velocity = (mean - at[:e]) / (1 - t)
+    vector("velocity of the base", problem.base_field(point, t), base_velocity, rest, 1.0)
+    score = (t * mean - at[:e]) / (1 - t) ** 2
     rest_score = (t * (at[e:] + (1 - t) * rest) - at[e:]) / (1 - t) ** 2
-    vector("score", problem.base_field.score(point, time), score, rest_score, 1 / (1 - t))
-    number("m_t", fields.mean(point, time), moments.reward, spread)
-    plane_cov = case.frame[:, :e].T @ (
-        problem.base_field.posterior_covariance(point, time)[0].numpy() @ case.frame[:, :e]
-    )
+    vector("score", problem.base_field.score(point, t), score, rest_score, 1 / (1 - t))
+    number("m_t", fields.mean(point, t), reward, spread)
     errors["posterior covariance"] = QUADRATURE_TIGHT.error(
-        plane_cov, moments.covariance, float(np.trace(moments.covariance))
+        case.frame[:, :e].T
+        @ (problem.base_field.posterior_covariance(point, t)[0].numpy() @ case.frame[:, :e]),
+        covariance,
+        float(np.trace(covariance)),
     )
     for n in range(1, MAX_ORDER + 1):
-        kappa = moments.cumulants[n] / (1 - t)
-        vector(f"cumulant {n}", fields.mixed_cumulant(n, point, time), kappa, zero, spread**n)
-    first = moments.cumulants[1] / (1 - t)
+        kappa = cumulants[n] / (1 - t)
+        vector(f"cumulant {n}", fields.mixed_cumulant(n, point, t), kappa, zero, spread**n)
     for name, field, factor in (
         ("NFT v*, nft_beta = 0.7", problem.nft_field(0.7), 2 / 0.7),
         ("NFT v*+", problem.nft_perturbation(1), 2.0),
         ("NFT v*-", problem.nft_perturbation(-1), -2.0),
     ):
         size = 1.0 + abs(factor) * spread
-        vector(name, field(point, time), base_velocity + factor * first, rest, size)
-    for wrapper, (log_z, mean) in zip(wrappers, tilts, strict=True):
+        vector(name, field(point, t), base_velocity + factor * cumulants[1] / (1 - t), rest, size)
+    for wrapper, (log_z, tilted_mean) in zip(wrappers, tilts, strict=True):
         number(f"log Z of {type(wrapper).__name__}", problem.tilt(wrapper).log_z, log_z, 1.0)
-        velocity = (mean - at[:e]) / (1 - t)
-        tilted = problem.tilted_field(wrapper)(point, time)
+        velocity = (tilted_mean - at[:e]) / (1 - t)
+        tilted = problem.tilted_field(wrapper)(point, t)
         vector(f"velocity of {type(wrapper).__name__}", tilted, velocity, rest, 1.0)
     return errors
 
 
-@dataclass(frozen=True)
-class _Moments:
-    mean: Array
-    covariance: Array
-    reward: float
-    cumulants: list[Array]  # of X_1 with n copies of r, n = 0..MAX_ORDER
-
-
 def _by_quadrature(
     case: PlaneProblem, law: oracle.Density, at: Array, t: float, wrappers: list[Wrapper]
-) -> tuple[float, _Moments, list[tuple[float, Array]]]:
-    """The spread of r, the posterior's moments, and (log Z, posterior mean) of every tilt."""
+) -> tuple[float, tuple[Array, Array, float, list[Array]], list[tuple[float, Array]]]:
+    """The spread of r; mean, covariance, E[r | x] and cumulants of X_1 with 0 to MAX_ORDER copies
+    of r, given x; and (log Z, posterior mean) of every tilt."""
     e, phis = case.plane_dim, [plain(w) for w in wrappers]
 
     def first(y: Array) -> Array:
@@ -215,7 +205,7 @@ def _by_quadrature(
     total = oracle.expectation(law, unconditional).value
     spread = math.sqrt(max(total[1] - total[0] ** 2, 0.0))
     tilts = list(zip([math.log(z) for z in total[2:]], means, strict=True))
-    return spread, _Moments(mean, covariance, reward, cumulants), tilts
+    return spread, (mean, covariance, reward, cumulants), tilts
 
 
 def _rest_velocity(case: PlaneProblem, at: Array, t: float) -> Array:

@@ -26,6 +26,7 @@ from theory.ledger.settings.random import (
     Shape,
     most_components,
     random_case,
+    random_point,
 )
 from theory.problems.problem import Problem
 from theory.tilts.moments import reward_moments
@@ -75,6 +76,10 @@ class Setting(AnySetting):
     def point(self) -> Tensor:
         return torch.as_tensor(self.x)[None, :]
 
+    @property
+    def time(self) -> Tensor:
+        return torch.tensor(self.t, dtype=torch.float64)
+
     def describe(self) -> str:
         case = self.case
         x = ", ".join(f"{v:.3g}" for v in self.x[:3]) + (", ..." if self.dim > 3 else "")
@@ -93,8 +98,6 @@ class Problems(Domain[Setting]):
     kinds of reward; bumps are positive, which vhat and 1 + a r need. paths: their names.
     max_condition: of the covariances, below what random problems have where a route asks for it.
     """
-
-    setting = Setting
 
     kinds: tuple[str, ...] = KINDS
     paths: tuple[str, ...] = ("rectified_flow",)
@@ -116,14 +119,13 @@ class Problems(Domain[Setting]):
         path = str(rng.choice(self.paths))
         beta = math.exp(rng.uniform(*np.log(BETAS)))
         a = float(rng.uniform(-0.2, 1.0)) * case.scale
-        return Setting(case, _point(case, path, t, rng), t, beta, a, path)
+        return Setting(case, random_point(case, instant(path, t), rng), t, beta, a, path)
 
     def nudge(self, setting: Setting, rng: np.random.Generator, step: float) -> Setting | None:
         case = setting.case
         weights = softmax(np.log(case.weights) + step * rng.normal(size=case.weights.shape))
         factors = np.linalg.cholesky(case.covs)
-        stretch = np.eye(case.plane_dim) + step * rng.normal(size=factors.shape)
-        factors = stretch @ factors
+        factors = (np.eye(case.plane_dim) + step * rng.normal(size=factors.shape)) @ factors
         covs = np.asarray(factors @ np.swapaxes(factors, 1, 2))
         values = np.linalg.eigvalsh(covs)
         condition = float((values.max(1) / values.min(1)).max())
@@ -163,34 +165,25 @@ class Problems(Domain[Setting]):
 
     def _allows(self, setting: Setting) -> bool:
         """The same domain that `draw` has: condition, spread, tilt, distance of the point."""
-        case = setting.case
-        if case.condition > self._most_condition(case.dim) or not np.isfinite(case.means).all():
-            return False
+        case, a = setting.case, setting.a
         std = np.sqrt(np.linalg.eigvalsh(case.covs))
-        if std.max() > 2.0 or std.min() < 0.4 / math.sqrt(MAX_CONDITION):
-            return False
-        if np.abs(case.means).max() > 6.0 or not SPREADS[0] <= setting.spread <= SPREADS[1]:
-            return False
+        allowed = bool(
+            case.condition <= self._most_condition(case.dim)
+            and np.isfinite(case.means).all()
+            and std.max() <= 2.0
+            and std.min() >= 0.4 / math.sqrt(MAX_CONDITION)
+            and np.abs(case.means).max() <= 6.0
+            and SPREADS[0] <= setting.spread <= SPREADS[1]
+            and abs(a) * setting.spread <= 1.5
+            and _distance(case, setting) <= REACH
+        )
         if case.kind == "bumps":
-            heights = float(np.abs(case.parameters["heights"]).sum())
-            if abs(setting.a) * heights > MAX_EXPONENT or setting.a * heights < -1:
-                return False
+            tilt = a * float(np.abs(case.parameters["heights"]).sum())
+            return allowed and -1 <= tilt <= MAX_EXPONENT
         if case.kind == "quadratic":
-            bent = setting.a * np.atleast_2d(case.parameters["matrix"])  # of exp(a r), either sign
-            if float(np.linalg.eigvalsh(bent).max()) * std.max() ** 2 > 0.5:
-                return False
-        if abs(setting.a) * setting.spread > 1.5:
-            return False
-        return _distance(case, setting) <= REACH
-
-
-def _point(case: PlaneProblem, path: str, t: float, rng: np.random.Generator) -> Array:
-    """A draw of X_t, (d,)."""
-    e, now = case.plane_dim, instant(path, t)
-    k = rng.choice(len(case.weights), p=case.weights)
-    plane = case.means[k] + np.linalg.cholesky(case.covs[k]) @ rng.normal(size=e)
-    data = case.frame @ np.concatenate([plane, case.rest_std * rng.normal(size=case.dim - e)])
-    return np.asarray(now.alpha * data + now.sigma * rng.normal(size=case.dim))
+            bent = a * np.atleast_2d(case.parameters["matrix"])  # of exp(a r), either sign
+            return allowed and float(np.linalg.eigvalsh(bent).max()) * std.max() ** 2 <= 0.5
+        return allowed
 
 
 def _distance(case: PlaneProblem, setting: Setting) -> float:
@@ -198,8 +191,7 @@ def _distance(case: PlaneProblem, setting: Setting) -> float:
     now, e = setting.at, case.plane_dim
     gaps = (case.frame.T @ setting.x)[:e] - now.alpha * case.means
     covs = now.alpha**2 * case.covs + now.sigma**2 * np.eye(e)
-    squares = np.einsum("ki,kij,kj->k", gaps, np.linalg.inv(covs), gaps)
-    return float(np.sqrt(squares.min()))
+    return float(np.sqrt(np.einsum("ki,kij,kj->k", gaps, np.linalg.inv(covs), gaps).min()))
 
 
 def full_rank_setting(dim: int, seed: int, kinds: Sequence[str] = KINDS) -> Setting:
@@ -235,5 +227,5 @@ def full_rank_setting(dim: int, seed: int, kinds: Sequence[str] = KINDS) -> Sett
         condition=float(np.linalg.cond(covs).max()),
     )
     t = float(rng.uniform(0.25, 0.5))
-    x = _point(case, "rectified_flow", t, rng)
+    x = random_point(case, instant("rectified_flow", t), rng)
     return Setting(case, x, t, float(rng.uniform(0.5, 2.0)), 0.8)

@@ -7,11 +7,12 @@ Weights are softmaxes, covariances rotations of a given spectrum, rewards rescal
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import softmax
 
+from theory.ledger.oracle.conditional import Instant
 from theory.ledger.settings.plane import Array, PlaneProblem
 
 KINDS = ("linear", "quadratic", "bumps")
@@ -50,13 +51,12 @@ def random_case(shape: Shape, seed: int) -> PlaneProblem:
     means = rng.normal(size=(shape.components, e)) * 1.5
     covs = np.stack([_covariance(rng, e, shape.condition) for _ in range(shape.components)])
     frame = np.linalg.qr(rng.normal(size=(shape.dim, shape.dim)))[0]
-    parameters = _reward(rng, shape, e, means, (weights, covs))
     draft = PlaneProblem(
         weights,
         means,
         covs,
         shape.kind,
-        parameters,
+        _reward(rng, shape, e, means, (weights, covs)),
         1.0,
         frame,
         rest_std=float(np.exp(rng.uniform(math.log(0.3), math.log(1.5)))),
@@ -65,15 +65,14 @@ def random_case(shape: Shape, seed: int) -> PlaneProblem:
     return _rescaled(draft, shape.spread, rng)
 
 
-def random_point(case: PlaneProblem, t: float, seed: int, tail: float = 1.0) -> Array:
-    """A point of X_t (d,), its noise stretched by `tail`."""
-    rng = np.random.default_rng(seed)
-    k = rng.choice(len(case.weights), p=case.weights)
-    e = case.plane_dim
+def random_point(
+    case: PlaneProblem, at: Instant, rng: np.random.Generator, tail: float = 1.0
+) -> Array:
+    """A draw of X_t (d,), data and noise stretched by `tail`."""
+    k, e = rng.choice(len(case.weights), p=case.weights), case.plane_dim
     plane = case.means[k] + tail * np.linalg.cholesky(case.covs[k]) @ rng.normal(size=e)
-    rest = case.rest_std * rng.normal(size=case.dim - e)
-    data = case.frame @ np.concatenate([plane, rest])
-    return t * data + (1 - t) * tail * rng.normal(size=case.dim)
+    data = case.frame @ np.concatenate([plane, case.rest_std * rng.normal(size=case.dim - e)])
+    return np.asarray(at.alpha * data + at.sigma * tail * rng.normal(size=case.dim))
 
 
 def _covariance(rng: np.random.Generator, e: int, condition: float) -> Array:
@@ -128,17 +127,6 @@ def _rescaled(draft: PlaneProblem, spread: float, rng: np.random.Generator) -> P
         scale = min(scale, MAX_EXPONENT / float(np.abs(parameters["heights"]).sum()))
     if draft.kind == "quadratic":
         top = max(float(np.linalg.eigvalsh(parameters["matrix"]).max()), 0.0)
-        widest = float(np.linalg.eigvalsh(draft.covs).max())
         # Half of what the tightest Gaussian tail allows; order-2 cumulants see twice the scale.
-        scale = min(scale, 0.5 / max(top * widest, 1e-12))
-    return PlaneProblem(
-        draft.weights,
-        draft.means,
-        draft.covs,
-        draft.kind,
-        parameters,
-        float(scale),
-        draft.frame,
-        draft.rest_std,
-        draft.condition,
-    )
+        scale = min(scale, 0.5 / max(top * float(np.linalg.eigvalsh(draft.covs).max()), 1e-12))
+    return replace(draft, parameters=parameters, scale=float(scale))

@@ -45,14 +45,11 @@ class Prompts(Domain[PromptSetting]):
     alike: every prompt has mean 0 and standard deviation 1, and the group is infinite.
     """
 
-    setting = PromptSetting
-
     alike: bool = False
 
     def draw(self, dim: int, seed: int) -> PromptSetting:
         rng = np.random.default_rng([seed, 17])
-        prompts, parts = int(rng.integers(1, 4)), int(rng.integers(1, 3))
-        shape = (prompts, parts)
+        shape = int(rng.integers(1, 4)), int(rng.integers(1, 3))
         weights = softmax(rng.uniform(1.0, 4.0) * rng.normal(size=shape), axis=-1)
         stds = np.exp(rng.uniform(-1.0, 0.7, size=shape))
         means = rng.normal(size=shape) * np.exp(rng.uniform(-1.0, 2.2, size=shape))
@@ -109,8 +106,6 @@ class BatchSetting(AnySetting):
 class Batches(Domain[BatchSetting]):
     """Groups of 2 to 64, 1 to 64 prompts."""
 
-    setting = BatchSetting
-
     def draw(self, dim: int, seed: int) -> BatchSetting:
         rng = np.random.default_rng([seed, 19])
         group, prompts = np.exp(rng.uniform([math.log(2), 0.0], math.log(64)))
@@ -145,8 +140,6 @@ SMALL = ((1, 2, 3), (1, 3, 4), (1, 4, 3), (2, 2, 3), (2, 3, 2), (3, 2, 2), (3, 2
 @dataclass(frozen=True)
 class AtomBatches(Domain[AtomBatch]):
     """Batches that can be listed: at most 3 prompts, 4 rows a prompt, 4 atoms."""
-
-    setting = AtomBatch
 
     def draw(self, dim: int, seed: int) -> AtomBatch:
         rng = np.random.default_rng([seed, 23])

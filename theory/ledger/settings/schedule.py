@@ -38,8 +38,6 @@ class ScheduleSetting(AnySetting):
 class Schedules(Domain[ScheduleSetting]):
     """The released schedules and others like them, 1 to 250 epochs of 1 to 4 steps."""
 
-    setting = ScheduleSetting
-
     def draw(self, dim: int, seed: int) -> ScheduleSetting:
         rng = np.random.default_rng([seed, 41])
         flat, rate, most = RELEASED[int(rng.integers(len(RELEASED)))]
@@ -89,8 +87,6 @@ class FactorSetting(AnySetting):
 @dataclass(frozen=True)
 class Factors(Domain[FactorSetting]):
     """Rank 1 to 4, sides 2 to 12, 1 to 6 epochs."""
-
-    setting = FactorSetting
 
     def draw(self, dim: int, seed: int) -> FactorSetting:
         rng = np.random.default_rng([seed, 43])

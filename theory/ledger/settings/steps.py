@@ -58,8 +58,6 @@ def _short(value: Array) -> Array:
 class Steps(Domain[StepSetting]):
     """2 to 4 rows, rank 1, 2 or 3 steps; rewards in [0, 1], at its ends and beyond."""
 
-    setting = StepSetting
-
     def draw(self, dim: int, seed: int) -> StepSetting:
         rng = np.random.default_rng([seed, 43, dim])
         n = int(rng.integers(2, 5))

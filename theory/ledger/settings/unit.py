@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.domain import Domain
 from theory.ledger.settings.plane import PlaneProblem
-from theory.ledger.settings.problems import BETAS, TIMES, Problems, Setting, _point
-from theory.ledger.settings.random import Shape, random_case
+from theory.ledger.settings.problems import BETAS, TIMES, Problems, Setting
+from theory.ledger.settings.random import Shape, random_case, random_point
 
 CONDITION = 100.0
 LEAST_SPREAD = 0.02  # |high - low| of what is drawn
@@ -27,8 +28,6 @@ class UnitRewards(Domain[Setting]):
     paths: their names. least: dimensions, at fewer of which nothing is drawn. Other axes have one
     standard deviation, from REST.
     """
-
-    setting = Setting
 
     paths: tuple[str, ...] = ("rectified_flow",)
     least: int = 1
@@ -56,7 +55,7 @@ class UnitRewards(Domain[Setting]):
         t = float(rng.uniform(*TIMES))
         path = str(rng.choice(self.paths))
         beta = float(np.exp(rng.uniform(*np.log(BETAS))))
-        return Setting(case, _point(case, path, t, rng), t, beta, 2 / beta, path)
+        return Setting(case, random_point(case, instant(path, t), rng), t, beta, 2 / beta, path)
 
     def nudge(self, setting: Setting, rng: np.random.Generator, step: float) -> Setting | None:
         case = setting.case

@@ -77,8 +77,7 @@ class _Adapted(nn.Module):
         self.lora_a, self.lora_b = normal(2, 16) / 4, torch.zeros(16, 2, dtype=torch.float64)
 
     def forward(self, x: Tensor, lora_a: Tensor, lora_b: Tensor, second: Tensor) -> Tensor:
-        hidden = torch.tanh(x @ self.first.T)
-        return torch.tanh(hidden @ (second + lora_b @ lora_a).T) @ self.last.T
+        return torch.tanh(torch.tanh(x @ self.first.T) @ (second + lora_b @ lora_a).T) @ self.last.T
 
 
 def parameter_gaps(steps: Array, kind: Kind, of_parameters: float = DECAY) -> Array:

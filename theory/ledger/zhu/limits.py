@@ -163,14 +163,12 @@ def laplace_weights(context: Context) -> Finding:
         inverse = claimed**2 / limit
         for label, weights in zip(wrong, (claimed, inverse / inverse.sum()), strict=True):
             wrong[label] &= abs(ahead - float(weights[0])) > QUADRATURE.rtol
-    holds = extrapolated <= QUADRATURE.rtol and all(
-        s.order == 1 and s.is_order for s in slopes.values()
-    )
     return Finding(
         name="isolated maxima: weights p(x_i) / sqrt(det(-Hess r(x_i)))",
         role="instead",
         kind="exact",
-        holds=holds,
+        holds=extrapolated <= QUADRATURE.rtol
+        and all(s.order == 1 and s.is_order for s in slopes.values()),
         figure=f"extrapolated to K = infinity within {number(extrapolated)}; the rest falls like "
         f"1/(K lambda), slope {slopes['d = 1']}",
         numbers={"extrapolated": extrapolated, "slopes": {d: s.slope for d, s in slopes.items()}},
@@ -184,8 +182,7 @@ def discrete_maxima(context: Context) -> Finding:
     m = np.array([0.3, 1.0, 0.7, 1.0, 0.9])
     found = simplex.maximise_two_kl(m, p_0, p_0, eta_0=400.0)
     best = m == m.max()
-    limit = np.where(best, p_0, 0.0) / p_0[best].sum()
-    error = float(np.abs(found - limit).max())
+    error = float(np.abs(found - np.where(best, p_0, 0.0) / p_0[best].sum()).max())
     return Finding(
         name="discrete states: weights of p^0 on the maximisers",
         role="condition",
@@ -204,9 +201,8 @@ def flat_maxima(context: Context) -> Finding:
     errors = []
     for strength in (10.0, 60.0):
         # by quadrature: every piece is smooth
-        edges = [-12.0, *plateaux[0], *plateaux[1], 12.0]
         pieces = []
-        for a, b in pairwise(edges):
+        for a, b in pairwise([-12.0, *plateaux[0], *plateaux[1], 12.0]):
             r = 1.0 if (a, b) in plateaux else 0.4
             box = Box(np.array([a]), np.array([b]), np.array([[0.5 * (a + b)]]))
             total = integrate(lambda y: np.exp(-0.5 * y**2), box, 1e-12).value[0]

@@ -126,14 +126,13 @@ def tends_to_the_tilt(context: Context) -> Finding:
         f"{name} " + ", ".join(f"{label} {number(v)}" for label, v in row.items())
         for name, row in rows.items()
     )
-    orders = (slope.order, of_multiples.order) == (4, 1)
     return Finding(
         name="the limit of loud noise: law by the SDE -> p_old exp((2/beta) r)/Z",
         role="condition",
         kind="order",
         holds=falls
         and error <= QUADRATURE.rtol
-        and orders
+        and (slope.order, of_multiples.order) == (4, 1)
         and slope.is_order
         and of_multiples.is_order,
         figure=f"TV to the claim falls at every step: {shown}; N(0, 1): order {slope} in 1/g and "

@@ -128,7 +128,7 @@ def objective_by_quadrature(context: Context) -> Finding:
         axis = np.linspace(-8.0, 8.0, 129)
         log_tilt = plain.log_density(axis[:, None]) + a * plain.reward(axis[:, None])
         axis = axis[log_tilt > log_tilt.max() - FAINT]
-        second = objective(flow.density(flow.LineField.nft(plain, a), axis), problem, a, axis)
+        second = objective(flow.density(flow.LineField(plain, scale=a), axis), problem, a, axis)
         error = max(error, QUADRATURE.error(objectives("note_1d")["NFT"], second, 1.0))
     moved = simplex.regularised_objective(
         lambda y: plain.log_density(y) + 1.1 * a * plain.reward(y),

@@ -80,11 +80,10 @@ def frozen_is_the_tilt(context: Context) -> Finding:
             tv[f"{name}, K = {k:g}, 2/beta = {problem.scale / 2:g}"] = total_variation(p, q)
         once.append(total_variation(np.exp(log_q[-1]), np.exp(log_p[0])))
     gaps: dict[str, float] = {}
-    for name in context.choose((), OFF_LINE):
-        problem = load_problem(name)
+    for problem in map(load_problem, context.choose((), OFF_LINE)):
         log_q, log_p = frozen_laws(problem, counts * problem.scale / 2, base_points(problem, 24))
         rms = np.sqrt(((log_q - log_p) ** 2).mean(-1))
-        gaps |= {f"{name}, K = {k:g}": float(g) for k, g in zip(counts, rms, strict=True)}
+        gaps |= {f"{problem.name}, K = {k:g}": float(g) for k, g in zip(counts, rms, strict=True)}
     worst = max(tv, key=lambda k: tv[k])
     figure = f"TV {number(min(tv.values()))} to {number(tv[worst])} (d = 1)"
     if gaps:
@@ -109,10 +108,9 @@ def rotated_gaussian(dim: int) -> Problem:
     the rest."""
     frame = np.linalg.qr(np.random.default_rng(dim).normal(size=(dim, dim)))[0]
     flat = plain_numbers(gaussian_along_reward(2))
-    case = PlaneProblem(
+    return PlaneProblem(
         flat.weights, flat.means, flat.covs, flat.kind, flat.parameters, flat.scale, frame, 0.8
-    )
-    return case.problem()
+    ).problem()
 
 
 def epochs_of_tilts(problem: Problem, lam: float, epochs: int) -> tuple[float, float]:
@@ -185,8 +183,7 @@ def small_steps(mode: Mode) -> Extra:
             errors[name] = [law_gap(run, TOTAL) for run in runs]
             slopes[name] = fit_slope(lams, np.array(errors[name]), 1e-9)
             # The law that runs which sum up to another tilt tend to.
-            elsewhere = np.array([law_gap(run, 1.1 * TOTAL) for run in runs])
-            off[name] = fit_slope(lams, elsewhere, 1e-9)
+            off[name] = fit_slope(lams, np.array([law_gap(run, 1.1 * TOTAL) for run in runs]), 1e-9)
         worst = max(slopes, key=lambda k: abs(slopes[k].slope - 1))
         return Finding(
             name=f"v_old = {WORDS[mode]}: law to p^0 exp(K lambda r) as lambda falls",

@@ -21,13 +21,9 @@ ANY_PATH = Problems(paths=EVERY_PATH)
 POSITIVE_PATH = Problems(kinds=("bumps",), paths=EVERY_PATH)
 
 
-def _time(s: Setting) -> torch.Tensor:
-    return torch.tensor(s.t, dtype=torch.float64)
-
-
 def ratio_of_marginals(s: Setting) -> float:
     """p+_t(x) / p_old_t(x), by the closed densities of the two noised mixtures."""
-    path, t = s.route_path, _time(s)
+    path, t = s.route_path, s.time
     weighted = s.problem.tilt(Power(1)).law
     assert weighted is not None
     above = weighted.noised(s.point, path.alpha(t), path.sigma(t)).log_abs
@@ -68,15 +64,8 @@ def gradient_by_quadrature(s: Setting) -> Array:
     return conditional.mean_reward_gradient(s.case, s.x, s.at)
 
 
-def eta_by_hand(s: Setting) -> float:
-    """sigma (sigma alpha'/alpha - sigma'), from the second route's path."""
-    at = s.at
-    return at.sigma * (at.sigma * at.dalpha / at.alpha - at.dsigma)
-
-
 def _guidance_size(s: Setting) -> float:
-    at = s.at
-    return s.spread * (abs(at.dalpha) + abs(at.dsigma))
+    return s.spread * (abs(s.at.dalpha) + abs(s.at.dsigma))
 
 
 def factor_is_not_two_over_beta(context: Context) -> Finding:
@@ -105,10 +94,10 @@ Z2_PARTS = (
         "m_t (v+ - v_old) = eta_t grad m_t on every path (eta = (1 - t)/t on the RF path)",
         POSITIVE_PATH,
         guidance,
-        lambda s: eta_by_hand(s) * gradient_by_quadrature(s),
+        lambda s: s.at.eta * gradient_by_quadrature(s),
         {
-            "factor 1": lambda s: guidance(s) / eta_by_hand(s),
-            "factor 2/beta": lambda s: 2 / s.nft_beta * guidance(s) / eta_by_hand(s),
+            "factor 1": lambda s: guidance(s) / s.at.eta,
+            "factor 2/beta": lambda s: 2 / s.nft_beta * guidance(s) / s.at.eta,
             "sign": lambda s: -guidance(s),
             "not times m_t": lambda s: (
                 guidance(s) / float(s.problem.conditional_reward.mean(s.point, s.t)[0])

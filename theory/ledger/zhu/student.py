@@ -82,8 +82,7 @@ def old_velocity_gaps(name: str, nft_beta: float, epochs: int) -> tuple[Array, s
     for law in laws:
         old = optimum(old, fields, 2 / nft_beta)
         fields = tables.fields(law.log_density)
-        square = ((old.v - fields.u)[places, :, 0] ** 2 * weights).sum(1)
-        found.append(math.sqrt(square.mean()))
+        found.append(math.sqrt(((old.v - fields.u)[places, :, 0] ** 2 * weights).sum(1).mean()))
     return np.array(found), ended
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from theory.common.tolerances import QUADRATURE_TIGHT
 from theory.fields import cumulants, paths
 from theory.fields import mixture as fields
 from theory.laws.gaussians import GaussianSum
+from theory.ledger.oracle.instants import instant
 from theory.ledger.settings.plane import disagreement
 from theory.ledger.settings.random import Shape, random_case, random_point
 from theory.problems.problem import Problem
@@ -21,7 +23,7 @@ from theory.tilts.moments import Series
 
 def example(kind: str, dim: int):
     case = random_case(Shape(dim, 3, 20.0, kind, 0.6, bumps=2), seed=5)
-    return case, random_point(case, 0.6, seed=6), 0.6
+    return case, random_point(case, instant("rectified_flow", 0.6), np.random.default_rng(6)), 0.6
 
 
 def worst(drawn) -> float:

@@ -15,7 +15,7 @@ MUTANTS = {
     "energy's slope left out": ("+ (slopes[k] - base) * u[k] / s[k]", ""),
     "slope of the base": ("a = slopes[k] * H +", "a = base * H +"),
     "adjoint without s": ("share * s[k] * H", "share * H"),
-    "law of the next step": ("law.append(law[-1] @ kernel[k])", "law.append(p @ kernel[k])"),
+    "law of the next step": ("law.append(law[-1] @ kernel[k])", "law.append(law[0] @ kernel[k])"),
     "policy's own slopes left out": ("slopes = self._slopes + s *", "slopes = self._slopes + 0 *"),
 }
 
@@ -33,5 +33,5 @@ def test_stalled_starts_called_zeros_are_seen(monkeypatch):
 
 
 def test_nudged_quadratics_that_lose_their_tilt_are_seen():
-    edit = ("bent = setting.a * np.atleast_2d", "bent = abs(setting.a) * np.atleast_2d")
+    edit = ("bent = a * np.atleast_2d", "bent = abs(a) * np.atleast_2d")
     assert not kept_tilts(mutant_module("theory.ledger.settings.problems", edit).Problems)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.instants import instant
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 
 INSTANTS = {
-    "middle": Instant.rectified_flow(0.4),
-    "start": Instant.rectified_flow(0.0),
-    "late": Instant.rectified_flow(0.995),
+    "middle": instant("rectified_flow", 0.4),
+    "start": instant("rectified_flow", 0.0),
+    "late": instant("rectified_flow", 0.995),
     "exploding": Instant(1.0, 7.0, 0.0, -30.0),
 }
 

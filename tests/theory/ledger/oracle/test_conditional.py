@@ -6,7 +6,7 @@ import pytest
 from tests.theory.ledger.oracle.cases import INSTANTS, OneGaussian, mixture
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
 from theory.ledger.oracle import conditional
-from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.instants import instant
 from theory.ledger.oracle.integrals.stencils import slope, steps
 
 PLACES = [(1, dim, name) for dim in (1, 3) for name in INSTANTS]
@@ -66,7 +66,7 @@ def test_derivatives_of_a_mixture_are_those_of_the_functions(e, kind):
 def test_the_score_of_a_mixture(e):
     """X_t's law by hand: the components' means scaled, their variances added."""
     case, t = mixture(e, "bumps", e + 1), 0.6
-    x, at = np.linspace(-0.5, 0.8, e + 1), Instant.rectified_flow(t)
+    x, at = np.linspace(-0.5, 0.8, e + 1), instant("rectified_flow", t)
     place = case.frame.T @ x
     gaps = t * case.means - place[:e]
     variances = t**2 * case.covs[:, 0, 0] + (1 - t) ** 2
@@ -89,7 +89,7 @@ def test_bad_input():
         with pytest.raises(ValueError, match="x must have shape"):
             call(hand.case, np.zeros(3), MIDDLE)
     with pytest.raises(ValueError, match="sigma positive"):
-        conditional.velocity(hand.case, hand.x, Instant.rectified_flow(1.0))
+        conditional.velocity(hand.case, hand.x, instant("rectified_flow", 1.0))
     with pytest.raises(ValueError, match="nft_beta must not be 0"):
         conditional.nft_minimiser(hand.case, hand.x, MIDDLE, 0.0)
     with pytest.raises(ValueError, match="v_old must have shape"):

@@ -9,7 +9,6 @@ from scipy import stats
 from tests.theory.ledger.oracle.cases import OneGaussian, mixture
 from tests.theory.ledger.oracle.references import log_clock, simulate_control
 from theory.common.tolerances import ALGEBRA, FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.oracle.conditional import Instant
 from theory.ledger.oracle.control import line as control_line
 from theory.ledger.oracle.control import values as control
 from theory.ledger.oracle.control.line import extrapolated, uniform_clock
@@ -131,7 +130,7 @@ def test_bad_points():
     with pytest.raises(ValueError, match="x must have shape"):
         control.value(hand.case, np.zeros(3), hand.at, SCALE)
     with pytest.raises(ValueError, match="needs alpha > 0"):
-        control.memoryless_noise(Instant.rectified_flow(0.0))
+        control.memoryless_noise(instant("rectified_flow", 0.0))
     with pytest.raises(ValueError, match="sigma positive"):
         control.value_rates(hand.case, hand.x, "rectified_flow", 1.0, SCALE)
 

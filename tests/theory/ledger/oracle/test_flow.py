@@ -9,7 +9,7 @@ from scipy import stats
 from tests.theory.ledger.oracle.cases import OneGaussian, mixture
 from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.oracle import conditional, flow
-from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.instants import instant
 
 Y = np.array([-1.5, 0.1, 1.2])
 HAND = OneGaussian(1, 1)
@@ -42,24 +42,19 @@ def test_the_law_of_a_mixture():
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.6, 0.99])
 @pytest.mark.parametrize("kind", ["bumps", "quadratic"])
 def test_fields_are_the_conditional_ones(kind, t):
-    case, x, at = mixture(1, kind), 0.4, Instant.rectified_flow(t)
+    case, x, at = mixture(1, kind), 0.4, instant("rectified_flow", t)
     place, points = np.array([x]), np.array([x, -2.0])
-
-    def phi(r):
-        return 1 + 0.2 * r**2
-
     v = conditional.velocity(case, place, at)
     nft = v + 1.5 * conditional.covariance(case, place, at)
-    assert QUADRATURE_TIGHT.holds(flow.nft(case, 1.5)(points, t)[0], nft, 1.0)
-    tilted = conditional.velocity(case, place, at, phi)
-    assert QUADRATURE_TIGHT.holds(flow.LineField(case, phi)(points, t)[0], tilted, 1.0)
-    score = conditional.score(case, place, at, phi)
-    found = flow.LineField(case, phi).score(points, t)[0]
-    assert QUADRATURE_TIGHT.holds(found, score, 1 / (1 - t))
+    assert QUADRATURE_TIGHT.holds(flow.LineField(case, scale=1.5)(points, t)[0], nft, 1.0)
+    plain = flow.LineField(case)
+    assert QUADRATURE_TIGHT.holds(plain(points, t)[0], v, 1.0)
+    score = conditional.score(case, place, at)
+    assert QUADRATURE_TIGHT.holds(plain.score(points, t)[0], score, 1 / (1 - t))
 
 
 def test_the_two_sums_agree_where_they_meet_and_the_end_is_regular():
-    field = flow.nft(BUMPS, 2.0)
+    field = flow.LineField(BUMPS, scale=2.0)
     t = 1 / (1 + field.width)
     early, late = field(Y, t * (1 - 1e-12)), field(Y, t * (1 + 1e-12))
     assert QUADRATURE_TIGHT.holds(early, late, 1.0)

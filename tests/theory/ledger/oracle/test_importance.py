@@ -41,8 +41,10 @@ def test_full_rank_in_five_dimensions():
     nft = v + 2 / b * cov
     assert within(importance.nft_minimiser(drawn(), b), nft)
     assert not within(importance.nft_minimiser(drawn(), b), v + cov / b)
-    reward = importance.estimate(drawn(), lambda y: (y @ HAND.w + HAND.constant)[:, None])
-    assert within(reward, np.array([HAND.mean_reward(AT)]))
+    sample = importance._Sample(drawn())
+    values = (sample.y @ HAND.w + HAND.constant)[:, None]
+    mean = sample.mean(values)
+    assert within((mean, sample.error(values - mean)), np.array([HAND.mean_reward(AT)]))
 
 
 def test_errors_are_the_right_size():

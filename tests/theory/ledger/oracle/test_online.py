@@ -9,7 +9,7 @@ from scipy import stats
 from tests.theory.ledger.oracle.cases import OneGaussian, mixture
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.oracle import conditional, flow, online
-from theory.ledger.oracle.conditional import Instant
+from theory.ledger.oracle.instants import instant
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 
 HAND = OneGaussian(1, 1)
@@ -67,7 +67,7 @@ def test_concave_reward_of_a_gaussian():
 @pytest.mark.parametrize("kind", ["bumps", "quadratic"])
 def test_an_epochs_optimum_is_the_losss(kind, t):
     """With any v_old; at early times and at late ones, where the nodes are others."""
-    case, at = mixture(1, kind), Instant.rectified_flow(t)
+    case, at = mixture(1, kind), instant("rectified_flow", t)
     law = online.start(case)
     v_old = np.array([0.5, -1.0, 0.2])
     u, mu = law.epoch(PLACES, t, BETA, v_old)
@@ -77,7 +77,7 @@ def test_an_epochs_optimum_is_the_losss(kind, t):
         assert QUADRATURE_TIGHT.holds(mu[i], theirs[0], 1.0)
         assert QUADRATURE_TIGHT.holds(u[i], conditional.velocity(case, place, at)[0], 1.0)
     plain = law.epoch(PLACES, t, BETA)[1]
-    assert QUADRATURE_TIGHT.holds(plain, flow.nft(case, 2 / BETA)(PLACES, t), 1.0)
+    assert QUADRATURE_TIGHT.holds(plain, flow.LineField(case, scale=2 / BETA)(PLACES, t), 1.0)
     assert not QUADRATURE_TIGHT.holds(mu, plain, 1.0)
 
 
@@ -90,7 +90,7 @@ def test_the_law_of_a_field():
     truth = np.exp(law.values[near])
     assert QUADRATURE.holds(np.exp(again.log_density(y)), truth, truth.max())
     (_, one) = online.laws(BUMPS, BETA, "refit", 1)
-    density = flow.density(flow.nft(BUMPS, 2 / BETA), PLACES)
+    density = flow.density(flow.LineField(BUMPS, scale=2 / BETA), PLACES)
     assert QUADRATURE.holds(np.exp(one.log_density(PLACES)), density, density.max())
     assert not QUADRATURE.holds(np.exp(law.log_density(PLACES)), density, density.max())
 

@@ -119,18 +119,6 @@ def test_single_gaussian_line(t, deviations, std):
     truth = mean + alpha * std**2 * gain
     check(oracle.posterior_expectation(density, identity, x, alpha, sigma), truth)
     check(oracle.velocity(density, x, alpha, sigma, 1, -1), truth - sigma * gain)
-    check(oracle.score(density, x, alpha, sigma), -gain, RTOL)
-    law = stats.norm(alpha * mean, math.sqrt(variance))
-    found = oracle.marginal_density(density, x, alpha, sigma)
-    assert found.value == pytest.approx(law.pdf(x[0]), rel=RTOL)
-    assert found.error < QUADRATURE_TIGHT * 10 * found.value
-
-
-@pytest.mark.parametrize("x", [5.0, -7.0])
-def test_the_scores_error_includes_rounding(x):
-    found = oracle.score(normal(3.0, 2.0), np.array([x]), 0.999, 0.001)
-    truth = -(x - 0.999 * 3) / (0.999**2 * 4 + 1e-6)
-    assert abs(found.value[0] - truth) <= found.error[0] < 3e-9
 
 
 @pytest.mark.parametrize("t", [0.0, 0.5, 0.999])
@@ -150,10 +138,6 @@ def test_single_gaussian_plane(t, step):
     gain = np.linalg.solve(law, x - alpha * mean)
     truth = mean + alpha * cov @ gain
     check(oracle.posterior_expectation(density, identity, x, alpha, sigma), truth)
-    check(oracle.score(density, x, alpha, sigma), -gain, RTOL)
-    assert oracle.marginal_density(density, x, alpha, sigma).value == pytest.approx(
-        stats.multivariate_normal(alpha * mean, law).pdf(x), rel=RTOL
-    )
 
 
 def test_ridge_against_a_dense_grid_in_its_frame():
@@ -275,7 +259,7 @@ def test_a_narrow_bump_in_the_plane_is_seen_through_the_weight():
     check(found, [h * float(line * first) / mass] * 2)
 
 
-# an exponential law: scipy's truncated normal is its posterior, its exponnorm the law of X_t
+# an exponential law: scipy's truncated normal is its posterior
 
 
 @pytest.mark.parametrize("x", [-1.5, 0.4, 6.0])
@@ -286,15 +270,9 @@ def test_exponential_prior(x):
     at = (np.array([x]), alpha, sigma)
     slope = dalpha - dsigma * alpha / sigma
     rate = (dalpha, dsigma)
-    m, v = posterior.stats("mv")
-    third = posterior.moment(3) - 3 * m * posterior.moment(2) + 2 * m**3
+    m = posterior.mean()
     check(oracle.posterior_expectation(EXPONENTIAL, identity, *at), [m], RTOL)
     check(oracle.velocity(EXPONENTIAL, *at, *rate), [slope * m + dsigma * x / sigma], RTOL)
-    for order, truth in enumerate([slope * m + dsigma * x / sigma, slope * v, slope * third]):
-        found = oracle.mixed_cumulant(EXPONENTIAL, lambda y: y[:, 0], order, *at, *rate)
-        check(found, [truth], RTOL)
-    law = stats.exponnorm(alpha / sigma, scale=sigma)
-    check(oracle.marginal_density(EXPONENTIAL, *at), law.pdf(x), RTOL)
 
 
 def test_exponential_tilt_of_an_exponential():
@@ -304,9 +282,3 @@ def test_exponential_tilt_of_an_exponential():
     )
     check(found, [2.0, 8.0])
     check(oracle.normaliser(EXPONENTIAL, lambda y: np.exp(y[:, 0] / 2)), 2.0)
-
-
-# distances
-
-
-# bad input

@@ -21,6 +21,7 @@ from theory.ledger.oracle.control.linear import (
     dense_path,
     dense_value,
     girsanov_kl,
+    stacked_root,
     tilt_factor,
     tilted_noise,
 )
@@ -34,11 +35,12 @@ RTOL, ATOL = 1e-11, 1e-13
 
 def path_kl(first: LinearNumbers, second: LinearNumbers) -> Array:
     """KL(P_1 | P_2) of two linear diffusions with one g, both from first's start law."""
-
-    def once(n: int) -> Array:
-        return np.array(girsanov_kl(first, second, n))
-
-    return extrapolated(once, EULER_STEPS, EULER_LEVELS, EULER_POWERS).value
+    return extrapolated(
+        lambda n: np.array(girsanov_kl(first, second, n)),
+        EULER_STEPS,
+        EULER_LEVELS,
+        EULER_POWERS,
+    ).value
 
 
 def kl_to_tilted(steered: LinearNumbers, base: LinearNumbers) -> Array:
@@ -60,8 +62,8 @@ def kl_to_tilted(steered: LinearNumbers, base: LinearNumbers) -> Array:
             np.concatenate([base.mean, response @ base.mean + shift]),
         ]
         roots = [
-            _stacked(start, other.response, other.noise),
-            _stacked(start, response, path.noise @ root),
+            stacked_root(start, other.response, other.noise),
+            stacked_root(start, response, path.noise @ root),
         ]
         # The second root is not triangular: make it so by QR.
         triangular = np.asarray(np.linalg.qr(roots[1].T)[1]).T
@@ -71,11 +73,6 @@ def kl_to_tilted(steered: LinearNumbers, base: LinearNumbers) -> Array:
         return np.array(0.5 * float((white**2).sum() - len(gap) + gap @ gap) - float(logs))
 
     return extrapolated(once, EULER_STEPS, EULER_LEVELS, EULER_POWERS).value
-
-
-def _stacked(start: Array, response: Array, noise: Array) -> Array:
-    above = np.hstack([start, np.zeros((len(start), noise.shape[1]))])
-    return np.vstack([above, np.hstack([response @ start, noise])])
 
 
 def tilted_moments(numbers: LinearNumbers) -> Array:

@@ -95,7 +95,7 @@ def line_expectation(
         times, values = _times(clock, n), np.asarray(phi(axis), dtype=np.float64)
         field = [on_axis(t) for t in times]
         for k in range(n - 1, -1, -1):
-            step = _Step(b, g, potential, axis, times[k], times[k + 1], field[k : k + 2])
+            step = _Step(g, potential, axis, times[k], times[k + 1], field[k : k + 2])
             places = axis if k else x
             start = step.start if k else x + step.h / 2 * b(x, times[0])
             values = step.weigh(places, times[k]) * _kernel_sums(
@@ -133,7 +133,7 @@ def line_law(
         times, values = _times(clock, n), np.asarray(density, dtype=np.float64)
         field = [on_axis(t) for t in times]
         for k in range(n):
-            step = _Step(b, g, potential, axis, times[k], times[k + 1], field[k : k + 2])
+            step = _Step(g, potential, axis, times[k], times[k + 1], field[k : k + 2])
             values = values * step.weigh(axis, times[k])
             values = (
                 step.rise
@@ -169,7 +169,6 @@ class _Step:
 
     def __init__(
         self,
-        b: Field,
         g: Noise,
         potential: Field | None,
         axis: Array,
@@ -207,8 +206,7 @@ def _kernel_sums(points: Array, nodes: Array, values: Array, std: float, dx: flo
     dx."""
     stride = max(1, int(min(std / _FINE, _SMOOTH) / max(dx, np.diff(nodes).max())))
     nodes, values = nodes[::stride], values[::stride] * (stride * dx)
-    reach = _FAR * std / np.diff(nodes).min()
-    width = min(math.ceil(reach), len(nodes))
+    width = min(math.ceil(_FAR * std / np.diff(nodes).min()), len(nodes))
     band = np.arange(-width, width + 1)
     pad = np.full(width + 1, np.inf)
     padded = np.concatenate([-pad, nodes, pad])

@@ -109,17 +109,21 @@ def girsanov_kl(
     if any(first.noise(k / n) != second.noise(k / n) for k in range(n)):
         raise ValueError("the two SDEs must have the same g: their laws are singular otherwise")
     means, factors = [], []
-    start = np.linalg.cholesky(first.cov)
+    start: Array = np.asarray(np.linalg.cholesky(first.cov), dtype=np.float64)
     for numbers in (first, second):
         path = dense_path(numbers, n, scheme)
         means.append(np.concatenate([first.mean, path.response @ first.mean + path.shift]))
-        below = np.hstack([path.response @ start, path.noise])
-        above = np.hstack([start, np.zeros((len(start), path.noise.shape[1]))])
-        factors.append(np.vstack([above, below]))
+        factors.append(stacked_root(start, path.response, path.noise))
     white = solve_triangular(factors[1], factors[0], lower=True)
     gap = solve_triangular(factors[1], means[0] - means[1], lower=True)
     spread = (white**2).sum() - len(gap) - 2 * np.log(np.abs(np.diag(white))).sum()
     return 0.5 * float(spread + gap @ gap)
+
+
+def stacked_root(start: Array, response: Array, noise: Array) -> Array:
+    """A root of the covariance of (x_0, response x_0 + noise xi), `start` one of x_0's."""
+    above = np.hstack([start, np.zeros((len(start), noise.shape[1]))])
+    return np.vstack([above, np.hstack([response @ start, noise])])
 
 
 def dense_path(numbers: LinearNumbers, n: int, scheme: str) -> DensePath:

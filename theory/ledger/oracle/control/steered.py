@@ -63,7 +63,7 @@ def resimulated(
         control,
         noise,
         lambda z, t: np.zeros(len(z)),
-        lambda z: -case.scale * plain_reward(case, z[:, :d]),
+        lambda z: -case.scale * case.reward((z[:, :d] @ case.frame)[:, : case.plane_dim]),
         np.arange(STEPS + 1) / STEPS,
     )
     start = np.concatenate([n["start"], theta])
@@ -84,11 +84,6 @@ def resimulated_flat(case: PlaneNumbers, t: float, complex_steps: bool = True) -
     sizes = [size(part) for part in resimulated(case, t)]
     parts = resimulated(case, t, complex_steps)
     return np.concatenate([part.ravel() / s for part, s in zip(parts, sizes, strict=True)])
-
-
-def theta_gradient(case: PlaneNumbers, t: float) -> Array:
-    """d cost / d theta, flat."""
-    return resimulated(case, t)[1]
 
 
 def frozen_states(case: PlaneNumbers, t: float) -> Array:
@@ -144,17 +139,3 @@ def plain_kernel(
         g2 = 2 * (1 - s) / s
     velocity = (data - x) / (1 - t)
     return x + h * (velocity + 0.5 * g2 * score), math.sqrt(g2 * h)
-
-
-def plain_reward(case: PlaneNumbers, x: np.ndarray) -> np.ndarray:
-    """r at x (n, d), real or complex."""
-    y, p = (x @ case.frame)[:, : case.plane_dim], case.parameters
-    if case.kind == "bumps":
-        rows = zip(p["heights"], p["centres"], p["precisions"], strict=True)
-        return np.asarray(
-            sum(h * np.exp(-0.5 * (((y - c) @ A) * (y - c)).sum(1)) for h, c, A in rows)
-        )
-    value = y @ p["vector"] + float(p["constant"])
-    if case.kind == "quadratic":
-        value = value + 0.5 * ((y @ p["matrix"]) * y).sum(1)
-    return np.asarray(value)

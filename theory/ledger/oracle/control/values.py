@@ -73,15 +73,14 @@ def memoryless_noise(at: Instant) -> float:
     alpha <= 0, where it is infinite."""
     if at.alpha <= 0:
         raise ValueError(f"the memoryless schedule needs alpha > 0, got {at.alpha}")
-    return math.sqrt(2 * at.sigma * (at.sigma * at.dalpha / at.alpha - at.dsigma))
+    return math.sqrt(2 * at.eta)
 
 
 def value(case: PlaneNumbers, x: Array, at: Instant, scale: float) -> float:
     """V(x, t) = -log E[exp(scale r(X_1)) | X_t = x], for x (d,)."""
     parts = _half_tilted(case, x, at, scale)
     level = _level(parts)
-    found = parts.law.mean(_tilts(parts, scale, level)).value
-    return float(_values(found[None], scale, level)[0])
+    return float(_values(parts.law.mean(_tilts(parts, scale, level)).value[None], scale, level)[0])
 
 
 def value_gradient(case: PlaneNumbers, x: Array, at: Instant, scale: float) -> Array:

@@ -11,10 +11,8 @@ Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
 
 RTOL = 1e-11
-TV_RTOL_2D = 1e-6  # |p - q| has a kink along a curve
 EDGE = 60.0  # a box holds everything within e^-EDGE of the peak
 MAX_CELLS = {1: 40_000, 2: 50_000}  # cells evaluated in one integral
-MAX_ORDER = 6
 GUARD = 10  # what lies between all nodes of a cell is in no estimate: aim lower than asked
 EPS = float(np.finfo(np.float64).eps)
 HUGE = float(np.finfo(np.float64).max)

@@ -42,10 +42,8 @@ class JointNumbers:
         """log gamma^a in the plane, (n, e), (n, e) -> (n,)."""
         logits = self.logits + a * self.logit_rates
         log_w = logits - logsumexp(logits)
-        factors = self.factors + a * self.factor_rates
-        whitener = np.linalg.inv(factors)
-        u = np.concatenate([x0, x1], axis=1)
-        gap = u[:, None, :] - (self.means + a * self.mean_rates)
+        whitener = np.linalg.inv(self.factors + a * self.factor_rates)
+        gap = np.concatenate([x0, x1], axis=1)[:, None, :] - (self.means + a * self.mean_rates)
         white = np.einsum("kij,nkj->nki", whitener, gap)
         log_size = log_w + np.log(np.abs(np.linalg.det(whitener)))
         log_size -= self.plane_dim * math.log(2 * math.pi)

@@ -66,8 +66,7 @@ def _climb(log_h: Function, y: Array, width: Array) -> Iterator[_Chart]:
             bend[:, 0, 1] = bend[:, 1, 0] = np.where(np.isfinite(cross), cross, 0.0)
         eigenvalue, turn = np.linalg.eigh(bend)
         scaled = basis @ turn / np.sqrt(np.maximum(np.abs(eigenvalue), 1e-8))[:, None, :]
-        dual = np.linalg.inv(basis)
-        newton = np.einsum("nij,nkj,nlk,nl->ni", scaled, scaled, dual, slope)
+        newton = np.einsum("nij,nkj,nlk,nl->ni", scaled, scaled, np.linalg.inv(basis), slope)
         trial = y + factors[:, None, None] * newton
         heights = log_h(trial)
         best = heights.argmax(axis=0)
@@ -160,8 +159,7 @@ class Law:
         self.density, self.weight, self.alpha, self.sigma = density, weight, alpha, sigma
         with np.errstate(over="ignore"):
             origin = self.x / alpha if alpha else np.full_like(self.x, np.inf)
-        middle = (region.lower + region.upper) / 2
-        self.origin = origin if np.all(np.isfinite(origin)) else middle
+        self.origin = origin if np.all(np.isfinite(origin)) else (region.lower + region.upper) / 2
         charts = _locate(self.log_h, region, self.origin[None])
         self.origin = charts[0].centre
         self.charts = [replace(c, log_peak=float(self.log_h(c.centre[None])[0])) for c in charts]

@@ -56,8 +56,7 @@ class PlaneNumbers:
         """log of the mixture in the plane, (n, e) -> (n,)."""
         logs = np.empty((len(self.weights), len(y)))
         for k, (whitener, log_size) in enumerate(zip(*self._whiteners, strict=True)):
-            white = (y - self.means[k]) @ whitener.T
-            logs[k] = log_size - 0.5 * (white**2).sum(axis=1)
+            logs[k] = log_size - 0.5 * (((y - self.means[k]) @ whitener.T) ** 2).sum(axis=1)
         if len(logs) == 1:
             return np.asarray(logs[0])
         top = logs.max(axis=0)
@@ -66,13 +65,13 @@ class PlaneNumbers:
         return np.where(np.isinf(top), top, total)
 
     def reward(self, y: Array) -> Array:
-        """r in the plane, (n, e) -> (n,)."""
+        """r in the plane, (n, e) -> (n,); of complex places too."""
         p = self.parameters
         if self.kind == "bumps":
-            total = np.zeros(len(y))
-            for h, c, A in zip(p["heights"], p["centres"], p["precisions"], strict=True):
-                total += h * np.exp(-0.5 * (((y - c) @ A) * (y - c)).sum(axis=1))
-            return total
+            rows = zip(p["heights"], p["centres"], p["precisions"], strict=True)
+            return np.asarray(
+                sum(h * np.exp(-0.5 * (((y - c) @ A) * (y - c)).sum(axis=1)) for h, c, A in rows)
+            )
         value = y @ p["vector"] + float(p["constant"])
         if self.kind == "quadratic":
             value = value + 0.5 * ((y @ p["matrix"]) * y).sum(axis=1)

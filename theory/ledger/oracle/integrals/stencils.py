@@ -38,8 +38,7 @@ def steps(radius: float) -> Array:
 
 def slope(values: Array, radius: float) -> Array:
     """The derivative at 0 from values (2 PAIRS, ...) at `steps(radius)`, shape (...)."""
-    gap = values[:PAIRS] - values[PAIRS:]
-    return np.asarray(np.tensordot(_WEIGHTS, gap, axes=1) / radius)
+    return np.asarray(np.tensordot(_WEIGHTS, values[:PAIRS] - values[PAIRS:], axes=1) / radius)
 
 
 def _cloud(law: Law) -> tuple[Array, Array]:
@@ -74,8 +73,7 @@ def radius_for(law: Law, exponent: Exponent, largest: float) -> float:
 def shifted(law: Law, exponents: Function, f: Function) -> tuple[Array, Array]:
     """log int h_s / int h (J,) and E_s[f] (J, m), for exponents (n, d) -> (n, J) and f (n, d) ->
     (n, m). Raises QuadratureError."""
-    centre = law.charts[0].centre[None]
-    base = exponents(centre)
+    base = exponents(law.charts[0].centre[None])
 
     def integrand(y: Array) -> Array:
         gain, value = np.expm1(exponents(y) - base), f(y)

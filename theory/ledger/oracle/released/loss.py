@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.conditional import Instant
-from theory.ledger.oracle.integrals import Array, Law, PlaneNumbers
+from theory.ledger.oracle.conditional import Instant, _Split
+from theory.ledger.oracle.integrals import Array, PlaneNumbers
 
 PREFACTOR = 5
 LEAST_WEIGHT = Fraction(1, 100_000)
@@ -69,7 +69,7 @@ def gradient(s: Sample, mu: Vector) -> list[Fraction]:
     return found
 
 
-class _Given:
+class _Given(_Split):
     """V and r given X_t = x in the case's plane; in other directions nothing is asked."""
 
     def __init__(self, case: PlaneNumbers, x: Array, at: Instant) -> None:
@@ -78,13 +78,8 @@ class _Given:
                 "the problem must vary in all its directions, and x be one point of it, got x of "
                 f"shape {np.shape(x)} in d = {case.dim}, plane of {case.plane_dim}"
             )
-        self.case, self.at, self.x = case, at, case.frame.T @ x
-        self.law = Law(case.density(), None, self.x, at.alpha, at.sigma)
+        super().__init__(case, x, at)
         self.mean = self.law.mean(self.v).value
-
-    def v(self, y: Array) -> Array:
-        a = self.at
-        return a.dalpha * y + a.dsigma * (self.x - a.alpha * y) / a.sigma
 
     def values(self, y: Array, step: Array, b: float) -> tuple[Array, Array, Array]:
         """|v+ - V|^2, |v- - V|^2 and the loss of every y, at a student that is `step` away."""

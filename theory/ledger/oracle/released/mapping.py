@@ -45,8 +45,7 @@ class MixtureLine:
 
     def density(self, y: Array) -> Array:
         gaps = (np.asarray(y)[..., None] - self.means) / self.stds
-        parts = np.exp(-0.5 * gaps**2) / self.stds / np.sqrt(2 * np.pi)
-        return np.asarray(parts @ self.weights)
+        return np.asarray(np.exp(-0.5 * gaps**2) / self.stds / np.sqrt(2 * np.pi) @ self.weights)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -68,8 +67,7 @@ class MixtureLine:
 
 def pooled_std(weights: Array, means: Array, stds: Array) -> float:
     """Standard deviation of the pooled rewards of P prompts, arrays (P, K), by sums."""
-    share = 1 / len(weights)
-    pooled = MixtureLine((share * weights).ravel(), means.ravel(), stds.ravel())
+    pooled = MixtureLine((1 / len(weights) * weights).ravel(), means.ravel(), stds.ravel())
     return float(np.sqrt(pooled.moments()[1]))
 
 
@@ -127,8 +125,7 @@ def advantages(
     for first in range(0, len(g), _ROWS):
         rows = slice(first, first + _ROWS)
         y, w = pieces(cuts[rows], panels)
-        values = (own * y - taken[rows, None]) / size
-        yield g[rows], w * law.density(y), y - mean, values
+        yield g[rows], w * law.density(y), y - mean, (own * y - taken[rows, None]) / size
 
 
 def mapped_slope(

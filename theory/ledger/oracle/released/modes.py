@@ -95,7 +95,7 @@ def minimisers(
     w = w * np.exp(logs - logs.max())
     w /= w.sum()
     advantage = (case.reward(sign * y[:, None]) - centre) / size
-    target = at.dalpha * y + at.dsigma * (place - at.alpha * y) / at.sigma
+    target = at.velocity(x[0], y)
     v = float(w @ target) + gap
     step = float(np.sqrt(w @ (target - v) ** 2)) / b
 

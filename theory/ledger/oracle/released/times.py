@@ -40,7 +40,7 @@ def known_field(
     Raises ValueError for an unknown `between` or a case off the line."""
     if between not in ("linear", "nearest", "none"):
         raise ValueError(f"between must be linear, nearest or none, got {between!r}")
-    base, full = LineField(case), LineField.nft(case, scale)
+    base, full = LineField(case), LineField(case, scale=scale)
     taus = np.asarray(times, dtype=np.float64)
 
     def shares(t: float) -> Array:
@@ -62,25 +62,11 @@ def known_field(
     return field
 
 
-def full_field(case: PlaneNumbers, scale: float) -> Field:
-    """v* at every time."""
-    return LineField.nft(case, scale)
-
-
 def euler(field: Field, x0: Array, times: Sequence[float]) -> Array:
     """Where Euler steps between these times, from 0 on, and 1 take x_0 (n,)."""
     x = np.asarray(x0, dtype=np.float64)
     for t, stop in pairwise((*times, 1.0)):
         x = x + (stop - t) * field(x, t)
-    return x
-
-
-def heun(field: Field, x0: Array, times: Sequence[float]) -> Array:
-    """The same by Heun's method."""
-    x = np.asarray(x0, dtype=np.float64)
-    for t, stop in pairwise((*times, 1.0)):
-        first = field(x, t)
-        x = x + (stop - t) * (first + field(x + (stop - t) * first, stop)) / 2
     return x
 
 
@@ -112,8 +98,7 @@ def reward_nodes() -> tuple[Array, Array]:
 
 def mean_reward(case: PlaneNumbers, ends: Array, weights: Array) -> float:
     """E r of the law, from where `reward_nodes` go."""
-    sign = float(case.frame[0, 0])
-    return float(weights @ case.reward(sign * ends[:, None]))
+    return float(weights @ case.reward(float(case.frame[0, 0]) * ends[:, None]))
 
 
 def distribution(ends: Array, y: Array) -> Array:

@@ -3,7 +3,7 @@ epochs of its penalised optima on the line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,36 +13,7 @@ from theory.ledger.oracle.flow import Field, solve
 from theory.ledger.oracle.integrals import Array, PlaneNumbers
 from theory.ledger.oracle.online import LineLaw, sampled, start
 
-
-def pushed_origin(field: Callable[[float, float], float], rtol: float = 1e-10) -> float:
-    """X_1 of dX = field(X, t) dt from X_0 = 0: the mean of the law where fields are affine."""
-    return float(
-        solve(lambda t, x: np.array([field(float(x[0]), t)]), np.zeros(1), (0.0, 1.0), rtol, 1e-12)[
-            0
-        ]
-    )
-
-
 # --- averages
-
-
-def followed_tilt(
-    decays: Sequence[Fraction], step: Fraction, kept: Fraction = Fraction(1)
-) -> tuple[Fraction, Fraction]:
-    """(tilt of the old copy, sum of its full updates) after the epochs, carried one by one.
-
-    Every epoch the student goes to `kept` of (old + step), and old <- d old + (1 - d) student."""
-    old = updates = Fraction(0)
-    for d in decays:
-        student = kept * (old + step)
-        old = d * old + (1 - d) * student
-        updates += 1 - d
-    return old, updates
-
-
-def ramp(k: Fraction, flat: Fraction, rate: Fraction, most: Fraction) -> Fraction:
-    """0 before step `flat`, then rate (k - flat), at most `most`."""
-    return Fraction(0) if k < flat else min(rate * (k - flat), most)
 
 
 def averaged_factors(
@@ -128,22 +99,22 @@ def mean_after_epoch(case: PlaneNumbers, rule: Epochs) -> float:
     """Mean of what one epoch's optimum samples, where its field is affine."""
     law = start(case)
 
-    def velocity(x: float, t: float) -> float:
-        place = np.array([x])
-        if 1 - t < 1e-9:
-            return x
-        return float(rule.optimum(law, place, t, None, law.velocity(place, t))[1][0])
+    def rate(t: float, x: Array) -> Array:
+        return x if 1 - t < 1e-9 else rule.optimum(law, x, t, None, law.velocity(x, t))[1]
 
-    return pushed_origin(velocity)
+    # Of affine fields the mean moves as X_0 = 0 does.
+    return float(solve(rate, np.zeros(1), (0.0, 1.0), 1e-10, 1e-12)[0])
 
 
 def schedule_sums(
     flat: int, rate: float, most: float, epochs: int, steps: int, kept: float, step: float
 ) -> Array:
-    """(full updates, tilt of the old copy), carried epoch by epoch in exact rationals."""
-    decays = [
-        ramp(Fraction(steps * e), Fraction(flat), Fraction(rate), Fraction(most))
-        for e in range(1, epochs + 1)
-    ]
-    old, updates = followed_tilt(decays, Fraction(step), Fraction(kept))
+    """(full updates, tilt of the old copy), carried epoch by epoch in exact rationals. Every epoch
+    the student goes to `kept` of (old + step), and old <- d old + (1 - d) student; d = 0 before
+    optimiser step `flat`, then rate (k - flat), at most `most`."""
+    old = updates = Fraction(0)
+    for k in range(steps, steps * epochs + 1, steps):
+        d = Fraction(0) if k < flat else min(Fraction(rate) * (k - flat), Fraction(most))
+        old = d * old + (1 - d) * Fraction(kept) * (old + Fraction(step))
+        updates += 1 - d
     return np.array([float(updates), float(old)])

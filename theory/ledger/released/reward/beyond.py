@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 
-from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.ledger.core import (
     Array,
     Context,
@@ -17,6 +15,7 @@ from theory.ledger.core import (
     fit_slope,
     nft_densities,
     reward_spread,
+    z_bound,
 )
 from theory.ledger.settings.released import GROUP
 from theory.methods.matching.reward_mapping import SPREAD, released_mapping
@@ -60,7 +59,7 @@ def code_path(context: Context) -> Finding:
         name = f"{group} rows x {prompts}"
         z[name] = abs(value - gaussian_batch_share(group, prompts)) / error
         power[name] = abs(value - 1.0) / error
-    bound = float(-ndtri(FALSE_FAILURE_RATE / (2 * len(cases))))
+    bound = z_bound(len(cases))
     worst = max(z, key=lambda k: z[k])
     return Finding(
         name="draws of the training code's mapping",
@@ -79,8 +78,7 @@ def moved_rewards(name: str, tilts_per_std: Array) -> Array:
     problem = load_problem(name)
     mean, std = _base_moments(name)
     axis = np.linspace(-9.0, 9.0, 721)
-    scales = tilts_per_std / std
-    densities = nft_densities(problem, [float(a) for a in scales], axis)
+    densities = nft_densities(problem, [float(a) for a in tilts_per_std / std], axis)
     rewards = problem.reward(torch.as_tensor(axis)[:, None]).numpy()
     return np.asarray((np.trapezoid(densities * rewards, axis, axis=1) - mean) / std)
 

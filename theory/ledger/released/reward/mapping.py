@@ -78,10 +78,9 @@ def tilts_by_sums(s: PromptSetting) -> Array:
 def tilts_by_sums_unclipped(s: PromptSetting) -> Array:
     """The clip put so far out that nothing reaches it."""
     size = oracle.pooled_std(s.weights, s.means, s.stds) + STD_FLOOR
-    far = 1e6
     return np.array(
         [
-            2 / (SPREAD * s.nft_beta) * oracle.mapped_slope(w, m, d, size, s.group, far)
+            2 / (SPREAD * s.nft_beta) * oracle.mapped_slope(w, m, d, size, s.group, 1e6)
             for w, m, d in zip(s.weights, s.means, s.stds, strict=True)
         ]
     )
@@ -152,8 +151,7 @@ def _unbiased(s: BatchSetting) -> Array:
 
 def _fixed_spread(s: AtomBatch) -> Array:
     """(1 - 1/n) / (S + floor), S of an infinite batch."""
-    mean = (s.m * s.x).sum(1)
-    pooled = math.sqrt(float((s.m * s.x**2).sum(1).mean() - mean.mean() ** 2))
+    pooled = math.sqrt(float((s.m * s.x**2).sum(1).mean() - (s.m * s.x).sum(1).mean() ** 2))
     return np.full(len(s.x), (1 - 1 / s.group) / (pooled + STD_FLOOR) / SPREAD)
 
 
@@ -182,27 +180,24 @@ def stated_at_released_values(context: Context) -> Finding:
     rare = Rewards(np.array([0.98, 0.02]), np.array([0.0, 8.0]), np.array([1.0, 1.0]))
     spread_out = [Rewards.gaussian(m, 1.0) for m in (-1.5, -0.5, 0.5, 1.5)]
     widths = [Rewards.gaussian(0.0, s) for s in (0.25, 0.5, 1.0, 2.0)]
-    ideal = ideal_tilt(1.0)
-    one = [Rewards.gaussian()]
     share = {
-        "equal Gaussian prompts, large batch": MappedRewards(plain, batch_std(one), GROUP),
+        "equal Gaussian prompts, large batch": MappedRewards(plain, batch_std([plain]), GROUP),
         "2 % of rewards 8 std out": MappedRewards(rare, rare.std, GROUP),
         "prompt means spread by 1.12 std": MappedRewards(spread_out[0], batch_std(spread_out)),
         "widest of stds 0.25, 0.5, 1, 2": MappedRewards(widths[3], batch_std(widths)),
         "narrowest of them": MappedRewards(widths[0], batch_std(widths)),
     }
-    found = {k: v.effective_tilt(1.0) / ideal for k, v in share.items()}
+    found = {k: v.effective_tilt(1.0) / ideal_tilt(1.0) for k, v in share.items()}
     found |= {
         f"equal Gaussian prompts, {GROUP} x {PROMPTS}": gaussian_batch_share(GROUP, PROMPTS),
         f"one prompt of {GROUP} rows is the batch": gaussian_batch_share(GROUP, 1),
     }
     worst = max(found, key=lambda k: abs(found[k] - 1))
-    off = abs(found[worst] - 1)
     return Finding(
         name="tilt of one epoch = 0.2/nft_beta per std of a prompt's rewards",
         role="claim",
         kind="exact",
-        holds=off <= QUADRATURE_TIGHT.rtol,
+        holds=abs(found[worst] - 1) <= QUADRATURE_TIGHT.rtol,
         figure="share of 0.2/nft_beta: " + "; ".join(f"{k} {number(v)}" for k, v in found.items()),
         numbers={"shares": found},
         worst=f"{worst}: {number(found[worst])} of it",

@@ -48,16 +48,14 @@ IDEAL = {
     "binary": 2 * AT_ZERO,
 }
 """Cov(f(A), A) for A ~ N(0, 1), nothing clipped."""
-"""E f(A) for the same A."""
 
 # --- what r takes
 
 
-def _all_modes(s: AdvantageSetting, change: Callable[[str, Array], Array] | None = None) -> Array:
-    rows = [MODES[n].mapped(s.A, s.size) for n in NAMES]
-    if change is not None:
-        rows = [change(n, row) for n, row in zip(NAMES, rows, strict=True)]
-    return np.concatenate(rows)
+def _all_modes(
+    s: AdvantageSetting, change: Callable[[str, Array], Array] = lambda name, r: r
+) -> Array:
+    return np.concatenate([change(n, MODES[n].mapped(s.A, s.size)) for n in NAMES])
 
 
 def _all_modes_in_rationals(s: AdvantageSetting) -> Array:

@@ -13,6 +13,7 @@ from theory.ledger.core import Array, Context, Finding, Identity, extra, number
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released import training as released
+from theory.ledger.released.penalty_laws import last_laws_apart
 from theory.ledger.settings.modes import (
     ModePoints,
     ModeSetting,
@@ -122,8 +123,7 @@ def carried(
     spread = reward_moments(problem.base, problem.moments)[1]
 
     def plan(epoch: int, mean: float, std: float) -> Epoch:
-        lam = 2 / nft_beta / (SPREAD * (std + STD_FLOOR))
-        return Epoch(lam, offset=2 / nft_beta * offset)
+        return Epoch(2 / nft_beta / (SPREAD * (std + STD_FLOOR)), offset=2 / nft_beta * offset)
 
     reach = 1.3 * epochs * 2 / nft_beta / (SPREAD * spread)
     return carry_epochs(problem, plan, epochs, reach, mode=mode)
@@ -168,21 +168,15 @@ def route_gaps(offset: float, *others: float) -> list[float]:
     nft_beta, problem = 0.5, smooth()
     rule = released_modes.OffsetEpochs(nft_beta, 0.0, mapped=True, offset=offset)
     theirs = released.released_laws(plain_numbers(problem), [rule] * 2, (0.0, 0.0))[-1]
-    found = []
-    for own in (offset, *others):
-        run = carried(problem, own, nft_beta, 2)
-        (axis,), q = run.axes, run.laws[-1].density
-        inside = (axis > theirs.nodes[0]) & (axis < theirs.nodes[-1])
-        gap = np.abs(np.exp(theirs.log_density(axis[inside])) - q[inside])
-        found.append(float(gap.max() / q.max()))
-    return found
+    return [
+        last_laws_apart(carried(problem, own, nft_beta, 2), theirs) for own in (offset, *others)
+    ]
 
 
 @extra
 def offset_by_two_routes(context: Context) -> Finding:
     """The laws of `offset_online` once more."""
-    offset = MEANS["negative_only"] / SPREAD
-    error, wrong = route_gaps(offset, 0.0)
+    error, wrong = route_gaps(MEANS["negative_only"] / SPREAD, 0.0)
     return Finding(
         name="laws of two epochs with an offset by two routes",
         role="support",

@@ -10,6 +10,7 @@ import torch
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.ledger.core import Array, Context, Finding, Identity, Tally, extra
 from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.oracle.flow import LineField
 from theory.ledger.oracle.released import times as oracle
 from theory.ledger.released.sampling.moves import (
     COUNT,
@@ -59,7 +60,7 @@ def _mapped(s: Setting, sampler: Sampler, times: Sequence[float], stretch: float
 
 
 def _whole_by_sums(s: Setting) -> Array:
-    return np.repeat(oracle.euler(oracle.full_field(s.case, scale_of(s)), start_of(s), GRID), 3)
+    return np.repeat(oracle.euler(LineField(s.case, scale=scale_of(s)), start_of(s), GRID), 3)
 
 
 def _known_by_sums(s: Setting) -> Array:
@@ -131,16 +132,14 @@ def laws_agree(context: Context) -> Finding:
     for name in ("bumps_1d", "note_1d")[: 1 + (context.profile.starts > 0)]:
         problem, case = load_problem(name), plain_numbers(load_problem(name))
         nodes, weight = oracle.reward_nodes()
-        fields = [
-            oracle.full_field(case, problem.scale),
-            oracle.known_field(case, problem.scale, GRID[:-1], "linear"),
-        ]
-        ends = [oracle.euler(f, oracle.STARTS, EVALUATION_TIMES) for f in fields]
-        known = oracle.euler(fields[1], nodes, EVALUATION_TIMES)
-        theirs = [oracle.total_variation(ends[0], ends[1]), oracle.mean_reward(case, known, weight)]
+        whole = oracle.euler(LineField(case, scale=problem.scale), oracle.STARTS, EVALUATION_TIMES)
+        field = oracle.known_field(case, problem.scale, GRID[:-1], "linear")
+        known = oracle.euler(field, oracle.STARTS, EVALUATION_TIMES)
+        ends = oracle.euler(field, nodes, EVALUATION_TIMES)
+        theirs = [oracle.total_variation(whole, known), oracle.mean_reward(case, ends, weight)]
         for times, wrong in ((GRID[:-1], ""), (GRID, "all ten times trained")):
             ours = move(name, EVALUATION, times, "linear", FINE_POINTS)
-            tally.add(QUADRATURE.error([ours.tv, ours.reward], theirs, 1.0), name, wrong)
+            tally.compare([ours.tv, ours.reward], theirs, 1.0, name, wrong)
         tally.add(_flow_gap(name), name)
     return tally.finding(
         "TV, mean reward and the ODE's map by two routes", "support", f"error {tally}"

@@ -133,13 +133,12 @@ def against_the_target(context: Context) -> Finding:
             log_p = target.log_density(torch.as_tensor(law.place)[:, None]).numpy()
             own += distances_to(law, log_p)
         rows[sampler.label] = own
-    shown = ", ".join(f"{k} {number(v[0])} then {number(v[2])}" for k, v in rows.items())
     return Finding(
         name="TV to the claimed target, v* at all times then linear in between",
         role="support",
         kind="exact",
         holds=max(abs(v[2] - v[0]) / v[0] for v in rows.values()) < 0.5,
-        figure=shown,
+        figure=", ".join(f"{k} {number(v[0])} then {number(v[2])}" for k, v in rows.items()),
         numbers={"tv, kl of v*; tv, kl of linear": rows},
         worst="note_1d",
         mutants={"the base for the target": _base_is_further(samplers[1], rows)},
@@ -157,18 +156,16 @@ def _base_is_further(sampler: Sampler, rows: dict[str, list[float]]) -> bool:
 def only_the_grid(context: Context) -> Finding:
     """Where nothing is learned in between the flow is the base's; m times as many Euler steps keep
     about 1/m of the gain."""
-    points = POINTS
-    flow = FLOW
     problem = load_problem("note_1d")
-    (base,) = laws(flow, problem.base_field, points=points)
+    (base,) = laws(FLOW, problem.base_field, points=POINTS)
     full = problem.cumulant_field(problem.scale, 1)
-    (law,) = laws(flow, KnownAtTimes(full, GRID, "none"), points=points)
+    (law,) = laws(FLOW, KnownAtTimes(full, GRID, "none"), points=POINTS)
     gap = total_variation(base, law)
     kept = {
         m: 1 + move("note_1d", Sampler("euler", uniform_times(m * COUNT)), GRID, "none").share
         for m in (1, 2, 4)
     }
-    (held,) = laws(flow, KnownAtTimes(full, GRID, "nearest"), points=points)
+    (held,) = laws(FLOW, KnownAtTimes(full, GRID, "nearest"), points=POINTS)
     return Finding(
         name="nothing learned in between: the ODE's law is the base's",
         role="instead",
@@ -233,8 +230,7 @@ def stochastic(context: Context) -> Finding:
         for model in MODELS:
             law = chain_law(chain, _at_one_time(KnownAtTimes(full, GRID, model)), axes)
             found[f"{steps} steps, {model}"] = grid_distances(whole, law)["TV"].value
-    same = [v for k, v in found.items() if k.startswith(f"{COUNT} ")]
-    fine = [v for k, v in found.items() if k.startswith(f"{more} ")]
+    same, fine = ([found[f"{n} steps, {m}"] for m in MODELS] for n in (COUNT, more))
     return Finding(
         name="a stochastic sampler (chain of the path's posteriors)",
         role="support",

@@ -49,9 +49,9 @@ def shortfall_by_draws(context: Context) -> Finding:
         cost = drawn.log_q - problem.base.log_density(drawn.x).numpy()
         values = problem.reward(drawn.x).numpy() - cost / a
         stated = drawn.against(tilt_at(name, drawn.x)).gaps / a
-        tally.add(ALGEBRA.error(best - values, stated, 1.0), name)
-        tally.add(ALGEBRA.error(best - values, 2 * stated, 1.0), wrong="beta KL(NFT|tilt)")
-        tally.add(ALGEBRA.error(a * best - values, stated, 1.0), wrong="log Z for (beta/2) log Z")
+        tally.compare(best - values, stated, 1.0, name)
+        tally.compare(best - values, 2 * stated, 1.0, wrong="beta KL(NFT|tilt)")
+        tally.compare(a * best - values, stated, 1.0, wrong="log Z for (beta/2) log Z")
     return tally.finding(
         "NFT's law falls short by (beta/2) KL(NFT|tilt), d = 2 and 5",
         "instead",

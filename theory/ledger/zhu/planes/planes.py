@@ -15,7 +15,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 
 from theory import (
     ExactField,
@@ -26,7 +25,7 @@ from theory import (
     linear_reward,
     load_problem,
 )
-from theory.common.tolerances import FALSE_FAILURE_RATE, QUADRATURE, QUADRATURE_2D
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D
 from theory.ledger.core import (
     Array,
     Context,
@@ -37,6 +36,7 @@ from theory.ledger.core import (
     base_points,
     draw,
     extra,
+    z_bound,
 )
 from theory.ledger.liu.laws import plain_numbers
 from theory.ledger.oracle import flow
@@ -74,7 +74,6 @@ class Plane:
             "centres": own["centres"] @ plane,
             "precisions": plane.T @ own["precisions"] @ plane,
         }
-        variance = float(np.diagonal(rest.T @ whole.covs[0] @ rest).mean())
         return cls(
             replace(
                 whole,
@@ -82,7 +81,7 @@ class Plane:
                 covs=plane.T @ whole.covs @ plane,
                 parameters=parameters,
                 frame=frame,
-                rest_std=math.sqrt(variance),
+                rest_std=math.sqrt(float(np.diagonal(rest.T @ whole.covs[0] @ rest).mean())),
             )
         )
 
@@ -102,16 +101,7 @@ class Plane:
 
 def plain_field(field: ExactField) -> flow.Field:
     """Theory's field as scipy takes it."""
-
-    def velocity(x: Array, t: float) -> Array:
-        return field(torch.as_tensor(x), t).numpy()
-
-    return velocity
-
-
-def at_points(field: ExactField, x: torch.Tensor) -> Array:
-    """log q at x by the field and its divergence."""
-    return FlowLaw(field).log_density(x).numpy()
+    return lambda x, t: field(torch.as_tensor(x), t).numpy()
 
 
 def along_paths(motion: flow.Motion, x: Array) -> Array:
@@ -133,11 +123,6 @@ def tilt_at(name: str, x: torch.Tensor) -> Array:
     """log of the claimed density p exp(a r) / Z."""
     problem = load_problem(name)
     return problem.tilt(Exponential(problem.scale)).log_density(x).numpy()
-
-
-def _bound(count: int) -> float:
-    """|z| below which `count` checks stay, but for the agreed rate."""
-    return float(-ndtri(FALSE_FAILURE_RATE / (2 * count)))
 
 
 def _z(found: Estimate, stated: float) -> float:
@@ -210,7 +195,7 @@ def draws_know_their_density(context: Context) -> Finding:
     """E_q[claimed / q] = 1: draws, log q and the claim's Z belong together."""
     n = context.profile.draws // SHARE
     z, killed = {}, {"log q without the divergence": False, "Z of a tilt 5 % weaker": False}
-    bound = _bound(len(DRAWN))
+    bound = z_bound(len(DRAWN))
     for name in DRAWN:
         drawn, problem = nft_draws(name, n), load_problem(name)
         claimed = tilt_at(name, drawn.x)
@@ -242,12 +227,11 @@ def formula_at_points(context: Context) -> Finding:
     for name in context.choose(AT_POINTS, AT_POINTS, DRAWN):
         problem = load_problem(name)
         a, points = problem.scale, base_points(problem, POINTS)
-        ours = at_points(problem.cumulant_field(a, 1), points)
+        ours = FlowLaw(problem.cumulant_field(a, 1)).log_density(points).numpy()
         terms = _full_rank_terms if name == FULL_RANK else _plane_terms
         start, energy = terms(problem, points)
         for label, factor in factors.items():
-            theirs = start - factor * a**2 * energy
-            tally.add(QUADRATURE.error(ours, theirs, 1.0), name, label)
+            tally.compare(ours, start - factor * a**2 * energy, 1.0, name, label)
     return tally.finding(
         "ODE's law = p exp(lambda r - lambda² int eta |grad m|² dt - lambda E r), d = 2 and 5",
         "instead",
