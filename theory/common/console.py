@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 WRONG = 2  # exit status of bad input
 # What comes with the extra `scaleup`, by the names that are imported.
-EXTRA = {"accelerate", "diffusers", "peft", "PIL", "pyarrow", "tensorboard", "transformers"}
+EXTRA = {
+    "accelerate",
+    "diffusers",
+    "jinja2",
+    "peft",
+    "PIL",
+    "pyarrow",
+    "tensorboard",
+    "transformers",
+}
 
 
 class Command(NamedTuple):

@@ -30,7 +30,7 @@ NASTY = (
     "</style><img src=x onerror=alert(1)>",
 )
 SIDE = 6
-PNG = base64.b64decode(page._encoded(torch.zeros(3, 2, 2, dtype=torch.uint8)))
+PNG = page.encoded(torch.zeros(3, 2, 2, dtype=torch.uint8))
 
 
 def gathered(prompts, n, *, a=0.6, dim=2, seed=0, pictures=True, source="t.csv against b.csv"):
@@ -275,7 +275,7 @@ def test_large_pictures_are_made_smaller_and_small_ones_kept():
     ramp = torch.arange(300).remainder(256).to(torch.uint8)
     large = ramp[None, None, :].expand(3, 600, 300)
     small = ramp[None, None, :7].expand(3, 5, 7)
-    found = [Image.open(io.BytesIO(base64.b64decode(page._encoded(x)))) for x in (large, small)]
+    found = [Image.open(io.BytesIO(page.encoded(x))) for x in (large, small)]
     assert [image.size for image in found] == [(128, 256), (7, 5)]
     assert np.array_equal(np.asarray(found[1]), small.permute(1, 2, 0).numpy())
 
