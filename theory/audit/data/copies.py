@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,13 +93,8 @@ def _merged(data: AuditData, first: Whole, joined: Whole) -> AuditData:
     """Prompts of these spellings become one, under the first of their names."""
     to = np.where(np.isin(first, joined), first, np.arange(len(first)))
     names, number = np.unique(to, return_inverse=True)
-
-    def of(side: Side) -> Side:
-        moved = replace(side, prompt=number[side.prompt].astype(np.int64))
-        return moved.take(np.argsort(moved.prompt, kind="stable"))
-
-    prompts = tuple(data.prompts[i] for i in names)
-    return AuditData(prompts, of(data.base), of(data.tuned), data.left_out)
+    base, tuned = (side.renumbered(number) for side in (data.base, data.tuned))
+    return AuditData(tuple(data.prompts[i] for i in names), base, tuned, data.left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +132,7 @@ def _of_side(side: Side, first: Whole) -> _Found:
         sizes = np.bincount(group)
         if int(sizes.max()) > 1 and _are_names(side, prompt, rows, group, sizes):
             leave_out(rows, group, np.ones_like(sizes), 0)
-    ways = (equal,) if side.features is None else (equal, nearly_equal)
-    for way in ways:
+    for way in (equal, nearly_equal) if side.dim else (equal,):
         rows = np.flatnonzero(kept)
         some = side.take(rows) if len(rows) < len(side) else side
         found = way(some, prompt[rows])
@@ -166,8 +160,7 @@ def _are_names(side: Side, prompt: Whole, rows: Whole, group: Whole, sizes: Whol
     """Whether rows of one prompt and seed are one sample: they differ by little or nothing."""
     repeated = np.flatnonzero(sizes[group] > 1)[:SOME]
     some = some_of(len(side))
-    kinds = [side.reward[:, None]] + ([] if side.features is None else [side.features])
-    for values in kinds:
+    for values in (side.reward[:, None], side.features):
         of_seeds, of_all = scaled(values, rows[repeated], some)
         inside = mean_square(of_seeds, numbers(group[repeated]))
         own = mean_square(of_all, numbers(prompt[some]))

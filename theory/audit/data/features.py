@@ -43,8 +43,7 @@ def deviations(data: AuditData) -> Deviations:
     Raises:
         ValueError: there are none.
     """
-    base, tuned = data.base, data.tuned
-    if base.features is None or tuned.features is None:
+    if not data.dim:
         raise ValueError("features must be given for both sides, got none")
     few = at_most(data, MOST_ROWS)
     unit, largest = np.empty(data.dim), (0, 0, 0, -1.0)
@@ -53,13 +52,10 @@ def deviations(data: AuditData) -> Deviations:
         pooled = np.sqrt(sum(s.square for s in found) / max(sum(s.freedom for s in found), 1))
         own = found[0].spread
         size = np.maximum(
-            *(
-                np.abs(side.features[:, columns]).max(0)  # type: ignore[index]
-                for side in (few.base, few.tuned)
-            )
+            *(np.abs(side.features[:, columns]).max(0) for side in (few.base, few.tuned))
         )
         # Of what is left when rows that are alike lose their mean.
-        least = 16 * np.finfo(base.features.dtype).eps * size
+        least = 16 * np.finfo(few.base.features.dtype).eps * size
         chosen = np.where(own > least, own, pooled)
         unit[columns] = np.where(chosen > least, chosen, np.inf)
         for number, side in enumerate((few.base, few.tuned)):
@@ -68,8 +64,7 @@ def deviations(data: AuditData) -> Deviations:
             if float(share[feature]) > largest[3]:
                 row = int(side.row[found[number].farthest[feature]])
                 largest = (number, row, columns.start + feature, float(share[feature]))
-    centre = few.base.features.mean(0, dtype=np.float64)  # type: ignore[union-attr]
-    return Deviations(centre, unit, largest)
+    return Deviations(few.base.features.mean(0, dtype=np.float64), unit, largest)
 
 
 def at_most(data: AuditData, most: int) -> AuditData:
@@ -108,7 +103,6 @@ class _Of:
 
 
 def _of_side(side: Side, columns: slice) -> _Of:
-    assert side.features is not None
     values = side.features[:, columns].astype(np.float64)
     rest = centred(values, side.prompt)
     freedom = len(rest) - len(np.unique(side.prompt))

@@ -178,8 +178,6 @@ def stratify(data: AuditData) -> Strata:
     units = deviations(data)
     data = at_most(data.unpaired(), MOST_ROWS)
     base, tuned = data.base, data.tuned
-    assert base.features is not None
-    assert tuned.features is not None
     prompt = np.concatenate([base.prompt, tuned.prompt])
     order = np.argsort(prompt, kind="stable")
     side_row = np.concatenate([base.row, tuned.row])[order]

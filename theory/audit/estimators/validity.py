@@ -96,7 +96,7 @@ def not_shared(data: AuditData) -> Check:
     base, tuned = (_keys(side) for side in (data.base, data.tuned))
     known, sorted_keys = np.sort(base), np.sort(tuned)
     shared, whole = int(_known(sorted_keys, known).sum()), len(tuned)
-    if shared and data.base.features is not None and data.tuned.features is not None:
+    if shared and data.dim:
         rows = np.flatnonzero(_known(tuned, known))
         mine = np.flatnonzero(_known(base, sorted_keys))
         own = {row.tobytes() for row in data.base.features[mine]}
