@@ -56,7 +56,7 @@ class Family(ABC):
 class OneStatistic(Family):
     """log Phi = theta T(r)."""
 
-    parameter = "a"
+    parameter, shift = "a", 0.0  # theta is the parameter less the shift
 
     @abstractmethod
     def statistic(self, pooled: Pooled) -> tuple[Array, float]:
@@ -64,7 +64,7 @@ class OneStatistic(Family):
 
     def at(self, parameters: dict[str, float], pooled: Pooled) -> tuple[Evaluate, Array]:
         T, unit = self.statistic(pooled)
-        return times(T), np.array([self._to_theta(parameters) * unit])
+        return times(T), np.array([(parameters[self.parameter] - self.shift) * unit])
 
     def fit(self, pooled: Pooled) -> Fitted:
         T, unit = self.statistic(pooled)
@@ -74,14 +74,8 @@ class OneStatistic(Family):
             start = maximise(times(self.statistic(few)[0]), start, few).theta
         evaluate = times(T)
         found = maximise(evaluate, start, pooled)
-        parameters = self._from_theta(float(found.theta[0]) / unit)
+        parameters = {self.parameter: float(found.theta[0]) / unit + self.shift}
         return Fitted(self.name, parameters, self.label(parameters), found, evaluate)
-
-    def _to_theta(self, parameters: dict[str, float]) -> float:
-        return parameters[self.parameter]
-
-    def _from_theta(self, value: float) -> dict[str, float]:
-        return {self.parameter: value}
 
     def label(self, parameters: dict[str, float]) -> str:
         return self.formula.replace(self.parameter, f"{parameters[self.parameter]:.3g}", 1)
