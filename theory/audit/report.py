@@ -177,6 +177,10 @@ def audit(
     weights = reweighted(exponential.fit.log_ratio, pooled)
     place = Place(data, pooled, prompts)
     influences = influence(exponential, tilt, weights.total, pooled)
+    if influences.row.changes:
+        few.append(_one_row(influences, tilt, weights, place))
+    if weights.total < LEAST_EFFECTIVE and influences.row.effective < LEAST_EFFECTIVE:
+        few.append(_too_few(weights, pooled))
     found = replace(
         found,
         exponential=exponential,
@@ -184,14 +188,10 @@ def audit(
         reweighted=weights,
         influence=influences,
         validity=(*checks, enough(data, weights), *stays(influences, tilt, place)),
+        doubts=tuple(few),
     )
-    doubts = few
-    if influences.row.changes:
-        doubts.append(_one_row(influences, tilt, weights, place))
-    if weights.total < LEAST_EFFECTIVE and influences.row.effective < LEAST_EFFECTIVE:
-        doubts.append(_too_few(weights, pooled))
-    if doubts:
-        return replace(found, doubts=tuple(doubts))
+    if found.doubts:
+        return found
     compared = some_rows(pooled, MOST_COMPARED)
     say(f"{len(names)} wrappers")
     try:
@@ -308,17 +308,18 @@ def _too_few(weights: Reweighted, pooled: Pooled) -> str:
 def _notes(
     data: AuditData, pooled: Pooled, everything: Pooled, compared: Pooled
 ) -> tuple[str, ...]:
-    notes = []
-    if compared is not pooled:
-        notes.append(f"wrappers were compared on an even choice of {len(compared)} samples")
-    if data.left_out:
-        notes.append(f"{len(data.left_out)} prompts that one side alone has are left out")
     constant = everything.count - pooled.count
-    if constant:
-        notes.append(f"{constant} prompts with constant rewards say nothing of the tilt")
-    if data.paired:
-        notes.append(
+    notes = (
+        (
+            compared is not pooled,
+            f"wrappers were compared on an even choice of {len(compared)} samples",
+        ),
+        (data.left_out, f"{len(data.left_out)} prompts that one side alone has are left out"),
+        (constant, f"{constant} prompts with constant rewards say nothing of the tilt"),
+        (
+            data.paired,
             "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and "
-            "stand on one side only in the conditional test"
-        )
-    return tuple(notes)
+            "stand on one side only in the conditional test",
+        ),
+    )
+    return tuple(note for holds, note in notes if holds)
