@@ -52,9 +52,6 @@ class Estimate:
     low: float
     high: float
 
-    def as_json(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
@@ -65,9 +62,6 @@ class Frechet(Estimate):
 
     corrected: float
     floor: float
-
-    def as_json(self) -> dict[str, float]:
-        return super().as_json() | {"corrected": self.corrected, "floor": self.floor}
 
     def __str__(self) -> str:
         # The interval is about the corrected value; the plain one may lie outside it.
@@ -216,11 +210,12 @@ def diversity(
         away = np.bincount(groups, away).astype(np.float64)
         room = np.bincount(groups, room).astype(np.float64)
     spare = room > 0  # a prompt's only picture says nothing of what lies within prompts
-    return _interval(_ratio, (away[spare], room[spare]), seed, resamples)
-
-
-def _ratio(above: Array, below: Array, axis: int) -> Array:
-    return np.asarray(np.sum(above, axis=axis) / np.sum(below, axis=axis))
+    return _interval(
+        lambda above, below, axis: above.sum(axis) / below.sum(axis),
+        (away[spare], room[spare]),
+        seed,
+        resamples,
+    )
 
 
 # --- Frechet distance

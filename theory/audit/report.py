@@ -59,6 +59,10 @@ from theory.common.checks import check_order
 
 LEAST_ROWS = 20  # a side
 MOST_COMPARED = 200_000  # rows on which wrappers are compared; the tilt is of all
+SHARED_SEEDS = (
+    "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and stand on "
+    "one side only in the conditional test"
+)
 ROUNDING = 64  # units of float64's: rewards that differ by less are alike
 
 
@@ -316,10 +320,6 @@ def _notes(
         ),
         (data.left_out, f"{len(data.left_out)} prompts that one side alone has are left out"),
         (constant, f"{constant} prompts with constant rewards say nothing of the tilt"),
-        (
-            data.paired,
-            "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and "
-            "stand on one side only in the conditional test",
-        ),
+        (data.paired, SHARED_SEEDS),
     )
     return tuple(note for holds, note in notes if holds)
