@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scaleup.adapter.model import ImageModel
-from scaleup.adapter.velocity import NetworkVelocity
+from scaleup.adapter.velocity import Guided, NetworkVelocity
 from theory.common.checks import check_order, check_positive
 from theory.common.files import write_tensors
 from theory.fields.mixture import VelocityModel
@@ -258,16 +258,16 @@ def lora_student(
     velocity: NetworkVelocity,
     options: LoraOptions,
     generator: torch.Generator,
-    wrap: Callable[[VelocityModel], VelocityModel] = lambda v: v,
+    guidance: float = 1.0,
 ) -> LoraVelocity:
-    """A student on the model's base; `wrap` puts guidance around the velocity.
+    """A student on the model's base, under guidance of this weight.
 
     Raises:
         ValueError: a target that is no layer of the network.
     """
     _check_targets(model.network, options.targets)
     adapters = Adapters(model.network, options.config(model.family), generator)
-    return LoraVelocity(adapters, wrap(velocity), STUDENT)
+    return LoraVelocity(adapters, Guided(velocity, guidance), STUDENT)
 
 
 def save_lora(model: ImageModel, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,11 +92,11 @@ def _choose(samples: SampleSet, rows: int | Sequence[int]) -> Tensor:
     """Rows of the samples to show."""
     if isinstance(rows, int):
         check_order("rows", rows, 1)
-        seen: dict[int, int] = {}
+        seen: Counter[int] = Counter()
         turns = []
         for row, prompt in enumerate(samples.prompt_index.tolist()):
-            turns.append((seen.get(prompt, 0), row))
-            seen[prompt] = seen.get(prompt, 0) + 1
+            turns.append((seen[prompt], row))
+            seen[prompt] += 1
         return torch.tensor([row for _, row in sorted(turns)[:rows]])
     known = {index: row for row, index in enumerate(samples.index.tolist())}
     if unknown := [index for index in rows if index not in known]:
@@ -127,14 +128,12 @@ class _Page:
             pixels.permute(1, 2, 0).numpy(), interpolation="nearest" if small else "antialiased"
         )
         axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(visible=True, color=edge, linewidth=1.2)
+        axes.spines[:].set(visible=True, color=edge, linewidth=1.2)
 
     def text(self, left: float, top: float, text: str, **style: object) -> None:
         look: dict = {"ha": "center", "va": "top", "fontsize": 7.5, "color": "black", **style}
         # A prompt may hold dollar signs: they are no formulas.
-        place = left / self.width, 1 - top / self.height
-        self.figure.text(*place, text, parse_math=False, **look)
+        self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **look)
 
 
 def _draw(
@@ -155,7 +154,9 @@ def _draw(
     table: list[tuple[str, ...]] = [("measure", "base", "tuned", "change")]
     table += [(_wrap_label(name, 32), *rest) for name, *rest in (r.words() for r in measured.rows)]
     notes = [textwrap.fill(note, 125) for note in measured.notes]
-    panel = max(PANEL, _table_height(table) + sum(0.2 + LINE * n.count("\n") for n in notes) + 0.5)
+    heights = [0.1 + LINE * (1 + name.count("\n")) for name, *_ in table]
+    heights += [0.2 + LINE * note.count("\n") for note in notes]
+    panel = max(PANEL, sum(heights) + 0.5)
     width = max(LEAST_WIDTH, LEFT + columns * (SIDE + GAP) + GAP)
     page = _Page(width, TOP + bands * pitch + panel + 0.3)
     page.text(
@@ -192,10 +193,6 @@ def _draw(
     if labels:
         _draw_histogram(page, labels[0], all_base, all_tuned, width, top)
     write_atomically(path, png(page.figure, DPI))
-
-
-def _table_height(table: Sequence[Sequence[str]]) -> float:
-    return sum(0.1 + LINE * (1 + row[0].count("\n")) for row in table)
 
 
 def _draw_table(

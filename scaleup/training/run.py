@@ -80,15 +80,17 @@ def _train(session: Session, tensorboard: bool) -> None:
     with _held(session, folder):
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
-        with Progress(_units(config), "scaleup", quiet=not session.is_main) as progress:
+        # A run's parts, in pictures or steps: what one takes says nothing of the others.
+        units = {BANK: config.bank, TRAINING: config.steps, COMPARING: 2 * config.evaluate}
+        with Progress(units, "scaleup", quiet=not session.is_main) as progress:
             session.bank_report = lambda done, total: progress.update(
                 BANK, done, f"{BANK} {done}/{total}"
             )
-            with _watcher(session, tensorboard, progress) as watcher:
+            with _trackers(session, tensorboard, progress):
                 trainer = Trainer(
                     session,
                     lambda part, done, total, text: progress.update(part, done, text),
-                    watcher,
+                    partial(_look_on, session, progress),
                 )
                 with _memory_explained(trainer), trainer.named():
                     trainer.train()
@@ -149,11 +151,6 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"out must be a folder that can be made and written, got {str(out)!r}")
 
 
-def _units(config: TrainConfig) -> dict[str, int]:
-    """A run's parts, in pictures or steps: what one takes says nothing of the others."""
-    return {BANK: config.bank, TRAINING: config.steps, COMPARING: 2 * config.evaluate}
-
-
 @contextlib.contextmanager
 def _held(session: Session, folder: RunFolder) -> Iterator[None]:
     """The folder begun and locked, by the first process for all."""
@@ -177,48 +174,39 @@ def _stops_explained(folder: RunFolder) -> Iterator[None]:
         yield
     except Stopped as stop:
         steps = [step_of(path) for path in folder.checkpoints.glob(CHECKPOINTS)]
-        found = "no step is saved; the same command starts again"
-        if steps:
-            found = (
-                f"step {max(steps)} of {folder.config.steps} is saved in {folder.path}; the same "
-                "command goes on from there"
-            )
+        found = (
+            f"step {max(steps)} of {folder.config.steps} is saved in {folder.path}; the same "
+            "command goes on from there"
+            if steps
+            else "no step is saved; the same command starts again"
+        )
         if os.environ.get("RANK", "0") == "0":
             stop.add_note(found)
         raise
 
 
-class _Watcher:
-    """What looks on while a run trains: TensorBoard, and a grid of samples every so often."""
-
-    def __init__(self, session: Session, progress: Progress) -> None:
-        self.session, self.progress = session, progress
-
-    def __call__(self, step: int, row: dict[str, float]) -> None:
-        config = self.session.config
-        self.session.accelerator.log(row, step=step)  # to those trackers that there are
-        every = config.grid_every
-        if every and (step % every == 0 or step == config.steps):
-            self._grid(step)
-
-    def _grid(self, step: int) -> None:
-        session = self.session
-        index = torch.arange(GRID)
-        if session.is_main or session.sharded:  # a sharded network is run by all
-            x1, _ = session.drawer.rows(session.student, GRID_SEED, index)
-        if not session.is_main:
-            return
-        with torch.no_grad():
-            texts = session.task.texts(session.drawer.prompts(index))
-            images = session.task.pictures(x1, texts)
-            reward = float(session.task.scorer(images, texts).mean())
-        session.accelerator.log({"student_reward": reward}, step=step)
-        self.progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")
-        sample_grid(images.cpu(), texts, session.folder.path / "grids" / f"step-{step:06d}.png")
+def _look_on(session: Session, progress: Progress, step: int, row: dict[str, float]) -> None:
+    """While a run trains: TensorBoard, and a grid of samples every so often."""
+    session.accelerator.log(row, step=step)  # to those trackers that there are
+    every = session.config.grid_every
+    if not every or (step % every and step != session.config.steps):
+        return
+    index = torch.arange(GRID)
+    if session.is_main or session.sharded:  # a sharded network is run by all
+        x1, _ = session.drawer.rows(session.student, GRID_SEED, index)
+    if not session.is_main:
+        return
+    with torch.no_grad():
+        texts = session.task.texts(session.drawer.prompts(index))
+        images = session.task.pictures(x1, texts)
+        reward = float(session.task.scorer(images, texts).mean())
+    session.accelerator.log({"student_reward": reward}, step=step)
+    progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")
+    sample_grid(images.cpu(), texts, session.folder.path / "grids" / f"step-{step:06d}.png")
 
 
 @contextlib.contextmanager
-def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterator[_Watcher]:
+def _trackers(session: Session, tensorboard: bool, progress: Progress) -> Iterator[None]:
     """With TensorBoard's files closed at the end, else the last minutes would not be in them."""
     if tensorboard and find_spec("tensorboard") is None:  # accelerate would say nothing
         progress.note(
@@ -229,7 +217,7 @@ def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterato
             warnings.simplefilter("ignore")  # TensorBoard's own imports
             session.accelerator.init_trackers("tensorboard")
     try:
-        yield _Watcher(session, progress)
+        yield
     finally:
         for tracker in session.accelerator.trackers:
             tracker.finish()

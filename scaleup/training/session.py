@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,14 @@ class Session(Processes):
             device=self.device,
         )
         self.policy = self._policy()
-        self.optimiser = self._optimiser()
+        self.optimiser: Any = self.accelerator.prepare(
+            torch.optim.AdamW(
+                self.policy.parameters(),
+                lr=config.learning_rate,
+                betas=(0.9, 0.99),
+                weight_decay=config.weight_decay,
+            )
+        )
 
     def _open(self) -> ImageModel:
         name = self.config.model
@@ -98,7 +106,11 @@ class Session(Processes):
         if config.precision != "no":
             velocity.autocast = self.dtype
         student = lora_student(
-            self.model, velocity, config.lora, generator_of("lora", config.seed), self._guidance()
+            self.model,
+            velocity,
+            config.lora,
+            generator_of("lora", config.seed),
+            guidance=config.guidance,
         )
         student.adapters.rows_at_once = config.chunk
         if config.gradient_checkpointing:
@@ -125,10 +137,6 @@ class Session(Processes):
         )
         return student, base, task
 
-    def _guidance(self) -> Callable[[VelocityModel], VelocityModel]:
-        weight = self.config.guidance
-        return (lambda v: v) if weight == 1 else (lambda v: Guided(v, weight))
-
     def _policy(self) -> Policy:
         """The method's, and the base sharded where that is asked for."""
         self._check_compared()
@@ -153,16 +161,6 @@ class Session(Processes):
             rows = options.get("pool") or self.config.batch
             self.task.check_alone(rows, "group, batch or pool of the method")
 
-    def _optimiser(self) -> Any:
-        return self.accelerator.prepare(
-            torch.optim.AdamW(
-                self.policy.parameters(),
-                lr=self.config.learning_rate,
-                betas=(0.9, 0.99),
-                weight_decay=self.config.weight_decay,
-            )
-        )
-
     # --- samples
 
     def _draw_bank(self) -> Bank:
@@ -184,14 +182,15 @@ class Session(Processes):
     ) -> list[SampleSet]:
         """`draw` of the base, then of the student; seeds: the offset of each, by what it is kept
         as. report: called with the pictures so far, and words."""
-        sets = []
-        for before, (which, model) in enumerate(zip(seeds, (self.base, self.student), strict=True)):
 
-            def told(done: int, total: int, before: int = before, which: str = which) -> None:
-                report(before * total + done, f"{which} {done}/{total}")
+        def told(before: int, which: str, done: int, total: int) -> None:
+            report(before * total + done, f"{which} {done}/{total}")
 
-            sets.append(self.draw(which, model, count, seeds[which], report=told, **options))
-        return sets
+        models = zip(seeds.items(), (self.base, self.student), strict=True)
+        return [
+            self.draw(which, model, count, seed, report=partial(told, before, which), **options)
+            for before, ((which, seed), model) in enumerate(models)
+        ]
 
     def _weights(self) -> str:
         """A digest of the student, by the first process for all; the base is part of the run."""

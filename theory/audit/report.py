@@ -60,8 +60,8 @@ from theory.common.checks import check_order
 LEAST_ROWS = 20  # a side
 MOST_COMPARED = 200_000  # rows on which wrappers are compared; the tilt is of all
 SHARED_SEEDS = (
-    "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and stand on "
-    "one side only in the conditional test"
+    "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and stand "
+    "on one side only in the conditional test"
 )
 ROUNDING = 64  # units of float64's: rewards that differ by less are alike
 

@@ -246,7 +246,7 @@ def test_guidance_wraps_student_and_reference():
     generator = torch.Generator().manual_seed(0)
     model = ImageModel(tiny.sd15())
     velocity = model.velocity(model.prompts(TEXTS))
-    guided = lora_student(model, velocity, LoraOptions(2), generator, lambda v: Guided(v, 3.0))
+    guided = lora_student(model, velocity, LoraOptions(2), generator, 3.0)
     expected = Guided(run.velocity, 3.0)(*run.rows)
     assert torch.equal(guided(*run.rows), expected)
     assert torch.equal(guided.frozen_copy()(*run.rows), expected)
