@@ -81,8 +81,7 @@ class Adapters:
             for name, value in self.weights(STUDENT).items():
                 if "lora_A" in name:  # uniform in +- 1/sqrt(fan in), peft's own choice
                     bound = 1 / math.sqrt(value.shape[1:].numel())
-                    draw = torch.rand(value.shape, generator=generator) * 2 - 1
-                    value.copy_(bound * draw)
+                    value.copy_(bound * (torch.rand(value.shape, generator=generator) * 2 - 1))
 
     def _make(self, adapter: str) -> None:
         # peft draws from the global generator, and wonders at a second adapter.

@@ -144,8 +144,7 @@ def _class(file: Path, part: str, entry: Any) -> type | None:
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == library:
         modules = {"diffusers": diffusers, "transformers": transformers}
         found = getattr(modules[library], str(entry[1]), None)
-        ancestor = getattr(modules[library], base)
-        if isinstance(found, type) and issubclass(found, ancestor):
+        if isinstance(found, type) and issubclass(found, getattr(modules[library], base)):
             return found
     raise ValueError(
         f"{file}: {part} must be null or a {base} of {library}, as [library, class], got {entry!r}"

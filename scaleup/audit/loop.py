@@ -80,9 +80,8 @@ class Case:
 
     def config(self, asked: Budget, device: str) -> TrainConfig:
         budget = self.budget or asked
-        method = self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank)
         return TrainConfig(
-            method=method,
+            method=self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank),
             reward=self.reward,
             steps=budget.steps,
             batch=budget.batch,

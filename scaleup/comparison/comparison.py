@@ -66,7 +66,6 @@ class Comparison:
         }
 
     def markdown(self) -> str:
-        words = (row.words() for row in self.rows)
         lines = [
             f"# Base against tuned: {self.n} pairs of the same seed, {self.prompts} prompts",
             "",
@@ -74,7 +73,10 @@ class Comparison:
             "",
             "| measure | base | tuned | change |",
             "|---|---|---|---|",
-            *(f"| {' | '.join((plain(name), *rest))} |" for name, *rest in words),
+            *(
+                f"| {' | '.join((plain(name), *rest))} |"
+                for name, *rest in map(Row.words, self.rows)
+            ),
         ]
         if self.notes:
             lines += ["", *(f"- {plain(note)}" for note in self.notes)]

@@ -50,8 +50,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: in
     texts = [_wrap(caption) for caption in captions]
     lines = max(text.count("\n") + 1 for text in texts)
     pitch = SIDE + lines * LINE + 2 * GAP
-    height = math.ceil(len(pixels) / columns) * pitch + GAP
-    page = _Page(columns * (SIDE + GAP) + GAP, height)
+    page = _Page(columns * (SIDE + GAP) + GAP, math.ceil(len(pixels) / columns) * pitch + GAP)
     for place, (picture, text) in enumerate(zip(pixels, texts, strict=True)):
         row, column = divmod(place, columns)
         left, top = GAP + column * (SIDE + GAP), GAP + row * pitch + lines * LINE

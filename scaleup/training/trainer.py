@@ -113,7 +113,9 @@ class Trainer:
             for name, values in {"loss": losses, **info}.items():
                 share = values.detach().double().mean() / self.config.accumulate
                 sums[name] = sums[name] + share if name in sums else share
-        means = self._means(sums)
+        values = self.session.mean(torch.stack(list(sums.values()))).tolist()
+        means = dict(zip(sums, values, strict=True))
+        self._check_finite("loss", means["loss"])
         with held():  # a step is taken whole, or not at all
             norm = self._update()
             self.step += 1
@@ -127,13 +129,6 @@ class Trainer:
         """The losses (rows,) of a batch's rows from `start` on, and what to log."""
         own = {k: None if v is None else v[start : start + rows] for k, v in batch.items()}
         return returned.loss(self.method, self.policy, self.task, cast(Batch, own))
-
-    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """The means over all rows of all processes."""
-        means = self.session.mean(torch.stack(list(sums.values()))).tolist()
-        found = dict(zip(sums, means, strict=True))
-        self._check_finite("loss", found["loss"])
-        return found
 
     def _update(self) -> float:
         """Average, clip, step; the norm of the gradient before clipping."""

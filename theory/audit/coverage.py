@@ -183,8 +183,7 @@ def _judge(cell: Cell, fitted: Fitted, pooled: Pooled, tilts: Array, found: Coun
     found["concludes"] += 1
     found["like"] += like
     found["holds"] += interval.low <= true <= interval.high
-    own = fitted.fit.weight * fitted.fit.slope[:, 0] ** 2
-    information = pooled.sums(own) * pooled.spread**2
+    information = pooled.sums(fitted.fit.weight * fitted.fit.slope[:, 0] ** 2) * pooled.spread**2
     variance = float((information + cell.differ**2 * information**2).sum())
     error = math.sqrt(variance) / float(information.sum())
     found["width"] += round(1e6 * (interval.high - interval.low))

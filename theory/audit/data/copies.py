@@ -74,18 +74,18 @@ def spelt_alike(prompts: Sequence[str]) -> tuple[Whole, tuple[tuple[str, ...], .
 def distinct(data: AuditData) -> tuple[AuditData, Copies]:
     """The data with one row of each sample, and what was left out."""
     first, groups = spelt_alike(data.prompts)
-    found = [_of_side(side, first) for side in (data.base, data.tuned)]
-    counts = {
-        name: (int(getattr(found[0], name)), int(getattr(found[1], name)))
-        for name in ("by_seed", "by_value", "ties")
-    }
-    joined = np.unique(np.concatenate([part.joined for part in found]))
+    base, tuned = (_of_side(side, first) for side in (data.base, data.tuned))
+    joined = np.union1d(base.joined, tuned.joined)
     names = [data.prompts[i] for i in joined]
-    merged = tuple(group for group in groups if group[0] in names)
-    spelt = tuple(group for group in groups if group[0] not in names)
-    copies = Copies(**counts, merged=merged, spelt=spelt)
+    copies = Copies(
+        (base.by_seed, tuned.by_seed),
+        (base.by_value, tuned.by_value),
+        (base.ties, tuned.ties),
+        merged=tuple(group for group in groups if group[0] in names),
+        spelt=tuple(group for group in groups if group[0] not in names),
+    )
     if any(copies.left_out):
-        data = data.take(found[0].kept, found[1].kept)
+        data = data.take(base.kept, tuned.kept)
     return (_merged(data, first, joined) if len(joined) else data), copies
 
 

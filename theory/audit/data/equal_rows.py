@@ -73,8 +73,7 @@ def equal(side: Side, prompt: Whole) -> Groups:
     else:
         new[1:] |= np.diff(side.reward[order]) != 0
         for rows in _blocks(np.flatnonzero(~new)):
-            pair = side.features[order[rows]] == side.features[order[rows - 1]]
-            new[rows] = ~pair.all(1)
+            new[rows] = (side.features[order[rows]] != side.features[order[rows - 1]]).any(1)
     sizes = np.diff(np.append(np.flatnonzero(new), len(value)))
     if len(sizes) == len(value):
         return Groups(order, sizes, np.zeros(len(sizes), dtype=bool), 0)

@@ -140,8 +140,7 @@ class Pooled:
         label = np.concatenate([np.zeros(len(base)), np.ones(len(tuned))])[order]
         unit = None
         if base.seed is not None and tuned.seed is not None:
-            keys = np.concatenate([_keys(base), _keys(tuned)])
-            _, numbers = np.unique(keys, return_inverse=True)
+            _, numbers = np.unique(np.concatenate([_keys(base), _keys(tuned)]), return_inverse=True)
             if len(np.intersect1d(numbers[: len(base)], numbers[len(base) :])):
                 unit = numbers[order].astype(np.int64)
         return Pooled.sorted(reward, label, prompt[order], unit)

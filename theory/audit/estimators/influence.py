@@ -117,8 +117,7 @@ def _without(rows: Mask, start: float, tilt: Tilt, effective: float, pooled: Poo
         fit = maximise(times(some.z), at, some, most=STEPS if len(some) > MANY else OUTER)
     except NoFitError:
         return Without(None, 0.0, True)
-    parameters = {"a": float(fit.theta[0]) / some.spread}
-    again = Fitted("exponential", parameters, "", fit, times(some.z))
+    again = Fitted("exponential", {"a": float(fit.theta[0]) / some.spread}, "", fit, times(some.z))
     found = effective_tilt(again, some, tilt.scope == ONE_TILT)
     left = reweighted(fit.log_ratio, some).total
     changes = _told(found) != _told(tilt) or not agree(found, tilt)

@@ -63,8 +63,7 @@ class Interval:
         return Interval(value, value - wide, value + wide, error)
 
     def __str__(self) -> str:
-        known = 0 < self.error < math.inf
-        digits = 1 - math.floor(math.log10(self.error)) if known else 3
+        digits = 1 - math.floor(math.log10(self.error)) if 0 < self.error < math.inf else 3
         numbers = (self.value, self.low, self.high)
         size = max(map(abs, numbers))
         if digits <= MOST_DIGITS and size < 10**MOST_DIGITS:

@@ -98,8 +98,7 @@ def not_shared(data: AuditData) -> Check:
     shared, whole = int(_known(sorted_keys, known).sum()), len(tuned)
     if shared and data.dim:
         rows = np.flatnonzero(_known(tuned, known))
-        mine = np.flatnonzero(_known(base, sorted_keys))
-        own = {row.tobytes() for row in data.base.features[mine]}
+        own = {row.tobytes() for row in data.base.features[_known(base, sorted_keys)]}
         sorted_keys = np.sort(tuned[[i for i in rows if data.tuned.features[i].tobytes() in own]])
         shared = len(sorted_keys)
     # Few values that many rows have are no sign.

@@ -137,6 +137,5 @@ def some_rows(pooled: Pooled, most: int) -> Pooled:
     else:
         turn = np.arange(len(pooled))
         first = np.flatnonzero(np.diff(2 * pooled.prompt + pooled.label, prepend=-1))
-        sizes = np.diff(np.append(first, len(pooled)))
-        keep = (turn - np.repeat(first, sizes)) % step == 0
+        keep = (turn - np.repeat(first, np.diff(np.append(first, len(pooled))))) % step == 0
     return pooled.take(pooled.two_sided(keep))

@@ -156,8 +156,7 @@ def state(
     slope = J - pooled.over_rows(means)
     gradient = (pooled.label - chance) @ slope
     information = (c[:, None] * slope).T @ slope
-    fit = Fit(theta, alpha, log_ratio, chance, c, slope, means, information, value)
-    return fit, gradient
+    return Fit(theta, alpha, log_ratio, chance, c, slope, means, information, value), gradient
 
 
 def prompt_means(values: NDArray[Any], weight: Array, pooled: Pooled) -> Array:

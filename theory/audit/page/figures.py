@@ -103,8 +103,7 @@ def ratio(report: AuditReport, reward: str) -> Figure:
 def _shown(report: AuditReport) -> list[Candidate]:
     """exp(a r) first, then the best others."""
     assert report.wrappers is not None
-    found = sorted(report.wrappers.candidates, key=lambda c: c.name != "exponential")
-    return found[:LINES_SHOWN]
+    return sorted(report.wrappers.candidates, key=lambda c: c.name != "exponential")[:LINES_SHOWN]
 
 
 def _edges(base: Array, tuned: Array) -> Array:
@@ -113,8 +112,7 @@ def _edges(base: Array, tuned: Array) -> Array:
     if len(levels) <= BINS:  # a bin a value
         step = np.diff(levels) / 2
         ends = (step[0], step[-1]) if len(step) else (0.5, 0.5)
-        inner = levels[:-1] + step
-        return np.concatenate([[levels[0] - ends[0]], inner, [levels[-1] + ends[1]]])
+        return np.concatenate([[levels[0] - ends[0]], levels[:-1] + step, [levels[-1] + ends[1]]])
     count = int(np.clip(min(len(base), len(tuned)) / (4 * LEAST_IN_BIN), 4, BINS))
     return np.asarray(np.unique(np.quantile(both, np.linspace(0, 1, count + 1))))
 
