@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from scaleup.audit.gather import Gathered
@@ -173,11 +173,9 @@ def _made_of(options: argparse.Namespace) -> str:
 
 def _free(folder: Path, made_of: str) -> Path:
     """The folder, or FOLDER-2, FOLDER-3, ...: the first that holds no other audit."""
-    for number in count(1):
-        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        if not (place / "audit.json").exists() or _audit_in(place) == made_of:
-            return place
-    raise AssertionError("numbers do not end")
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    places = chain([folder], others)
+    return next(p for p in places if not (p / "audit.json").exists() or _audit_in(p) == made_of)
 
 
 def _audit_in(folder: Path) -> str | None:

@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from theory.audit.data.equal_rows import Mask
 from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.reweighting import kl_bound, reweighted
 from theory.audit.estimators.tilt import ONE_TILT, Interval, Tilt, effective_tilt
@@ -27,7 +27,6 @@ LEAST_LEFT = 1e-3  # of the information, without a row
 NOTHING, FAR = 0.01, 100  # of a standard error; times the samples needed: a row's first order does
 MANY = 100_000  # rows, of which no few make Newton's steps long
 STEPS = 1  # of Newton's from there: what is left is far below a standard error
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

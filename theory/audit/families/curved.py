@@ -59,9 +59,6 @@ class Curved(Family):
     def parameters(self, theta: float, pooled: Pooled) -> dict[str, float]: ...
 
     @abstractmethod
-    def label(self, parameters: dict[str, float]) -> str: ...
-
-    @abstractmethod
     def theta(self, parameters: dict[str, float], pooled: Pooled) -> float: ...
 
     def fit(self, pooled: Pooled) -> Fitted:
@@ -198,9 +195,6 @@ class TruncatedFamily(Curved):
 
     def theta(self, parameters: dict[str, float], pooled: Pooled) -> float:
         return parameters["a"] * pooled.spread
-
-    def label(self, parameters: dict[str, float]) -> str:
-        return self.formula.replace("a r", f"{parameters['a']:.3g} r")
 
 
 def _scaled(pooled: Pooled) -> Array:

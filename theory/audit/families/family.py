@@ -31,10 +31,11 @@ class Fitted:
 
 
 class Family(ABC):
-    """One form of Phi."""
+    """One form of Phi; parameter: the one in its formula."""
 
     name: str
     formula: str
+    parameter = "a"
 
     @abstractmethod
     def fit(self, pooled: Pooled) -> Fitted:
@@ -52,11 +53,15 @@ class Family(ABC):
             NoFitError: Phi is not positive there.
         """
 
+    def label(self, parameters: dict[str, float]) -> str:
+        """Phi with its parameter's value."""
+        return self.formula.replace(self.parameter, f"{parameters[self.parameter]:.3g}", 1)
+
 
 class OneStatistic(Family):
     """log Phi = theta T(r)."""
 
-    parameter, shift = "a", 0.0  # theta is the parameter less the shift
+    shift = 0.0  # theta is the parameter less it
 
     @abstractmethod
     def statistic(self, pooled: Pooled) -> tuple[Array, float]:
@@ -76,9 +81,6 @@ class OneStatistic(Family):
         found = maximise(evaluate, start, pooled)
         parameters = {self.parameter: float(found.theta[0]) / unit + self.shift}
         return Fitted(self.name, parameters, self.label(parameters), found, evaluate)
-
-    def label(self, parameters: dict[str, float]) -> str:
-        return self.formula.replace(self.parameter, f"{parameters[self.parameter]:.3g}", 1)
 
 
 def check_together(T: Array, pooled: Pooled) -> None:

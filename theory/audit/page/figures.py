@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from numpy.typing import NDArray
 
-from theory.audit.data.samples import Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.compare import Candidate
 from theory.audit.estimators.reweighting import reweighted
 from theory.audit.estimators.tilt import CONFIDENCE
@@ -27,7 +26,6 @@ LINES_SHOWN = 4
 MOST_PROMPTS = 30  # named one by one; of more, those at both ends
 SIGMAS = 1.96
 FONT = findfont("DejaVu Sans")  # matplotlib's own
-Array = NDArray[np.float64]
 
 
 def png(figure: Figure) -> bytes:
