@@ -149,11 +149,12 @@ class Adapters:
 
         def checkpointed(module: nn.Module, *inputs: Any) -> Any:
             again = _Again(self, self.active)
-
-            def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-                return nullcontext(), again
-
-            return checkpoint(module.__call__, *inputs, use_reentrant=False, context_fn=contexts)
+            return checkpoint(
+                module.__call__,
+                *inputs,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), again),
+            )
 
         self.network.enable_gradient_checkpointing(checkpointed)
 
@@ -284,11 +285,11 @@ def save_lora(model: ImageModel, folder: Path) -> None:
         for key, value in network.peft_config[STUDENT].to_dict().items()
     }
     words = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(options, sort_keys=True)}
-
-    def write(weights: dict[str, Tensor], file: str) -> None:
-        write_tensors(Path(file), weights, words)
-
-    model.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": layers}, save_function=write)
+    model.pipe.save_lora_weights(
+        folder,
+        **{f"{part}_lora_layers": layers},
+        save_function=lambda weights, file: write_tensors(Path(file), weights, words),
+    )
 
 
 def parse_targets(text: str) -> tuple[str, ...]:

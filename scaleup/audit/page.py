@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -51,10 +50,6 @@ def _number(value: float, form: str) -> str:
     return form % value if math.isfinite(value) else ""
 
 
-def _png(figure: Figure) -> str:
-    return _address(figures.png(figure))
-
-
 def _address(png: bytes) -> str:
     """A picture as what an img's src may be."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
@@ -68,7 +63,11 @@ TEMPLATES = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
-TEMPLATES.filters |= {"number": _number, "p_words": p_words, "png": _png}
+TEMPLATES.filters |= {
+    "number": _number,
+    "p_words": p_words,
+    "png": lambda figure: _address(figures.png(figure)),
+}
 
 
 def _gallery(

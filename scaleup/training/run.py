@@ -27,7 +27,7 @@ from scaleup.training.drawing import COMPARISON_SEED, GRID_SEED, drawn_samples
 from scaleup.training.peers import PEER_TIMEOUT
 from scaleup.training.runfolder import RunFolder, check_makers
 from scaleup.training.session import Session
-from scaleup.training.trainer import TRAINING, Trainer
+from scaleup.training.trainer import Trainer
 from theory.common.files import read_json
 from theory.common.identity import plumbline_code
 from theory.common.progress import Progress
@@ -35,7 +35,8 @@ from theory.common.signals import Stopped
 
 GRID, SHEET_PAIRS = 24, 24
 COMPARED_BY = "scaleup.comparison.sheet"
-BANK, COMPARING = "base samples", "comparing"  # parts of a run, as they are reported
+# Parts of a run, as they are reported.
+BANK, TRAINING, COMPARING = "base samples", "training", "comparing"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -89,7 +90,7 @@ def _train(session: Session, tensorboard: bool) -> None:
             with _trackers(session, tensorboard, progress):
                 trainer = Trainer(
                     session,
-                    lambda part, done, total, text: progress.update(part, done, text),
+                    partial(progress.update, TRAINING),
                     partial(_look_on, session, progress),
                 )
                 with _memory_explained(trainer), trainer.named():

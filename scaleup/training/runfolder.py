@@ -39,7 +39,7 @@ class RunFolder:
     """The folder of a configuration below `out`.
 
     path: where it lies, if it was moved. content: what it says that the run is, fields and digests
-    of what they name; else what the configuration says now.
+    of what they name; else what the configuration says now. digest: names the run.
     """
 
     def __init__(
@@ -52,15 +52,7 @@ class RunFolder:
         self.out, self.config = out, config
         self.path = path or out / config.folder_name
         self.content = content or config.as_json()
-
-    @property
-    def digest(self) -> str:
-        """What names the run, wherever its folder lies."""
-        return run_digest(self.content)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        self.digest, self.checkpoints = run_digest(self.content), self.path / "checkpoints"
 
     @property
     def is_finished(self) -> bool:

@@ -20,7 +20,7 @@ from scaleup.training.draws import ShardedDraws, generator_of
 from scaleup.training.legible import distinct_prompts, unseen_words
 from scaleup.training.peers import PEER_TIMEOUT, Processes, start_processes
 from scaleup.training.runfolder import RunFolder
-from scaleup.training.task import Bank, PromptedTask, Sampling
+from scaleup.training.task import PromptedTask, Sampling
 from theory.fields.mixture import VelocityModel
 from theory.methods import Execution, Policy
 from theory.methods.contract import returned
@@ -133,7 +133,7 @@ class Session(Processes):
                 scaled_gradients=self.accelerator.scaler is not None,
             ),
             guided=guided,
-            draw_bank=self._draw_bank,
+            draw_bank=lambda: self.drawer.bank(self.base, self.bank_report),
         )
         return student, base, task
 
@@ -162,9 +162,6 @@ class Session(Processes):
             self.task.check_alone(rows, "group, batch or pool of the method")
 
     # --- samples
-
-    def _draw_bank(self) -> Bank:
-        return self.drawer.bank(self.base, self.bank_report)
 
     def draw(
         self, which: str, model: VelocityModel, count: int, offset: int, **options: Any

@@ -29,25 +29,19 @@ from theory.methods.contract import returned
 from theory.methods.contract.states import load_optimiser, optimiser_tensors, prefixed, under
 
 WARM_UP = 0.05
-TRAINING = "training"  # a part of a run, as it is reported
-Report = Callable[[str, int, int, str], None]
-
-
-def quiet(part: str, done: int, total: int, text: str) -> None:
-    """No report."""
 
 
 class Trainer:
     """A run's loop and its state: `step` steps are done, `metrics` has a row for each.
 
-    report(part, done, total, text): called as work goes on.  after(step): called after every step,
-    for sample grids and trackers.
+    report(step, text): called as work goes on.  after(step, row): called after every step, for
+    sample grids and trackers.
     """
 
     def __init__(
         self,
         session: Session,
-        report: Report = quiet,
+        report: Callable[[int, str], None] = lambda step, text: None,
         after: Callable[[int, dict[str, float]], None] = lambda step, row: None,
     ) -> None:
         self.session, self.config = session, session.config
@@ -78,7 +72,7 @@ class Trainer:
             while self.step < steps:
                 with self._together():
                     row = self.one_step()
-                    self.report(TRAINING, self.step, steps, _text(self.step, steps, row))
+                    self.report(self.step, _text(self.step, steps, row))
                     self.after(self.step, row)
                     if self.step % every == 0 or self.step == steps:
                         self.save()
@@ -246,7 +240,7 @@ class Trainer:
             return
         for text in found.damaged:
             line = f"{text}; going on from step {found.step} instead"
-            self.report(TRAINING, found.step, self.config.steps, line)
+            self.report(found.step, line)
             if self.session.is_main:
                 folder.note(line)
         self.load(found)

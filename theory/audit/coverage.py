@@ -165,15 +165,11 @@ def count(cell: Cell, first: int, repetitions: int) -> Counter[str]:
             assert one.scope == ONE_TILT
             found["one"] += 1
             found["one holds"] += one.low <= cell.tilt <= one.high
-        if _enough(fitted, pooled):
+        effective = reweighted(fitted.fit.log_ratio, pooled).total
+        # As the audit has it (report.py).
+        if min(pooled.n0.sum(), pooled.n1.sum()) >= LEAST_ROWS and effective >= LEAST_EFFECTIVE:
             _judge(cell, fitted, pooled, tilts, found)
     return found
-
-
-def _enough(fitted: Fitted, pooled: Pooled) -> bool:
-    """As the audit has it (report.py)."""
-    effective = reweighted(fitted.fit.log_ratio, pooled).total
-    return min(pooled.n0.sum(), pooled.n1.sum()) >= LEAST_ROWS and effective >= LEAST_EFFECTIVE
 
 
 def _judge(cell: Cell, fitted: Fitted, pooled: Pooled, tilts: Array, found: Counter[str]) -> None:

@@ -148,8 +148,10 @@ def audit(
     varies = bool(good.any())
     pooled = everything.take(good[everything.prompt]) if varies and not good.all() else everything
     few = [
-        f"{side} has {len(rows)} samples{_after(copies.left_out[i])}, {LEAST_ROWS} are needed"
-        for i, (side, rows) in enumerate(zip(SIDES, (data.base, data.tuned), strict=True))
+        f"{side} has {len(rows)} samples"
+        + (f" when {out} copies are left out" if out else "")
+        + f", {LEAST_ROWS} are needed"
+        for side, rows, out in zip(SIDES, (data.base, data.tuned), copies.left_out, strict=True)
         if len(rows) < LEAST_ROWS
     ]
     doubts = []
@@ -285,10 +287,6 @@ def base_is_alike(pooled: Pooled, alike: NDArray[np.bool_]) -> bool:
     """Whether base rewards are all alike in every prompt (alike (P,)), and chance does not make
     them so: prompts have LEAST_ROWS more base rows than there are prompts."""
     return bool(alike.all()) and float((pooled.n0 - 1).sum()) >= LEAST_ROWS - 1
-
-
-def _after(left_out: int) -> str:
-    return f" when {left_out} copies are left out" if left_out else ""
 
 
 def _separated(pooled: Pooled) -> str:

@@ -111,7 +111,11 @@ def _wrapper_words(report: AuditReport) -> str:
     bad = [c for c in candidates if not c.explains][:MOST_NAMED]
 
     def words(c: Candidate) -> str:
-        share = "" if math.isnan(c.explained) or c.explains else f", {share_words(c.explained)}"
+        share = (
+            ""
+            if math.isnan(c.explained) or c.explains
+            else f", {100 * min(max(c.explained, 0.0), 1.0):.0f} % of what a free curve explains"
+        )
         return f"{c.fitted.label} ({p_words(c.p_value)}{share})"
 
     if good:
@@ -122,11 +126,6 @@ def _wrapper_words(report: AuditReport) -> str:
     return f"explained by no wrapper; nearest is {words(best)}" + (
         "" if best is exponential or exponential is None else f", then {words(exponential)}"
     )
-
-
-def share_words(share: float) -> str:
-    """Of what a free curve explains."""
-    return f"{100 * min(max(share, 0.0), 1.0):.0f} % of what a free curve explains"
 
 
 def _and(parts: list[str]) -> str:
