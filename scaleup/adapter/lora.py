@@ -68,17 +68,17 @@ class Adapters:
 
     Outside `using` the student's adapter is active. Only the student's weights ever ask for a
     gradient. Adapters are held in float32, whatever the base is: in bfloat16, AdamW's small steps
-    would be lost.
+    would be lost. weights: of each adapter, by names that do not hold the adapter's.
     """
 
     def __init__(self, network: Any, config: LoraConfig, generator: torch.Generator) -> None:
         self.network, self.config = network, config
         self.active: str | None = STUDENT
         self.rows_at_once: int | None = None  # of a call without gradients; longer ones are split
-        self._weights: dict[str, dict[str, nn.Parameter]] = {}
+        self.weights: dict[str, dict[str, nn.Parameter]] = {}
         self._make(STUDENT)
         with torch.no_grad():
-            for name, value in self.weights(STUDENT).items():
+            for name, value in self.weights[STUDENT].items():
                 if "lora_A" in name:  # uniform in +- 1/sqrt(fan in), peft's own choice
                     bound = 1 / math.sqrt(value.shape[1:].numel())
                     value.copy_(bound * (torch.rand(value.shape, generator=generator) * 2 - 1))
@@ -94,27 +94,23 @@ class Adapters:
                     self.network, self.config.target_modules or (), str(error).partition(".")[0]
                 ) from error
         mark = f".{adapter}."
-        self._weights[adapter] = {
+        self.weights[adapter] = {
             name.replace(mark, "."): value
             for name, value in self.network.named_parameters()
             if "lora_" in name and mark in name
         }
-        for value in self.weights(adapter).values():
+        for value in self.weights[adapter].values():
             value.data = value.data.to(torch.float32)  # peft takes the base's dtype
         self._switch(self.active)
 
-    def weights(self, adapter: str) -> dict[str, nn.Parameter]:
-        """The adapter's own parameters, by names that do not hold the adapter's."""
-        return self._weights[adapter]
-
     def add(self, adapter: str) -> None:
         """Another adapter, equal to the student's as it is now."""
-        if adapter in self._weights:
+        if adapter in self.weights:
             raise ValueError(f"adapter must be a new name, got {adapter!r}, which is there already")
         self._make(adapter)
-        twin = self.weights(adapter)
+        twin = self.weights[adapter]
         with torch.no_grad():
-            for name, value in self.weights(STUDENT).items():
+            for name, value in self.weights[STUDENT].items():
                 twin[name].copy_(value)
 
     @contextmanager
@@ -139,7 +135,7 @@ class Adapters:
             self.network.set_adapter(adapter)
         self.active = adapter
         # peft's switches turn requires_grad on for what they activate and off for the rest.
-        for name, weights in self._weights.items():
+        for name, weights in self.weights.items():
             for value in weights.values():
                 value.requires_grad_(name == STUDENT)
 
@@ -245,7 +241,7 @@ class LoraVelocity(nn.Module):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         if self.adapter is not None:
             dot = f"{prefix}." if prefix else ""
-            for name, value in self.adapters.weights(self.adapter).items():
+            for name, value in self.adapters.weights[self.adapter].items():
                 yield dot + name, value
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]

@@ -189,10 +189,10 @@ def _load(folder: Path, kind: type, dtype: torch.dtype) -> Any:
 def _check_finite(folder: Path, module: torch.nn.Module) -> None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            wrong = int((~torch.isfinite(value)).sum())
             raise ValueError(
-                f"{folder}: its weight {name} must be finite, got {wrong} values that are not (of "
-                f"{value.numel()}, as {value.dtype})"
+                f"{folder}: its weight {name} must be finite, got "
+                f"{int((~torch.isfinite(value)).sum())} values that are not (of {value.numel()}, "
+                f"as {value.dtype})"
             )
 
 

@@ -81,9 +81,9 @@ def _check_drawn(session: Session) -> None:
     for which in AUDIT_SEEDS:
         there = made_by(session.folder.path, which)
         if there is not None and there.split("-")[:2] != list(session.drawer.name):
-            places = ", ".join(str(session.folder.path / "samples" / name) for name in AUDIT_SEEDS)
+            place = session.folder.path / "samples"
             raise ValueError(
-                f"{session.folder.path / 'samples' / which} must be drawn by one run and code, and "
-                f"was by another run or by other code of Plumbline; delete {places}, and all are "
-                "drawn again"
+                f"{place / which} must be drawn by one run and code, and was by another run or by "
+                "other code of Plumbline; delete "
+                f"{', '.join(str(place / name) for name in AUDIT_SEEDS)}, and all are drawn again"
             )

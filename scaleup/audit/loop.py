@@ -39,7 +39,6 @@ from theory.released.schedule import schedule
 from theory.released.sources import SampledRewards
 
 DOCUMENT = Path("docs/data/audit_loop.json")
-ADVICE = "write it with `python -m scaleup loop --write`"
 CONTROL = "weighted_0"
 REWARD = "brightness:zero=0.37"  # the base's mean: exp(a r) is about one
 EPOCHS = 5

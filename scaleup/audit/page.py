@@ -17,6 +17,7 @@ from theory.audit.page import figures
 from theory.audit.page.verdict import NAMES, by_prompt, p_words, verdict
 from theory.audit.report import AuditReport
 from theory.common.files import write_atomically
+from theory.evaluation.draw import png
 
 SHOWN = 12  # pictures of a side
 MOST_SIDE = 256  # pixels, kept of a picture
@@ -50,9 +51,9 @@ def _number(value: float, form: str) -> str:
     return form % value if math.isfinite(value) else ""
 
 
-def _address(png: bytes) -> str:
-    """A picture as what an img's src may be."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def _address(picture: bytes) -> str:
+    """A PNG as what an img's src may be."""
+    return f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 TEMPLATES = Environment(
@@ -66,7 +67,7 @@ TEMPLATES = Environment(
 TEMPLATES.filters |= {
     "number": _number,
     "p_words": p_words,
-    "png": lambda figure: _address(figures.png(figure)),
+    "png": lambda figure: _address(png(figure)),
 }
 
 

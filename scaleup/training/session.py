@@ -12,6 +12,8 @@ import torch
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base
+from scaleup.builtin import builtin_folder
+from scaleup.builtin.shapes import PROMPTS
 from scaleup.rewards.contract.checked import checked
 from scaleup.samples.samples import SampleSet
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
@@ -81,17 +83,15 @@ class Session(Processes):
 
     def _open(self) -> ImageModel:
         name = self.config.model
-        if name == BUILTIN:
-            from scaleup.builtin import builtin_folder
-
-            name = str(builtin_folder())
-        return open_model(name, device=self.device, dtype=self.dtype)
+        return open_model(
+            str(builtin_folder()) if name == BUILTIN else name,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
     def _prompts(self) -> list[str]:
         """The prompts, each one once; says which ones the model does not see whole."""
         if not self.config.prompts:
-            from scaleup.builtin.shapes import PROMPTS
-
             return list(PROMPTS)
         texts, notes = distinct_prompts(self.model, read_prompts(self.config.prompts))
         if self.config.model == BUILTIN:

@@ -107,8 +107,8 @@ class Trainer:
             for name, values in {"loss": losses, **info}.items():
                 share = values.detach().double().mean() / self.config.accumulate
                 sums[name] = sums[name] + share if name in sums else share
-        values = self.session.mean(torch.stack(list(sums.values()))).tolist()
-        means = dict(zip(sums, values, strict=True))
+        shares = self.session.mean(torch.stack(list(sums.values()))).tolist()
+        means = dict(zip(sums, shares, strict=True))
         self._check_finite("loss", means["loss"])
         with held():  # a step is taken whole, or not at all
             norm = self._update()

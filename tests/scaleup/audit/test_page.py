@@ -144,7 +144,7 @@ def nasty_page(nasty, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures take longer than all the rest."""
-    monkeypatch.setattr(figures, "png", lambda figure: PNG)
+    monkeypatch.setattr(page, "png", lambda figure: PNG)
 
 
 # --- pages of every kind
@@ -443,7 +443,7 @@ def test_names_are_no_formulas():
     figure = figures.histograms(audited(gathered([""], 60)), "0.5*$a_b$ + $c^d$")
     axes = figure.axes[0]
     assert axes.get_xlabel() == r"reward: 0.5*\$a_b\$ + \$c^d\$"
-    assert figures.png(figure).startswith(b"\x89PNG")
+    assert page.png(figure).startswith(b"\x89PNG")
     assert len(figures._label("x" * 200)) < 80
     assert figures._name({"number": 7, "prompt": "x" * 200}) == f"7. {'x' * 33}…"
     assert figures._name({"number": 7, "prompt": "$5"}) == r"7. \$5"
@@ -451,4 +451,4 @@ def test_names_are_no_formulas():
 
 @pytest.mark.parametrize("prompt", ["図のある犬", "a dog 🐕"], ids=["chinese", "emoji"])
 def test_prompts_in_any_script_can_be_drawn(prompt):
-    figures.png(figures.prompts(audited(gathered([prompt, "b"], 60))))
+    page.png(figures.prompts(audited(gathered([prompt, "b"], 60))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
@@ -20,21 +19,11 @@ from theory.audit.page.verdict import by_prompt, p_words
 from theory.audit.report import AuditReport
 from theory.evaluation.draw import BLUE, LINES, PURPLE, SKY, VERMILION, use_style
 
-DPI = 110
 BINS, LEAST_IN_BIN = 24, 8
 LINES_SHOWN = 4
 MOST_PROMPTS = 30  # named one by one; of more, those at both ends
 SIGMAS = 1.96
 FONT = findfont("DejaVu Sans")  # matplotlib's own
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a file."""
-    out = io.BytesIO()
-    figure.savefig(
-        out, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": "plumbline"}
-    )
-    return out.getvalue()
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -14,7 +14,6 @@ from theory.audit.estimators.tilt import ONE_TILT, PROMPTS_LIKE, Interval, Tilt
 from theory.audit.report import AuditReport
 
 MOST_NAMED = 3  # prompts in a sentence
-NEARLY = 0.99  # of what a free curve explains
 NAMES = {
     "exponential": "exp(a r)",
     "linear": "1 + a r",
