@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from warnings import catch_warnings
@@ -199,14 +200,8 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
         prompt_names=list(names),
         common_prompts=common_prompts,
     )
-    pictures = None
-    if base.images is not None and tuned.images is not None:
-        pictures = _from_files(
-            [
-                [Path(table.source).parent / image for image in table.images or ()]
-                for table in (base, tuned)
-            ]
-        )
+    both = base.images is not None and tuned.images is not None
+    pictures = partial(_pictures, (base, tuned)) if both else None
     sampling = {
         name: (values, tuned.settings[name])
         for name, values in base.settings.items()
@@ -216,22 +211,21 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
     return Gathered(data, source, "reward", pictures, sampling or None)
 
 
-def _from_files(paths: Sequence[Sequence[Path]]) -> Pictures:
+def _pictures(tables: Sequence[Table], side: int, rows: Sequence[int]) -> list[Tensor]:
+    """From the files that the tables name."""
+    folder, images = Path(tables[side].source).parent, tables[side].images or ()
+    return [_picture(folder / images[row]) for row in rows]
+
+
+def _picture(path: Path) -> Tensor:
     from PIL import Image
 
-    def pictures(side: int, rows: Sequence[int]) -> list[Tensor]:
-        found = []
-        for row in rows:
-            path = paths[side][row]
-            try:
-                with (
-                    catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-                    Image.open(path) as image,
-                ):
-                    pixels = np.asarray(image.convert("RGB"))
-            except (*UNREADABLE, Image.DecompressionBombError) as error:
-                raise ValueError(f"image = {str(path)!r} cannot be read: {error}") from error
-            found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-        return found
-
-    return pictures
+    try:
+        with (
+            catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
+            pixels = np.asarray(image.convert("RGB"))
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise ValueError(f"image = {str(path)!r} cannot be read: {error}") from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

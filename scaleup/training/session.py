@@ -23,7 +23,6 @@ from scaleup.training.legible import distinct_prompts, unseen_words
 from scaleup.training.peers import PEER_TIMEOUT, Processes, start_processes
 from scaleup.training.runfolder import RunFolder
 from scaleup.training.task import PromptedTask, Sampling
-from theory.fields.mixture import VelocityModel
 from theory.methods import Execution, Policy
 from theory.methods.contract import returned
 from theory.methods.contract.states import digest_of_tensors
@@ -163,13 +162,6 @@ class Session(Processes):
 
     # --- samples
 
-    def draw(
-        self, which: str, model: VelocityModel, count: int, offset: int, **options: Any
-    ) -> SampleSet:
-        """`Drawer.samples` of the base, or of the student as it is now."""
-        weights = "" if model is self.base else self._weights()
-        return self.drawer.samples(which, model, count, offset, weights=weights, **options)
-
     def draw_both(
         self,
         seeds: Mapping[str, int],
@@ -177,15 +169,24 @@ class Session(Processes):
         report: Callable[[int, str], None],
         **options: Any,
     ) -> list[SampleSet]:
-        """`draw` of the base, then of the student; seeds: the offset of each, by what it is kept
-        as. report: called with the pictures so far, and words."""
+        """Samples of the base, then of the student as it is now (`Drawer.samples`); seeds: the
+        offset of each, by what it is kept as. report: called with the pictures so far, and words.
+        """
 
         def told(before: int, which: str, done: int, total: int) -> None:
             report(before * total + done, f"{which} {done}/{total}")
 
         models = zip(seeds.items(), (self.base, self.student), strict=True)
         return [
-            self.draw(which, model, count, seed, report=partial(told, before, which), **options)
+            self.drawer.samples(
+                which,
+                model,
+                count,
+                seed,
+                weights="" if model is self.base else self._weights(),
+                report=partial(told, before, which),
+                **options,
+            )
             for before, ((which, seed), model) in enumerate(models)
         ]
 

@@ -72,7 +72,9 @@ class Trainer:
             while self.step < steps:
                 with self._together():
                     row = self.one_step()
-                    self.report(self.step, _text(self.step, steps, row))
+                    reward = f", reward {row['reward']:.4g}" if "reward" in row else ""
+                    text = f"step {self.step}/{steps}: loss {row['loss']:.4g}{reward}"
+                    self.report(self.step, text)
                     self.after(self.step, row)
                     if self.step % every == 0 or self.step == steps:
                         self.save()
@@ -262,8 +264,3 @@ class Trainer:
     def _inner(self) -> torch.optim.Optimizer:
         """The optimiser that accelerate wraps."""
         return getattr(self.optimiser, "optimizer", self.optimiser)
-
-
-def _text(step: int, steps: int, row: dict[str, float]) -> str:
-    reward = f", reward {row['reward']:.4g}" if "reward" in row else ""
-    return f"step {step}/{steps}: loss {row['loss']:.4g}{reward}"

@@ -18,10 +18,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theory.audit.data.equal_rows import (
     SOME,
@@ -128,7 +126,8 @@ def _of_side(side: Side, first: Whole) -> _Found:
 
     if side.seed is not None:
         rows = np.lexsort((side.seed, prompt))
-        group = _groups((prompt[rows], side.seed[rows]))
+        new = (np.diff(prompt[rows]) != 0) | (np.diff(side.seed[rows]) != 0)
+        group = np.append(0, np.cumsum(new))
         sizes = np.bincount(group)
         if int(sizes.max()) > 1 and _are_names(side, prompt, rows, group, sizes):
             leave_out(rows, group, np.ones_like(sizes), 0)
@@ -143,14 +142,6 @@ def _of_side(side: Side, first: Whole) -> _Found:
         if way is equal:
             ties = int((each - 1).sum())
     return _Found(kept, counts[0], counts[1], ties, joined)
-
-
-def _groups(keys: Sequence[NDArray[Any]]) -> Whole:
-    """Numbers from 0 of runs of rows whose keys are equal; keys are sorted."""
-    new = np.zeros(len(keys[0]), dtype=bool)
-    for key in keys:
-        new[1:] |= key[1:] != key[:-1]
-    return np.cumsum(new)
 
 
 # --- by seed

@@ -10,7 +10,6 @@ share of rows that lie farthest out is left out of it then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,8 @@ def deviations(data: AuditData) -> Deviations:
         raise ValueError("features must be given for both sides, got none")
     few = at_most(data, MOST_ROWS)
     unit, largest = np.empty(data.dim), (0, 0, 0, -1.0)
-    for columns in _blocks(data.dim):
+    for start in range(0, data.dim, BLOCK):
+        columns = slice(start, start + BLOCK)
         found = [_of_side(side, columns) for side in (few.base, few.tuned)]
         pooled = np.sqrt(sum(s.square for s in found) / max(sum(s.freedom for s in found), 1))
         own = found[0].spread
@@ -63,7 +63,7 @@ def deviations(data: AuditData) -> Deviations:
             feature = int(np.argmax(share))
             if float(share[feature]) > largest[3]:
                 row = int(side.row[found[number].farthest[feature]])
-                largest = (number, row, columns.start + feature, float(share[feature]))
+                largest = (number, row, start + feature, float(share[feature]))
     return Deviations(few.base.features.mean(0, dtype=np.float64), unit, largest)
 
 
@@ -85,11 +85,6 @@ def at_most(data: AuditData, most: int) -> AuditData:
     return data.take(choice(data.base), choice(data.tuned))
 
 
-def _blocks(dim: int) -> Iterator[slice]:
-    for start in range(0, dim, BLOCK):
-        yield slice(start, min(start + BLOCK, dim))
-
-
 @dataclass(frozen=True, eq=False)
 class _Of:
     """Of some features of one side: square (d,), summed over rows less their prompts' means, with
@@ -109,7 +104,7 @@ def _of_side(side: Side, columns: slice) -> _Of:
     square = np.square(rest).sum(0)
     farthest = np.abs(rest).argmax(0)
     share = np.square(rest[farthest, np.arange(rest.shape[1])]) / np.where(square > 0, square, 1.0)
-    share = share if freedom >= LEAST_ROWS else np.zeros_like(share)
+    share *= freedom >= LEAST_ROWS
     return _Of(square, freedom, spread(values, side.prompt), share, farthest)
 
 
