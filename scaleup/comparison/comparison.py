@@ -37,8 +37,8 @@ class Row:
     unit: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        found = {"base": self.base, "tuned": self.tuned, "change": self.change}
-        numbers = {k: None if v is None else asdict(v) for k, v in found.items()}
+        estimates = (("base", self.base), ("tuned", self.tuned), ("change", self.change))
+        numbers = {k: None if v is None else asdict(v) for k, v in estimates}
         return {"name": self.name, **numbers, "unit_of_change": self.unit}
 
     def words(self) -> tuple[str, str, str, str]:

@@ -156,10 +156,9 @@ def start_processes(
     )  # fmt: skip
     launched = int(accelerator.num_processes)
     if launched != config.processes:
-        started = os.environ.get("WORLD_SIZE", "1")
         raise ValueError(
-            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): need "
-            f"{start(config.processes)}"
+            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = "
+            f"{os.environ.get('WORLD_SIZE', '1')}): need {start(config.processes)}"
         )
     if accelerator.distributed_type not in KINDS:
         raise NotImplementedError(

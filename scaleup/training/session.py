@@ -14,7 +14,7 @@ from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base
 from scaleup.builtin import builtin_folder
 from scaleup.builtin.shapes import PROMPTS
-from scaleup.rewards.contract.checked import checked
+from scaleup.rewards.contract.checked import Checked
 from scaleup.samples.samples import SampleSet
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.training.drawing import Drawer, Report
@@ -122,7 +122,7 @@ class Session(Processes):
             self.model,
             base,
             self.prompts,
-            checked(config.parsed_reward),
+            Checked(config.parsed_reward),
             Sampling(config.sampling_steps, config.solver, config.chunk, config.group),
             execution=Execution(
                 shards=self.world,

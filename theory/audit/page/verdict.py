@@ -149,8 +149,7 @@ def _conditional_words(report: AuditReport, found: Conditional) -> str:
 
 def _excess_words(report: AuditReport, found: Excess) -> list[str]:
     lost, implied = found.lost, 1 - found.implied / found.base
-    word = "lost" if lost.value >= 0 else "gained"
-    sign = 1 if lost.value >= 0 else -1
+    word, sign = ("lost", 1) if lost.value >= 0 else ("gained", -1)
     ends = sorted((sign * lost.low, sign * lost.high))
     text = (
         f"diversity {word} beyond the tilt: {100 * abs(lost.value):.1f} % of the variance of "
@@ -161,12 +160,15 @@ def _excess_words(report: AuditReport, found: Excess) -> list[str]:
     if found.p_value < LEVEL:
         names = _worst(report, found.by_prompt_p)
         text += f"; mostly in {names}" if names else ""
-    distance = (
-        f"Frechet distance to the base {found.frechet_total:.3g}, of which the tilt implies "
-        f"{found.frechet_implied:.3g}; tuned against reweighted base: {found.frechet_excess:.3g} "
-        f"beyond a floor of {found.frechet_floor:.2g} ({p_words(found.frechet_p)})"
-    )
-    return [text, distance]
+    return [
+        text,
+        (
+            f"Frechet distance to the base {found.frechet_total:.3g}, of which the tilt implies "
+            f"{found.frechet_implied:.3g}; tuned against reweighted base: "
+            f"{found.frechet_excess:.3g} beyond a floor of {found.frechet_floor:.2g} "
+            f"({p_words(found.frechet_p)})"
+        ),
+    ]
 
 
 def _worst(report: AuditReport, p: np.ndarray) -> str:
