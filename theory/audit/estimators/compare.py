@@ -167,11 +167,12 @@ def _folds(pooled: Pooled) -> list[Fold]:
         turn = rng.permutation(pooled.count)[pooled.prompt] % count
     else:
         turn = _dealt(pooled, count, rng)
-    found = []
-    for k in range(count):
-        held, rest = pooled.two_sided(turn == k), pooled.two_sided(turn != k)
-        if held.any() and rest.any():
-            found.append(Fold(pooled.take(rest), pooled.take(held), rest, held))
+    parts = ((pooled.two_sided(turn == k), pooled.two_sided(turn != k)) for k in range(count))
+    found = [
+        Fold(pooled.take(rest), pooled.take(held), rest, held)
+        for held, rest in parts
+        if held.any() and rest.any()
+    ]
     if not found:
         raise NoFitError("no prompt has samples enough on both sides to hold some out")
     return found
