@@ -158,7 +158,7 @@ def close(name: str, out: Path, budget: Budget, device: str) -> dict[str, Any]:
         "title": case.title,
         "predicted": predicted(case, folder),
         "budget": {**vars(own), "learning_rate": case.rate},
-        "device": torch.cuda.get_device_name() if done["device"].startswith("cuda") else "CPU",
+        "device": _device(done["device"]),
         "train_seconds": done["seconds"],
         "seconds": round(time.monotonic() - start, 1),
         "plumbline": read_json(folder / "config.json")["plumbline"],
@@ -183,6 +183,10 @@ def _against_control(
         return None
     parts = [read_samples(where, "audit_tuned") for where in (other.path, folder)]
     return _audited(from_samples([parts[0]], parts[1], case.reward, Statistics(), str(folder)))
+
+
+def _device(name: str) -> str:
+    return torch.cuda.get_device_name() if name.startswith("cuda") else "CPU"
 
 
 def write(rows: list[dict[str, Any]], path: Path = DOCUMENT) -> None:

@@ -131,7 +131,8 @@ class SampleWriter:
         rows |= {REWARD + label: values for label, values in rewards.items()}
         extra = {"images": images, "x1": x1, "features": features}
         rows |= {name: values for name, values in extra.items() if values is not None}
-        rows = {name: values.detach().cpu() for name, values in rows.items()}
+        # Copies: safetensors refuses fields that share their memory.
+        rows = {name: values.detach().to("cpu", copy=True) for name, values in rows.items()}
         self._check(rows)
         added = rows["index"].tolist()
         if not added:
