@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scaleup.adapter.model import ImageModel
-from scaleup.adapter.velocity import NetworkVelocity
+from scaleup.adapter.velocity import Guided, NetworkVelocity
 from theory.common.checks import check_order, check_positive
 from theory.common.files import write_tensors
 from theory.fields.mixture import VelocityModel
@@ -68,21 +68,20 @@ class Adapters:
 
     Outside `using` the student's adapter is active. Only the student's weights ever ask for a
     gradient. Adapters are held in float32, whatever the base is: in bfloat16, AdamW's small steps
-    would be lost.
+    would be lost. weights: of each adapter, by names that do not hold the adapter's.
     """
 
     def __init__(self, network: Any, config: LoraConfig, generator: torch.Generator) -> None:
         self.network, self.config = network, config
         self.active: str | None = STUDENT
         self.rows_at_once: int | None = None  # of a call without gradients; longer ones are split
-        self._weights: dict[str, dict[str, nn.Parameter]] = {}
+        self.weights: dict[str, dict[str, nn.Parameter]] = {}
         self._make(STUDENT)
         with torch.no_grad():
-            for name, value in self.weights(STUDENT).items():
+            for name, value in self.weights[STUDENT].items():
                 if "lora_A" in name:  # uniform in +- 1/sqrt(fan in), peft's own choice
                     bound = 1 / math.sqrt(value.shape[1:].numel())
-                    draw = torch.rand(value.shape, generator=generator) * 2 - 1
-                    value.copy_(bound * draw)
+                    value.copy_(bound * (torch.rand(value.shape, generator=generator) * 2 - 1))
 
     def _make(self, adapter: str) -> None:
         # peft draws from the global generator, and wonders at a second adapter.
@@ -95,27 +94,23 @@ class Adapters:
                     self.network, self.config.target_modules or (), str(error).partition(".")[0]
                 ) from error
         mark = f".{adapter}."
-        self._weights[adapter] = {
+        self.weights[adapter] = {
             name.replace(mark, "."): value
             for name, value in self.network.named_parameters()
             if "lora_" in name and mark in name
         }
-        for value in self.weights(adapter).values():
+        for value in self.weights[adapter].values():
             value.data = value.data.to(torch.float32)  # peft takes the base's dtype
         self._switch(self.active)
 
-    def weights(self, adapter: str) -> dict[str, nn.Parameter]:
-        """The adapter's own parameters, by names that do not hold the adapter's."""
-        return self._weights[adapter]
-
     def add(self, adapter: str) -> None:
         """Another adapter, equal to the student's as it is now."""
-        if adapter in self._weights:
+        if adapter in self.weights:
             raise ValueError(f"adapter must be a new name, got {adapter!r}, which is there already")
         self._make(adapter)
-        twin = self.weights(adapter)
+        twin = self.weights[adapter]
         with torch.no_grad():
-            for name, value in self.weights(STUDENT).items():
+            for name, value in self.weights[STUDENT].items():
                 twin[name].copy_(value)
 
     @contextmanager
@@ -140,7 +135,7 @@ class Adapters:
             self.network.set_adapter(adapter)
         self.active = adapter
         # peft's switches turn requires_grad on for what they activate and off for the rest.
-        for name, weights in self._weights.items():
+        for name, weights in self.weights.items():
             for value in weights.values():
                 value.requires_grad_(name == STUDENT)
 
@@ -150,11 +145,12 @@ class Adapters:
 
         def checkpointed(module: nn.Module, *inputs: Any) -> Any:
             again = _Again(self, self.active)
-
-            def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-                return nullcontext(), again
-
-            return checkpoint(module.__call__, *inputs, use_reentrant=False, context_fn=contexts)
+            return checkpoint(
+                module.__call__,
+                *inputs,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), again),
+            )
 
         self.network.enable_gradient_checkpointing(checkpointed)
 
@@ -245,7 +241,7 @@ class LoraVelocity(nn.Module):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         if self.adapter is not None:
             dot = f"{prefix}." if prefix else ""
-            for name, value in self.adapters.weights(self.adapter).items():
+            for name, value in self.adapters.weights[self.adapter].items():
                 yield dot + name, value
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
@@ -258,16 +254,16 @@ def lora_student(
     velocity: NetworkVelocity,
     options: LoraOptions,
     generator: torch.Generator,
-    wrap: Callable[[VelocityModel], VelocityModel] = lambda v: v,
+    guidance: float = 1.0,
 ) -> LoraVelocity:
-    """A student on the model's base; `wrap` puts guidance around the velocity.
+    """A student on the model's base, under guidance of this weight.
 
     Raises:
         ValueError: a target that is no layer of the network.
     """
     _check_targets(model.network, options.targets)
     adapters = Adapters(model.network, options.config(model.family), generator)
-    return LoraVelocity(adapters, wrap(velocity), STUDENT)
+    return LoraVelocity(adapters, Guided(velocity, guidance), STUDENT)
 
 
 def save_lora(model: ImageModel, folder: Path) -> None:
@@ -285,11 +281,11 @@ def save_lora(model: ImageModel, folder: Path) -> None:
         for key, value in network.peft_config[STUDENT].to_dict().items()
     }
     words = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(options, sort_keys=True)}
-
-    def write(weights: dict[str, Tensor], file: str) -> None:
-        write_tensors(Path(file), weights, words)
-
-    model.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": layers}, save_function=write)
+    model.pipe.save_lora_weights(
+        folder,
+        **{f"{part}_lora_layers": layers},
+        save_function=lambda weights, file: write_tensors(Path(file), weights, words),
+    )
 
 
 def parse_targets(text: str) -> tuple[str, ...]:

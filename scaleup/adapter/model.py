@@ -74,6 +74,8 @@ class ImageModel:
         self.network: Any = getattr(pipe, part)
         self.event_shape = _event_shape(self.network, f"{source}, {part}")
         self.clock: Clock = (_vp_clock if self.family == "sd15" else _flow_clock)(pipe, source)
+        self.times, self.span = self.clock.times, self.clock.span
+        self.start_std = self.clock.start_std
         for each in parts:
             module = getattr(pipe, each)
             if isinstance(module, nn.Module):
@@ -86,18 +88,6 @@ class ImageModel:
             if module is not None and getattr(pipe, words) is None:
                 raise ValueError(f"{source}: {words} must be {each}'s tokenizer, got None")
         check_tokenizers(pipe, source)
-
-    @property
-    def times(self) -> Tensor | None:
-        return self.clock.times
-
-    @property
-    def span(self) -> tuple[float, float]:
-        return self.clock.span
-
-    @property
-    def start_std(self) -> float:
-        return self.clock.start_std
 
     def velocity(self, prompts: Prompts | None = None) -> NetworkVelocity:
         """The network as v(x, t, cond); cond indexes `prompts` (None: the empty prompt alone)."""
@@ -121,10 +111,8 @@ class ImageModel:
         Values are clamped to [0, 1] with the gradient of the identity (straight through): with the
         clamp's own, a saturated pixel could never come back.
         """
-        vae = self.pipe.vae
-        if vae is None:
-            signed = x1
-        else:
+        vae, signed = self.pipe.vae, x1
+        if vae is not None:
             shift = vae.config.shift_factor or 0.0
             latents = (x1 / vae.config.scaling_factor + shift).to(self.device, self.dtype)
             signed = vae.decode(latents, return_dict=False)[0]

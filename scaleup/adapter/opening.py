@@ -144,8 +144,7 @@ def _class(file: Path, part: str, entry: Any) -> type | None:
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == library:
         modules = {"diffusers": diffusers, "transformers": transformers}
         found = getattr(modules[library], str(entry[1]), None)
-        ancestor = getattr(modules[library], base)
-        if isinstance(found, type) and issubclass(found, ancestor):
+        if isinstance(found, type) and issubclass(found, getattr(modules[library], base)):
             return found
     raise ValueError(
         f"{file}: {part} must be null or a {base} of {library}, as [library, class], got {entry!r}"
@@ -190,10 +189,10 @@ def _load(folder: Path, kind: type, dtype: torch.dtype) -> Any:
 def _check_finite(folder: Path, module: torch.nn.Module) -> None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            wrong = int((~torch.isfinite(value)).sum())
             raise ValueError(
-                f"{folder}: its weight {name} must be finite, got {wrong} values that are not (of "
-                f"{value.numel()}, as {value.dtype})"
+                f"{folder}: its weight {name} must be finite, got "
+                f"{int((~torch.isfinite(value)).sum())} values that are not (of {value.numel()}, "
+                f"as {value.dtype})"
             )
 
 

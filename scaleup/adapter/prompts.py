@@ -74,8 +74,9 @@ class Prompts:
         if number in self._held:
             self._held.move_to_end(number)
             return self._held[number]
-        found = {name: value.clone() for name, value in self._embed(self.texts[number]).items()}
-        self._held[number] = found
+        found = self._held[number] = {
+            name: value.clone() for name, value in self._embed(self.texts[number]).items()
+        }
         self._bytes += _size(found)
         while self._bytes > self.most_bytes and len(self._held) > 1:
             self._bytes -= _size(self._held.popitem(last=False)[1])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from scaleup.adapter.clocks import Clock
+from scaleup.adapter.model import ImageModel
 from theory.common.checks import check_choice, check_order
 from theory.fields.mixture import VelocityModel
 
@@ -24,16 +26,6 @@ class NonFiniteStateError(NonFiniteError):
     def __init__(self, row: int, where: str) -> None:
         super().__init__(f"samples must be finite; row {row} is not, first {where}")
         self.row, self.where = row, where
-
-
-class Covered(Protocol):
-    """What a sampler must know of an ImageModel (or of a Clock)."""
-
-    @property
-    def span(self) -> tuple[float, float]: ...
-
-    @property
-    def start_std(self) -> float: ...
 
 
 def sampling_times(span: tuple[float, float], steps: int) -> Tensor:
@@ -56,7 +48,7 @@ def sampling_times(span: tuple[float, float], steps: int) -> Tensor:
 def sample(
     model: VelocityModel,
     start_noise: Tensor,
-    image_model: Covered,
+    image_model: ImageModel | Clock,
     steps: int,
     cond: Tensor | None = None,
     method: Solver = "euler",
@@ -68,7 +60,7 @@ def sample(
     defined, is Euler's: x_1 = x + (1 - t_last) v, the model's own estimate of x_1. Heun's method
     otherwise takes two evaluations a step. Rows are not split: chunks are the caller's.
 
-    start_noise: N(0, I), (n, *event).  image_model: an ImageModel, for `span` and `start_std`.
+    start_noise: N(0, I), (n, *event).  image_model: for its `span` and `start_std`.
 
     Raises:
         ValueError: steps no whole number >= 1, unknown method.

@@ -5,16 +5,56 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from scaleup.audit.gather import Gathered
 from theory.audit.estimators.conditional import PERMUTATIONS
 from theory.audit.families.families import FAMILIES
-from theory.common.console import refuse_unused
+from theory.common.console import Options, add_all, refuse_unused
 
 OUT = Path("results/audit")
 INCONCLUSIVE = 1
+
+
+OPTIONS: Options = {
+    "run": {"nargs": "?", "type": Path, "metavar": "RUN", "help": "a finished run's folder"},
+    "--base": {"type": Path, "help": "samples of the base: a file"},
+    "--tuned": {"type": Path, "help": "samples of the tuned model: a file"},
+    "--base-features": {"type": Path, "metavar": "NPY", "help": "(n, d), rows as in --base"},
+    "--tuned-features": {"type": Path, "metavar": "NPY", "help": "(n, d), rows as in --tuned"},
+    **{
+        f"--{name}-column": {"help": f"of the files ({name}, if there)"}
+        for name in ("reward", "prompt", "seed", "image")
+    },
+    "--feature-columns": {"help": "what their names begin with (feature)"},
+    "--reward": {"help": "of a run: a recorded reward's label (the run's own)"},
+    "--features": {"help": "of a run: statistics (default) or clip:model=FOLDER"},
+    "--draw": {
+        "type": int,
+        "metavar": "N",
+        "help": "of a run: first draw N pictures of base and tuned",
+    },
+    "--wrappers": {
+        "nargs": "+",
+        "choices": tuple(FAMILIES),
+        "metavar": "NAME",
+        "help": f"to fit ({', '.join(FAMILIES)})",
+    },
+    "--permutations": {"type": int, "default": PERMUTATIONS, "help": "(%(default)s)"},
+    "--seed": {"type": int, "default": 0, "help": "of permutations (%(default)s)"},
+    "--one-tilt": {"action": "store_true", "help": "suppose one tilt for all prompts"},
+    "--common-prompts": {
+        "action": "store_true",
+        "help": "leave out prompts that one file alone has",
+    },
+    "--out": {
+        "type": Path,
+        "help": f"folder (RUN/audit, or {OUT}; where that holds another audit, with -2, -3, ... "
+        "behind it)",
+    },
+    "--json": {"action": "store_true", "help": "print the JSON, not the verdict"},
+}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -24,43 +64,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         ".jsonl). Prints a verdict; writes audit.json and audit.html. Exit status 1: nothing can "
         "be concluded."
     )
-    command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a finished run's folder")
-    command.add_argument("--base", type=Path, help="samples of the base: a file")
-    command.add_argument("--tuned", type=Path, help="samples of the tuned model: a file")
-    for side in ("base", "tuned"):
-        command.add_argument(
-            f"--{side}-features", type=Path, metavar="NPY", help=f"(n, d), rows as in --{side}"
-        )
-    for name, default in (("reward", "reward"), ("prompt", "prompt"), ("seed", "seed"),
-                          ("image", "image")):  # fmt: skip
-        command.add_argument(f"--{name}-column", help=f"of the files ({default}, if there)")
-    command.add_argument("--feature-columns", help="what their names begin with (feature)")
-    command.add_argument("--reward", help="of a run: a recorded reward's label (the run's own)")
-    command.add_argument("--features", help="of a run: statistics (default) or clip:model=FOLDER")
-    command.add_argument(
-        "--draw", type=int, metavar="N", help="of a run: first draw N pictures of base and tuned"
-    )
-    command.add_argument(
-        "--wrappers", nargs="+", choices=tuple(FAMILIES), metavar="NAME",
-        help=f"to fit ({', '.join(FAMILIES)})",
-    )  # fmt: skip
-    command.add_argument("--permutations", type=int, default=PERMUTATIONS, help="(%(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="of permutations (%(default)s)")
-    command.add_argument(
-        "--one-tilt",
-        action="store_true",
-        help="suppose one tilt for all prompts",
-    )
-    command.add_argument(
-        "--common-prompts", action="store_true", help="leave out prompts that one file alone has"
-    )
-    command.add_argument(
-        "--out",
-        type=Path,
-        help=f"folder (RUN/audit, or {OUT}; where that "
-        "holds another audit, with -2, -3, ... behind it)",
-    )
-    command.add_argument("--json", action="store_true", help="print the JSON, not the verdict")
+    add_all(command, OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -169,11 +173,9 @@ def _made_of(options: argparse.Namespace) -> str:
 
 def _free(folder: Path, made_of: str) -> Path:
     """The folder, or FOLDER-2, FOLDER-3, ...: the first that holds no other audit."""
-    for number in count(1):
-        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        if not (place / "audit.json").exists() or _audit_in(place) == made_of:
-            return place
-    raise AssertionError("numbers do not end")
+    others = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    places = chain([folder], others)
+    return next(p for p in places if not (p / "audit.json").exists() or _audit_in(p) == made_of)
 
 
 def _audit_in(folder: Path) -> str | None:

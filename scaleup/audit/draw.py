@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scaleup.samples.records import made_by
 from scaleup.training.config import TrainConfig
@@ -20,23 +18,7 @@ from theory.common.progress import Progress
 MOST = 2**29  # seeds of a side
 
 
-@dataclass(frozen=True)
-class FoundFolder(RunFolder):
-    """A run's folder, wherever it was moved to, and what it says that the run is."""
-
-    place: Path = Path()
-    noted: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def content(self) -> dict[str, Any]:
-        return self.noted
-
-    @property
-    def path(self) -> Path:
-        return self.place
-
-
-def read_run(folder: Path) -> FoundFolder:
+def read_run(folder: Path) -> RunFolder:
     """A finished run's folder and configuration.
 
     Raises:
@@ -53,7 +35,7 @@ def read_run(folder: Path) -> FoundFolder:
         )
     content = read_content(folder)
     config = TrainConfig(**{k: v for k, v in content.items() if k not in IDENTITY})
-    return FoundFolder(folder.parent, config, folder, content)
+    return RunFolder(folder.parent, config, folder, content)
 
 
 def draw(folder: Path, count: int) -> None:
@@ -82,7 +64,7 @@ def draw(folder: Path, count: int) -> None:
         session.draw_both(AUDIT_SEEDS, count, partial(progress.update, "draw"))
 
 
-def _check_unchanged(found: FoundFolder) -> None:
+def _check_unchanged(found: RunFolder) -> None:
     """Other code may draw of the same model and score by the same reward; other files may not."""
     now = found.config.as_json()
     moved = {key: now[key] for key in ("code", "plumbline")}
@@ -99,9 +81,9 @@ def _check_drawn(session: Session) -> None:
     for which in AUDIT_SEEDS:
         there = made_by(session.folder.path, which)
         if there is not None and there.split("-")[:2] != list(session.drawer.name):
-            places = ", ".join(str(session.folder.path / "samples" / name) for name in AUDIT_SEEDS)
+            place = session.folder.path / "samples"
             raise ValueError(
-                f"{session.folder.path / 'samples' / which} must be drawn by one run and code, and "
-                f"was by another run or by other code of Plumbline; delete {places}, and all are "
-                "drawn again"
+                f"{place / which} must be drawn by one run and code, and was by another run or by "
+                "other code of Plumbline; delete "
+                f"{', '.join(str(place / name) for name in AUDIT_SEEDS)}, and all are drawn again"
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from warnings import catch_warnings
@@ -122,11 +124,7 @@ def from_samples(
         common_prompts=True,  # a run's prompts are its own; few samples may miss some
     )
     images = [torch.cat([_images(part) for part in base]), _images(tuned)]
-
-    def pictures(side: int, rows: Sequence[int]) -> list[Tensor]:
-        return [images[side][row] for row in rows]
-
-    return Gathered(data, source, label, pictures)
+    return Gathered(data, source, label, lambda side, rows: list(images[side][list(rows)]))
 
 
 def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:
@@ -151,11 +149,11 @@ def _label(reward: str | None, samples: SampleSet, folder: Path) -> str:
 def _canonical(text: str, known: Sequence[str]) -> str:
     from scaleup.rewards.contract import parse_reward
 
-    try:
+    with suppress(ValueError, OSError):  # a file of the user's that has moved
         label = parse_reward(str(text)).label
-    except (ValueError, OSError):  # a file of the user's that has moved
-        label = ""
-    return label if label in known else (known[0] if len(known) == 1 else "")
+        if label in known:
+            return label
+    return known[0] if len(known) == 1 else ""
 
 
 def _images(samples: SampleSet) -> Tensor:
@@ -165,11 +163,7 @@ def _images(samples: SampleSet) -> Tensor:
 
 
 def _features(samples: SampleSet, features: Features) -> NDArray[np.float32]:
-    images = _images(samples)
-    parts = [
-        features(images[i : i + CHUNK].to(torch.float32) / 255)
-        for i in range(0, len(images), CHUNK)
-    ]
+    parts = [features(part.to(torch.float32) / 255) for part in _images(samples).split(CHUNK)]
     return np.asarray(torch.cat(parts).cpu().numpy())
 
 
@@ -194,8 +188,6 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
             f"both files must have prompts, or neither: {lacks.source} has none, {other.source} "
             "has (--prompt-column names their column)"
         )
-    both = base.seed is not None and tuned.seed is not None
-    seeds = (base.seed, tuned.seed) if both else (None, None)
     data = audit_data(
         base.reward,
         tuned.reward,
@@ -203,40 +195,37 @@ def from_tables(base: Table, tuned: Table, common_prompts: bool = False) -> Gath
         codes[1],
         base_features=base.features,
         tuned_features=tuned.features,
-        base_seed=seeds[0],
-        tuned_seed=seeds[1],
+        base_seed=None if tuned.seed is None else base.seed,
+        tuned_seed=None if base.seed is None else tuned.seed,
         prompt_names=list(names),
         common_prompts=common_prompts,
     )
-    pictures = None
-    if base.images is not None and tuned.images is not None:
-        paths = [
-            [Path(table.source).parent / image for image in table.images or ()]
-            for table in (base, tuned)
-        ]
-        pictures = _from_files(paths)
-    both_say = [name for name in base.settings if name in tuned.settings]
-    sampling = {name: (base.settings[name], tuned.settings[name]) for name in both_say}
+    both = base.images is not None and tuned.images is not None
+    pictures = partial(_pictures, (base, tuned)) if both else None
+    sampling = {
+        name: (values, tuned.settings[name])
+        for name, values in base.settings.items()
+        if name in tuned.settings
+    }
     source = f"{tuned.source} against {base.source}"
     return Gathered(data, source, "reward", pictures, sampling or None)
 
 
-def _from_files(paths: Sequence[Sequence[Path]]) -> Pictures:
+def _pictures(tables: Sequence[Table], side: int, rows: Sequence[int]) -> list[Tensor]:
+    """From the files that the tables name."""
+    folder, images = Path(tables[side].source).parent, tables[side].images or ()
+    return [_picture(folder / images[row]) for row in rows]
+
+
+def _picture(path: Path) -> Tensor:
     from PIL import Image
 
-    def pictures(side: int, rows: Sequence[int]) -> list[Tensor]:
-        found = []
-        for row in rows:
-            path = paths[side][row]
-            try:
-                with (
-                    catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-                    Image.open(path) as image,
-                ):
-                    pixels = np.asarray(image.convert("RGB"))
-            except (*UNREADABLE, Image.DecompressionBombError) as error:
-                raise ValueError(f"image = {str(path)!r} cannot be read: {error}") from error
-            found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-        return found
-
-    return pictures
+    try:
+        with (
+            catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
+            pixels = np.asarray(image.convert("RGB"))
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise ValueError(f"image = {str(path)!r} cannot be read: {error}") from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

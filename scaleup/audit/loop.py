@@ -39,7 +39,6 @@ from theory.released.schedule import schedule
 from theory.released.sources import SampledRewards
 
 DOCUMENT = Path("docs/data/audit_loop.json")
-ADVICE = "write it with `python -m scaleup loop --write`"
 CONTROL = "weighted_0"
 REWARD = "brightness:zero=0.37"  # the base's mean: exp(a r) is about one
 EPOCHS = 5
@@ -80,9 +79,8 @@ class Case:
 
     def config(self, asked: Budget, device: str) -> TrainConfig:
         budget = self.budget or asked
-        method = self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank)
         return TrainConfig(
-            method=method,
+            method=self.method.format(epoch=budget.steps // self.epochs, pool=budget.bank),
             reward=self.reward,
             steps=budget.steps,
             batch=budget.batch,

@@ -195,8 +195,7 @@ def _separate(small: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rim = torch.cat([small[:, :, 0], small[:, :, -1], small[:, :, :, 0], small[:, :, :, -1]], -1)
     background = rim.median(-1).values
     away = small - background[..., None, None]
-    count = math.ceil(FOREGROUND_SHARE * SIZE**2)
-    farthest = away.square().sum(1).flatten(1).topk(count).indices
+    farthest = away.square().sum(1).flatten(1).topk(math.ceil(FOREGROUND_SHARE * SIZE**2)).indices
     pixels = away.flatten(2).gather(2, farthest[:, None].expand(-1, 3, -1))
     contrast = pixels.mean(-1)
     size = contrast.square().sum(1)

@@ -63,15 +63,14 @@ class Plan:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        check_order("steps", self.steps, 1)
-        check_order("batch", self.batch, 1)
-        check_order("warmup", self.warmup, 0)
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0)):
+            check_order(name, getattr(self, name), least)
         for name in ("rate", "clip"):
             check_positive(name, getattr(self, name))
-        for name, most in (("last_rate", 1.0), ("ema", 1.0), ("drop", 1.0)):
+        for name in ("last_rate", "ema", "drop"):
             value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
 
     def rate_at(self, step: int) -> float:
         """Learning rate of step 0, ..., steps - 1."""
@@ -107,7 +106,6 @@ def train_builtin(
     plan = plan or Plan()
     if steps is not None:
         plan = replace(plan, steps=steps)
-    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
             f"out must be a new path or an empty folder, got {str(out)!r}, which exists"

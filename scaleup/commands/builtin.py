@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from theory.common.console import Options, add_all
+
+OPTIONS: Options = {
+    "--out": {"type": Path, "required": True, "help": "a folder that is not there yet"},
+    "--seed": {"type": int, "default": 0},
+    "--steps": {"type": int, "help": "of the optimiser (those of the shipped weights)"},
+}
+
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of `builtin`."""
-    command.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument(
-        "--steps", type=int, help="of the optimiser (those of the shipped weights)"
-    )
+    add_all(command, OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:

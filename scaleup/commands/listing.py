@@ -50,8 +50,7 @@ def _recipes() -> Rows:
 
 
 def _comment(text: str) -> str:
-    lines = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
-    return " ".join(lines)
+    return " ".join([line[1:].strip() for line in text.splitlines() if line.startswith("#")])
 
 
 LISTS = {"rewards": REWARDS.rows, "methods": _methods, "recipes": _recipes}

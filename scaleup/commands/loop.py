@@ -8,16 +8,21 @@ from pathlib import Path
 
 from scaleup.audit import loop
 from theory.common.checks import check_choice
+from theory.common.console import Options, add_all
+
+BUDGET = ("steps", "batch", "bank", "pictures")
+OPTIONS: Options = {
+    "--only": {"nargs": "+", "metavar": "NAME", "help": "some of the runs"},
+    "--out": {"type": Path, "default": Path("results/loop"), "help": "(%(default)s)"},
+    "--write": {"action": "store_true", "help": "write docs/data/audit_loop.json"},
+    **{f"--{name}": {"type": int, "help": "of every run (its budget's)"} for name in BUDGET},
+    "--device": {"default": "auto", "choices": ("auto", "cpu", "cuda")},
+}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of `loop`."""
-    command.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
-    command.add_argument("--out", type=Path, default=Path("results/loop"), help="(%(default)s)")
-    command.add_argument("--write", action="store_true", help="write docs/data/audit_loop.json")
-    for name in ("steps", "batch", "bank", "pictures"):
-        command.add_argument(f"--{name}", type=int, help="of every run (its budget's)")
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_all(command, OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     names = options.only or list(loop.CASES)
     for name in names:
         check_choice("--only", name, loop.CASES)
-    given = {k: getattr(options, k) for k in ("steps", "batch", "bank", "pictures")}
-    budget = loop.Budget(**{k: v for k, v in given.items() if v is not None})
+    given = {name: vars(options)[name] for name in BUDGET if vars(options)[name] is not None}
+    budget = loop.Budget(**given)
     for name in names:
         row = loop.close(name, options.out, budget, options.device)
         print(json.dumps(row, indent=1))

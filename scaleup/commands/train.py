@@ -8,8 +8,23 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from scaleup.training.config import TrainConfig, load_config
+from theory.common.console import Options, add_all
 
-OUT = Path("results/scaleup")
+# Beside the fields of TrainConfig.
+MORE_OPTIONS: Options = {
+    "--out": {
+        "type": Path,
+        "default": Path("results/scaleup"),
+        "help": "folder of the runs (%(default)s)",
+    },
+    "--no-tensorboard": {"action": "store_true"},
+    "--peer-timeout": {
+        "type": float,
+        "default": 15.0,
+        "metavar": "SECONDS",
+        "help": "in which all processes must have started (%(default)g)",
+    },
+}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -27,15 +42,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
             command.add_argument(flag, choices=get_args(hint), help=text)
         else:
             command.add_argument(flag, type=hint, metavar=hint.__name__.upper(), help=text)
-    command.add_argument("--out", type=Path, default=OUT, help="folder of the runs (%(default)s)")
-    command.add_argument("--no-tensorboard", action="store_true")
-    command.add_argument(
-        "--peer-timeout",
-        type=float,
-        default=15.0,
-        metavar="SECONDS",
-        help="in which all processes must have started (%(default)g)",
-    )
+    add_all(command, MORE_OPTIONS)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from scaleup.comparison.metrics import (
     CONFIDENCE,
     Estimate,
-    Frechet,
     accuracy,
     diversity,
     frechet_distance,
@@ -21,7 +19,6 @@ from scaleup.comparison.metrics import (
     reward_gain,
 )
 from scaleup.samples.samples import SampleSet, paired
-from theory.common.checks import unknown
 from theory.common.files import write_atomically, write_json
 
 # The rule-based reward whose full mark says that the prompt is met.
@@ -40,8 +37,8 @@ class Row:
     unit: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        found = {"base": self.base, "tuned": self.tuned, "change": self.change}
-        numbers = {k: None if v is None else v.as_json() for k, v in found.items()}
+        estimates = (("base", self.base), ("tuned", self.tuned), ("change", self.change))
+        numbers = {k: None if v is None else asdict(v) for k, v in estimates}
         return {"name": self.name, **numbers, "unit_of_change": self.unit}
 
     def words(self) -> tuple[str, str, str, str]:
@@ -59,17 +56,6 @@ class Comparison:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
 
-    def row(self, name: str) -> Row:
-        """The measure of that name.
-
-        Raises:
-            ValueError: there is none.
-        """
-        rows = {row.name: row for row in self.rows}
-        if name not in rows:
-            raise unknown("measure", name, rows)
-        return rows[name]
-
     def as_json(self) -> dict[str, Any]:
         return {
             "n": self.n,
@@ -80,7 +66,6 @@ class Comparison:
         }
 
     def markdown(self) -> str:
-        words = (row.words() for row in self.rows)
         lines = [
             f"# Base against tuned: {self.n} pairs of the same seed, {self.prompts} prompts",
             "",
@@ -88,7 +73,10 @@ class Comparison:
             "",
             "| measure | base | tuned | change |",
             "|---|---|---|---|",
-            *(f"| {' | '.join((plain(name), *rest))} |" for name, *rest in words),
+            *(
+                f"| {' | '.join((plain(name), *rest))} |"
+                for name, *rest in map(Row.words, self.rows)
+            ),
         ]
         if self.notes:
             lines += ["", *(f"- {plain(note)}" for note in self.notes)]
@@ -156,20 +144,9 @@ def _features(base: SampleSet, tuned: SampleSet, seed: int, notes: list[str]) ->
     else:
         notes.append("no prompt has two pictures: no diversity within prompts")
     distance = frechet_distance(a, b, seed)
-    notes.append(_floor_words(distance, len(a), a.shape[1]))
-    return [*rows, Row("Frechet distance to the base", None, distance)]
-
-
-def _floor_words(distance: Frechet, n: int, dim: int) -> str:
-    return (
-        f"Frechet distance: shown less its bias, of {n} pairs and {dim} features; 0 for an "
-        f"unchanged model. For scale: random halves of the base, of other seeds, lie "
+    notes.append(
+        f"Frechet distance: shown less its bias, of {len(a)} pairs and {a.shape[1]} features; 0 "
+        "for an unchanged model. For scale: random halves of the base, of other seeds, lie "
         f"{distance.floor:.3g} apart"
     )
-
-
-def summary(comparison: Comparison) -> Mapping[str, float]:
-    """One number a measure, for trackers: `tuned` of each, and `change` of each reward."""
-    found = {row.name: row.tuned.value for row in comparison.rows if row.tuned}
-    changes = {f"{row.name}: gain": row.change.value for row in comparison.rows if row.change}
-    return found | changes
+    return [*rows, Row("Frechet distance to the base", None, distance)]

@@ -41,9 +41,7 @@ ROTATION = (
 class Features(ABC):
     """name: as it is asked for.  dim: numbers a picture."""
 
-    @property
-    @abstractmethod
-    def name(self) -> str: ...
+    name: str
 
     @property
     @abstractmethod

@@ -52,9 +52,6 @@ class Estimate:
     low: float
     high: float
 
-    def as_json(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
@@ -65,9 +62,6 @@ class Frechet(Estimate):
 
     corrected: float
     floor: float
-
-    def as_json(self) -> dict[str, float]:
-        return super().as_json() | {"corrected": self.corrected, "floor": self.floor}
 
     def __str__(self) -> str:
         # The interval is about the corrected value; the plain one may lie outside it.
@@ -216,35 +210,24 @@ def diversity(
         away = np.bincount(groups, away).astype(np.float64)
         room = np.bincount(groups, room).astype(np.float64)
     spare = room > 0  # a prompt's only picture says nothing of what lies within prompts
-    return _interval(_ratio, (away[spare], room[spare]), seed, resamples)
-
-
-def _ratio(above: Array, below: Array, axis: int) -> Array:
-    return np.asarray(np.sum(above, axis=axis) / np.sum(below, axis=axis))
+    return _interval(
+        lambda above, below, axis: above.sum(axis) / below.sum(axis),
+        (away[spare], room[spare]),
+        seed,
+        resamples,
+    )
 
 
 # --- Frechet distance
 
 
-def frechet(base: ArrayLike, tuned: ArrayLike) -> float:
+def frechet(first: Array, second: Array) -> float:
     """The Frechet distance (squared) between Gaussians with two samples' moments.
 
-    base (n, d), tuned (m, d). Tr (C_b^1/2 C_t C_b^1/2)^1/2 is the sum of the singular values of
+    first (n, d), second (m, d). Tr (C_b^1/2 C_t C_b^1/2)^1/2 is the sum of the singular values of
     B T' / sqrt((n - 1)(m - 1)), B and T the centred rows: where n or m is smaller than d that
     matrix is the small one, else the eigenvalues of the symmetric product are.
-
-    Raises:
-        ValueError: wrong shapes, fewer than two rows, not finite.
     """
-    first, second = _rows("base", base, 2), _rows("tuned", tuned, 2)
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"tuned must have as many features as base, {first.shape[1]}, got {second.shape[1]}"
-        )
-    return _frechet(first, second)
-
-
-def _frechet(first: Array, second: Array) -> float:
     gap = first.mean(0) - second.mean(0)
     a = (first - first.mean(0)) / np.sqrt(len(first) - 1)
     b = (second - second.mean(0)) / np.sqrt(len(second) - 1)
@@ -263,19 +246,20 @@ def frechet_distance(
     base, tuned: (n, d). Rows are drawn in pairs. n well above d is needed for more than a guess.
 
     Raises:
-        ValueError: as `frechet`; shapes differ, or fewer than four rows (two halves).
+        ValueError: wrong shapes, not finite, shapes that differ, or fewer than four rows (two
+            halves).
     """
     first, second = _rows("base", base, 2, least=4), _rows("tuned", tuned, 2, least=4)
     _same_length("tuned", second, "base", first)
     check_order("resamples", resamples, 10)
     rng, n = np.random.default_rng(seed), len(first)
-    value = _frechet(first, second)
+    value = frechet(first, second)
     draws = (rng.integers(n, size=n) for _ in range(resamples))
-    again = np.array([_frechet(first[rows], second[rows]) for rows in draws])
+    again = np.array([frechet(first[rows], second[rows]) for rows in draws])
     tail = (1 - CONFIDENCE) / 2
     low, high = (2 * value - np.quantile(again, q) for q in (1 - tail, tail))
     orders = [rng.permutation(n) for _ in range(SPLITS)]
-    halves = [_frechet(first[o[: n // 2]], first[o[n // 2 :]]) for o in orders]
+    halves = [frechet(first[o[: n // 2]], first[o[n // 2 :]]) for o in orders]
     return Frechet(
         value=value,
         low=max(0.0, float(low)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,14 +33,14 @@ COLUMNS = 8
 
 
 def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: int = 8) -> None:
-    """A PNG of pictures (n, 3, h, w), bytes or numbers in [0, 1], each under its caption.
+    """A PNG of pictures (n, 3, h, w), numbers in [0, 1], each under its caption.
 
     Raises:
         ValueError: no pictures, not one caption a picture, or images are no pictures.
         OSError: the disk is full, or the folder cannot be written; names the path.
     """
     check_order("columns", columns, 1)
-    pixels = _bytes(images)
+    pixels = to_uint8(images)
     if not len(pixels) or len(captions) != len(pixels):
         raise ValueError(
             f"captions must be one an image, of at least one image, got {len(captions)} for "
@@ -49,8 +50,7 @@ def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: in
     texts = [_wrap(caption) for caption in captions]
     lines = max(text.count("\n") + 1 for text in texts)
     pitch = SIDE + lines * LINE + 2 * GAP
-    height = math.ceil(len(pixels) / columns) * pitch + GAP
-    page = _Page(columns * (SIDE + GAP) + GAP, height)
+    page = _Page(columns * (SIDE + GAP) + GAP, math.ceil(len(pixels) / columns) * pitch + GAP)
     for place, (picture, text) in enumerate(zip(pixels, texts, strict=True)):
         row, column = divmod(place, columns)
         left, top = GAP + column * (SIDE + GAP), GAP + row * pitch + lines * LINE
@@ -62,17 +62,17 @@ def sample_grid(images: Tensor, captions: Sequence[str], path: Path, columns: in
 def comparison_sheet(
     base: SampleSet,
     tuned: SampleSet,
-    rows: int | Sequence[int],
+    rows: int,
     path: Path,
     seed: int = 0,
 ) -> Comparison:
     """Base over tuned with the same seeds, rewards below each picture, and all measures.
 
-    rows: how many pairs to show (a pair of every prompt before the second of any), or sample
-    indices. path: of the PNG; its numbers go beside it, as .json and .md. All pairs are measured.
+    rows: how many pairs to show (a pair of every prompt before the second of any). path: of the
+    PNG; its numbers go beside it, as .json and .md. All pairs are measured.
 
     Raises:
-        ValueError: as `compare`; no pictures recorded; rows asks for none, or for unknown indices.
+        ValueError: as `compare`; no pictures recorded; rows asks for none.
         OSError: the disk is full, or the folder cannot be written; names the path.
     """
     first, second = paired(base, tuned)
@@ -87,22 +87,15 @@ def comparison_sheet(
     return measured
 
 
-def _choose(samples: SampleSet, rows: int | Sequence[int]) -> Tensor:
-    """Rows of the samples to show."""
-    if isinstance(rows, int):
-        check_order("rows", rows, 1)
-        seen: dict[int, int] = {}
-        turns = []
-        for row, prompt in enumerate(samples.prompt_index.tolist()):
-            turns.append((seen.get(prompt, 0), row))
-            seen[prompt] = seen.get(prompt, 0) + 1
-        return torch.tensor([row for _, row in sorted(turns)[:rows]])
-    known = {index: row for row, index in enumerate(samples.index.tolist())}
-    if unknown := [index for index in rows if index not in known]:
-        raise ValueError(f"rows must be indices that both models have, got {unknown}")
-    if not rows:
-        raise ValueError("rows must be at least one sample index, got none")
-    return torch.tensor([known[index] for index in rows])
+def _choose(samples: SampleSet, rows: int) -> Tensor:
+    """So many rows to show, a pair of every prompt before the second of any."""
+    check_order("rows", rows, 1)
+    seen: Counter[int] = Counter()
+    turns = []
+    for row, prompt in enumerate(samples.prompt_index.tolist()):
+        turns.append((seen[prompt], row))
+        seen[prompt] += 1
+    return torch.tensor([row for _, row in sorted(turns)[:rows]])
 
 
 # --- drawing
@@ -127,14 +120,12 @@ class _Page:
             pixels.permute(1, 2, 0).numpy(), interpolation="nearest" if small else "antialiased"
         )
         axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(visible=True, color=edge, linewidth=1.2)
+        axes.spines[:].set(visible=True, color=edge, linewidth=1.2)
 
     def text(self, left: float, top: float, text: str, **style: object) -> None:
         look: dict = {"ha": "center", "va": "top", "fontsize": 7.5, "color": "black", **style}
         # A prompt may hold dollar signs: they are no formulas.
-        place = left / self.width, 1 - top / self.height
-        self.figure.text(*place, text, parse_math=False, **look)
+        self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **look)
 
 
 def _draw(
@@ -155,7 +146,9 @@ def _draw(
     table: list[tuple[str, ...]] = [("measure", "base", "tuned", "change")]
     table += [(_wrap_label(name, 32), *rest) for name, *rest in (r.words() for r in measured.rows)]
     notes = [textwrap.fill(note, 125) for note in measured.notes]
-    panel = max(PANEL, _table_height(table) + sum(0.2 + LINE * n.count("\n") for n in notes) + 0.5)
+    heights = [0.1 + LINE * (1 + name.count("\n")) for name, *_ in table]
+    heights += [0.2 + LINE * note.count("\n") for note in notes]
+    panel = max(PANEL, sum(heights) + 0.5)
     width = max(LEAST_WIDTH, LEFT + columns * (SIDE + GAP) + GAP)
     page = _Page(width, TOP + bands * pitch + panel + 0.3)
     page.text(
@@ -192,10 +185,6 @@ def _draw(
     if labels:
         _draw_histogram(page, labels[0], all_base, all_tuned, width, top)
     write_atomically(path, png(page.figure, DPI))
-
-
-def _table_height(table: Sequence[Sequence[str]]) -> float:
-    return sum(0.1 + LINE * (1 + row[0].count("\n")) for row in table)
 
 
 def _draw_table(
@@ -251,11 +240,3 @@ def _short(label: str) -> str:
     """A reward's name, without options, where it stands under a picture."""
     name = label.split(":")[0].split("/")[-1]
     return name if len(name) <= 16 else "sum" if "*" in name else name[:15] + "…"
-
-
-def _bytes(images: Tensor) -> Tensor:
-    if isinstance(images, Tensor) and images.dtype == torch.uint8:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must have shape (n, 3, h, w), got {tuple(images.shape)}")
-        return images.cpu()
-    return to_uint8(images)

@@ -15,9 +15,8 @@ class SampleSet:
 
     index, seed, prompt_index: (n,) int64. rewards: (n,) float64 by label. images: (n, 3, h, w)
     uint8. x1: (n, *event), what the model sampled (latents, or pixels in [-1, 1]), as it was
-    given. features: (n, d) float32. prompts: all of the run's. complete: every process has
-    closed its part. made_by: the run, the code and the weights that drew them (`drawing`).
-    None: not recorded, or not read.
+    given. features: (n, d) float32. prompts: all of the run's. made_by: the run, the code and the
+    weights that drew them (`drawing`). None: not recorded, or not read.
     """
 
     which: str
@@ -29,7 +28,6 @@ class SampleSet:
     images: Tensor | None = None
     x1: Tensor | None = None
     features: Tensor | None = None
-    complete: bool = True
     made_by: str = ""
 
     def __len__(self) -> int:
@@ -41,12 +39,9 @@ class SampleSet:
 
     def take(self, rows: Tensor) -> SampleSet:
         """These rows (m,), in this order."""
-
-        def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[rows]
-
-        names = ("index", "seed", "prompt_index", "images", "x1", "features")
-        picked: dict[str, Any] = {name: pick(getattr(self, name)) for name in names}
+        picked: dict[str, Any] = {
+            name: values[rows] for name, values in vars(self).items() if isinstance(values, Tensor)
+        }
         rewards = {label: values[rows] for label, values in self.rewards.items()}
         return replace(self, rewards=rewards, **picked)
 

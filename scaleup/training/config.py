@@ -189,10 +189,10 @@ class TrainConfig:
         domain = method.rewards
         if not domain.holds(*reward.bounds):
             maps = "reward_mapping" in method.options
-            hint = "; reward_mapping=released maps any reward" if maps else ""
             raise ValueError(
                 f"reward must take {domain} for method = {self.method!r}, got {self.reward!r} with "
-                f"values in {list(reward.bounds)}{hint}"
+                f"values in {list(reward.bounds)}"
+                + ("; reward_mapping=released maps any reward" if maps else "")
             )
         if domain.differentiable and not reward.differentiable:
             raise ValueError(
@@ -216,8 +216,7 @@ class TrainConfig:
         for _, options in named:
             files |= option_files(options)
         own = {name: digest for name, digest in code.items() if name not in files}
-        version = metadata.version("plumbline")
-        parts = (files, _model_digest(self.model), digest_of(own), version)
+        parts = (files, _model_digest(self.model), digest_of(own), metadata.version("plumbline"))
         return asdict(self) | dict(zip(IDENTITY, parts, strict=True))
 
     @cached_property

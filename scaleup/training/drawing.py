@@ -87,7 +87,7 @@ class Drawer:
         folder, known = self.folder.path, task.prompts.texts
         drawn_by = "-".join(filter(None, (*self.name, weights)))
         with SampleWriter(
-            folder, which, known, processes.rank, processes.world, shard=chunk, made_by=drawn_by
+            folder, which, known, processes.rank, processes.world, drawn_by
         ) as writer:
             there = set(writer.written.tolist())
             for number, start in enumerate(range(0, count, chunk)):
@@ -108,7 +108,6 @@ class Drawer:
                     seeds = self.seeds(offset, index)
                     pictures = (255 * images).round().to(torch.uint8)
                     writer.add(index, seeds, prompt, rewards, pictures, x1, found)
-                    writer.flush()
                 if report is not None:
                     report(min(start + chunk, count), count)
         processes.accelerator.wait_for_everyone()

@@ -26,8 +26,7 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
         if ours == theirs or key == "device":
             continue
         if key == "files" and isinstance(ours, dict) and isinstance(theirs, dict):
-            names = dict.fromkeys((*ours, *theirs))
-            lines += [f"{name} has another content" for name in names
+            lines += [f"{name} has another content" for name in dict.fromkeys((*ours, *theirs))
                       if ours.get(name) != theirs.get(name)]  # fmt: skip
         elif key in DIGESTS:
             lines.append(DIGESTS[key])

@@ -59,18 +59,8 @@ class Processes:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.plugin = accelerator, sharding_plugin(accelerator)
         self.device, self.sharded = accelerator.device, self.plugin is not None
-
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def world(self) -> int:
-        return int(self.accelerator.num_processes)
-
-    @property
-    def is_main(self) -> bool:
-        return bool(self.accelerator.is_main_process)
+        self.rank, self.world = int(accelerator.process_index), int(accelerator.num_processes)
+        self.is_main = bool(accelerator.is_main_process)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Rows of all processes, in the order of rank."""
@@ -94,10 +84,8 @@ class Processes:
             return
         found = [p.grad for p in parameters if p.grad is not None]
         flat = self.mean(torch.cat([g.flatten() for g in found]))
-        start = 0
-        for g in found:
-            g.copy_(flat[start : start + g.numel()].reshape(g.shape))
-            start += g.numel()
+        for g, mean in zip(found, flat.split([g.numel() for g in found]), strict=True):
+            g.copy_(mean.reshape(g.shape))
 
 
 def check_environment(processes: int) -> None:
@@ -170,10 +158,9 @@ def start_processes(
     )  # fmt: skip
     launched = int(accelerator.num_processes)
     if launched != config.processes:
-        started = os.environ.get("WORLD_SIZE", "1")
         raise ValueError(
-            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = {started}): need "
-            f"{start(config.processes)}"
+            f"processes = {config.processes}, but {launched} run (WORLD_SIZE = "
+            f"{os.environ.get('WORLD_SIZE', '1')}): need {start(config.processes)}"
         )
     if accelerator.distributed_type not in KINDS:
         raise NotImplementedError(

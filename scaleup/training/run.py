@@ -27,7 +27,7 @@ from scaleup.training.drawing import COMPARISON_SEED, GRID_SEED, drawn_samples
 from scaleup.training.peers import PEER_TIMEOUT, is_lost_peer
 from scaleup.training.runfolder import RunFolder, check_makers
 from scaleup.training.session import Session
-from scaleup.training.trainer import TRAINING, Trainer
+from scaleup.training.trainer import Trainer
 from theory.common.files import read_json
 from theory.common.identity import plumbline_code
 from theory.common.progress import Progress
@@ -35,7 +35,8 @@ from theory.common.signals import Stopped
 
 GRID, SHEET_PAIRS = 24, 24
 COMPARED_BY = "scaleup.comparison.sheet"
-BANK, COMPARING = "base samples", "comparing"  # parts of a run, as they are reported
+# Parts of a run, as they are reported.
+BANK, TRAINING, COMPARING = "base samples", "training", "comparing"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -80,15 +81,17 @@ def _train(session: Session, tensorboard: bool) -> None:
     with _held(session, folder):
         session.accelerator.wait_for_everyone()
         started, cpu = time.monotonic(), time.process_time()
-        with Progress(_units(config), "scaleup", quiet=not session.is_main) as progress:
+        # A run's parts, in pictures or steps: what one takes says nothing of the others.
+        units = {BANK: config.bank, TRAINING: config.steps, COMPARING: 2 * config.evaluate}
+        with Progress(units, "scaleup", quiet=not session.is_main) as progress:
             session.bank_report = lambda done, total: progress.update(
                 BANK, done, f"{BANK} {done}/{total}"
             )
-            with _watcher(session, tensorboard, progress) as watcher:
+            with _trackers(session, tensorboard, progress):
                 trainer = Trainer(
                     session,
-                    lambda part, done, total, text: progress.update(part, done, text),
-                    watcher,
+                    partial(progress.update, TRAINING),
+                    partial(_look_on, session, progress),
                 )
                 with _memory_explained(trainer), trainer.named():
                     trainer.train()
@@ -149,11 +152,6 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"out must be a folder that can be made and written, got {str(out)!r}")
 
 
-def _units(config: TrainConfig) -> dict[str, int]:
-    """A run's parts, in pictures or steps: what one takes says nothing of the others."""
-    return {BANK: config.bank, TRAINING: config.steps, COMPARING: 2 * config.evaluate}
-
-
 @contextlib.contextmanager
 def _held(session: Session, folder: RunFolder) -> Iterator[None]:
     """The folder begun and locked, by the first process for all."""
@@ -198,37 +196,28 @@ def _where(folder: RunFolder) -> str:
     )
 
 
-class _Watcher:
-    """What looks on while a run trains: TensorBoard, and a grid of samples every so often."""
-
-    def __init__(self, session: Session, progress: Progress) -> None:
-        self.session, self.progress = session, progress
-
-    def __call__(self, step: int, row: dict[str, float]) -> None:
-        config = self.session.config
-        self.session.accelerator.log(row, step=step)  # to those trackers that there are
-        every = config.grid_every
-        if every and (step % every == 0 or step == config.steps):
-            self._grid(step)
-
-    def _grid(self, step: int) -> None:
-        session = self.session
-        index = torch.arange(GRID)
-        if session.is_main or session.sharded:  # a sharded network is run by all
-            x1, _ = session.drawer.rows(session.student, GRID_SEED, index)
-        if not session.is_main:
-            return
-        with torch.no_grad():
-            texts = session.task.texts(session.drawer.prompts(index))
-            images = session.task.pictures(x1, texts)
-            reward = float(session.task.scorer(images, texts).mean())
-        session.accelerator.log({"student_reward": reward}, step=step)
-        self.progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")
-        sample_grid(images.cpu(), texts, session.folder.path / "grids" / f"step-{step:06d}.png")
+def _look_on(session: Session, progress: Progress, step: int, row: dict[str, float]) -> None:
+    """While a run trains: TensorBoard, and a grid of samples every so often."""
+    session.accelerator.log(row, step=step)  # to those trackers that there are
+    every = session.config.grid_every
+    if not every or (step % every and step != session.config.steps):
+        return
+    index = torch.arange(GRID)
+    if session.is_main or session.sharded:  # a sharded network is run by all
+        x1, _ = session.drawer.rows(session.student, GRID_SEED, index)
+    if not session.is_main:
+        return
+    with torch.no_grad():
+        texts = session.task.texts(session.drawer.prompts(index))
+        images = session.task.pictures(x1, texts)
+        reward = float(session.task.scorer(images, texts).mean())
+    session.accelerator.log({"student_reward": reward}, step=step)
+    progress.note(f"step {step}: the student's reward is {reward:.4g} on {GRID} pictures")
+    sample_grid(images.cpu(), texts, session.folder.path / "grids" / f"step-{step:06d}.png")
 
 
 @contextlib.contextmanager
-def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterator[_Watcher]:
+def _trackers(session: Session, tensorboard: bool, progress: Progress) -> Iterator[None]:
     """With TensorBoard's files closed at the end, else the last minutes would not be in them."""
     if tensorboard and find_spec("tensorboard") is None:  # accelerate would say nothing
         progress.note(
@@ -239,7 +228,7 @@ def _watcher(session: Session, tensorboard: bool, progress: Progress) -> Iterato
             warnings.simplefilter("ignore")  # TensorBoard's own imports
             session.accelerator.init_trackers("tensorboard")
     try:
-        yield _Watcher(session, progress)
+        yield
     finally:
         for tracker in session.accelerator.trackers:
             tracker.finish()

@@ -21,7 +21,7 @@ import io
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,30 +35,24 @@ from theory.common.files import locked, read_json, write_atomically, write_json
 ADVICE = "delete the folder, and the run starts from its first step"
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The folder of a configuration below `out`."""
+    """The folder of a configuration below `out`.
 
-    out: Path
-    config: TrainConfig
+    path: where it lies, if it was moved. content: what it says that the run is, fields and digests
+    of what they name; else what the configuration says now. digest: names the run.
+    """
 
-    @property
-    def path(self) -> Path:
-        return self.out / self.config.folder_name
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What the run is: its fields, and digests of what they name."""
-        return self.config.as_json()
-
-    @property
-    def digest(self) -> str:
-        """What names the run, wherever its folder lies."""
-        return run_digest(self.content)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    def __init__(
+        self,
+        out: Path,
+        config: TrainConfig,
+        path: Path | None = None,
+        content: dict[str, Any] | None = None,
+    ) -> None:
+        self.out, self.config = out, config
+        self.path = path or out / config.folder_name
+        self.content = content or config.as_json()
+        self.digest, self.checkpoints = run_digest(self.content), self.path / "checkpoints"
 
     @property
     def is_finished(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ import torch
 from scaleup.adapter import Guided, ImageModel, open_model
 from scaleup.adapter.lora import LoraVelocity, lora_student
 from scaleup.adapter.sharding import shard_base
-from scaleup.rewards.contract.checked import checked
+from scaleup.builtin import builtin_folder
+from scaleup.builtin.shapes import PROMPTS
+from scaleup.rewards.contract.checked import Checked
 from scaleup.samples.samples import SampleSet
 from scaleup.training.config import BUILTIN, TrainConfig, read_prompts
 from scaleup.training.drawing import Drawer, Report
@@ -19,8 +22,7 @@ from scaleup.training.draws import ShardedDraws, generator_of
 from scaleup.training.legible import distinct_prompts, unseen_words
 from scaleup.training.peers import PEER_TIMEOUT, Processes, start_processes
 from scaleup.training.runfolder import RunFolder
-from scaleup.training.task import Bank, PromptedTask, Sampling
-from theory.fields.mixture import VelocityModel
+from scaleup.training.task import PromptedTask, Sampling
 from theory.methods import Execution, Policy
 from theory.methods.contract import returned
 from theory.methods.contract.states import digest_of_tensors
@@ -69,21 +71,26 @@ class Session(Processes):
             device=self.device,
         )
         self.policy = self._policy()
-        self.optimiser = self._optimiser()
+        self.optimiser: Any = self.accelerator.prepare(
+            torch.optim.AdamW(
+                self.policy.parameters(),
+                lr=config.learning_rate,
+                betas=(0.9, 0.99),
+                weight_decay=config.weight_decay,
+            )
+        )
 
     def _open(self) -> ImageModel:
         name = self.config.model
-        if name == BUILTIN:
-            from scaleup.builtin import builtin_folder
-
-            name = str(builtin_folder())
-        return open_model(name, device=self.device, dtype=self.dtype)
+        return open_model(
+            str(builtin_folder()) if name == BUILTIN else name,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
     def _prompts(self) -> list[str]:
         """The prompts, each one once; says which ones the model does not see whole."""
         if not self.config.prompts:
-            from scaleup.builtin.shapes import PROMPTS
-
             return list(PROMPTS)
         texts, notes = distinct_prompts(self.model, read_prompts(self.config.prompts))
         if self.config.model == BUILTIN:
@@ -98,7 +105,11 @@ class Session(Processes):
         if config.precision != "no":
             velocity.autocast = self.dtype
         student = lora_student(
-            self.model, velocity, config.lora, generator_of("lora", config.seed), self._guidance()
+            self.model,
+            velocity,
+            config.lora,
+            generator_of("lora", config.seed),
+            guidance=config.guidance,
         )
         student.adapters.rows_at_once = config.chunk
         if config.gradient_checkpointing:
@@ -111,7 +122,7 @@ class Session(Processes):
             self.model,
             base,
             self.prompts,
-            checked(config.parsed_reward),
+            Checked(config.parsed_reward),
             Sampling(config.sampling_steps, config.solver, config.chunk, config.group),
             execution=Execution(
                 shards=self.world,
@@ -121,13 +132,9 @@ class Session(Processes):
                 scaled_gradients=self.accelerator.scaler is not None,
             ),
             guided=guided,
-            draw_bank=self._draw_bank,
+            draw_bank=lambda: self.drawer.bank(self.base, self.bank_report),
         )
         return student, base, task
-
-    def _guidance(self) -> Callable[[VelocityModel], VelocityModel]:
-        weight = self.config.guidance
-        return (lambda v: v) if weight == 1 else (lambda v: Guided(v, weight))
 
     def _policy(self) -> Policy:
         """The method's, and the base sharded where that is asked for."""
@@ -153,27 +160,7 @@ class Session(Processes):
             rows = options.get("pool") or self.config.batch
             self.task.check_alone(rows, "group, batch or pool of the method")
 
-    def _optimiser(self) -> Any:
-        return self.accelerator.prepare(
-            torch.optim.AdamW(
-                self.policy.parameters(),
-                lr=self.config.learning_rate,
-                betas=(0.9, 0.99),
-                weight_decay=self.config.weight_decay,
-            )
-        )
-
     # --- samples
-
-    def _draw_bank(self) -> Bank:
-        return self.drawer.bank(self.base, self.bank_report)
-
-    def draw(
-        self, which: str, model: VelocityModel, count: int, offset: int, **options: Any
-    ) -> SampleSet:
-        """`Drawer.samples` of the base, or of the student as it is now."""
-        weights = "" if model is self.base else self._weights()
-        return self.drawer.samples(which, model, count, offset, weights=weights, **options)
 
     def draw_both(
         self,
@@ -182,16 +169,26 @@ class Session(Processes):
         report: Callable[[int, str], None],
         **options: Any,
     ) -> list[SampleSet]:
-        """`draw` of the base, then of the student; seeds: the offset of each, by what it is kept
-        as. report: called with the pictures so far, and words."""
-        sets = []
-        for before, (which, model) in enumerate(zip(seeds, (self.base, self.student), strict=True)):
+        """Samples of the base, then of the student as it is now (`Drawer.samples`); seeds: the
+        offset of each, by what it is kept as. report: called with the pictures so far, and words.
+        """
 
-            def told(done: int, total: int, before: int = before, which: str = which) -> None:
-                report(before * total + done, f"{which} {done}/{total}")
+        def told(before: int, which: str, done: int, total: int) -> None:
+            report(before * total + done, f"{which} {done}/{total}")
 
-            sets.append(self.draw(which, model, count, seeds[which], report=told, **options))
-        return sets
+        models = zip(seeds.items(), (self.base, self.student), strict=True)
+        return [
+            self.drawer.samples(
+                which,
+                model,
+                count,
+                seed,
+                weights="" if model is self.base else self._weights(),
+                report=partial(told, before, which),
+                **options,
+            )
+            for before, ((which, seed), model) in enumerate(models)
+        ]
 
     def _weights(self) -> str:
         """A digest of the student, by the first process for all; the base is part of the run."""

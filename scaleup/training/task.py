@@ -153,8 +153,7 @@ class PromptedTask(Task):
 
     def reward_statistics(self, raw: Tensor, cond: Any = None) -> tuple[Tensor, Tensor]:
         """(mean over a row's prompt, std over all), over the rows of all processes."""
-        everyone = torch.stack([raw.double(), cond[:, 0].double()], 1)
-        rows = self.execution.gather(everyone)
+        rows = self.execution.gather(torch.stack([raw.double(), cond[:, 0].double()], 1))
         if self.sampling.group == 1:
             self.check_alone(len(rows), "group, batch or pool of the method")
         mean, std = _statistics(rows[:, 0], rows[:, 1].long(), cond[:, 0])

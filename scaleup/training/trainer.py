@@ -29,25 +29,19 @@ from theory.methods.contract import returned
 from theory.methods.contract.states import load_optimiser, optimiser_tensors, prefixed, under
 
 WARM_UP = 0.05
-TRAINING = "training"  # a part of a run, as it is reported
-Report = Callable[[str, int, int, str], None]
-
-
-def quiet(part: str, done: int, total: int, text: str) -> None:
-    """No report."""
 
 
 class Trainer:
     """A run's loop and its state: `step` steps are done, `metrics` has a row for each.
 
-    report(part, done, total, text): called as work goes on.  after(step): called after every step,
-    for sample grids and trackers.
+    report(step, text): called as work goes on.  after(step, row): called after every step, for
+    sample grids and trackers.
     """
 
     def __init__(
         self,
         session: Session,
-        report: Report = quiet,
+        report: Callable[[int, str], None] = lambda step, text: None,
         after: Callable[[int, dict[str, float]], None] = lambda step, row: None,
     ) -> None:
         self.session, self.config = session, session.config
@@ -78,7 +72,9 @@ class Trainer:
             while self.step < steps:
                 with self._together():
                     row = self.one_step()
-                    self.report(TRAINING, self.step, steps, _text(self.step, steps, row))
+                    reward = f", reward {row['reward']:.4g}" if "reward" in row else ""
+                    text = f"step {self.step}/{steps}: loss {row['loss']:.4g}{reward}"
+                    self.report(self.step, text)
                     self.after(self.step, row)
                     if self.step % every == 0 or self.step == steps:
                         self.save()
@@ -113,7 +109,9 @@ class Trainer:
             for name, values in {"loss": losses, **info}.items():
                 share = values.detach().double().mean() / self.config.accumulate
                 sums[name] = sums[name] + share if name in sums else share
-        means = self._means(sums)
+        shares = self.session.mean(torch.stack(list(sums.values()))).tolist()
+        means = dict(zip(sums, shares, strict=True))
+        self._check_finite("loss", means["loss"])
         with held():  # a step is taken whole, or not at all
             norm = self._update()
             self.step += 1
@@ -127,13 +125,6 @@ class Trainer:
         """The losses (rows,) of a batch's rows from `start` on, and what to log."""
         own = {k: None if v is None else v[start : start + rows] for k, v in batch.items()}
         return returned.loss(self.method, self.policy, self.task, cast(Batch, own))
-
-    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """The means over all rows of all processes."""
-        means = self.session.mean(torch.stack(list(sums.values()))).tolist()
-        found = dict(zip(sums, means, strict=True))
-        self._check_finite("loss", found["loss"])
-        return found
 
     def _update(self) -> float:
         """Average, clip, step; the norm of the gradient before clipping."""
@@ -251,7 +242,7 @@ class Trainer:
             return
         for text in found.damaged:
             line = f"{text}; going on from step {found.step} instead"
-            self.report(TRAINING, found.step, self.config.steps, line)
+            self.report(found.step, line)
             if self.session.is_main:
                 folder.note(line)
         self.load(found)
@@ -273,8 +264,3 @@ class Trainer:
     def _inner(self) -> torch.optim.Optimizer:
         """The optimiser that accelerate wraps."""
         return getattr(self.optimiser, "optimizer", self.optimiser)
-
-
-def _text(step: int, steps: int, row: dict[str, float]) -> str:
-    reward = f", reward {row['reward']:.4g}" if "reward" in row else ""
-    return f"step {step}/{steps}: loss {row['loss']:.4g}{reward}"

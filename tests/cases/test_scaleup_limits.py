@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scaleup.audit.gather import _from_files
+from scaleup.audit.gather import _picture
 from scaleup.training.config import TrainConfig
 from toys.__main__ import main as toys
 
@@ -51,4 +51,4 @@ def test_e8_a_picture_that_cannot_be_read(content, said, tmp_path: Path):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"image = '{path}' cannot be read: .*{said}"):
-        _from_files([[path], [path]])(1, [0])
+        _picture(path)

@@ -165,15 +165,11 @@ def count(cell: Cell, first: int, repetitions: int) -> Counter[str]:
             assert one.scope == ONE_TILT
             found["one"] += 1
             found["one holds"] += one.low <= cell.tilt <= one.high
-        if _enough(fitted, pooled):
+        effective = reweighted(fitted.fit.log_ratio, pooled).total
+        # As the audit has it (report.py).
+        if min(pooled.n0.sum(), pooled.n1.sum()) >= LEAST_ROWS and effective >= LEAST_EFFECTIVE:
             _judge(cell, fitted, pooled, tilts, found)
     return found
-
-
-def _enough(fitted: Fitted, pooled: Pooled) -> bool:
-    """As the audit has it (report.py)."""
-    effective = reweighted(fitted.fit.log_ratio, pooled).total
-    return min(pooled.n0.sum(), pooled.n1.sum()) >= LEAST_ROWS and effective >= LEAST_EFFECTIVE
 
 
 def _judge(cell: Cell, fitted: Fitted, pooled: Pooled, tilts: Array, found: Counter[str]) -> None:
@@ -183,8 +179,7 @@ def _judge(cell: Cell, fitted: Fitted, pooled: Pooled, tilts: Array, found: Coun
     found["concludes"] += 1
     found["like"] += like
     found["holds"] += interval.low <= true <= interval.high
-    own = fitted.fit.weight * fitted.fit.slope[:, 0] ** 2
-    information = pooled.sums(own) * pooled.spread**2
+    information = pooled.sums(fitted.fit.weight * fitted.fit.slope[:, 0] ** 2) * pooled.spread**2
     variance = float((information + cell.differ**2 * information**2).sum())
     error = math.sqrt(variance) / float(information.sum())
     found["width"] += round(1e6 * (interval.high - interval.low))

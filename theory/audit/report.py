@@ -59,6 +59,10 @@ from theory.common.checks import check_order
 
 LEAST_ROWS = 20  # a side
 MOST_COMPARED = 200_000  # rows on which wrappers are compared; the tilt is of all
+SHARED_SEEDS = (
+    "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and stand "
+    "on one side only in the conditional test"
+)
 ROUNDING = 64  # units of float64's: rewards that differ by less are alike
 
 
@@ -144,8 +148,10 @@ def audit(
     varies = bool(good.any())
     pooled = everything.take(good[everything.prompt]) if varies and not good.all() else everything
     few = [
-        f"{side} has {len(rows)} samples{_after(copies.left_out[i])}, {LEAST_ROWS} are needed"
-        for i, (side, rows) in enumerate(zip(SIDES, (data.base, data.tuned), strict=True))
+        f"{side} has {len(rows)} samples"
+        + (f" when {out} copies are left out" if out else "")
+        + f", {LEAST_ROWS} are needed"
+        for side, rows, out in zip(SIDES, (data.base, data.tuned), copies.left_out, strict=True)
         if len(rows) < LEAST_ROWS
     ]
     doubts = []
@@ -177,6 +183,10 @@ def audit(
     weights = reweighted(exponential.fit.log_ratio, pooled)
     place = Place(data, pooled, prompts)
     influences = influence(exponential, tilt, weights.total, pooled)
+    if influences.row.changes:
+        few.append(_one_row(influences, tilt, weights, place))
+    if weights.total < LEAST_EFFECTIVE and influences.row.effective < LEAST_EFFECTIVE:
+        few.append(_too_few(weights, pooled))
     found = replace(
         found,
         exponential=exponential,
@@ -184,14 +194,10 @@ def audit(
         reweighted=weights,
         influence=influences,
         validity=(*checks, enough(data, weights), *stays(influences, tilt, place)),
+        doubts=tuple(few),
     )
-    doubts = few
-    if influences.row.changes:
-        doubts.append(_one_row(influences, tilt, weights, place))
-    if weights.total < LEAST_EFFECTIVE and influences.row.effective < LEAST_EFFECTIVE:
-        doubts.append(_too_few(weights, pooled))
-    if doubts:
-        return replace(found, doubts=tuple(doubts))
+    if found.doubts:
+        return found
     compared = some_rows(pooled, MOST_COMPARED)
     say(f"{len(names)} wrappers")
     try:
@@ -283,10 +289,6 @@ def base_is_alike(pooled: Pooled, alike: NDArray[np.bool_]) -> bool:
     return bool(alike.all()) and float((pooled.n0 - 1).sum()) >= LEAST_ROWS - 1
 
 
-def _after(left_out: int) -> str:
-    return f" when {left_out} copies are left out" if left_out else ""
-
-
 def _separated(pooled: Pooled) -> str:
     base, tuned = pooled.reward[pooled.is_base], pooled.reward[~pooled.is_base]
     way = "above" if tuned.mean() > base.mean() else "below"
@@ -308,17 +310,14 @@ def _too_few(weights: Reweighted, pooled: Pooled) -> str:
 def _notes(
     data: AuditData, pooled: Pooled, everything: Pooled, compared: Pooled
 ) -> tuple[str, ...]:
-    notes = []
-    if compared is not pooled:
-        notes.append(f"wrappers were compared on an even choice of {len(compared)} samples")
-    if data.left_out:
-        notes.append(f"{len(data.left_out)} prompts that one side alone has are left out")
     constant = everything.count - pooled.count
-    if constant:
-        notes.append(f"{constant} prompts with constant rewards say nothing of the tilt")
-    if data.paired:
-        notes.append(
-            "base and tuned share seeds: rows of one seed count as one in the tilt's interval, and "
-            "stand on one side only in the conditional test"
-        )
-    return tuple(notes)
+    notes = (
+        (
+            compared is not pooled,
+            f"wrappers were compared on an even choice of {len(compared)} samples",
+        ),
+        (data.left_out, f"{len(data.left_out)} prompts that one side alone has are left out"),
+        (constant, f"{constant} prompts with constant rewards say nothing of the tilt"),
+        (data.paired, SHARED_SEEDS),
+    )
+    return tuple(note for holds, note in notes if holds)

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 WRONG = 2  # exit status of bad input
 # What comes with the extra `scaleup`, by the names that are imported.
-EXTRA = {"accelerate", "diffusers", "peft", "PIL", "pyarrow", "tensorboard", "transformers"}
+EXTRA = {
+    "accelerate",
+    "diffusers",
+    "jinja2",
+    "peft",
+    "PIL",
+    "pyarrow",
+    "tensorboard",
+    "transformers",
+}
 
 
 class Command(NamedTuple):
@@ -42,6 +51,10 @@ class Command(NamedTuple):
     one_thread: bool = False
 
 
+# Options by name, each with what argparse's add_argument takes.
+Options = Mapping[str, Mapping[str, Any]]
+
+
 class Parser(argparse.ArgumentParser):
     """Names the nearest known words on a typo."""
 
@@ -49,6 +62,12 @@ class Parser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             message += nearest(wrong[1], re.findall(r"[^\s,']+", wrong[2]))
         super().error(message)
+
+
+def add_all(parser: argparse.ArgumentParser, options: Options) -> None:
+    """Each of the options, in this order."""
+    for name, how in options.items():
+        parser.add_argument(name, **how)
 
 
 def parse(

@@ -18,11 +18,6 @@ from theory.common.user_code import named
 BOUND_TOLERANCE = 1e-5
 
 
-def checked(reward: Reward) -> Checked:
-    """The reward, checked; one that is already, as it is."""
-    return reward if isinstance(reward, Checked) else Checked(reward)
-
-
 @dataclass(frozen=True)
 class Checked(Reward):
     """inner, with every answer held to the contract.

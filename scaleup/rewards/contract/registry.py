@@ -30,7 +30,6 @@ REGISTRY: Registry[Reward] = Registry(
     more=("a path that ends in .py", "a weighted sum (0.7*redness+0.3*brightness)"),
 )
 rewards = REGISTRY.items
-build = REGISTRY.build
 
 
 def parse_reward(text: str) -> Reward:

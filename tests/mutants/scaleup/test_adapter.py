@@ -162,8 +162,8 @@ def test_pictures_mutants_fail(monkeypatch):
 
 def shared_weights(whole, self, adapter):
     whole(adapter)
-    for name, value in self.weights(STUDENT).items():
-        self.weights(adapter)[name].data = value.data
+    for name, value in self.weights[STUDENT].items():
+        self.weights[adapter][name].data = value.data
 
 
 def reference_is_the_student(whole, self, role="reference"):

@@ -46,7 +46,7 @@ def base_weights(model):
 
 def weights(model):
     """The student's own weights."""
-    return model.adapters.weights(STUDENT)
+    return model.adapters.weights[STUDENT]
 
 
 # --- who is who
@@ -77,7 +77,7 @@ def roles_are_kept():
             weights(run.student).items(), old.parameters(), strict=True)}  # fmt: skip
         follow(old, run.student, 0.5)
         found.append(all(FLOAT32.holds(v.detach(), half[k].detach(), 1.0)
-                         for k, v in run.student.adapters.weights(OLD).items()))  # fmt: skip
+                         for k, v in run.student.adapters.weights[OLD].items()))  # fmt: skip
         found.append(not torch.equal(old(*run.rows), base))
         follow(old, run.student, 0.0)
         found.append(torch.equal(old(*run.rows), moved))
@@ -146,7 +146,7 @@ def gradients(run, recompute):
     models = [run.student, run.student.frozen_copy("old")]
     models.append(lora.LoraVelocity(run.student.adapters, run.velocity, None))
     perturb(weights(run.student))
-    perturb(run.student.adapters.weights(OLD), seed=8)
+    perturb(run.student.adapters.weights[OLD], seed=8)
     if recompute:
         run.student.adapters.recompute_activations()
     x, t, cond = run.rows
@@ -246,7 +246,7 @@ def test_guidance_wraps_student_and_reference():
     generator = torch.Generator().manual_seed(0)
     model = ImageModel(tiny.sd15())
     velocity = model.velocity(model.prompts(TEXTS))
-    guided = lora_student(model, velocity, LoraOptions(2), generator, lambda v: Guided(v, 3.0))
+    guided = lora_student(model, velocity, LoraOptions(2), generator, 3.0)
     expected = Guided(run.velocity, 3.0)(*run.rows)
     assert torch.equal(guided(*run.rows), expected)
     assert torch.equal(guided.frozen_copy()(*run.rows), expected)

@@ -51,7 +51,7 @@ def write(folder, which, labels=LABELS, prompts=PROMPTS, images=True, n=None, ma
     picture = torch.stack([mark, 255 - mark, 0 * mark], 1)[:, :, None, None].expand(-1, -1, 4, 4)
     rewards = {label: MARK[which] + index + 0.5 * i for i, label in enumerate(labels)}
     by = maker(folder) if made_by is None else made_by
-    with SampleWriter(folder, which, prompts, shard=3, made_by=by) as writer:
+    with SampleWriter(folder, which, prompts, made_by=by) as writer:
         writer.add(
             index,
             SEEDS[which] + index,

@@ -30,7 +30,7 @@ NASTY = (
     "</style><img src=x onerror=alert(1)>",
 )
 SIDE = 6
-PNG = base64.b64decode(page._encoded(torch.zeros(3, 2, 2, dtype=torch.uint8)))
+PNG = page.encoded(torch.zeros(3, 2, 2, dtype=torch.uint8))
 
 
 def gathered(prompts, n, *, a=0.6, dim=2, seed=0, pictures=True, source="t.csv against b.csv"):
@@ -144,7 +144,7 @@ def nasty_page(nasty, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures take longer than all the rest."""
-    monkeypatch.setattr(figures, "png", lambda figure: PNG)
+    monkeypatch.setattr(page, "png", lambda figure: PNG)
 
 
 # --- pages of every kind
@@ -275,7 +275,7 @@ def test_large_pictures_are_made_smaller_and_small_ones_kept():
     ramp = torch.arange(300).remainder(256).to(torch.uint8)
     large = ramp[None, None, :].expand(3, 600, 300)
     small = ramp[None, None, :7].expand(3, 5, 7)
-    found = [Image.open(io.BytesIO(base64.b64decode(page._encoded(x)))) for x in (large, small)]
+    found = [Image.open(io.BytesIO(page.encoded(x))) for x in (large, small)]
     assert [image.size for image in found] == [(128, 256), (7, 5)]
     assert np.array_equal(np.asarray(found[1]), small.permute(1, 2, 0).numpy())
 
@@ -443,7 +443,7 @@ def test_names_are_no_formulas():
     figure = figures.histograms(audited(gathered([""], 60)), "0.5*$a_b$ + $c^d$")
     axes = figure.axes[0]
     assert axes.get_xlabel() == r"reward: 0.5*\$a_b\$ + \$c^d\$"
-    assert figures.png(figure).startswith(b"\x89PNG")
+    assert page.png(figure).startswith(b"\x89PNG")
     assert len(figures._label("x" * 200)) < 80
     assert figures._name({"number": 7, "prompt": "x" * 200}) == f"7. {'x' * 33}…"
     assert figures._name({"number": 7, "prompt": "$5"}) == r"7. \$5"
@@ -451,4 +451,4 @@ def test_names_are_no_formulas():
 
 @pytest.mark.parametrize("prompt", ["図のある犬", "a dog 🐕"], ids=["chinese", "emoji"])
 def test_prompts_in_any_script_can_be_drawn(prompt):
-    figures.png(figures.prompts(audited(gathered([prompt, "b"], 60))))
+    page.png(figures.prompts(audited(gathered([prompt, "b"], 60))))

@@ -257,7 +257,7 @@ def test_bias_of_the_frechet_distance():
             r"prompt_index must have shape \(3,\).* got \(2,\)",
         ),
         (lambda: diversity(np.ones((3, 2)), [1, 2, 3]), "one prompt must have two pictures"),
-        (lambda: frechet(np.ones((3, 2)), np.ones((3, 4))), "as many features as base, 2, got 4"),
+        (lambda: frechet_distance(np.ones((5, 2)), np.ones((5, 4))), r"shape, \(5, 2\).* \(5, 4\)"),
         (lambda: frechet_distance(np.ones((3, 2)), np.ones((3, 2))), "n at least 4"),
         (lambda: frechet_distance(np.ones((5, 2)), np.ones((4, 2))), "base's shape"),
         (lambda: mean_reward([1.0, 2.0], resamples=2), "resamples must .*got 2"),

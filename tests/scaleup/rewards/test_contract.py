@@ -17,7 +17,7 @@ from scaleup.rewards.contract import (
     parse_reward,
     to_uint8,
 )
-from scaleup.rewards.contract.checked import checked
+from scaleup.rewards.contract.checked import Checked
 from scaleup.rewards.contract.registry import REGISTRY
 from tests.scaleup.rewards.test_rewards import PROMPTS, pictures
 from theory.common.tolerances import ALGEBRA
@@ -28,7 +28,7 @@ from theory.common.tolerances import ALGEBRA
 def test_a_weighted_sum():
     images = pictures()
     reward = parse_reward("0.7*redness + -0.3*brightness")
-    parts = checked(reward).parts(images, PROMPTS)
+    parts = Checked(reward).parts(images, PROMPTS)
     red, bright = (parse_reward(n)(images, PROMPTS) for n in ("redness", "brightness"))
     assert list(parts) == ["0.7*redness+-0.3*brightness", "redness", "brightness"]
     assert ALGEBRA.holds(parts[reward.label], 0.7 * red - 0.3 * bright)
@@ -63,7 +63,7 @@ def test_a_reward_of_ones_own(tmp_path):
     path = tmp_path / "greenness.py"
     path.write_text(textwrap.dedent(OWN))
     images = pictures()
-    values = checked(parse_reward(f"{path}:strength=2"))(images, PROMPTS)
+    values = Checked(parse_reward(f"{path}:strength=2"))(images, PROMPTS)
     assert ALGEBRA.holds(values, 2 * images[:, 1].mean((1, 2)))
     both = parse_reward(f"0.5*{path}+redness")
     assert isinstance(both, Weighted)
@@ -159,9 +159,9 @@ GOOD = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
 )
 def test_a_wrong_answer_is_named(answer, needle):
     with pytest.raises(ValueError, match=f"reward 'odd' must return .*{needle}"):
-        checked(Odd(answer))(pictures(), PROMPTS)
+        Checked(Odd(answer))(pictures(), PROMPTS)
     with pytest.raises(ValueError, match=needle):
-        checked(Odd(answer)).parts(pictures(), PROMPTS)
+        Checked(Odd(answer)).parts(pictures(), PROMPTS)
 
 
 class Broken(Odd):
@@ -178,19 +178,19 @@ def test_b4_a_reward_that_raises_is_named():
         (PermissionError(13, "Permission denied", "a/model.pt"), "PermissionError: .*a/model.pt'"),
     ):
         with pytest.raises(ValueError, match=rf"reward 'odd' raised {said} \(.*py, line \d+\)"):
-            checked(Broken(error))(pictures(), PROMPTS)
+            Checked(Broken(error))(pictures(), PROMPTS)
     for passes in (MemoryError("much"), RuntimeError("CUDA out of memory")):
         with pytest.raises(type(passes), match=str(passes)):
-            checked(Broken(passes)).parts(pictures(), PROMPTS)
+            Checked(Broken(passes)).parts(pictures(), PROMPTS)
 
 
 def test_a_right_answer_and_a_detached_one():
-    assert checked(Odd(GOOD))(pictures(), PROMPTS) is GOOD
+    assert Checked(Odd(GOOD))(pictures(), PROMPTS) is GOOD
     images = pictures().requires_grad_()
     with pytest.raises(ValueError, match="without a gradient"):
-        checked(Odd(GOOD, differentiable=True))(images, PROMPTS)
+        Checked(Odd(GOOD, differentiable=True))(images, PROMPTS)
     with torch.no_grad():
-        assert checked(Odd(GOOD, differentiable=True))(images, PROMPTS) is GOOD
+        assert Checked(Odd(GOOD, differentiable=True))(images, PROMPTS) is GOOD
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_right_answer_and_a_detached_one():
 )
 def test_bad_pictures(images, prompts, kind, needle):
     with pytest.raises(kind, match=needle):
-        checked(parse_reward("redness"))(images, prompts)
+        Checked(parse_reward("redness"))(images, prompts)
 
 
 def test_conversions():

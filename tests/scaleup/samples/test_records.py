@@ -36,11 +36,11 @@ def batch(indices, offset=0.0, **changes):
     return rows | changes
 
 
-def written(folder, which="base", world=1, n=11, shard=4, **options):
+def written(folder, which="base", world=1, n=11, **options):
     """n samples, dealt to the processes in turn, in batches of 3."""
     for rank in range(world):
         mine = range(rank, n, world)
-        with SampleWriter(folder, which, PROMPTS, rank, world, shard=shard, **options) as writer:
+        with SampleWriter(folder, which, PROMPTS, rank, world, **options) as writer:
             for start in range(0, len(mine), 3):
                 writer.add(**batch(mine[start : start + 3]))
     return folder
@@ -65,7 +65,6 @@ def test_all_that_was_written_is_read_in_order(world, tmp_path):
     assert same(samples, batch(range(11)))
     assert not same(samples, batch(range(11), offset=1))
     assert not same(samples, batch(reversed(range(11))))
-    assert samples.complete
     assert samples.prompt(4) == PROMPTS[1]
     assert len(samples) == 11
     lean = read_samples(tmp_path, "base", pictures=False)
@@ -74,29 +73,38 @@ def test_all_that_was_written_is_read_in_order(world, tmp_path):
     assert torch.equal(lean.features, samples.features)
 
 
-def test_files_are_safetensors_of_a_shards_size(tmp_path):
+def test_files_are_safetensors_one_an_addition(tmp_path):
     written(tmp_path)
     sizes = []
     for path in shards(tmp_path):
         with safe_open(path, "pt") as file:
             sizes.append(len(file.get_tensor("index")))
             assert file.get_tensor("reward/redness").dtype == torch.float64
-    assert sizes == [4, 4, 3]
+    assert sizes == [3, 3, 3, 2]
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".safetensors", ".json"}
 
 
 def test_added_again_is_replaced_and_never_doubled(tmp_path):
     written(tmp_path, n=8)
-    with SampleWriter(tmp_path, "base", PROMPTS, shard=4) as writer:
+    with SampleWriter(tmp_path, "base", PROMPTS) as writer:
         assert writer.written.tolist() == list(range(8))
-        writer.add(**batch(range(2, 8), offset=5))
+        writer.add(**batch(range(2, 5), offset=5))
+        writer.add(**batch(range(5, 8), offset=5))
         writer.add(**batch([7], offset=9))
     samples = read_samples(tmp_path, "base")
     assert samples.index.tolist() == list(range(8))
     offsets = samples.rewards["redness"] - samples.index.double() / 7
     assert offsets.round().tolist() == [0, 0, 5, 5, 5, 5, 5, 9]
-    # The second shard held 4 to 7: all replaced, but by two shards, so it stays until one has all.
-    with SampleWriter(tmp_path, "base", PROMPTS, shard=8) as writer:
+    # The second shard held 3 to 5: all replaced, but by two shards, so it stays until one has all;
+    # the third, 6 and 7, is gone.
+    assert [path.name[:6] for path in shards(tmp_path)] == [
+        "000001",
+        "000002",
+        "000004",
+        "000005",
+        "000006",
+    ]
+    with SampleWriter(tmp_path, "base", PROMPTS) as writer:
         writer.add(**batch(range(8), offset=3))
     assert len(shards(tmp_path)) == 1
     assert same(read_samples(tmp_path, "base"), batch(range(8), offset=3))
@@ -108,7 +116,7 @@ class Killed(Exception):  # noqa: N818
 
 def test_killed_between_shard_and_manifest(tmp_path, monkeypatch):
     """The unlisted shard is no sample; a resumed writer removes it and carries on."""
-    writer = SampleWriter(tmp_path, "base", PROMPTS, shard=4)
+    writer = SampleWriter(tmp_path, "base", PROMPTS)
     writer.add(**batch(range(4)))
 
     def die(*_):
@@ -121,19 +129,17 @@ def test_killed_between_shard_and_manifest(tmp_path, monkeypatch):
     draft = writer.folder / ".000009.safetensors.abcd.part"
     draft.write_bytes(b"half")
     assert len(shards(tmp_path)) == 2
-    assert read_samples(tmp_path, "base", partial=True).index.tolist() == [0, 1, 2, 3]
-    with SampleWriter(tmp_path, "base", PROMPTS, shard=4) as writer:
+    with SampleWriter(tmp_path, "base", PROMPTS) as writer:
         assert len(shards(tmp_path)) == 1
         assert not draft.exists()
-        rest = [i for i in range(11) if i not in writer.written.tolist()]
-        assert rest == list(range(4, 11))
-        writer.add(**batch(rest))
+        assert writer.written.tolist() == [0, 1, 2, 3]
+        writer.add(**batch(range(4, 11)))
     assert same(read_samples(tmp_path, "base"), batch(range(11)))
 
 
 def test_full_disk(tmp_path, monkeypatch):
     """Names the path, leaves nothing half-written, and may be tried again."""
-    writer = SampleWriter(tmp_path, "base", PROMPTS, shard=4)
+    writer = SampleWriter(tmp_path, "base", PROMPTS)
     writer.add(**batch(range(4)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
@@ -145,6 +151,7 @@ def test_full_disk(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r"cannot write .*000002\.safetensors: No space left"):
             writer.add(**batch(range(4, 8)))
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    writer.add(**batch(range(4, 8)))
     writer.close()
     assert same(read_samples(tmp_path, "base"), batch(range(8)))
 
@@ -157,17 +164,15 @@ def add_and_die(writer):
 
 def test_an_error_inside_with_leaves_the_part_open(tmp_path):
     with pytest.raises(Killed):
-        add_and_die(SampleWriter(tmp_path, "base", PROMPTS, shard=2))
+        add_and_die(SampleWriter(tmp_path, "base", PROMPTS))
     with pytest.raises(ValueError, match=r"processes \[0\] have not written all"):
         read_samples(tmp_path, "base")
-    found = read_samples(tmp_path, "base", partial=True)
-    assert not found.complete
-    assert len(found) == 2
+    assert SampleWriter(tmp_path, "base", PROMPTS).written.tolist() == [0, 1]
 
 
 def test_another_models_samples_are_removed(tmp_path):
     written(tmp_path, which="tuned", n=8, made_by="step 10")
-    with SampleWriter(tmp_path, "tuned", PROMPTS, shard=4, made_by="step 20") as writer:
+    with SampleWriter(tmp_path, "tuned", PROMPTS, made_by="step 20") as writer:
         assert len(writer.written) == 0
         assert shards(tmp_path, "tuned") == []
         writer.add(**batch(range(3), offset=1))
@@ -225,7 +230,7 @@ DAMAGE = {
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damage_is_named(case, tmp_path):
     spoil, needle = DAMAGE[case]
-    written(tmp_path, world=2, shard=3)
+    written(tmp_path, world=2)
     read_samples(tmp_path, "base")
     spoil(tmp_path)
     with pytest.raises(ValueError, match=needle):
@@ -290,7 +295,6 @@ def test_bad_samples(changes, needle, tmp_path):
         ({"which": "old"}, "which must be .*base, tuned.*got 'old'"),
         ({"rank": 2}, "rank must .*got 2"),
         ({"world": 0}, "world must .*got 0"),
-        ({"shard": 0}, "shard must .*got 0"),
         ({"prompts": []}, "prompts"),
         ({"prompts": "red"}, "prompts must be .* got 'red'"),
     ],

@@ -114,9 +114,7 @@ def test_a_damaged_newest_checkpoint_is_said(folders, tmp_path):
     whole, said = trained(config, tmp_path), []
     newest = checkpoint_path(whole.session.folder.checkpoints, 3)
     newest.write_bytes(newest.read_bytes()[:-7])
-    resumed = Trainer(
-        session(config, tmp_path), lambda part, done, total, text: said.append((done, text))
-    )
+    resumed = Trainer(session(config, tmp_path), lambda step, text: said.append((step, text)))
     resumed.train()
     assert same(state_of(whole), state_of(resumed))
     assert said[0][0] == 2

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theory.audit.data.equal_rows import (
     SOME,
@@ -74,18 +72,18 @@ def spelt_alike(prompts: Sequence[str]) -> tuple[Whole, tuple[tuple[str, ...], .
 def distinct(data: AuditData) -> tuple[AuditData, Copies]:
     """The data with one row of each sample, and what was left out."""
     first, groups = spelt_alike(data.prompts)
-    found = [_of_side(side, first) for side in (data.base, data.tuned)]
-    counts = {
-        name: (int(getattr(found[0], name)), int(getattr(found[1], name)))
-        for name in ("by_seed", "by_value", "ties")
-    }
-    joined = np.unique(np.concatenate([part.joined for part in found]))
+    base, tuned = (_of_side(side, first) for side in (data.base, data.tuned))
+    joined = np.union1d(base.joined, tuned.joined)
     names = [data.prompts[i] for i in joined]
-    merged = tuple(group for group in groups if group[0] in names)
-    spelt = tuple(group for group in groups if group[0] not in names)
-    copies = Copies(**counts, merged=merged, spelt=spelt)
+    copies = Copies(
+        (base.by_seed, tuned.by_seed),
+        (base.by_value, tuned.by_value),
+        (base.ties, tuned.ties),
+        merged=tuple(group for group in groups if group[0] in names),
+        spelt=tuple(group for group in groups if group[0] not in names),
+    )
     if any(copies.left_out):
-        data = data.take(found[0].kept, found[1].kept)
+        data = data.take(base.kept, tuned.kept)
     return (_merged(data, first, joined) if len(joined) else data), copies
 
 
@@ -93,13 +91,8 @@ def _merged(data: AuditData, first: Whole, joined: Whole) -> AuditData:
     """Prompts of these spellings become one, under the first of their names."""
     to = np.where(np.isin(first, joined), first, np.arange(len(first)))
     names, number = np.unique(to, return_inverse=True)
-
-    def of(side: Side) -> Side:
-        moved = replace(side, prompt=number[side.prompt].astype(np.int64))
-        return moved.take(np.argsort(moved.prompt, kind="stable"))
-
-    prompts = tuple(data.prompts[i] for i in names)
-    return AuditData(prompts, of(data.base), of(data.tuned), data.left_out)
+    base, tuned = (side.renumbered(number) for side in (data.base, data.tuned))
+    return AuditData(tuple(data.prompts[i] for i in names), base, tuned, data.left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +126,12 @@ def _of_side(side: Side, first: Whole) -> _Found:
 
     if side.seed is not None:
         rows = np.lexsort((side.seed, prompt))
-        group = _groups((prompt[rows], side.seed[rows]))
+        new = (np.diff(prompt[rows]) != 0) | (np.diff(side.seed[rows]) != 0)
+        group = np.append(0, np.cumsum(new))
         sizes = np.bincount(group)
         if int(sizes.max()) > 1 and _are_names(side, prompt, rows, group, sizes):
             leave_out(rows, group, np.ones_like(sizes), 0)
-    ways = (equal,) if side.features is None else (equal, nearly_equal)
-    for way in ways:
+    for way in (equal, nearly_equal) if side.dim else (equal,):
         rows = np.flatnonzero(kept)
         some = side.take(rows) if len(rows) < len(side) else side
         found = way(some, prompt[rows])
@@ -151,14 +144,6 @@ def _of_side(side: Side, first: Whole) -> _Found:
     return _Found(kept, counts[0], counts[1], ties, joined)
 
 
-def _groups(keys: Sequence[NDArray[Any]]) -> Whole:
-    """Numbers from 0 of runs of rows whose keys are equal; keys are sorted."""
-    new = np.zeros(len(keys[0]), dtype=bool)
-    for key in keys:
-        new[1:] |= key[1:] != key[:-1]
-    return np.cumsum(new)
-
-
 # --- by seed
 
 
@@ -166,8 +151,7 @@ def _are_names(side: Side, prompt: Whole, rows: Whole, group: Whole, sizes: Whol
     """Whether rows of one prompt and seed are one sample: they differ by little or nothing."""
     repeated = np.flatnonzero(sizes[group] > 1)[:SOME]
     some = some_of(len(side))
-    kinds = [side.reward[:, None]] + ([] if side.features is None else [side.features])
-    for values in kinds:
+    for values in (side.reward[:, None], side.features):
         of_seeds, of_all = scaled(values, rows[repeated], some)
         inside = mean_square(of_seeds, numbers(group[repeated]))
         own = mean_square(of_all, numbers(prompt[some]))

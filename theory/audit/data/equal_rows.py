@@ -55,7 +55,7 @@ def order_of(side: Side, prompt: Whole) -> Whole:
 def equal(side: Side, prompt: Whole) -> Groups:
     """Rows that are equal in prompt, reward and features."""
     order: Whole | None = None
-    if side.features is None and (np.diff(prompt) >= 0).all():
+    if not side.dim and (np.diff(prompt) >= 0).all():
         # Values alone, a prompt at a time: a tenth of the time that their order takes.
         value = np.array(side.reward)
         ends = np.flatnonzero(np.diff(prompt, append=-1)) + 1
@@ -63,25 +63,24 @@ def equal(side: Side, prompt: Whole) -> Groups:
             value[start:end].sort()
         where = prompt
     else:
-        value = side.reward if side.features is None else _mixed(side, prompt)
+        value = _mixed(side, prompt) if side.dim else side.reward
         order = np.lexsort((value, side.reward, prompt))
         value, where = value[order], prompt[order]
     new = np.ones(len(value), dtype=bool)
     new[1:] = np.diff(where) != 0
-    if side.features is None or order is None:
+    if not side.dim or order is None:
         new[1:] |= np.diff(value) != 0
     else:
         new[1:] |= np.diff(side.reward[order]) != 0
         for rows in _blocks(np.flatnonzero(~new)):
-            pair = side.features[order[rows]] == side.features[order[rows - 1]]
-            new[rows] = ~pair.all(1)
+            new[rows] = (side.features[order[rows]] != side.features[order[rows - 1]]).any(1)
     sizes = np.diff(np.append(np.flatnonzero(new), len(value)))
     if len(sizes) == len(value):
         return Groups(order, sizes, np.zeros(len(sizes), dtype=bool), 0)
     value, where = value[new], where[new]  # one a group
     atom = np.zeros(len(sizes), dtype=bool)
     atom[sizes > 1] = _in_other_prompts(value[sizes > 1], where[sizes > 1], value, where)
-    if side.features is not None:
+    if side.dim:
         by_value = np.lexsort((value, where))
         value, where = value[by_value], where[by_value]
     gaps = np.diff(value)[np.diff(where) == 0]
@@ -92,7 +91,6 @@ def equal(side: Side, prompt: Whole) -> Groups:
 
 def nearly_equal(side: Side, prompt: Whole) -> Groups:
     """Rows of a prompt whose rewards are equal up to rounding, and features up to a small error."""
-    assert side.features is not None
     reward, spread = _deviations(side.reward[:, None], prompt), _deviations(side.features, prompt)
     order = np.lexsort((_mixed(side, prompt), side.reward, prompt))
     new = np.ones(len(order), dtype=bool)
@@ -118,7 +116,6 @@ def _away(features: Rows, rows: Whole, others: Whole, spread: Array) -> Array:
 def _meet_by_chance(side: Side, prompt: Whole, reward: float, spread: Array) -> bool:
     """Whether rows of a prompt with other rewards, which are no copies, are near in features too:
     features are few, or say little, and near ones prove nothing."""
-    assert side.features is not None
     order = np.lexsort((np.random.default_rng(0).random(len(prompt)), prompt))
     pairs = 1 + np.flatnonzero(np.diff(prompt[order]) == 0)[:SOME]
     rows, others = order[pairs], order[pairs - 1]
@@ -140,7 +137,6 @@ def _blocks(rows: Whole) -> Iterator[Whole]:
 def _mixed(side: Side, prompt: Whole) -> Array:
     """(n,) reward and features as one number, in their deviations, with weights drawn once; equal
     rows have equal numbers: sums are taken row by row, not by a library's product."""
-    assert side.features is not None
     drawn = np.random.default_rng(0).normal(size=side.features.shape[1])
     weights = drawn / _deviations(side.features, prompt)
     found = side.reward / _deviations(side.reward[:, None], prompt)[0]

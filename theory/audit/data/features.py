@@ -10,7 +10,6 @@ share of rows that lie farthest out is left out of it then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,23 +42,20 @@ def deviations(data: AuditData) -> Deviations:
     Raises:
         ValueError: there are none.
     """
-    base, tuned = data.base, data.tuned
-    if base.features is None or tuned.features is None:
+    if not data.dim:
         raise ValueError("features must be given for both sides, got none")
     few = at_most(data, MOST_ROWS)
     unit, largest = np.empty(data.dim), (0, 0, 0, -1.0)
-    for columns in _blocks(data.dim):
+    for start in range(0, data.dim, BLOCK):
+        columns = slice(start, start + BLOCK)
         found = [_of_side(side, columns) for side in (few.base, few.tuned)]
         pooled = np.sqrt(sum(s.square for s in found) / max(sum(s.freedom for s in found), 1))
         own = found[0].spread
         size = np.maximum(
-            *(
-                np.abs(side.features[:, columns]).max(0)  # type: ignore[index]
-                for side in (few.base, few.tuned)
-            )
+            *(np.abs(side.features[:, columns]).max(0) for side in (few.base, few.tuned))
         )
         # Of what is left when rows that are alike lose their mean.
-        least = 16 * np.finfo(base.features.dtype).eps * size
+        least = 16 * np.finfo(few.base.features.dtype).eps * size
         chosen = np.where(own > least, own, pooled)
         unit[columns] = np.where(chosen > least, chosen, np.inf)
         for number, side in enumerate((few.base, few.tuned)):
@@ -67,9 +63,8 @@ def deviations(data: AuditData) -> Deviations:
             feature = int(np.argmax(share))
             if float(share[feature]) > largest[3]:
                 row = int(side.row[found[number].farthest[feature]])
-                largest = (number, row, columns.start + feature, float(share[feature]))
-    centre = few.base.features.mean(0, dtype=np.float64)  # type: ignore[union-attr]
-    return Deviations(centre, unit, largest)
+                largest = (number, row, start + feature, float(share[feature]))
+    return Deviations(few.base.features.mean(0, dtype=np.float64), unit, largest)
 
 
 def at_most(data: AuditData, most: int) -> AuditData:
@@ -90,11 +85,6 @@ def at_most(data: AuditData, most: int) -> AuditData:
     return data.take(choice(data.base), choice(data.tuned))
 
 
-def _blocks(dim: int) -> Iterator[slice]:
-    for start in range(0, dim, BLOCK):
-        yield slice(start, min(start + BLOCK, dim))
-
-
 @dataclass(frozen=True, eq=False)
 class _Of:
     """Of some features of one side: square (d,), summed over rows less their prompts' means, with
@@ -108,14 +98,13 @@ class _Of:
 
 
 def _of_side(side: Side, columns: slice) -> _Of:
-    assert side.features is not None
     values = side.features[:, columns].astype(np.float64)
     rest = centred(values, side.prompt)
     freedom = len(rest) - len(np.unique(side.prompt))
     square = np.square(rest).sum(0)
     farthest = np.abs(rest).argmax(0)
     share = np.square(rest[farthest, np.arange(rest.shape[1])]) / np.where(square > 0, square, 1.0)
-    share = share if freedom >= LEAST_ROWS else np.zeros_like(share)
+    share *= freedom >= LEAST_ROWS
     return _Of(square, freedom, spread(values, side.prompt), share, farthest)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -55,23 +56,11 @@ def audit_data(
         _seeds(f"{side} seeds", values, len(r))
         for side, values, r in zip(SIDES, (base_seed, tuned_seed), rewards, strict=True)
     ]
-    names, prompts, kept, left_out = _in_common(names, prompts, common_prompts)
-    sides = []
-    for i in range(2):
-        row = np.flatnonzero(kept[i])
-        order = np.argsort(prompts[i], kind="stable")
-        row, prompt = row[order], prompts[i][order]
-        own, seed = features[i], seeds[i]
-        sides.append(
-            Side(
-                rewards[i][row],
-                prompt,
-                None if own is None else own[row],
-                None if seed is None else seed[row],
-                row,
-            )
-        )
-    return AuditData(names, sides[0], sides[1], left_out)
+    sides = [
+        Side(reward, prompt, own, seed, np.arange(len(reward)))
+        for reward, prompt, own, seed in zip(rewards, prompts, features, seeds, strict=True)
+    ]
+    return _in_common(names, sides, common_prompts)
 
 
 def _rewards(name: str, values: ArrayLike) -> Array:
@@ -118,7 +107,6 @@ def _prompts(
         ]
     texts = [found.astype(str) if found.dtype.kind != "U" else found for found in sides]
     names, numbers = np.unique(np.concatenate(texts), return_inverse=True)
-    numbers = numbers.astype(np.int64)
     return tuple(str(n) for n in names), [numbers[: sizes[0]], numbers[sizes[0] :]]
 
 
@@ -134,12 +122,11 @@ def _indices(side: str, values: NDArray[Any], count: int) -> Whole:
 
 def _features(
     base: ArrayLike | None, tuned: ArrayLike | None, sizes: Sequence[int]
-) -> list[NDArray[np.floating[Any]] | None]:
+) -> list[NDArray[np.floating[Any]]]:
     _check_both("features", base, tuned)
     if base is None or tuned is None:
-        return [None, None]
-    found: list[NDArray[np.floating[Any]] | None] = []
-    widths = []
+        return [np.empty((n, 0)) for n in sizes]
+    found: list[NDArray[np.floating[Any]]] = []
     for side, values, n in zip(SIDES, (base, tuned), sizes, strict=True):
         rows = np.asarray(values)
         if rows.dtype.kind not in "fiu" or rows.ndim != 2 or len(rows) != n or not rows.shape[1]:
@@ -150,10 +137,10 @@ def _features(
         rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
         _check_finite(f"{side} features", rows)
         found.append(rows)
-        widths.append(rows.shape[1])
-    if widths[0] != widths[1]:
+    if found[0].shape[1] != found[1].shape[1]:
         raise ValueError(
-            f"base and tuned must have as many features, got {widths[0]} and {widths[1]}"
+            f"base and tuned must have as many features, got {found[0].shape[1]} and "
+            f"{found[1].shape[1]}"
         )
     return found
 
@@ -170,19 +157,17 @@ def _seeds(name: str, values: ArrayLike | None, n: int) -> Whole | None:
     return found.astype(np.int64)
 
 
-def _in_common(
-    names: tuple[str, ...], prompts: list[Whole], allowed: bool
-) -> tuple[tuple[str, ...], list[Whole], list[NDArray[np.bool_]], tuple[str, ...]]:
-    """Names, indices and masks of rows once prompts of one side only are left out."""
-    there = [np.bincount(p, minlength=len(names)) > 0 for p in prompts]
+def _in_common(names: tuple[str, ...], sides: Sequence[Side], allowed: bool) -> AuditData:
+    """Rows sorted by prompt, those of prompts of one side only left out."""
+    there = [np.bincount(side.prompt, minlength=len(names)) > 0 for side in sides]
     both = there[0] & there[1]
-    alone = [np.flatnonzero(mine & ~both) for mine in there]
-    left_out = tuple(names[i] for side in alone for i in side)
+    alone = [list(compress(names, mine & ~both)) for mine in there]
     if not both.any():
-        raise ValueError(_none_in_common(*([names[i] for i in side] for side in alone)))
+        raise ValueError(_none_in_common(*alone))
+    left_out = (*alone[0], *alone[1])
     if left_out and not allowed:
         parts = [
-            f"{len(found)} only in {side} ({some([names[i] for i in found])})"
+            f"{len(found)} only in {side} ({some(found)})"
             for side, found in zip(SIDES, alone, strict=True)
             if len(found)
         ]
@@ -190,14 +175,8 @@ def _in_common(
             "prompts must be the same on both sides, or common_prompts leave these out, got "
             f"{'; '.join(parts)}"
         )
-    new = np.cumsum(both) - 1
-    kept = [both[p] for p in prompts]
-    return (
-        tuple(n for n, good in zip(names, both, strict=True) if good),
-        [new[p[k]].astype(np.int64) for p, k in zip(prompts, kept, strict=True)],
-        kept,
-        left_out,
-    )
+    base, tuned = (side.renumbered(np.where(both, np.cumsum(both) - 1, -1)) for side in sides)
+    return AuditData(tuple(compress(names, both)), base, tuned, left_out)
 
 
 def _none_in_common(base: Sequence[str], tuned: Sequence[str]) -> str:

@@ -11,53 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
 Whole = NDArray[np.int64]
-
-
 SIDES = ("base", "tuned")
-
-
 SMALL = 32  # rows of a prompt, up to which chances are exact (inclusion.py)
-
-
 LEAST_SIZE = 1e-100  # of values whose squares are no trouble, and its inverse
-
-
 MOST_SHARE = 0.25  # of the variance, that one row may make
-
-
 TRIMMED, LEAST_ROWS = 0.01, 50  # of each end; rows, below which one may well make so much
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """n samples of one model, sorted by prompt: reward (n,), prompt (n,) (index), features (n, d)
-    or None, seed (n,) or None, row (n,): where each stood in what was given."""
+    """n samples of one model, sorted by prompt: reward (n,), prompt (n,) (index), features (n, d),
+    d = 0 where there are none, seed (n,) or None, row (n,): where each stood in what was given."""
 
     reward: Array
     prompt: Whole
-    features: NDArray[np.floating[Any]] | None
+    features: NDArray[np.floating[Any]]
     seed: Whole | None
     row: Whole
 
     def __len__(self) -> int:
         return len(self.reward)
 
+    @property
+    def dim(self) -> int:
+        """Features a sample."""
+        return int(self.features.shape[1])
+
     def take(self, rows: NDArray[Any]) -> Side:
-        """Some rows (indices, rising, or a mask)."""
+        """Some rows (indices, or a mask)."""
+        seed = None if self.seed is None else self.seed[rows]
+        return Side(self.reward[rows], self.prompt[rows], self.features[rows], seed, self.row[rows])
 
-        def pick(values: Any) -> Any:
-            return None if values is None else values[rows]
-
-        return Side(
-            self.reward[rows],
-            self.prompt[rows],
-            pick(self.features),
-            pick(self.seed),
-            self.row[rows],
-        )
+    def renumbered(self, number: Whole) -> Side:
+        """Prompt i as number[i], and rows sorted by it; rows of negative ones are left out."""
+        prompt = number[self.prompt]
+        order = np.argsort(prompt, kind="stable")
+        rows = order[np.searchsorted(prompt[order], 0) :]
+        return replace(self.take(rows), prompt=prompt[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +68,7 @@ class AuditData:
     @property
     def dim(self) -> int:
         """Features a sample; 0 where there are none."""
-        return 0 if self.base.features is None else int(self.base.features.shape[1])
+        return self.base.dim
 
     @cached_property
     def paired(self) -> bool:
@@ -149,8 +140,7 @@ class Pooled:
         label = np.concatenate([np.zeros(len(base)), np.ones(len(tuned))])[order]
         unit = None
         if base.seed is not None and tuned.seed is not None:
-            keys = np.concatenate([_keys(base), _keys(tuned)])
-            _, numbers = np.unique(keys, return_inverse=True)
+            _, numbers = np.unique(np.concatenate([_keys(base), _keys(tuned)]), return_inverse=True)
             if len(np.intersect1d(numbers[: len(base)], numbers[len(base) :])):
                 unit = numbers[order].astype(np.int64)
         return Pooled.sorted(reward, label, prompt[order], unit)
@@ -228,11 +218,8 @@ def _standard(values: Array) -> tuple[float, float]:
     """(centre, spread) of values (n,); 1 for a spread of nothing. Their size is a power of two
     times one first: squares neither overflow nor vanish."""
     size = float(np.abs(values).max(initial=0.0))
-    unit = (
-        1.0
-        if LEAST_SIZE < size < 1 / LEAST_SIZE or size == 0
-        else math.ldexp(1.0, math.frexp(size)[1] - 1)
-    )
+    plain = LEAST_SIZE < size < 1 / LEAST_SIZE or size == 0
+    unit = 1.0 if plain else math.ldexp(1.0, math.frexp(size)[1] - 1)
     x = values if unit == 1.0 else values / unit
     centre, square = float(x.mean()), float(x.var())
     away = float(np.square([x.max() - centre, x.min() - centre]).max())

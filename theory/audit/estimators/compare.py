@@ -12,20 +12,20 @@ gains: at a million samples every wrapper is refused, and this says by how much.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.audit.data.samples import Array, Pooled, Whole
-from theory.audit.estimators.curve import basis, fit_curve, goodness
+from theory.audit.estimators.curve import basis, fit_curve, goodness, linear
 from theory.audit.estimators.rank_fit import rank_goodness
 from theory.audit.estimators.tilt import LEAST_PROMPTS, like_these
 from theory.audit.families.families import FAMILIES
 from theory.audit.families.family import Family, Fitted, some_rows, times
 from theory.audit.families.ranks import Ranked
-from theory.audit.fit.likelihood import Fit, NoFitError, maximise, row_values
+from theory.audit.fit.likelihood import Evaluate, NoFitError, maximise, row_values
 from theory.common.checks import check_choice
 
 FOLDS, MANY = 5, 60_000
@@ -66,21 +66,12 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """The free curve, and the rows that it was fitted to."""
-
-    pooled: Pooled
-    fit: Fit
-
-
-@dataclass(frozen=True, eq=False)
 class Wrappers:
-    """All that were fitted, likeliest first; refused: name and reason of the others; curve: the
-    free one; held_out_rows: on which they are ranked."""
+    """All that were fitted, likeliest first; refused: name and reason of the others;
+    held_out_rows: on which they are ranked."""
 
     candidates: tuple[Candidate, ...]
     refused: dict[str, str]
-    curve: Curve
     held_out_rows: int
 
     @property
@@ -109,18 +100,18 @@ def compare_wrappers(pooled: Pooled, names: Sequence[str] = ()) -> Wrappers:
         except NoFitError as error:
             refused[family.name] = str(error)
     few = some_rows(pooled, MANY)
-    curve = Curve(few, fit_curve(few))
     folds = _folds(few)
-    nothing = _nothing(few, folds)
+    nothing = _held_out(few, folds, _no_tilt)
     rows: list[tuple[Family, Fitted, Array]] = []
     for family, fitted in fits:
         try:
-            rows.append((family, fitted, _held_out(family, few, folds) - nothing))
+            values = _held_out(few, folds, _of_family(family, few))
+            rows.append((family, fitted, values - nothing))
         except NoFitError as error:
             refused[family.name] = f"held out: {error}"
     if not rows:
         raise NoFitError("; ".join(refused.values()))
-    of_curve = float((_curve_rows(few, folds) - nothing).sum())
+    of_curve = float((_held_out(few, folds, _of_curve(few)) - nothing).sum())
     rows.sort(key=lambda row: -float(row[2].sum()))
     best, found, functions = rows[0][2], [], basis(pooled)
     clusters = like_these(pooled.sizes)
@@ -140,7 +131,7 @@ def compare_wrappers(pooled: Pooled, names: Sequence[str] = ()) -> Wrappers:
                 float(values.sum()) / of_curve if of_curve > LEAST_GAIN else math.nan,
             )
         )
-    return Wrappers(tuple(found), refused, curve, len(few))
+    return Wrappers(tuple(found), refused, len(few))
 
 
 def _error(gap: Array, pooled: Pooled) -> float:
@@ -176,11 +167,12 @@ def _folds(pooled: Pooled) -> list[Fold]:
         turn = rng.permutation(pooled.count)[pooled.prompt] % count
     else:
         turn = _dealt(pooled, count, rng)
-    found = []
-    for k in range(count):
-        held, rest = pooled.two_sided(turn == k), pooled.two_sided(turn != k)
-        if held.any() and rest.any():
-            found.append(Fold(pooled.take(rest), pooled.take(held), rest, held))
+    parts = ((pooled.two_sided(turn == k), pooled.two_sided(turn != k)) for k in range(count))
+    found = [
+        Fold(pooled.take(rest), pooled.take(held), rest, held)
+        for held, rest in parts
+        if held.any() and rest.any()
+    ]
     if not found:
         raise NoFitError("no prompt has samples enough on both sides to hold some out")
     return found
@@ -194,35 +186,37 @@ def _dealt(pooled: Pooled, count: int, rng: np.random.Generator) -> Whole:
     return turn
 
 
-def _held_out(family: Family, pooled: Pooled, folds: Sequence[Fold]) -> Array:
-    """(N,) what the rows' labels say of the wrapper fitted to the other rows; ranks are those among
-    all base rows, a fold's own being too few."""
+Attempt = Callable[[Fold], tuple[Evaluate, Array]]
+
+
+def _held_out(pooled: Pooled, folds: Sequence[Fold], attempt: Attempt) -> Array:
+    """(N,) what the rows' labels say of an attempt: for a fold (log Phi on its rows, theta from the
+    others)."""
     values = np.zeros(len(pooled))
+    for fold in folds:
+        values[fold.rows] = row_values(*attempt(fold), fold.test)
+    return values
+
+
+def _of_family(family: Family, pooled: Pooled) -> Attempt:
+    """The wrapper fitted; ranks are those among all base rows, a fold's own being too few."""
     if isinstance(family, Ranked):
         T, _ = family.statistic(pooled)
-        for fold in folds:
-            theta = maximise(times(T[fold.kept]), ZERO, fold.train).theta
-            values[fold.rows] = row_values(times(T[fold.rows]), theta, fold.test)
-        return values
-    for fold in folds:
-        own = family.fit(fold.train)
-        values[fold.rows] = row_values(*family.at(own.parameters, fold.test), fold.test)
-    return values
+        return lambda fold: (
+            times(T[fold.rows]),
+            maximise(times(T[fold.kept]), ZERO, fold.train).theta,
+        )
+    return lambda fold: family.at(family.fit(fold.train).parameters, fold.test)
 
 
-def _nothing(pooled: Pooled, folds: Sequence[Fold]) -> Array:
-    """The same of no tilt."""
-    values = np.zeros(len(pooled))
-    for fold in folds:
-        flat = np.zeros(len(fold.test))
-        values[fold.rows] = row_values(lambda theta: (flat, flat[:, None]), ZERO, fold.test)  # noqa: B023
-    return values
+def _no_tilt(fold: Fold) -> tuple[Evaluate, Array]:
+    return times(np.zeros(len(fold.test))), ZERO
 
 
-def _curve_rows(pooled: Pooled, folds: Sequence[Fold]) -> Array:
-    """The same of the free curve; its ranks are those of all rows, which hold no labels."""
-    values, functions = np.zeros(len(pooled)), basis(pooled)
-    for fold in folds:
-        own, held = fit_curve(fold.train, functions[fold.kept]), functions[fold.rows]
-        values[fold.rows] = row_values(lambda theta: (held @ theta, held), own.theta, fold.test)  # noqa: B023
-    return values
+def _of_curve(pooled: Pooled) -> Attempt:
+    """The free curve; its ranks are those of all rows, which hold no labels."""
+    functions = basis(pooled)
+    return lambda fold: (
+        linear(functions[fold.rows]),
+        fit_curve(fold.train, functions[fold.kept]).theta,
+    )

@@ -27,6 +27,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,7 @@ def permute(data: AuditData, seed: int = 0, permutations: int = PERMUTATIONS) ->
         TooFewError: too few rows in strata with both sides.
     """
     strata = stratify(data)
-    rng = np.random.default_rng(seed)
-    drawn = draw_labels(strata.p, strata.pooled, permutations, rng)
+    drawn = draw_labels(strata.p, strata.pooled, permutations, np.random.default_rng(seed))
     return Permuted(strata, np.concatenate([strata.pooled.label[None] == 1, drawn]))
 
 
@@ -178,8 +178,6 @@ def stratify(data: AuditData) -> Strata:
     units = deviations(data)
     data = at_most(data.unpaired(), MOST_ROWS)
     base, tuned = data.base, data.tuned
-    assert base.features is not None
-    assert tuned.features is not None
     prompt = np.concatenate([base.prompt, tuned.prompt])
     order = np.argsort(prompt, kind="stable")
     side_row = np.concatenate([base.row, tuned.row])[order]
@@ -271,8 +269,7 @@ def orthogonal(phi: Floats, strata: Strata) -> Floats:
 def prompt_sums(strata: Strata, residual: Floats, phi: Floats) -> Floats:
     """(prompts, labels, D): sums of residual (labels, N) times phi (N, D) over each prompt."""
     _, starts = np.unique(strata.prompt, return_index=True)
-    ends = [*starts[1:].tolist(), len(strata.prompt)]
-    pairs = zip(starts.tolist(), ends, strict=True)
+    pairs = pairwise([*starts.tolist(), len(strata.prompt)])
     return np.stack([residual[:, a:b] @ phi[a:b] for a, b in pairs])
 
 

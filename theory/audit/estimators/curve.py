@@ -40,10 +40,8 @@ def basis(pooled: Pooled) -> Array:
     """(N, k) functions of the reward, each of size about one."""
     share = (rankdata(pooled.reward) - 0.5) / len(pooled)
     s = ndtri(share)  # normal scores: the normal's quantiles at the ranks
-    columns: list[NDArray[Any]] = [pooled.z, s, (s**2 - 1) / 2]
     overall = 2 * share - 1
-    columns += [legendre.legval(overall, _unit(k)) for k in range(1, DEGREE + 1)]
-    found = np.stack(columns, 1)
+    found = np.column_stack([pooled.z, s, (s**2 - 1) / 2, _polynomials(overall)])
     if pooled.count > 1 and len(pooled) / pooled.count >= FEW:
         found = np.hstack([found, rank_basis(pooled)])
     return found
@@ -54,26 +52,24 @@ def rank_basis(pooled: Pooled) -> Array:
     own = np.empty(len(pooled))
     ends = np.append(pooled.starts[1:], len(pooled))
     for start, end in zip(pooled.starts, ends, strict=True):
-        own[start:end] = _ranks(pooled.reward[start:end])
-    return np.stack([legendre.legval(own, _unit(k)) for k in range(1, DEGREE + 1)], 1)
+        values = pooled.reward[start:end]
+        own[start:end] = (2 * rankdata(values) - 1) / len(values) - 1  # mid-ranks, on (-1, 1)
+    return _polynomials(own)
 
 
-def _unit(k: int) -> NDArray[np.float64]:
-    return np.eye(k + 1)[k]
-
-
-def _ranks(values: Array) -> Array:
-    """Mid-ranks on (-1, 1)."""
-    return np.asarray((2 * rankdata(values) - 1) / len(values) - 1)
+def _polynomials(values: Array) -> Array:
+    """(N, DEGREE): Legendre's of degree 1, 2, ... at values on (-1, 1)."""
+    return np.ascontiguousarray(legendre.legval(values, np.eye(DEGREE + 1)[:, 1:]).T)
 
 
 def fit_curve(pooled: Pooled, functions: Array | None = None) -> Fit:
     """The free curve, held by a weak ridge so that it exists where labels are nearly separated."""
     H = basis(pooled) if functions is None else functions
-    return maximise(_linear(H), np.zeros(H.shape[1]), pooled, ridge=RIDGE)
+    return maximise(linear(H), np.zeros(H.shape[1]), pooled, ridge=RIDGE)
 
 
-def _linear(H: Array) -> Evaluate:
+def linear(H: Array) -> Evaluate:
+    """H theta."""
     return lambda theta: (H @ theta, H)
 
 
@@ -94,12 +90,12 @@ def goodness(fit: Fit, pooled: Pooled, functions: Array, clusters: bool = False)
     Without, it is that of the labels; rows of one seed count as one.
     """
     k = fit.slope.shape[1]
-    moments = _Moments.of(fit, pooled, functions)
+    products, sizes, scores = _moments(fit, pooled, functions)
     # Less what the wrapper's own parameters explain.
-    inner = np.linalg.lstsq(moments.inner[:k, :k], moments.inner[:k, k:], rcond=1e-12)[0]
+    inner = np.linalg.lstsq(products[:k, :k], products[:k, k:], rcond=1e-12)[0]
     onto = np.vstack([-inner, np.eye(functions.shape[1])])
-    by_prompt = moments.scores @ onto
-    score, variance = by_prompt.sum(0), onto.T @ moments.inner @ onto
+    by_prompt = scores @ onto
+    score, variance = by_prompt.sum(0), onto.T @ products @ onto
     if pooled.unit is not None:
         own = np.stack(
             [
@@ -110,7 +106,7 @@ def goodness(fit: Fit, pooled: Pooled, functions: Array, clusters: bool = False)
         )
         variance = np.asarray(own.T @ own, dtype=np.float64)
     # In units of the functions as they were: what prompts or a wrapper explain leaves rounding.
-    scale = np.sqrt(np.maximum(moments.sizes[k:], TINY))
+    scale = np.sqrt(np.maximum(sizes[k:], TINY))
     values, vectors = np.linalg.eigh(variance / np.outer(scale, scale))
     good = values > RANK_TOLERANCE
     freedom = int(good.sum())
@@ -131,34 +127,24 @@ def goodness(fit: Fit, pooled: Pooled, functions: Array, clusters: bool = False)
     return Goodness(statistic, freedom, float(chi2.sf(statistic, freedom)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Moments:
-    """Of A = (wrapper's slope, functions), (N, m): inner (m, m), sum c (A - A_g)(A - A_g)'; sizes
-    (m,), sum c A^2; scores (P, m), sums of (y - pi) A over prompts, which centring does not change.
-    """
-
-    inner: Array
-    sizes: Array
-    scores: Array
-
-    @staticmethod
-    def of(fit: Fit, pooled: Pooled, functions: Array) -> _Moments:
-        m = fit.slope.shape[1] + functions.shape[1]
-        inner, scores = np.zeros((m, m)), np.zeros((pooled.count, m))
-        totals, rest = np.zeros((pooled.count, m)), pooled.label - fit.chance
-        # In blocks that stay in the cache: a million rows at once are read from memory each time.
-        for start in range(0, len(pooled), BLOCK):
-            rows = slice(start, start + BLOCK)
-            A = np.hstack([fit.slope[rows], functions[rows]])
-            weighted = fit.weight[rows, None] * A
-            inner += A.T @ weighted
-            prompt = pooled.prompt[rows]
-            first = np.flatnonzero(np.diff(prompt, prepend=-1))
-            totals[prompt[first]] += np.add.reduceat(weighted, first)
-            scores[prompt[first]] += np.add.reduceat(rest[rows, None] * A, first)
-        mass = np.maximum(pooled.sums(fit.weight), TINY)
-        centred = inner - (totals / mass[:, None]).T @ totals
-        return _Moments(centred, np.diag(inner).copy(), scores)
+def _moments(fit: Fit, pooled: Pooled, functions: Array) -> tuple[Array, Array, Array]:
+    """Of A = (wrapper's slope, functions), (N, m): sum c (A - A_g)(A - A_g)', (m, m); sum c A^2,
+    (m,); sums of (y - pi) A over prompts, (P, m), which centring does not change."""
+    m = fit.slope.shape[1] + functions.shape[1]
+    inner, scores = np.zeros((m, m)), np.zeros((pooled.count, m))
+    totals, rest = np.zeros((pooled.count, m)), pooled.label - fit.chance
+    # In blocks that stay in the cache: a million rows at once are read from memory each time.
+    for start in range(0, len(pooled), BLOCK):
+        rows = slice(start, start + BLOCK)
+        A = np.hstack([fit.slope[rows], functions[rows]])
+        weighted = fit.weight[rows, None] * A
+        inner += A.T @ weighted
+        prompt = pooled.prompt[rows]
+        first = np.flatnonzero(np.diff(prompt, prepend=-1))
+        totals[prompt[first]] += np.add.reduceat(weighted, first)
+        scores[prompt[first]] += np.add.reduceat(rest[rows, None] * A, first)
+    mass = np.maximum(pooled.sums(fit.weight), TINY)
+    return inner - (totals / mass[:, None]).T @ totals, np.diag(inner), scores
 
 
 def _columns(fit: Fit, pooled: Pooled, functions: Array, inner: NDArray[Any]) -> Iterator[Array]:

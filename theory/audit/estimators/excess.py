@@ -159,8 +159,6 @@ class Spread:
 
 def pooled_features(data: AuditData) -> NDArray[np.float64]:
     """(N, d), in the order of the pooled rows."""
-    assert data.base.features is not None
-    assert data.tuned.features is not None
     found = np.empty((len(data.pooled), data.dim))
     found[data.pooled.is_base] = data.base.features
     found[~data.pooled.is_base] = data.tuned.features
@@ -261,7 +259,7 @@ def _distances(
     data: AuditData, units: Deviations, spread: Spread, permuted: Permuted
 ) -> dict[str, float]:
     base, tuned = data.base, data.tuned
-    of_side = [units.standard(side.features) for side in (base, tuned) if side.features is not None]
+    of_side = [units.standard(side.features) for side in (base, tuned)]
     turn = _directions(np.concatenate(of_side))
     share = data.pooled.n1 / data.pooled.n1.sum()
     of_tuned = moments(of_side[1] @ turn, np.full(len(tuned), 1 / len(tuned)))

@@ -13,13 +13,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from theory.audit.data.equal_rows import Mask
 from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.reweighting import kl_bound, reweighted
 from theory.audit.estimators.tilt import ONE_TILT, Interval, Tilt, effective_tilt
 from theory.audit.families.family import Fitted, check_together, times
-from theory.audit.fit.likelihood import OUTER, Fit, NoFitError, maximise
+from theory.audit.fit.likelihood import OUTER, NoFitError, maximise
 
 LEAST_EFFECTIVE = 30.0  # samples of the reweighted base: below, KL and diversity are off (validate)
 PERCENT = 100  # rows, of which one is left out
@@ -27,7 +27,6 @@ LEAST_LEFT = 1e-3  # of the information, without a row
 NOTHING, FAR = 0.01, 100  # of a standard error; times the samples needed: a row's first order does
 MANY = 100_000  # rows, of which no few make Newton's steps long
 STEPS = 1  # of Newton's from there: what is left is far below a standard error
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,55 +55,35 @@ class Influence:
 
 def influence(fitted: Fitted, tilt: Tilt, effective: float, pooled: Pooled) -> Influence:
     """Of the exponential's fit and its tilt; effective: samples of its reweighted base."""
-    theta, places = float(fitted.fit.theta[0]), _Places.of(fitted.fit, tilt, pooled)
+    fit = fitted.fit
+    theta, information = float(fit.theta[0]), float(fit.information[0, 0])
+    scores, own = fit.scores(pooled)[:, 0], fit.weight * fit.slope[:, 0] ** 2
+
+    def moves(score: Array, part: Array) -> Array:
+        """What the parameter loses without a row, or a prompt."""
+        return np.asarray(score / np.maximum(information - part, LEAST_LEFT * information))
 
     def without(rows: Mask, change: float) -> Without:
         return _without(~rows, theta - change, tilt, effective, pooled)
 
-    row_at, change = places.row
+    by_row = moves(scores, own)
+    row_at = int(np.argmax(np.abs(by_row)))
+    change = float(by_row[row_at])
     little = abs(change) / pooled.spread < NOTHING * tilt.error
     if little and effective >= FAR * LEAST_EFFECTIVE:
         row = _moved(tilt, change / pooled.spread, effective)
     else:
         row = without(np.arange(len(pooled)) == row_at, change)
     prompt_at = prompt = percent = None
-    if places.prompt is not None:
-        prompt_at, change = places.prompt
-        prompt = without(pooled.prompt == prompt_at, change)
-    if places.percent is not None:
-        percent = without(*places.percent)
-    return Influence(row, row_at, prompt, prompt_at, percent, len(pooled) // PERCENT)
-
-
-@dataclass(frozen=True, eq=False)
-class _Places:
-    """(which, what the parameter loses without them): of the most influential row, prompt, and 1 %
-    of rows (a mask); None as in Influence."""
-
-    row: tuple[int, float]
-    prompt: tuple[int, float] | None
-    percent: tuple[Mask, float] | None
-
-    @staticmethod
-    def of(fit: Fit, tilt: Interval, pooled: Pooled) -> _Places:
-        scores, own = fit.scores(pooled)[:, 0], fit.weight * fit.slope[:, 0] ** 2
-        information = float(fit.information[0, 0])
-
-        def moves(score: Array, part: Array) -> Array:
-            return np.asarray(score / np.maximum(information - part, LEAST_LEFT * information))
-
-        prompt = percent = None
-        if pooled.count > 1:
-            by_prompt = moves(pooled.sums(scores), pooled.sums(own))
-            place = int(np.argmax(np.abs(by_prompt)))
-            prompt = place, float(by_prompt[place])
-        by_row = moves(scores, own)
-        count = len(pooled) // PERCENT
-        if count > 1:
-            most = _most(by_row, count, tilt)
-            percent = most, float(by_row[most].sum())
-        place = int(np.argmax(np.abs(by_row)))
-        return _Places((place, float(by_row[place])), prompt, percent)
+    if pooled.count > 1:
+        by_prompt = moves(pooled.sums(scores), pooled.sums(own))
+        prompt_at = int(np.argmax(np.abs(by_prompt)))
+        prompt = without(pooled.prompt == prompt_at, float(by_prompt[prompt_at]))
+    count = len(pooled) // PERCENT
+    if count > 1:
+        most = _most(by_row, count, tilt)
+        percent = without(most, float(by_row[most].sum()))
+    return Influence(row, row_at, prompt, prompt_at, percent, count)
 
 
 def _moved(tilt: Interval, by: float, effective: float) -> Without:
@@ -120,9 +99,7 @@ def _most(by_row: Array, count: int, tilt: Interval) -> Mask:
     ends = [order[:count], order[-count:]]
     told = _told(tilt)
     rows = ends[told > 0] if told else max(ends, key=lambda end: abs(float(by_row[end].sum())))
-    found = np.zeros(len(by_row), dtype=bool)
-    found[rows] = True
-    return found
+    return np.isin(np.arange(len(by_row)), rows)
 
 
 def _without(rows: Mask, start: float, tilt: Tilt, effective: float, pooled: Pooled) -> Without:
@@ -139,8 +116,7 @@ def _without(rows: Mask, start: float, tilt: Tilt, effective: float, pooled: Poo
         fit = maximise(times(some.z), at, some, most=STEPS if len(some) > MANY else OUTER)
     except NoFitError:
         return Without(None, 0.0, True)
-    parameters = {"a": float(fit.theta[0]) / some.spread}
-    again = Fitted("exponential", parameters, "", fit, times(some.z))
+    again = Fitted("exponential", {"a": float(fit.theta[0]) / some.spread}, "", fit, times(some.z))
     found = effective_tilt(again, some, tilt.scope == ONE_TILT)
     left = reweighted(fit.log_ratio, some).total
     changes = _told(found) != _told(tilt) or not agree(found, tilt)
@@ -170,13 +146,9 @@ def kl_without(
     rest = np.abs(log_ratio - pooled.over_rows(pooled.sums(log_ratio) / pooled.sizes))
     base = pooled.is_base
     weights = np.zeros(len(pooled))
-    weights[base] = (
-        reweighted(log_ratio, pooled).weights
-        * np.where(pooled.n0 > 1, 1.0, 0.0)[pooled.prompt[base]]
-    )
-    places = (int(np.argmax(np.where(base, -1.0, rest))), int(np.argmax(weights)))
+    weights[base] = reweighted(log_ratio, pooled).weights * (pooled.n0 > 1)[pooled.prompt[base]]
     found = []
-    for place in places:
+    for place in (int(np.argmax(np.where(base, -1.0, rest))), int(np.argmax(weights))):
         kept = pooled.two_sided(np.arange(len(pooled)) != place)
         without = kl_bound(log_ratio[kept], pooled.take(kept))
         if without is not None:

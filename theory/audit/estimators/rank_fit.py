@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from theory.audit.data.samples import Array, Pooled
+from theory.audit.data.samples import Pooled
 from theory.audit.estimators.curve import Goodness, goodness, rank_basis
 from theory.audit.families.family import Fitted
 from theory.audit.families.ranks import LEAST_FOR_RANKS, Ranked
@@ -64,5 +64,4 @@ def _design(pooled: Pooled) -> Pooled:
         sizes.append((max(round(n0 * share), LEAST_FOR_RANKS), max(round(n1 * share), 2)))
     label = np.concatenate([np.repeat([0.0, 1.0], pair) for pair in sizes])
     prompt = np.repeat(np.arange(len(sizes)), [sum(pair) for pair in sizes])
-    rows: Array = np.zeros(len(label))
-    return Pooled.sorted(rows, label, prompt)
+    return Pooled.sorted(np.zeros(len(label)), label, prompt)

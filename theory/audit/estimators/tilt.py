@@ -63,8 +63,7 @@ class Interval:
         return Interval(value, value - wide, value + wide, error)
 
     def __str__(self) -> str:
-        known = 0 < self.error < math.inf
-        digits = 1 - math.floor(math.log10(self.error)) if known else 3
+        digits = 1 - math.floor(math.log10(self.error)) if 0 < self.error < math.inf else 3
         numbers = (self.value, self.low, self.high)
         size = max(map(abs, numbers))
         if digits <= MOST_DIGITS and size < 10**MOST_DIGITS:
@@ -142,11 +141,13 @@ def _flip_ends(fitted: Fitted, pooled: Pooled) -> tuple[float, float]:
     slope = pooled.sums(fit.weight * fit.slope[:, 0] ** 2)
     here = pooled.sums(fit.scores(pooled)[:, 0])
     error = math.sqrt(max(float(here @ here), float(slope.sum()))) / float(slope.sum())
-
-    def terms(step: float) -> Array:
-        return here if step == 0 else pooled.sums(_at(fitted, pooled, step).scores(pooled)[:, 0])
-
-    return sign_flips.interval(terms, slope, 1 - CONFIDENCE, 2 * error, LINEAR)
+    return sign_flips.interval(
+        lambda step: pooled.sums(_at(fitted, pooled, step).scores(pooled)[:, 0]) if step else here,
+        slope,
+        1 - CONFIDENCE,
+        2 * error,
+        LINEAR,
+    )
 
 
 def _score_ends(fitted: Fitted, pooled: Pooled) -> tuple[float, float]:

@@ -70,13 +70,13 @@ def same_prompts(data: AuditData, copies: Copies) -> Check:
 
 def no_copies(data: AuditData, copies: Copies) -> Check:
     """Whether each sample was there once."""
-    parts, sides = [], (data.base, data.tuned)
+    parts = []
     numbers: dict[str, int] = {}
-    for i, name in enumerate(SIDES):
-        numbers[f"{name}_copies"], numbers[f"{name}_ties"] = copies.left_out[i], copies.ties[i]
-        if copies.left_out[i]:
-            whole = len(sides[i]) + copies.left_out[i]
-            parts.append(f"{copies.left_out[i]} of {whole} {name} rows are ({_how(copies, i)})")
+    for i, (name, side) in enumerate(zip(SIDES, (data.base, data.tuned), strict=True)):
+        out = numbers[f"{name}_copies"] = copies.left_out[i]
+        numbers[f"{name}_ties"] = copies.ties[i]
+        if out:
+            parts.append(f"{out} of {len(side) + out} {name} rows are ({_how(copies, i)})")
     ties = [f"{n} {name} rows" for n, name in zip(copies.ties, SIDES, strict=True) if n]
     answer = f"yes: {', '.join(parts)}; each sample counts once" if parts else "none"
     if copies.merged:
@@ -96,10 +96,9 @@ def not_shared(data: AuditData) -> Check:
     base, tuned = (_keys(side) for side in (data.base, data.tuned))
     known, sorted_keys = np.sort(base), np.sort(tuned)
     shared, whole = int(_known(sorted_keys, known).sum()), len(tuned)
-    if shared and data.base.features is not None and data.tuned.features is not None:
+    if shared and data.dim:
         rows = np.flatnonzero(_known(tuned, known))
-        mine = np.flatnonzero(_known(base, sorted_keys))
-        own = {row.tobytes() for row in data.base.features[mine]}
+        own = {row.tobytes() for row in data.base.features[_known(base, sorted_keys)]}
         sorted_keys = np.sort(tuned[[i for i in rows if data.tuned.features[i].tobytes() in own]])
         shared = len(sorted_keys)
     # Few values that many rows have are no sign.
@@ -154,11 +153,12 @@ def base_varies(data: AuditData, alike: NDArray[np.bool_]) -> Check:
     """
     several = np.bincount(data.base.prompt, minlength=len(data.prompts)) > 1
     count, of = int((alike & several).sum()), int(several.sum())
-    answer = f"yes, in {of - count} of {of} prompts with several base samples"
-    if of and count == of:
-        answer = f"no: they are all alike in each of {of} prompts"
     if not of:
         answer = "not known: no prompt has two base samples"
+    elif count == of:
+        answer = f"no: they are all alike in each of {of} prompts"
+    else:
+        answer = f"yes, in {of - count} of {of} prompts with several base samples"
     return Check(
         "base",
         "Do the base's rewards vary within prompts?",
@@ -174,8 +174,7 @@ def sane_features(data: AuditData) -> Check:
     if not data.dim:
         return Check("features", question, "none were given", None)
     found = deviations(data)
-    constant = int(np.isinf(found.unit).sum())
-    side, row, feature, share = found.largest
+    constant, (side, row, feature, share) = int(np.isinf(found.unit).sum()), found.largest
     answer = (
         f"{data.dim}, of which {constant} do not vary; the row that most decides one makes "
         f"{100 * share:.2g} % of its variance ({SIDES[side]} row {row + 1}, feature {feature + 1})"

@@ -59,9 +59,6 @@ class Curved(Family):
     def parameters(self, theta: float, pooled: Pooled) -> dict[str, float]: ...
 
     @abstractmethod
-    def label(self, parameters: dict[str, float]) -> str: ...
-
-    @abstractmethod
     def theta(self, parameters: dict[str, float], pooled: Pooled) -> float: ...
 
     def fit(self, pooled: Pooled) -> Fitted:
@@ -120,8 +117,7 @@ class LinearFamily(Curved):
     def parameters(self, theta: float, pooled: Pooled) -> dict[str, float]:
         # cos + sin (r - c)/s = constant + slope r
         slope = math.sin(theta) / pooled.spread
-        constant = math.cos(theta) - slope * pooled.centre
-        return {"constant": constant, "slope": slope}
+        return {"constant": math.cos(theta) - slope * pooled.centre, "slope": slope}
 
     def theta(self, parameters: dict[str, float], pooled: Pooled) -> float:
         slope = parameters["slope"] * pooled.spread
@@ -176,8 +172,7 @@ class TruncatedFamily(Curved):
         with -a r, and would pass for a tilt of the other way. That sign is the likelihood's slope's
         at no tilt, where all rows of a prompt have one chance."""
         where = self.range(pooled)
-        chance = pooled.n1 / pooled.sizes
-        slope = float((pooled.label - pooled.over_rows(chance)) @ pooled.z)
+        slope = float((pooled.label - pooled.over_rows(pooled.n1 / pooled.sizes)) @ pooled.z)
         return (
             Range(max(where.low, 0.0), where.high)
             if slope >= 0
@@ -191,8 +186,7 @@ class TruncatedFamily(Curved):
         def values(theta: Array) -> tuple[Array, Array]:
             u = theta[0] * r
             phi = np.polynomial.polynomial.polyval(u, above)
-            slope = r * np.polynomial.polynomial.polyval(u, below) / phi
-            return np.log(phi), slope[:, None]
+            return np.log(phi), (r * np.polynomial.polynomial.polyval(u, below) / phi)[:, None]
 
         return values
 
@@ -201,9 +195,6 @@ class TruncatedFamily(Curved):
 
     def theta(self, parameters: dict[str, float], pooled: Pooled) -> float:
         return parameters["a"] * pooled.spread
-
-    def label(self, parameters: dict[str, float]) -> str:
-        return self.formula.replace("a r", f"{parameters['a']:.3g} r")
 
 
 def _scaled(pooled: Pooled) -> Array:

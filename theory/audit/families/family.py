@@ -31,10 +31,11 @@ class Fitted:
 
 
 class Family(ABC):
-    """One form of Phi."""
+    """One form of Phi; parameter: the one in its formula."""
 
     name: str
     formula: str
+    parameter = "a"
 
     @abstractmethod
     def fit(self, pooled: Pooled) -> Fitted:
@@ -52,11 +53,15 @@ class Family(ABC):
             NoFitError: Phi is not positive there.
         """
 
+    def label(self, parameters: dict[str, float]) -> str:
+        """Phi with its parameter's value."""
+        return self.formula.replace(self.parameter, f"{parameters[self.parameter]:.3g}", 1)
+
 
 class OneStatistic(Family):
     """log Phi = theta T(r)."""
 
-    parameter = "a"
+    shift = 0.0  # theta is the parameter less it
 
     @abstractmethod
     def statistic(self, pooled: Pooled) -> tuple[Array, float]:
@@ -64,7 +69,7 @@ class OneStatistic(Family):
 
     def at(self, parameters: dict[str, float], pooled: Pooled) -> tuple[Evaluate, Array]:
         T, unit = self.statistic(pooled)
-        return times(T), np.array([self._to_theta(parameters) * unit])
+        return times(T), np.array([(parameters[self.parameter] - self.shift) * unit])
 
     def fit(self, pooled: Pooled) -> Fitted:
         T, unit = self.statistic(pooled)
@@ -74,17 +79,8 @@ class OneStatistic(Family):
             start = maximise(times(self.statistic(few)[0]), start, few).theta
         evaluate = times(T)
         found = maximise(evaluate, start, pooled)
-        parameters = self._from_theta(float(found.theta[0]) / unit)
+        parameters = {self.parameter: float(found.theta[0]) / unit + self.shift}
         return Fitted(self.name, parameters, self.label(parameters), found, evaluate)
-
-    def _to_theta(self, parameters: dict[str, float]) -> float:
-        return parameters[self.parameter]
-
-    def _from_theta(self, value: float) -> dict[str, float]:
-        return {self.parameter: value}
-
-    def label(self, parameters: dict[str, float]) -> str:
-        return self.formula.replace(self.parameter, f"{parameters[self.parameter]:.3g}", 1)
 
 
 def check_together(T: Array, pooled: Pooled) -> None:
@@ -143,6 +139,5 @@ def some_rows(pooled: Pooled, most: int) -> Pooled:
     else:
         turn = np.arange(len(pooled))
         first = np.flatnonzero(np.diff(2 * pooled.prompt + pooled.label, prepend=-1))
-        sizes = np.diff(np.append(first, len(pooled)))
-        keep = (turn - np.repeat(first, sizes)) % step == 0
+        keep = (turn - np.repeat(first, np.diff(np.append(first, len(pooled))))) % step == 0
     return pooled.take(pooled.two_sided(keep))

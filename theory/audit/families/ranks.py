@@ -43,19 +43,13 @@ class Ranked(OneStatistic):
 
 
 class BestOfN(Ranked):
-    name, formula, parameter = "best_of_n", "F(r)^(n-1)", "n"
+    name, formula, parameter, shift = "best_of_n", "F(r)^(n-1)", "n", 1.0
 
     def statistic(self, pooled: Pooled) -> tuple[Array, float]:
         return np.log(self.ranks(pooled)), 1.0
 
     def inverse(self, u: Array, parameters: dict[str, float]) -> Array:
         return np.asarray(u ** (1 / max(parameters["n"], LEAST_N)))
-
-    def _to_theta(self, parameters: dict[str, float]) -> float:
-        return parameters["n"] - 1
-
-    def _from_theta(self, value: float) -> dict[str, float]:
-        return {"n": value + 1}
 
     def label(self, parameters: dict[str, float]) -> str:
         return f"best of n, n = {parameters['n']:.3g}"

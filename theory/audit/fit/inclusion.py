@@ -65,8 +65,7 @@ def _exact(p: Array, pooled: Pooled) -> tuple[Array, float]:
     found, logs = np.empty(place.shape), 0.0
     for start in range(0, len(place), BLOCK):
         part = slice(start, start + BLOCK)
-        chance = np.where(used[part], p[place[part]], 0.0)
-        found[part], log = _of_block(chance, m[part])
+        found[part], log = _of_block(np.where(used[part], p[place[part]], 0.0), m[part])
         logs += log
     return found[used], logs
 

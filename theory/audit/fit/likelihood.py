@@ -107,19 +107,15 @@ def chance_of(eta: Array) -> Array:
     return p
 
 
-def _log_chance(eta: Array) -> Array:
-    """log of it."""
+def _row_values(eta: Array, pooled: Pooled) -> Array:
+    """log P(y_i | p_i), (N,), without overflow; a tuned row where Phi vanishes has likelihood 0."""
+    eta = (2 * pooled.label - 1) * eta
     e = np.abs(eta)
     np.negative(e, out=e)
     np.exp(e, out=e)
     e += 1
     np.log(e, out=e)
     return np.asarray(np.minimum(eta, 0.0) - e)
-
-
-def _row_values(eta: Array, pooled: Pooled) -> Array:
-    """log P(y_i | p_i), (N,), without overflow; a tuned row where Phi vanishes has likelihood 0."""
-    return _log_chance((2 * pooled.label - 1) * eta)
 
 
 def _value(log_ratio: Array, alpha: Array, p: Array, pooled: Pooled) -> tuple[float, Inclusion]:
@@ -156,8 +152,7 @@ def state(
     slope = J - pooled.over_rows(means)
     gradient = (pooled.label - chance) @ slope
     information = (c[:, None] * slope).T @ slope
-    fit = Fit(theta, alpha, log_ratio, chance, c, slope, means, information, value)
-    return fit, gradient
+    return Fit(theta, alpha, log_ratio, chance, c, slope, means, information, value), gradient
 
 
 def prompt_means(values: NDArray[Any], weight: Array, pooled: Pooled) -> Array:

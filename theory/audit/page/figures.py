@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from numpy.typing import NDArray
 
-from theory.audit.data.samples import Pooled
+from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.compare import Candidate
 from theory.audit.estimators.reweighting import reweighted
 from theory.audit.estimators.tilt import CONFIDENCE
@@ -21,22 +19,11 @@ from theory.audit.page.verdict import by_prompt, p_words
 from theory.audit.report import AuditReport
 from theory.evaluation.draw import BLUE, LINES, PURPLE, SKY, VERMILION, use_style
 
-DPI = 110
 BINS, LEAST_IN_BIN = 24, 8
 LINES_SHOWN = 4
 MOST_PROMPTS = 30  # named one by one; of more, those at both ends
 SIGMAS = 1.96
 FONT = findfont("DejaVu Sans")  # matplotlib's own
-Array = NDArray[np.float64]
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a file."""
-    out = io.BytesIO()
-    figure.savefig(
-        out, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": "plumbline"}
-    )
-    return out.getvalue()
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -75,14 +62,12 @@ def ratio(report: AuditReport, reward: str) -> Figure:
     counts, _ = np.histogram(tuned, edges)
     of_base, _ = np.histogram(base, edges)
     good = (counts >= LEAST_IN_BIN) & (of_base >= LEAST_IN_BIN)
+    place, flat, counts = place[good], flat[good], counts[good]
     figure, (axes,) = _figure(6.6, 4.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.log(counts / flat)
-        error = SIGMAS * np.sqrt(1 / counts + 1 / of_base)
     axes.errorbar(
-        place[good],
-        value[good],
-        error[good],
+        place,
+        np.log(counts / flat),
+        SIGMAS * np.sqrt(1 / counts + 1 / of_base[good]),
         fmt="o",
         ms=4,
         color="black",
@@ -92,10 +77,10 @@ def ratio(report: AuditReport, reward: str) -> Figure:
         zorder=3,
     )
     for candidate, (color, dash) in zip(_shown(report), LINES, strict=False):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            line = np.log(_binned(base, edges, _tilted_weights(candidate, pooled)) / flat)
+        tilted = _binned(base, edges, _tilted_weights(candidate, pooled))[good]
         label = f"{candidate.fitted.label}  ({p_words(candidate.p_value)})"
-        axes.plot(place[good], line[good], color=color, ls=dash, lw=1.7, label=label)
+        with np.errstate(divide="ignore"):
+            axes.plot(place, np.log(tilted / flat), color=color, ls=dash, lw=1.7, label=label)
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     axes.set(xlabel=_label(reward), ylabel="log density ratio, tuned / base")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
@@ -104,10 +89,8 @@ def ratio(report: AuditReport, reward: str) -> Figure:
 
 def _shown(report: AuditReport) -> list[Candidate]:
     """exp(a r) first, then the best others."""
-    found = report.wrappers
-    assert found is not None
-    first = [c for c in found.candidates if c.name == "exponential"]
-    return [*first, *[c for c in found.candidates if c.name != "exponential"]][:LINES_SHOWN]
+    assert report.wrappers is not None
+    return sorted(report.wrappers.candidates, key=lambda c: c.name != "exponential")[:LINES_SHOWN]
 
 
 def _edges(base: Array, tuned: Array) -> Array:
@@ -116,8 +99,7 @@ def _edges(base: Array, tuned: Array) -> Array:
     if len(levels) <= BINS:  # a bin a value
         step = np.diff(levels) / 2
         ends = (step[0], step[-1]) if len(step) else (0.5, 0.5)
-        inner = levels[:-1] + step
-        return np.concatenate([[levels[0] - ends[0]], inner, [levels[-1] + ends[1]]])
+        return np.concatenate([[levels[0] - ends[0]], levels[:-1] + step, [levels[-1] + ends[1]]])
     count = int(np.clip(min(len(base), len(tuned)) / (4 * LEAST_IN_BIN), 4, BINS))
     return np.asarray(np.unique(np.quantile(both, np.linspace(0, 1, count + 1))))
 
@@ -130,16 +112,16 @@ def histograms(report: AuditReport, reward: str) -> Figure:
     """Rewards of base, tuned, and the base reweighted by the best wrapper."""
     pooled = report.pooled if report.compared is None else report.compared
     base, tuned = pooled.reward[pooled.is_base], pooled.reward[~pooled.is_base]
-    low, high = float(pooled.reward.min()), float(pooled.reward.max())
-    count = int(np.clip(math.sqrt(min(len(base), len(tuned))), 8, 60))
-    few = len(np.unique(pooled.reward)) <= BINS
-    edges = _edges(base, tuned) if few else np.linspace(low, high, count + 1)
-    width = np.diff(edges)
+    if len(np.unique(pooled.reward)) <= BINS:
+        edges = _edges(base, tuned)
+    else:
+        count = int(np.clip(math.sqrt(min(len(base), len(tuned))), 8, 60))
+        edges = np.linspace(float(pooled.reward.min()), float(pooled.reward.max()), count + 1)
     figure, (axes,) = _figure(6.6, 3.4)
 
     def density(values: Array, weights: Array | None = None) -> Array:
         heights, _ = np.histogram(values, edges, weights=weights)
-        return np.asarray(heights / max(float(heights.sum()), 1e-300) / width)
+        return np.asarray(heights / max(float(heights.sum()), 1e-300) / np.diff(edges))
 
     axes.stairs(
         density(base, _base_weights(pooled)), edges, fill=True, color=SKY, alpha=0.5, label="base"
@@ -170,46 +152,46 @@ def _label(reward: str) -> str:
 
 def prompts(report: AuditReport) -> Figure | None:
     """Every prompt's tilt, and the variance it lost beyond the tilt; None where there is one."""
-    numbered = [{"number": i, **row} for i, row in enumerate(by_prompt(report), 1)]
-    rows = [row for row in numbered if math.isfinite(row["tilt"])]
+    rows = [
+        {"number": i, **row}
+        for i, row in enumerate(by_prompt(report), 1)
+        if math.isfinite(row["tilt"])
+    ]
     if len(rows) < 2:
         return None
     lost = report.excess is not None
     rows.sort(key=lambda row: -_finite(row["lost"] if lost else row["tilt"]))
-    total, cut = len(rows), len(rows) > MOST_PROMPTS
-    if cut:
-        rows = [*rows[: MOST_PROMPTS // 2], *rows[-(MOST_PROMPTS // 2) :]]
+    total, half = len(rows), MOST_PROMPTS // 2
+    if total > MOST_PROMPTS:
+        rows = [*rows[:half], *rows[-half:]]
     figure, axes = _figure(9.0 if lost else 6.2, 1.2 + 0.24 * len(rows), 1 + lost)
     y = np.arange(len(rows))[::-1]
-    tilt = np.array([row["tilt"] for row in rows])
-    error = SIGMAS * np.array([row["tilt_error"] for row in rows])
-    axes[0].errorbar(tilt, y, xerr=error, fmt="o", ms=4, color=BLUE, lw=1)
+    error = [SIGMAS * row["tilt_error"] for row in rows]
+    axes[0].errorbar([row["tilt"] for row in rows], y, xerr=error, fmt="o", ms=4, color=BLUE, lw=1)
     if report.tilt is not None:
         axes[0].axvline(report.tilt.value, color="black", lw=1, ls="--")
         axes[0].axvspan(report.tilt.low, report.tilt.high, color="0.85", zorder=0)
     axes[0].set(xlabel=f"effective tilt ({100 * CONFIDENCE:.0f} %; dashed: all prompts)")
     axes[0].set_yticks(y, [_name(row) for row in rows], fontsize=8)
     if lost:
-        share = 100 * np.array([_finite(row["lost"]) for row in rows])
-        p = np.array([_finite(row["lost_p_value"], 1.0) for row in rows])
-        colors = [PURPLE if value < 0.05 else "0.75" for value in p]
+        share = [100 * _finite(row["lost"]) for row in rows]
+        colors = [PURPLE if row["lost_p_value"] < 0.05 else "0.75" for row in rows]
         axes[1].barh(y, share, color=colors, height=0.7)
         axes[1].axvline(0, color="black", lw=0.8)
         axes[1].set(xlabel="variance lost beyond the tilt, %\n(negative: gained; purple: p < 0.05)")
         axes[1].set_yticks(y, [""] * len(rows))
     for one in axes:
         one.set_ylim(-0.7, len(rows) - 0.3)  # dots and bars of a prompt at one height
-    if cut:
+    if total > MOST_PROMPTS:
         most = "lost" if lost else "were tilted"
-        half = MOST_PROMPTS // 2
         figure.suptitle(
             f"{half} prompts that {most} most and {half} that {most} least, of {total}", fontsize=9
         )
     return figure
 
 
-def _finite(value: float, other: float = 0.0) -> float:
-    return float(value) if math.isfinite(value) else other
+def _finite(value: float) -> float:
+    return float(value) if math.isfinite(value) else 0.0
 
 
 def _name(row: dict[str, Any], most: int = 34) -> str:

@@ -14,7 +14,6 @@ from theory.audit.estimators.tilt import ONE_TILT, PROMPTS_LIKE, Interval, Tilt
 from theory.audit.report import AuditReport
 
 MOST_NAMED = 3  # prompts in a sentence
-NEARLY = 0.99  # of what a free curve explains
 NAMES = {
     "exponential": "exp(a r)",
     "linear": "1 + a r",
@@ -41,8 +40,8 @@ def verdict(report: AuditReport) -> list[str]:
         what = "more cannot be concluded" if report.tilt_holds else "cannot conclude"
         lines = [f"{what}, because {doubt}" for doubt in report.doubts]
         if report.tilt_holds:
-            lines.insert(0, _tilt_words(report))
-        elif report.tilt is not None:
+            return [_tilt_words(report), *lines]
+        if report.tilt is not None:
             lines.append(f"for what it is worth, the likeliest tilt is {report.tilt}")
         return lines
     assert report.tilt is not None
@@ -64,19 +63,22 @@ def verdict(report: AuditReport) -> list[str]:
 
 
 def _tilt_words(report: AuditReport) -> str:
-    tilt = report.tilt
+    tilt, (within, whose) = report.tilt, report.deviation
     assert tilt is not None
-    text = f"effective tilt {tilt} per unit of reward"
-    within, whose = report.deviation
-    text += f" ({tilt.value * within:+.2f} per standard deviation{whose} within prompts)"
+    text = (
+        f"effective tilt {tilt} per unit of reward ({tilt.value * within:+.2f} per standard "
+        f"deviation{whose} within prompts)"
+    )
     if tilt.low <= 0 <= tilt.high:
         text += ": not told from no tilt"
     if report.pooled.count > 1:
         text += f"; {_scope_words(report, tilt)}"
     tilts = report.tilts
     if tilts is not None and tilts.p_value < LEVEL and report.pooled.count > 1:
-        text += f"; it varies between prompts, by a standard deviation of {tilts.spread:.2g}"
-        text += f" ({p_words(tilts.p_value)})"
+        text += (
+            f"; it varies between prompts, by a standard deviation of {tilts.spread:.2g} "
+            f"({p_words(tilts.p_value)})"
+        )
     return text
 
 
@@ -101,36 +103,28 @@ def _scope_words(report: AuditReport, tilt: Tilt) -> str:
 def _wrapper_words(report: AuditReport) -> str:
     found = report.wrappers
     assert found is not None
-    good = [c for c in found.candidates if c.explains]
-    bad = [c for c in found.candidates if not c.explains]
     exponential = found.of("exponential")
+    # exp(a r) first wherever it stands: it is what most methods claim.
+    candidates = sorted(found.candidates, key=lambda c: c is not exponential)
+    good = [c for c in candidates if c.explains][:MOST_NAMED]
+    bad = [c for c in candidates if not c.explains][:MOST_NAMED]
 
     def words(c: Candidate) -> str:
-        share = "" if math.isnan(c.explained) or c.explains else f", {share_words(c.explained)}"
+        share = (
+            ""
+            if math.isnan(c.explained) or c.explains
+            else f", {100 * min(max(c.explained, 0.0), 1.0):.0f} % of what a free curve explains"
+        )
         return f"{c.fitted.label} ({p_words(c.p_value)}{share})"
 
-    # exp(a r) first wherever it stands: it is what most methods claim.
-    good.sort(key=lambda c: c is not exponential)
-    bad.sort(key=lambda c: c is not exponential)
-    if good and bad:
-        return (
-            f"explained by {_and([words(c) for c in good[:MOST_NAMED]])}, not by "
-            f"{_and([words(c) for c in bad[:MOST_NAMED]])}"
-        )
     if good:
-        return (
-            f"explained by {_and([words(c) for c in good[:MOST_NAMED]])}; these samples tell no "
-            "wrapper from another"
-        )
+        text = f"explained by {_and(list(map(words, good)))}"
+        rest = f", not by {_and(list(map(words, bad)))}" if bad else ""
+        return text + (rest or "; these samples tell no wrapper from another")
     best = found.best
     return f"explained by no wrapper; nearest is {words(best)}" + (
         "" if best is exponential or exponential is None else f", then {words(exponential)}"
     )
-
-
-def share_words(share: float) -> str:
-    """Of what a free curve explains."""
-    return f"{100 * min(max(share, 0.0), 1.0):.0f} % of what a free curve explains"
 
 
 def _and(parts: list[str]) -> str:
@@ -155,8 +149,7 @@ def _conditional_words(report: AuditReport, found: Conditional) -> str:
 
 def _excess_words(report: AuditReport, found: Excess) -> list[str]:
     lost, implied = found.lost, 1 - found.implied / found.base
-    word = "lost" if lost.value >= 0 else "gained"
-    sign = 1 if lost.value >= 0 else -1
+    word, sign = ("lost", 1) if lost.value >= 0 else ("gained", -1)
     ends = sorted((sign * lost.low, sign * lost.high))
     text = (
         f"diversity {word} beyond the tilt: {100 * abs(lost.value):.1f} % of the variance of "
@@ -167,12 +160,15 @@ def _excess_words(report: AuditReport, found: Excess) -> list[str]:
     if found.p_value < LEVEL:
         names = _worst(report, found.by_prompt_p)
         text += f"; mostly in {names}" if names else ""
-    distance = (
-        f"Frechet distance to the base {found.frechet_total:.3g}, of which the tilt implies "
-        f"{found.frechet_implied:.3g}; tuned against reweighted base: {found.frechet_excess:.3g} "
-        f"beyond a floor of {found.frechet_floor:.2g} ({p_words(found.frechet_p)})"
-    )
-    return [text, distance]
+    return [
+        text,
+        (
+            f"Frechet distance to the base {found.frechet_total:.3g}, of which the tilt implies "
+            f"{found.frechet_implied:.3g}; tuned against reweighted base: "
+            f"{found.frechet_excess:.3g} beyond a floor of {found.frechet_floor:.2g} "
+            f"({p_words(found.frechet_p)})"
+        ),
+    ]
 
 
 def _worst(report: AuditReport, p: np.ndarray) -> str:
@@ -188,8 +184,7 @@ def _worst(report: AuditReport, p: np.ndarray) -> str:
         named.append(report.data.prompts[index])
     if not named:
         return ""
-    more = len(named) - MOST_NAMED
-    shown = ", ".join(repr(name) for name in named[:MOST_NAMED])
+    shown, more = ", ".join(map(repr, named[:MOST_NAMED])), len(named) - MOST_NAMED
     return f"prompts {shown}" + (f" and {more} more" if more > 0 else "")
 
 
@@ -222,10 +217,10 @@ def as_json(report: AuditReport) -> dict[str, Any]:
         "prompts": len(data.prompts),
         "left_out": list(data.left_out),
         "features": data.dim,
-        "tilt": _interval(report.tilt),
+        "tilt": report.tilt,
         "tilt_concluded": report.tilt_holds,
         "tilt_of": None if report.tilt is None else report.tilt.scope,
-        "kl_at_least": _interval(report.kl),
+        "kl_at_least": report.kl,
         "kl_at_most": report.kl_at_most,
     }
     if report.reweighted is not None:
@@ -234,13 +229,26 @@ def as_json(report: AuditReport) -> dict[str, Any]:
         found["std_within_prompts"], whose = report.deviation
         found["std_within_prompts_of"] = "both sides" if whose else "base"
     if report.wrappers is not None:
-        found["wrappers"] = [_candidate(c) for c in report.wrappers.candidates]
+        found["wrappers"] = [
+            {
+                "name": c.name,
+                "label": c.fitted.label,
+                "parameters": c.fitted.parameters,
+                "held_out": c.held_out,
+                "behind_best": c.behind,
+                "behind_error": c.error,
+                "p_value": c.p_value,
+                "explained": c.explained,
+                "explains": c.explains,
+                "as_good_as_best": c.as_good,
+            }
+            for c in report.wrappers.candidates
+        ]
         found["wrappers_refused"] = report.wrappers.refused
         found["held_out_rows"] = report.wrappers.held_out_rows
     if report.tilts is not None:
         found["between_prompts"] = {"spread": report.tilts.spread, "p_value": report.tilts.p_value}
-    if report.conditional is not None:
-        c = report.conditional
+    if (c := report.conditional) is not None:
         found["conditional"] = {
             "p_value": c.p_value,
             "statistic": c.statistic,
@@ -250,12 +258,11 @@ def as_json(report: AuditReport) -> dict[str, Any]:
             "rows": c.rows,
             "permutations": c.permutations,
         }
-    if report.excess is not None:
-        e = report.excess
+    if (e := report.excess) is not None:
         found["excess"] = {
             "variance_base": e.base,
             "variance_implied": e.implied,
-            "lost": _interval(e.lost),
+            "lost": e.lost,
             "p_value": e.p_value,
             "resampled": e.resampled,
             "frechet_total": e.frechet_total,
@@ -283,49 +290,26 @@ def by_prompt(report: AuditReport) -> list[dict[str, Any]]:
         there = report.prompts
         tilts[there], errors[there] = report.tilts.tilt, report.tilts.error
         effective[there] = report.reweighted.effective
-    rows = []
-    for i, prompt in enumerate(data.prompts):
-        row = {
-            "prompt": prompt,
-            "base_samples": int(n[0][i]),
-            "tuned_samples": int(n[1][i]),
-            "base_reward": means[0][i],
-            "tuned_reward": means[1][i],
-            "tilt": tilts[i],
-            "tilt_error": errors[i],
-            "effective_samples": effective[i],
-        }
-        if report.conditional is not None:
-            row["conditional_p_value"] = report.conditional.prompt_p[i]
-        if report.excess is not None:
-            row["lost"] = report.excess.by_prompt[i]
-            row["lost_p_value"] = report.excess.by_prompt_p[i]
-        rows.append(row)
-    return rows
-
-
-def _candidate(c: Candidate) -> dict[str, Any]:
-    return {
-        "name": c.name,
-        "label": c.fitted.label,
-        "parameters": c.fitted.parameters,
-        "held_out": c.held_out,
-        "behind_best": c.behind,
-        "behind_error": c.error,
-        "p_value": c.p_value,
-        "explained": c.explained,
-        "explains": c.explains,
-        "as_good_as_best": c.as_good,
+    columns: dict[str, Any] = {
+        "prompt": data.prompts,
+        "base_samples": n[0].tolist(),
+        "tuned_samples": n[1].tolist(),
+        "base_reward": means[0],
+        "tuned_reward": means[1],
+        "tilt": tilts,
+        "tilt_error": errors,
+        "effective_samples": effective,
     }
-
-
-def _interval(found: Interval | None) -> dict[str, float] | None:
-    if found is None:
-        return None
-    return {"value": found.value, "low": found.low, "high": found.high, "error": found.error}
+    if report.conditional is not None:
+        columns["conditional_p_value"] = report.conditional.prompt_p
+    if report.excess is not None:
+        columns |= {"lost": report.excess.by_prompt, "lost_p_value": report.excess.by_prompt_p}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        value = {name: getattr(value, name) for name in ("value", "low", "high", "error")}
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

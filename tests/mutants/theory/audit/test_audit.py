@@ -490,7 +490,7 @@ MUTANTS = {
     ),
     "pairs as single rows": ("likelihood", "rest = _by(rest, pooled.unit)", "pass"),
     "spread not taken off": ("family", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
-    "n for n - 1": ("ranks", 'return {"n": value + 1}', 'return {"n": value}'),
+    "n for n - 1": ("ranks", '"n", 1.0', '"n", 0.0'),
     "ranks of the tuned": (
         "ranks",
         "own[pooled.label[start:end] == 0]",
