@@ -50,9 +50,11 @@ def panels(problem: str, results: Sequence[Mapping[str, Any]], curves: Sequence[
 
 def draw_panel(axes: Axes, result: Mapping[str, Any], curve: Curves) -> None:
     """A histogram of draws over exact laws (d = 1), or contours (d = 2)."""
-    share = 100 * result["learning_share"]
-    axes.set_title(f"{wrapped(result['method'])}\nlearning error {share:.1f} % of the way",
-                   fontsize=9)  # fmt: skip
+    axes.set_title(
+        f"{wrapped(result['method'])}\nlearning error {100 * result['learning_share']:.1f} % of "
+        "the way",
+        fontsize=9,
+    )
     if result["dim"] == 1:
         histogram(axes, curve)
     else:

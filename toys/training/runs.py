@@ -146,16 +146,18 @@ class Run:
         if snapshots:
             write_tensors(self.folder / "snapshots.safetensors", snapshots)
             files.append("snapshots.safetensors")
-        manifest = {
-            "format": FORMAT,
-            "digest": self.config.digest,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "commit": commit(),
-            **facts,
-            "files": {name: sha256(self.folder / name) for name in files},
-        }
-        write_json(self.folder / "manifest.json", manifest)
+        write_json(
+            self.folder / "manifest.json",
+            {
+                "format": FORMAT,
+                "digest": self.config.digest,
+                "seed": self.config.seed,
+                "versions": versions(),
+                "commit": commit(),
+                **facts,
+                "files": {name: sha256(self.folder / name) for name in files},
+            },
+        )
 
 
 @cache
@@ -180,10 +182,8 @@ def commit() -> str:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    call = ["git", "-C", str(folder), *words]
+    return subprocess.check_output(call, stderr=subprocess.DEVNULL, text=True).strip()
 
 
 # --- groups of networks that train as one

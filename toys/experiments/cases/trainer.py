@@ -92,8 +92,8 @@ class Trainer(Loop):
 
     def _look(self) -> None:
         paths = self.optimal_paths(CURVE, "curve")
-        error = ControlError.of(self.along(paths), paths.best)
-        self.curve.append([float(self.step * self.config.update_cost), error.value])
+        error = ControlError.of(self.along(paths), paths.best).value
+        self.curve.append([float(self.step * self.config.update_cost), error])
 
     def rate(self) -> float:
         return _cosine(self.step / self.steps)
@@ -104,8 +104,9 @@ class Trainer(Loop):
         states, best = paths.states[:, :-1].float(), paths.best.float()
         optimiser = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
         for i in range(FITS):
-            size = (self.config.batch,)
-            rows = torch.randint(FITTED, size, generator=generator("fit", self.config.seed, i))
+            rows = torch.randint(
+                FITTED, (self.config.batch,), generator=generator("fit", self.config.seed, i)
+            )
             gap = along(self.network, self.task.times, states[rows]) - best[rows]
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * _cosine(i / FITS)
             optimiser.zero_grad()
@@ -116,8 +117,10 @@ class Trainer(Loop):
 
     def optimal_paths(self, count: int, *words: object) -> OptimalPaths:
         """Trajectories of the chain's optimum, a function of the words."""
-        shape = (count, self.config.steps + 1, self.config.problem.dim)
-        noise = torch.randn(shape, dtype=torch.float64, generator=generator("optimum", *words))
+        noise = torch.randn(
+            count, self.config.steps + 1, self.config.problem.dim, dtype=torch.float64,
+            generator=generator("optimum", *words),
+        )  # fmt: skip
         return self.chain.paths(noise)
 
     def along(self, paths: OptimalPaths) -> Tensor:
