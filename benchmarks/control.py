@@ -45,12 +45,10 @@ def errors(name: str, points: int, depth: float, reach: float = 0.0) -> Errors:
     run = GridOptimum(problem, problem.scale, schedule, points=points, reach=reach).solve_at(TIMES)
     gaps, sizes = np.zeros((len(TIMES), 2)), np.zeros((len(TIMES), 2))
     for i, t in enumerate(TIMES):
-        x = torch.as_tensor(run.points(t))
-        time = torch.tensor(t, dtype=torch.float64)
-        path = problem.path
-        log_p = problem.base.noised(x, path.alpha(time), path.sigma(time)).log_abs
+        x, time = torch.as_tensor(run.points(t)), torch.tensor(t, dtype=torch.float64)
+        log_p = problem.base_field.log_density(x, time)
         inside = (log_p > log_p.max() - depth).numpy()
-        g = float(schedule.squared(path, time).sqrt())
+        g = float(schedule.squared(problem.path, time).sqrt())
         value, slope = optimum.value(x[inside], t).numpy(), optimum.gradient(x[inside], t).numpy()
         gaps[i] = (
             np.abs(run.at(t)[inside] - value).max(),

@@ -22,15 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.rows import Row, add_part_options, measure_parts
+from benchmarks.rows import Row, add_part_options, cpu_seconds, measure_parts
 from toys.training.config import RunConfig
 from toys.training.files import read_tensors
 from toys.training.runs import Group
@@ -68,12 +67,10 @@ def throughputs() -> list[Row]:
 def throughput(width: int, fast_products: bool) -> Row:
     """60 networks of 3 x width on a 2-D problem, flow matching, batch 1024."""
     config = RunConfig.checked(method="flow_matching", problem="bump_2d", width=width, batch=BATCH)
-    config = RunConfig(
-        **{**_values(config), "low_discrepancy": False, "fast_products": fast_products}
-    )
+    config = replace(config, low_discrepancy=False, fast_products=fast_products)
     size = group_size(config)
     with tempfile.TemporaryDirectory() as folder:
-        configs = [RunConfig(**{**_values(config), "seed": i}) for i in range(NETWORKS)]
+        configs = [replace(config, seed=i) for i in range(NETWORKS)]
         groups = [
             Trainer(Group(Path(folder), tuple(configs[i : i + size])))
             for i in range(0, NETWORKS, size)
@@ -93,9 +90,9 @@ def throughput(width: int, fast_products: bool) -> Row:
     times: dict[str, list[float]] = {"ours": [], "plain": []}
     for i in range(ROUNDS + 1):  # the first round warms up
         torch.set_float32_matmul_precision("highest")
-        plain_seconds = _cpu_seconds(theirs)
+        plain_seconds = cpu_seconds(theirs)
         error = use_fast_kernels(fast_products)
-        our_seconds = _cpu_seconds(ours)
+        our_seconds = cpu_seconds(ours)
         if i:
             times["plain"].append(plain_seconds)
             times["ours"].append(our_seconds)
@@ -119,10 +116,8 @@ class _PlainNetwork:
     def __init__(self, config: RunConfig, seed: int) -> None:
         self.problem = config.parsed_problem.to(torch.float32)
         d = self.problem.dim
-        sizes = [d + 1, *[config.width] * config.depth]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        sizes = pairwise([d + 1, *[config.width] * config.depth])
+        layers = [layer for size in sizes for layer in (nn.Linear(*size), nn.SiLU())]
         self.network = nn.Sequential(*layers, nn.Linear(config.width, d))
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.generator = torch.Generator().manual_seed(seed)
@@ -138,16 +133,6 @@ class _PlainNetwork:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-
-
-def _values(config: RunConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
-
-
-def _cpu_seconds(work: Callable[[], None]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 # --- resume

@@ -31,5 +31,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measured(name: str) -> list[Row]:
-    rows: list[Row] = importlib.import_module(f"benchmarks.scaleup.{name}").measure()
-    return rows
+    return list(importlib.import_module(f"benchmarks.scaleup.{name}").measure())
