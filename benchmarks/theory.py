@@ -147,7 +147,7 @@ def law() -> list[Row]:
         problem = load_problem(name)
         choice = choose_field(problem, "nft", nft_beta=2 / problem.scale)
         seconds = statistics.median(
-            cpu_seconds(lambda: law_report(problem, choice)) for _ in range(3)
+            cpu_seconds(partial(law_report, problem, choice)) for _ in range(3)
         )
         rows.append(Row.at_most(f"NFT's exact law, {name}, CPU-s", seconds, LAW_SECONDS))
     base = GaussianSum.mixture([0.7, 0.3], [[-60.0], [60.0]], stds=[0.6, 0.6])
