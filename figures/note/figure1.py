@@ -21,7 +21,7 @@ NFT_BETA = 1.0
 
 def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     """Panels a-c, the same in both settings; trained None: the exact law alone."""
-    del setting
+
     problem = load_problem("note_1d")
     scale = 2 / NFT_BETA
     found = compare(problem, problem.nft_field(NFT_BETA), scale)

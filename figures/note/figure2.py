@@ -27,7 +27,7 @@ LABELS = {
 
 def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     """Panels a-c, the same in both settings; trained None: the exact laws alone."""
-    del setting
+
     problem = load_problem("note_1d")
     nft = compare(problem, problem.nft_field(2 / SCALE), SCALE)
     figure, panels = subplots(1, 3, figsize=(10.5, 3.1), sharey=True)

@@ -26,9 +26,8 @@ from typing import Any, get_type_hints
 
 from theory.common.face import for_type_checkers, homes
 from theory.common.files import sha256
+from theory.common.user_code import PACKAGES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("theory", "toys", "scaleup", "figures", "benchmarks")
 SETTLED = 2 * 10**9  # nanoseconds after which a file's times would show another change
 _known: dict[tuple[int, ...], str] = {}
 
@@ -171,11 +170,10 @@ def _found(module: str, places: tuple[Path, ...]) -> list[Path]:
 def _own_path() -> tuple[Path, ...]:
     """Python's path without its libraries."""
     libraries = ("site-packages", "dist-packages", "lib-dynload")
-    standard = sysconfig.get_path("stdlib")
-    folders = [Path(entry or ".") for entry in sys.path]
+    standard = Path(sysconfig.get_path("stdlib"))
     return tuple(
-        f for f in folders
-        if f.is_dir() and f.absolute() != Path(standard) and f.name not in libraries
+        f for f in (Path(entry or ".") for entry in sys.path)
+        if f.is_dir() and f.absolute() != standard and f.name not in libraries
     )  # fmt: skip
 
 

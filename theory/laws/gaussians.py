@@ -175,12 +175,11 @@ class GaussianSum(Components):
         batch, (k, d) = self.batch_shape, self.mean.shape[-2:]
         probabilities = self._weights().reshape(-1, k)
         which = torch.multinomial(probabilities, n, replacement=True, generator=generator)
-        which = which.reshape(*batch, n)
+        index = which.reshape(*batch, n, 1).expand(*batch, n, d)
         noise = torch.randn(
             *batch, n, d, dtype=self.dtype, device=self.mean.device, generator=generator
         )
         factor = self.spectrum.factor()
-        index = which[..., None].expand(*batch, n, d)
         rows = torch.stack(
             [(factor[..., i, :, :] @ noise.mT).mT for i in range(k)], dim=-2
         )  # (*b, n, K, d): every component's draw; one is kept

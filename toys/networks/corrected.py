@@ -34,7 +34,6 @@ class Corrected(nn.Module):
 
     def frozen_copy(self, role: str = "reference") -> Corrected:
         """A copy of the network on the same base."""
-        del role
         twin = Corrected(self.problem, copy.deepcopy(self.network))
         twin.latest = self.latest
         return twin.requires_grad_(False)

@@ -90,8 +90,7 @@ class NFT(Anchored, Online, Mapped):
     def scale(self, problem: Problem) -> float:
         """The inverse temperature of the claimed target: 2/nft_beta in units of the mapped r, and
         what the penalty leaves of it."""
-        unit = self.slope(problem)
-        return 2 * unit * self.nft_beta / (self.nft_beta**2 + self.kl_weight)
+        return 2 * self.slope(problem) * self.nft_beta / (self.nft_beta**2 + self.kl_weight)
 
     def optimum(self, problem: Problem) -> Optimum | None:
         if self.adaptive_normaliser != "off" or self.refresh_every or self.anchor == "guided":
