@@ -170,7 +170,7 @@ def _print_report(report: LawReport) -> None:
     ]
     table = Table(
         Column("target", no_wrap=True),
-        *(Column(heading, justify="right", no_wrap=True) for heading in (*headings, "its E(r)")),
+        *(Column(heading, justify="right", no_wrap=True) for heading in headings),
         title=f"{report.problem}, d = {report.dim}: {report.field}, by {report.sampler}",
         title_justify="left",
         highlight=False,
