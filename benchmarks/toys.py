@@ -96,8 +96,7 @@ def throughput(width: int, fast_products: bool) -> Row:
         if i:
             times["plain"].append(plain_seconds)
             times["ours"].append(our_seconds)
-    steps = NETWORKS * STEPS_A_ROUND
-    rates = {k: steps / statistics.median(v) for k, v in times.items()}
+    rates = {k: NETWORKS * STEPS_A_ROUND / statistics.median(v) for k, v in times.items()}
     ratios = sorted(p / o for p, o in zip(times["plain"], times["ours"], strict=True))
     ratio = statistics.median(ratios)
     return Row(

@@ -34,8 +34,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _contents(folder: Path, name: str) -> dict[str, str]:
-    files = [folder / f"{name}.{ending}" for ending in ENDINGS]
-    return {file.name: sha256(file) for file in files}
+    return {f"{name}.{ending}": sha256(folder / f"{name}.{ending}") for ending in ENDINGS}
 
 
 def write_stamp(folder: Path, name: str, made_from: str) -> None:

@@ -84,5 +84,4 @@ def check_files(folder: Path, setting: str, name: str) -> list[str]:
 def is_blank(picture: Path) -> bool:
     """Whether a PNG shows nothing but axes and text."""
     pixels = image.imread(picture)[..., :3]
-    colour = pixels.max(-1) - pixels.min(-1)
-    return bool((colour > 0.2).mean() < LEAST_COLOUR)
+    return bool((pixels.max(-1) - pixels.min(-1) > 0.2).mean() < LEAST_COLOUR)

@@ -52,12 +52,10 @@ def content_digest(path: Path | str) -> str:
         OSError: it cannot be read.
     """
     place = Path(path).expanduser()
-    if place.is_dir():
-        return digest_of(dict(_entries(place, "", frozenset())))
-    return _file_digest(place)
+    return digest_of(dict(_entries(place, "", frozenset()))) if place.is_dir() else _of_file(place)
 
 
-def _file_digest(file: Path) -> str:
+def _of_file(file: Path) -> str:
     """Read once a process, as long as the file system says that it is the same."""
     found = file.stat()
     key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -81,7 +79,7 @@ def _entries(folder: Path, name: str, above: frozenset[str]) -> Iterator[tuple[s
         if entry.is_dir():
             yield from _entries(entry, own, above | {real})
         elif entry.is_file():
-            yield own, _file_digest(entry)
+            yield own, _of_file(entry)
         else:
             yield own, "nothing"
 

@@ -181,8 +181,7 @@ def _gradient(
     x, total = states.detach(), torch.zeros((), dtype=states.dtype)
     for k, (t, dt) in enumerate(steps):
         u = process.control(x[:, k], t)
-        a = adjoint[:, k + 1 if place == "next" else k].detach()
-        gap = u + process.noise(t) * a
+        gap = u + process.noise(t) * adjoint[:, k + 1 if place == "next" else k].detach()
         total = total + dt * (0.5 * (gap**2).sum() if matching else (gap.detach() * u).sum())
     found = torch.autograd.grad(total / len(states), list(parameters))
     return torch.cat([g.flatten() for g in found])

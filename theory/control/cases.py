@@ -211,14 +211,13 @@ def _ou(dim: int, seed: int, growth: float, running: float, final: float, name: 
         return np.asarray(size * (root @ root.T + 0.3 * np.eye(dim)))
 
     F, Q, S = definite(running), definite(final), definite(0.4)
-    q = (0.7 if final == 0 else 0.3) * rng.normal(size=dim)
     return LinearQuadratic(
         matrix=lambda t: A,
         shift=lambda t: np.zeros(dim),
         noise=lambda t: 1.0,
         running_matrix=F,
         final_matrix=Q,
-        final_vector=q,
+        final_vector=(0.7 if final == 0 else 0.3) * rng.normal(size=dim),
         mean=0.5 * rng.normal(size=dim),
         cov=S,
         name=name,

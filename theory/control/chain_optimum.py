@@ -171,8 +171,7 @@ def best_kernel(
     """
     smooth = SMOOTHED[start.shape[1]](later, std)
     mean = _solve(smooth, start, scale * std**2, k)
-    cost = ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
-    return mean, smooth(mean)[0] - cost
+    return mean, smooth(mean)[0] - ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
 
 
 Smooth = Callable[[Array], tuple[Array, Array, Array]]
@@ -197,8 +196,7 @@ def _smoothed_line(value: Callable[[Array], Array], std: float) -> Smooth:
     z, rows = _stein(std, 1)
 
     def at(m: Array) -> tuple[Array, Array, Array]:
-        spread = (m + std * z).reshape(-1, 1)
-        found = value(spread).reshape(len(m), len(z)) @ rows.T
+        found = value((m + std * z).reshape(-1, 1)).reshape(len(m), len(z)) @ rows.T
         return found[:, 0], found[:, 1:2], found[:, 2:, None]
 
     return at

@@ -146,6 +146,5 @@ def _on_grid(case: Case, n: int) -> dict[str, Any]:
         except ValueError as refused:
             return {"steps": n, "refused": str(refused)}
     best = case.discrete(times)
-    spread = 0.5 * float(np.trace(best.matrix @ case.cov))
-    value = float(best.value(case.mean[None])[0]) + spread
+    value = float(best.value(case.mean[None])[0]) + 0.5 * float(np.trace(best.matrix @ case.cov))
     return {"steps": n, "value": value, "control_error": best.distance()}

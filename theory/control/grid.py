@@ -212,8 +212,7 @@ class GridOptimum:
         dim = self.problem.dim
         frame = law_frame(self.problem, self.reach or REACH[dim])
         line = np.linspace(-1.0, 1.0, self.points or POINTS[dim])
-        placed = frame.place(np.stack([line] * dim, -1), 1.0)
-        return tuple(placed[:, i] for i in range(dim))
+        return tuple(frame.place(np.stack([line] * dim, -1), 1.0).T)
 
     @cached_property
     def law(self) -> GridLaw:

@@ -89,9 +89,8 @@ class Bench:
         law = FlowLaw(field, *TOLERANCES[self.problem.dim])
         log_density = law.log_density(grid_points(self.axes)).numpy()
         grid = GridLaw(self.axes, log_density.reshape([len(a) for a in self.axes]))
-        if self.problem.dim > 1:
-            return Law(grid)
-        return Law(grid, law.quantile(torch.as_tensor(levels())).numpy())
+        exact = law.quantile(torch.as_tensor(levels())).numpy() if self.problem.dim == 1 else None
+        return Law(grid, exact)
 
     def of_target(self, target: Tilt) -> Law:
         """A claimed target."""

@@ -154,8 +154,7 @@ class MixtureField(ExactField):
         if wide and t.ndim == 0:
             times = self.path.alpha(t), self.path.sigma(t)
             return combine_by_matmul(law, x, *times, *self._readout(t))
-        post = self.law.noised(x, self.path.alpha(t), self.path.sigma(t))
-        return post.combine(*self._readout(t))
+        return law.noised(x, self.path.alpha(t), self.path.sigma(t)).combine(*self._readout(t))
 
     def _readout(self, t: Tensor) -> tuple[Tensor, Tensor]:
         p, q = self.path.dalpha(t), self.path.sigma_dsigma(t)

@@ -188,11 +188,10 @@ def sample_distances(
     """
     ratio = log_q - log_p
     total = (1 - ratio.exp()).clamp_min(0)  # TV = E_p (1 - q/p)_+: bounded, so its error is honest
-    sliced = sliced_w2(x, target)
     return {
         "TV": _mean_with_error(total),
         "KL": _mean_with_error(-ratio),
-        "SW2": Distance(sliced, sliced_w2(target, target_again)),
+        "SW2": Distance(sliced_w2(x, target), sliced_w2(target, target_again)),
     }
 
 

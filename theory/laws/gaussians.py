@@ -183,8 +183,7 @@ class GaussianSum(Components):
         rows = torch.stack(
             [(factor[..., i, :, :] @ noise.mT).mT for i in range(k)], dim=-2
         )  # (*b, n, K, d): every component's draw; one is kept
-        picked = rows.gather(-2, index[..., None, :])[..., 0, :]
-        return self.mean.gather(-2, index) + picked
+        return self.mean.gather(-2, index) + rows.gather(-2, index[..., None, :])[..., 0, :]
 
     # --- algebra
 
@@ -315,8 +314,7 @@ class GaussianSum(Components):
         place = self.mean if about is None else self.mean - about
         bend = (matrix @ place[..., None])[..., 0]
         value = 0.5 * (bend * place).sum(-1) + (vector * place).sum(-1) + constant
-        gradient = bend + vector
-        white = (root @ gradient[..., None])[..., 0]
+        white = (root @ (bend + vector)[..., None])[..., 0]
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
         tilted = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)

@@ -71,9 +71,8 @@ class Posterior:
             slope = self.weights * ((p * self.alpha * spectrum.variances + q) * ratio)  # (*b, K, n)
             toward = p * self.weights - self.alpha * slope
             total = slope.sum(-2)[..., None] * self.points.mT
-            if spectrum.dim == 1:
-                return total + (toward * mean).sum(-2)[..., None]
-            return total + toward.mT @ mean
+            line = spectrum.dim == 1
+            return total + ((toward * mean).sum(-2)[..., None] if line else toward.mT @ mean)
         p_, q_ = inner(p), inner(q)
         slope = (p_ * inner(self.alpha) * spectrum.variances[..., None] + q_) / self.variance
         parts = p_ * mean[..., None] + spectrum.rotate(slope * self.eigen_offsets)

@@ -117,9 +117,8 @@ class Chain:
 
     def start(self, noise: Tensor) -> Tensor:
         """X_0 from N(0, I)."""
-        if self.start_std is not None:
-            return noise * self.start_std
-        return noise * self.path.sigma(self.times[0].to(noise))
+        own = self.path.sigma(self.times[0].to(noise))
+        return noise * (own if self.start_std is None else self.start_std)
 
     def mean(self, model: VelocityModel, k: int, x: Tensor, cond: object = None) -> Tensor:
         """E[X_{k+1} | X_k = x], x (rows, *event)."""
@@ -216,8 +215,7 @@ def _spread(axes: tuple[Array, ...], mass: Array, means: Array, std: float) -> A
 
 def grid_points(axes: tuple[Array, ...]) -> Tensor:
     """A grid's points (n, d), the last axis fastest."""
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    return torch.as_tensor(grid.reshape(-1, len(axes)))
+    return torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes)))
 
 
 def check_axes(axes: tuple[Array, ...]) -> int:

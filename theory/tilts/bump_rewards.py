@@ -52,11 +52,8 @@ class BumpReward(Reward):
     precisions: Tensor
 
     def __post_init__(self) -> None:
-        d = self.centres.shape[-1]
-        if self.heights.shape != self.centres.shape[:-1] or self.precisions.shape != (
-            *self.centres.shape,
-            d,
-        ):
+        shape = self.centres.shape
+        if self.heights.shape != shape[:-1] or self.precisions.shape != (*shape, shape[-1]):
             raise ValueError(
                 "heights, centres, precisions must have shapes (..., m), (..., m, d), (..., m, d, "
                 f"d), got {tuple(self.heights.shape)}, {tuple(self.centres.shape)}, "

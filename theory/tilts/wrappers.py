@@ -150,9 +150,8 @@ class TruncatedExponential(Polynomial):
     def label(self) -> str:
         a = _number(self.scale)
         terms = [f"1{a}r" if a.startswith("-") else f"1+{a}r", f"({a}r)²/2", f"({a}r)³/6"]
-        if self.order <= 3:
-            return "+".join(terms[: self.order])
-        return f"exp({a}r) to order {self.order}"
+        short = "+".join(terms[: self.order])
+        return short if self.order <= len(terms) else f"exp({a}r) to order {self.order}"
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,8 @@ def table_of_tilts(result: dict[str, Any]) -> Table:
     """A row an epoch."""
     from toys.experiments.practice.tilt import FLOOR
 
-    epochs = len(result["epochs"])
     within = ", ".join(
-        f"{name} {result['within floor'][name]}/{epochs} (worst {100 * value:.1f} %)"
+        f"{name} {result['within floor'][name]}/{len(result['epochs'])} (worst {100 * value:.1f} %)"
         for name, value in result["worst"].items()
     )
     keys = ("mean reward", "std before", "tilt", "rule", "exact epoch")

@@ -124,8 +124,7 @@ class ControlError:
 def ratio_of_means(top: Tensor, bottom: Tensor) -> tuple[float, float]:
     """E top / E bottom of n independent pairs, (n,) each, and its standard error to first order."""
     value = float(top.mean() / bottom.mean())
-    rest = (top - value * bottom).std() / bottom.mean()
-    return value, float(rest) / len(top) ** 0.5
+    return value, float((top - value * bottom).std() / bottom.mean()) / len(top) ** 0.5
 
 
 def chain_of(method: Method, problem: Problem) -> Chain:

@@ -122,8 +122,7 @@ def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...
         )  # fmt: skip
         with torch.no_grad():
             std, mean = torch.std_mean(chain.rollout(problem.base_field, noise), 0)
-        spread = torch.linalg.eigvalsh(problem.base.covariance()).max().sqrt()
-        most = FAR * max(1.0, float(spread))
+        most = FAR * max(1.0, float(torch.linalg.eigvalsh(problem.base.covariance()).max().sqrt()))
         if not float(std.max()) <= most:
             raise ValueError(
                 f"schedule {chain.schedule.label!r} with steps = {chain.steps} must spread the "

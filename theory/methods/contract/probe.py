@@ -101,8 +101,7 @@ def sweep(method: Method, problem: Problem, *, n: int = 256, seed: int = 0) -> l
 
 def _no_graph_in_batch(setting: Setting) -> Check:
     """A batch is data: gradients flow through the loss alone."""
-    items = setting.batch.items()
-    held = [k for k, v in items if isinstance(v, Tensor) and v.requires_grad]
+    held = [k for k, v in setting.batch.items() if isinstance(v, Tensor) and v.requires_grad]
     return Check("the batch carries no gradient", not held, ", ".join(held) or "none does")
 
 

@@ -293,8 +293,7 @@ class ProblemTask(Task):
         )
 
     def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any, Tensor | None]:
-        u = draws.uniform(n)
-        return self._from_noise(u, draws.normal(n, *self.event_shape)), None, None
+        return self._from_noise(draws.uniform(n), draws.normal(n, *self.event_shape)), None, None
 
     def endpoints(self, n: int, draws: Draws) -> Endpoints:
         (d,) = self.event_shape

@@ -96,11 +96,9 @@ class NFT(Anchored, Online, Mapped):
         if self.adaptive_normaliser != "off" or self.refresh_every or self.anchor == "guided":
             return None
         field = problem.cumulant_field(self.scale(problem), 1)
-        if self.reward_mapping == "identity":
-            return Optimum(field)
-        return Optimum(
-            field, exact=False, note="batch statistics by their expectation, nothing clipped"
-        )
+        exact = self.reward_mapping == "identity"
+        note = "" if exact else "batch statistics by their expectation, nothing clipped"
+        return Optimum(field, exact=exact, note=note)
 
     def target(self, problem: Problem) -> Tilt | None:
         if self.anchor == "guided":

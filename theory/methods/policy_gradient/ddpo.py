@@ -128,5 +128,4 @@ def kernel_values(chain: Chain, policy: Policy, x: Tensor, cond: object) -> Tens
     """V at every state but the last, (rows, T)."""
     t = chain.times.to(x).expand(len(x), -1).flatten()
     cond = every_state(cond, chain.steps)
-    value = policy.networks["value"](x[:, :-1].flatten(0, 1), t, cond)
-    return value.reshape(len(x), chain.steps)
+    return policy.networks["value"](x[:, :-1].flatten(0, 1), t, cond).reshape(len(x), chain.steps)
