@@ -7,8 +7,6 @@ in d = 2 with the order that three grids show. Ten CPU-minutes, most of them the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -28,17 +26,9 @@ PLANE = {"bump_2d": 4.5, "quadratic_2d": 5.5}
 PLANE_POINTS, PLANE_DEPTH = (61, 81, 111), 6.9
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Largest errors of V and of u* = -g grad V over the times, relative to V's range and to the
-    largest |u*| there."""
-
-    value: float
-    control: float
-
-
-def errors(name: str, points: int, depth: float, reach: float = 0.0) -> Errors:
-    """One problem on one grid."""
+def errors(name: str, points: int, depth: float, reach: float = 0.0) -> dict[str, float]:
+    """Of one problem on one grid: the largest of V and of u* = -g grad V over the times, relative
+    to V's range and to the largest |u*| there."""
     problem = load_problem(name)
     optimum = MemorylessOptimum(problem, problem.scale)
     schedule = Diffusion.of_memoryless(1.0, START)
@@ -55,22 +45,21 @@ def errors(name: str, points: int, depth: float, reach: float = 0.0) -> Errors:
             g * np.abs(run.gradient_at(t)[inside] - slope).max(),
         )
         sizes[i] = np.ptp(value), g * np.abs(slope).max()
-    return Errors(*(gaps.max(0) / sizes.max(0)).tolist())
+    return dict(zip(("V", "u*"), (gaps.max(0) / sizes.max(0)).tolist(), strict=True))
 
 
 def measure() -> list[Row]:
     """Every floor."""
     rows = []
     for name in LINE:
-        found = errors(name, LINE_POINTS, LINE_DEPTH)
-        for label, error in (("V", found.value), ("u*", found.control)):
+        for label, error in errors(name, LINE_POINTS, LINE_DEPTH).items():
             what, note = f"{name}: {label} against HJB", f"{LINE_POINTS} points"
             rows.append(Row.at_most(what, error, QUADRATURE.rtol, note))
     for name, reach in PLANE.items():
         grids = [errors(name, n, PLANE_DEPTH, reach) for n in PLANE_POINTS]
         ratio = np.log(PLANE_POINTS[-1] / PLANE_POINTS[0])
-        for label, what in (("V", "value"), ("u*", "control")):
-            sizes = [getattr(grid, what) for grid in grids]
+        for label in ("V", "u*"):
+            sizes = [grid[label] for grid in grids]
             order = float(np.log(sizes[0] / sizes[-1]) / ratio)
             note = f"{', '.join(f'{s:.1e}' for s in sizes)} at {PLANE_POINTS}: order {order:.1f}"
             rows.append(

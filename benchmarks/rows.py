@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -81,6 +82,11 @@ def child_seconds(call: Sequence[str], **options: Any) -> float:
     subprocess.run(call, check=True, **options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def part_of(module: str, name: str = "measure") -> Callable[[], list[Row]]:
+    """A part in a module of its own, imported when it is measured."""
+    return lambda: list(getattr(import_module(f"benchmarks.{module}"), name)())
 
 
 def add_part_options(command: argparse.ArgumentParser, parts: Iterable[str]) -> None:

@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from benchmarks.rows import Row, add_part_options, cpu_seconds, measure_parts
+from benchmarks.rows import Row, add_part_options, cpu_seconds, measure_parts, part_of
 from theory.common.console import console
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.evaluation.choices import choose_field
@@ -184,19 +183,18 @@ def recursion() -> list[Row]:
 def digits() -> list[Row]:
     """Worst error and share refused of every closed form; beyond the condition number, what is
     returned all the same. Needs mpmath (the `dev` extra)."""
-    from benchmarks.theory_digits import CONDITION, PROBLEMS, REFUSED, measure
+    from benchmarks.theory_digits import CONDITION, PROBLEMS, REFUSED, measure, worst
 
     rows = []
     for (dim, name), tally in measure(PROBLEMS).items():
         what, tier = f"digits: {name}, d = {dim}", QUADRATURE_TIGHT.rtol
         rows += [
-            Row.at_most(what, tally.worst, tier, str(tally)),
+            Row.at_most(what, worst(tally.errors), tier, str(tally)),
             Row.at_most(f"{what}: share refused", tally.share_refused, REFUSED),
         ]
-        if tally.hard_errors:
-            rows.append(
-                Row.at_most(f"{what}: condition above {CONDITION:g}", tally.worst_hard, tier)
-            )
+        if len(tally.hard_errors) > tally.hard_errors.count(None):
+            hard = f"{what}: condition above {CONDITION:g}"
+            rows.append(Row.at_most(hard, worst(tally.hard_errors), tier))
     return rows
 
 
@@ -248,20 +246,15 @@ def _contestants(
 # --- command
 
 
-def _later(module: str, name: str = "measure") -> list[Row]:
-    """A part in a module of its own."""
-    return list(getattr(import_module(f"benchmarks.{module}"), name)())
-
-
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "agreement": agreement,
     "push": push,
     "law": law,
     "digits": digits,
     "recursion": recursion,
-    "audit": partial(_later, "audit_estimators"),
-    "coverage": partial(_later, "audit_estimators", "measure_coverage"),
-    "control": partial(_later, "control"),
+    "audit": part_of("audit_estimators"),
+    "coverage": part_of("audit_estimators", "measure_coverage"),
+    "control": part_of("control"),
     "speed": speed,
 }
 

@@ -24,44 +24,27 @@ FIELDS, MEAN = ("velocity", "divergence"), "E(r|x)"
 
 @dataclass
 class Tally:
-    """One quantity in one dimension."""
+    """Errors of one quantity in one dimension, None where refused; hard: beyond CONDITION."""
 
-    errors: list[float] = field(default_factory=list)
-    refused: int = 0
-    hard_errors: list[float] = field(default_factory=list)
-    hard_refused: int = 0
-
-    @property
-    def worst(self) -> float:
-        return max(self.errors, default=0.0)
-
-    @property
-    def worst_hard(self) -> float:
-        return max(self.hard_errors, default=0.0)
+    errors: list[float | None] = field(default_factory=list)
+    hard_errors: list[float | None] = field(default_factory=list)
 
     @property
     def share_refused(self) -> float:
-        asked = len(self.errors) + self.refused
-        return self.refused / asked if asked else 0.0
-
-    def add(self, error: float | None, condition: float) -> None:
-        """error: None where the value was refused."""
-        if condition < CONDITION:
-            if error is None:
-                self.refused += 1
-            else:
-                self.errors.append(error)
-        elif error is None:
-            self.hard_refused += 1
-        else:
-            self.hard_errors.append(error)
+        return self.errors.count(None) / max(1, len(self.errors))
 
     def __str__(self) -> str:
-        beyond = len(self.hard_errors) + self.hard_refused
+        refused, hard_refused = self.errors.count(None), self.hard_errors.count(None)
         return (
-            f"{len(self.errors)} values, {self.refused} refused; beyond condition {CONDITION:g}: "
-            f"{beyond}, {self.hard_refused} refused, worst of the rest {self.worst_hard:.1e}"
+            f"{len(self.errors) - refused} values, {refused} refused; beyond condition "
+            f"{CONDITION:g}: {len(self.hard_errors)}, {hard_refused} refused, worst of the rest "
+            f"{worst(self.hard_errors):.1e}"
         )
+
+
+def worst(errors: list[float | None]) -> float:
+    """Of what was not refused; 0: all was."""
+    return max((error for error in errors if error is not None), default=0.0)
 
 
 def _floor(case: Case, name: str) -> float:
@@ -81,8 +64,10 @@ def measure(problems: int, first: int = 0) -> dict[tuple[int, str], Tally]:
             answers = computed(case)
             for name, true in truth.items():
                 answer = answers[name]
-                floor = _floor(case, name) if condition[name] >= CONDITION else 0.0
+                hard = condition[name] >= CONDITION
+                floor = _floor(case, name) if hard else 0.0
                 error = None if isinstance(answer, str) else gap(answer, true, name, floor)
-                found.setdefault((case.dim, name), Tally()).add(error, condition[name])
+                tally = found.setdefault((case.dim, name), Tally())
+                (tally.hard_errors if hard else tally.errors).append(error)
             progress.update("digits", done + 1, f"d = {case.dim}, {case.kind}")
     return dict(sorted(found.items()))

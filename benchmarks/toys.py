@@ -22,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +46,8 @@ STEPS_A_ROUND = 4
 KILLS = 10
 RESUME_STEPS, STOP_STEPS = 1200, 600
 STOP_SECONDS = 10.0
+# Many checkpoints in a short run, so that kills fall between and into them.
+ENVIRONMENT = {**os.environ, "PLUMBLINE_CHECKPOINT_SECONDS": "0.3"}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -77,25 +81,18 @@ def throughput(width: int, fast_products: bool) -> Row:
         ]
     plain = [_PlainNetwork(config, seed) for seed in range(NETWORKS)]
 
-    def ours() -> None:
-        for trainer in groups:
+    def turn(steps: list[Callable[[], None]]) -> None:
+        for step in steps:
             for _ in range(STEPS_A_ROUND):
-                trainer._one_step()
-
-    def theirs() -> None:
-        for network in plain:
-            for _ in range(STEPS_A_ROUND):
-                network.step()
+                step()
 
     times: dict[str, list[float]] = {"ours": [], "plain": []}
-    for i in range(ROUNDS + 1):  # the first round warms up
+    for _ in range(ROUNDS + 1):
         torch.set_float32_matmul_precision("highest")
-        plain_seconds = cpu_seconds(theirs)
+        times["plain"].append(cpu_seconds(partial(turn, [network.step for network in plain])))
         error = use_fast_kernels(fast_products)
-        our_seconds = cpu_seconds(ours)
-        if i:
-            times["plain"].append(plain_seconds)
-            times["ours"].append(our_seconds)
+        times["ours"].append(cpu_seconds(partial(turn, [group._one_step for group in groups])))
+    times = {k: v[1:] for k, v in times.items()}  # the first round warms up
     rates = {k: NETWORKS * STEPS_A_ROUND / statistics.median(v) for k, v in times.items()}
     ratios = sorted(p / o for p, o in zip(times["plain"], times["ours"], strict=True))
     ratio = statistics.median(ratios)
@@ -269,22 +266,17 @@ def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 def _toys(options: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "toys", *options], capture_output=True, text=True, env=_environment()
+        [sys.executable, "-m", "toys", *options], capture_output=True, text=True, env=ENVIRONMENT
     )
     if done.returncode:
         raise ValueError(f"python -m toys {' '.join(options)}: {done.stderr}")
-
-
-def _environment() -> dict[str, str]:
-    # Many checkpoints in a short run, so that kills fall between and into them.
-    return {**os.environ, "PLUMBLINE_CHECKPOINT_SECONDS": "0.3"}
 
 
 def _kill_within(options: list[str], out: Path, seconds: float) -> int:
     """Start the run, kill it after so many seconds; the step of its last checkpoint (0: none)."""
     process = subprocess.Popen(
         [sys.executable, "-m", "toys", *options, "--out", str(out)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)

@@ -184,9 +184,7 @@ def checkpoint_seconds() -> float:
     Raises:
         ValueError: that is not a number > 0.
     """
-    text = os.environ.get("PLUMBLINE_CHECKPOINT_SECONDS")
-    if text is None:
-        return CHECKPOINT_SECONDS
+    text = os.environ.get("PLUMBLINE_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
     try:
         seconds = float(text)
     except ValueError:
