@@ -245,8 +245,7 @@ def combine_by_matmul(
     """
     variances = law.spectrum.variances[..., 0]
     V = alpha**2 * variances + sigma**2
-    square = (law.mean**2).sum(-1)
-    constant = law.log_abs - 0.5 * law.dim * V.log() - 0.5 * alpha**2 * square / V
+    constant = law.log_abs - 0.5 * law.dim * V.log() - 0.5 * alpha**2 * (law.mean**2).sum(-1) / V
     own = torch.linalg.vector_norm(x, dim=-1)[..., None, :] ** 2
     logits = (alpha / V[..., None] * law.mean) @ x.mT + constant[..., None]  # (*b, K, n)
     weights = torch.softmax(torch.addcmul(logits, own, -0.5 / V[..., None]), -2)

@@ -123,8 +123,7 @@ class Chain:
     def mean(self, model: VelocityModel, k: int, x: Tensor, cond: object = None) -> Tensor:
         """E[X_{k+1} | X_k = x], x (rows, *event)."""
         P, Q, _ = self.coefficients(x)
-        t = self.times[k].to(x).expand(len(x))
-        return P[k] * x + Q[k] * model(x, t, cond)
+        return P[k] * x + Q[k] * model(x, self.times[k].to(x).expand(len(x)), cond)
 
     def rollout(self, model: VelocityModel, noise: Tensor, cond: object = None) -> Tensor:
         """(rows, T + 1, *event) states from noise (rows, T + 1, *event): row 0 starts the chain."""

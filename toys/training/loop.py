@@ -198,4 +198,9 @@ def rate(step: int, steps: int) -> float:
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    return cosine((step - warm) / max(1, steps - warm))
+
+
+def cosine(share: float) -> float:
+    """From 1 to 0 along half a period."""
+    return 0.5 * (1 + math.cos(math.pi * share))

@@ -25,7 +25,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from theory.common.files import locked, sha256, write_atomically, write_json, write_tensors
@@ -57,10 +56,7 @@ class Run:
         Raises:
             ValueError: the folder holds another run's config, or what it holds is damaged.
         """
-        if not (self.folder / "manifest.json").exists():
-            return False
-        self.manifest()
-        return True
+        return (self.folder / "manifest.json").exists() and bool(self.manifest())
 
     def manifest(self) -> dict[str, Any]:
         """The manifest, after checking that folder and config belong together.
@@ -212,10 +208,6 @@ class Group:
             f" x {count}" if count > 1 else ""
         )
 
-    @property
-    def runs(self) -> list[Run]:
-        return [Run(self.out, c) for c in self.members]
-
     def begin(self) -> None:
         """Write down who trains together, so that any later command goes on with the same."""
         write_json(
@@ -275,8 +267,3 @@ def unfinished_groups(out: Path) -> list[Group]:
         if all(same):
             found.append(Group(out, members))
     return found
-
-
-def device_name(device: str) -> str:
-    """What trains: the GPU's name, or cpu."""
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"

@@ -154,8 +154,7 @@ class RewardDomain:
 
     def __str__(self) -> str:
         ends = f"values in [{self.low:g}, {self.high:g}]"
-        bounded = math.isfinite(self.low) or math.isfinite(self.high)
-        kind = ends if bounded else "any finite values"
+        kind = "any finite values" if -self.low == self.high == math.inf else ends
         return f"{kind}, differentiable" if self.differentiable else kind
 
     def holds(self, low: float, high: float) -> bool:

@@ -145,8 +145,7 @@ class Task(ABC):
         """Times from u uniform on [0, 1)."""
         if self.times is None:
             return u
-        index = (u * len(self.times)).long().clamp_max(len(self.times) - 1)
-        return self.times.to(u)[index]
+        return self.times.to(u)[(u * len(self.times)).long().clamp_max(len(self.times) - 1)]
 
     def endpoints(self, n: int, draws: Draws) -> Endpoints:
         """Noise, independent base samples, times."""

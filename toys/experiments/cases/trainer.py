@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from toys.experiments.cases.config import CaseConfig
 from toys.experiments.cases.task import ControlMatching, ControlTask, along, as_field
 from toys.networks.mlp import StackedMLP
 from toys.training.files import read_state, write_state
-from toys.training.loop import Loop
+from toys.training.loop import Loop, cosine
 
 WIDTH, DEPTH, LEARNING_RATE = 64, 3, 3e-3
 POINTS = 20  # of a learning curve
@@ -96,7 +95,7 @@ class Trainer(Loop):
         self.curve.append([float(self.step * self.config.update_cost), error])
 
     def rate(self) -> float:
-        return _cosine(self.step / self.steps)
+        return cosine(self.step / self.steps)
 
     def fit(self) -> None:
         """The network to u*_k by least squares along optimal trajectories."""
@@ -108,7 +107,7 @@ class Trainer(Loop):
                 FITTED, (self.config.batch,), generator=generator("fit", self.config.seed, i)
             )
             gap = along(self.network, self.task.times, states[rows]) - best[rows]
-            optimiser.param_groups[0]["lr"] = LEARNING_RATE * _cosine(i / FITS)
+            optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(i / FITS)
             optimiser.zero_grad()
             gap.square().sum(-1).mean().backward()
             optimiser.step()
@@ -146,7 +145,3 @@ class Trainer(Loop):
         self.restore(step, tensors)
         self.curve = json.loads(words["curve"])
         return True
-
-
-def _cosine(share: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * share))
