@@ -58,12 +58,12 @@ def measure() -> list[Row]:
                  f"{FALSE_ALARMS} repetitions", _mean(parts), LEVEL, ROOM)
             for case, parts in zip(ALARMS, alarms, strict=True)
         ]  # fmt: skip
-        rows.append(
+        rows += [
             near(f"|false alarms - 5 %|: every row written twice, n = {TWICE.n}, "
-                 f"{FALSE_ALARMS_TWICE} repetitions", _mean(twice), LEVEL, ROOM)
-        )  # fmt: skip
-        what = f"planted collapse found: n = {COLLAPSE.n}, {COLLAPSES} repetitions"
-        rows.append(often(what, _mean(found), FOUND))
+                 f"{FALSE_ALARMS_TWICE} repetitions", _mean(twice), LEVEL, ROOM),
+            often(f"planted collapse found: n = {COLLAPSE.n}, {COLLAPSES} repetitions",
+                  _mean(found), FOUND),
+        ]  # fmt: skip
     return rows
 
 
@@ -109,26 +109,26 @@ def measure_coverage() -> list[Row]:
             for done, part in enumerate(as_completed(parts), 1):
                 counts[parts[part]] += part.result()
                 progress.update("all", done, str(parts[part]))
-    rows, every = [], Counter[str]()
-    for cell, found in counts.items():
-        every += found
-        rows += _rates(cell, found)
-    rows.append(_within("tilt, all cells together", every, "holds", "concludes", ALL))
-    rows.append(_within("one tilt, stated, all cells together", every, "one holds", "one", ALL))
-    rows += _widths(counts)
-    return rows
+    every = sum(counts.values(), Counter[str]())
+    return [
+        *(row for cell, found in counts.items() for row in _rates(cell, found)),
+        _within("tilt, all cells together", every, "holds", "concludes", ALL),
+        _within("one tilt, stated, all cells together", every, "one holds", "one", ALL),
+        *_widths(counts),
+    ]
 
 
 def _rates(cell: Cell, found: Counter[str]) -> list[Row]:
     bounds = WIDE_RANGE if cell.prompts == 2000 else RANGE
-    rows = []
-    for what, held, there in (
-        ("tilt", "holds", "concludes"),
-        ("one tilt, stated", "one holds", "one"),
-        ("KL", "kl holds", "kl"),
-    ):
-        if found[there] >= LEAST_JUDGED * found["drawn"]:
-            rows.append(_within(f"{what}: {cell}", found, held, there, bounds))
+    rows = [
+        _within(f"{what}: {cell}", found, held, there, bounds)
+        for what, held, there in (
+            ("tilt", "holds", "concludes"),
+            ("one tilt, stated", "one holds", "one"),
+            ("KL", "kl holds", "kl"),
+        )
+        if found[there] >= LEAST_JUDGED * found["drawn"]
+    ]
     if found["small"] >= LEAST_JUDGED * found["drawn"]:
         share = found["small holds"] / found["small"]
         rows.append(often(f"KL is at most: {cell}", share, SMALL_KL))
@@ -156,7 +156,6 @@ def _widths(counts: dict[Cell, Counter[str]]) -> list[Row]:
             if cell.spread == "equal" and prompts in (None, cell.prompts)
         ]
         who = "all" if prompts is None else f"{prompts} prompts"
-        mean = sum(ratios) / len(ratios)
         what = f"width over the efficient one's, equal spread, {who}"
-        rows.append(Row.at_most(what, mean, WIDTH))
+        rows.append(Row.at_most(what, sum(ratios) / len(ratios), WIDTH))
     return rows

@@ -7,8 +7,6 @@ in d = 2 with the order that three grids show. Ten CPU-minutes, most of them the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -28,51 +26,40 @@ PLANE = {"bump_2d": 4.5, "quadratic_2d": 5.5}
 PLANE_POINTS, PLANE_DEPTH = (61, 81, 111), 6.9
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Largest errors of V and of u* = -g grad V over the times, relative to V's range and to the
-    largest |u*| there."""
-
-    value: float
-    control: float
-
-
-def errors(name: str, points: int, depth: float, reach: float = 0.0) -> Errors:
-    """One problem on one grid."""
+def errors(name: str, points: int, depth: float, reach: float = 0.0) -> dict[str, float]:
+    """Of one problem on one grid: the largest of V and of u* = -g grad V over the times, relative
+    to V's range and to the largest |u*| there."""
     problem = load_problem(name)
     optimum = MemorylessOptimum(problem, problem.scale)
     schedule = Diffusion.of_memoryless(1.0, START)
     run = GridOptimum(problem, problem.scale, schedule, points=points, reach=reach).solve_at(TIMES)
     gaps, sizes = np.zeros((len(TIMES), 2)), np.zeros((len(TIMES), 2))
     for i, t in enumerate(TIMES):
-        x = torch.as_tensor(run.points(t))
-        time = torch.tensor(t, dtype=torch.float64)
-        path = problem.path
-        log_p = problem.base.noised(x, path.alpha(time), path.sigma(time)).log_abs
+        x, time = torch.as_tensor(run.points(t)), torch.tensor(t, dtype=torch.float64)
+        log_p = problem.base_field.log_density(x, time)
         inside = (log_p > log_p.max() - depth).numpy()
-        g = float(schedule.squared(path, time).sqrt())
+        g = float(schedule.squared(problem.path, time).sqrt())
         value, slope = optimum.value(x[inside], t).numpy(), optimum.gradient(x[inside], t).numpy()
         gaps[i] = (
             np.abs(run.at(t)[inside] - value).max(),
             g * np.abs(run.gradient_at(t)[inside] - slope).max(),
         )
         sizes[i] = np.ptp(value), g * np.abs(slope).max()
-    return Errors(*(gaps.max(0) / sizes.max(0)).tolist())
+    return dict(zip(("V", "u*"), (gaps.max(0) / sizes.max(0)).tolist(), strict=True))
 
 
 def measure() -> list[Row]:
     """Every floor."""
     rows = []
     for name in LINE:
-        found = errors(name, LINE_POINTS, LINE_DEPTH)
-        for label, error in (("V", found.value), ("u*", found.control)):
+        for label, error in errors(name, LINE_POINTS, LINE_DEPTH).items():
             what, note = f"{name}: {label} against HJB", f"{LINE_POINTS} points"
             rows.append(Row.at_most(what, error, QUADRATURE.rtol, note))
     for name, reach in PLANE.items():
         grids = [errors(name, n, PLANE_DEPTH, reach) for n in PLANE_POINTS]
         ratio = np.log(PLANE_POINTS[-1] / PLANE_POINTS[0])
-        for label, what in (("V", "value"), ("u*", "control")):
-            sizes = [getattr(grid, what) for grid in grids]
+        for label in ("V", "u*"):
+            sizes = [grid[label] for grid in grids]
             order = float(np.log(sizes[0] / sizes[-1]) / ratio)
             note = f"{', '.join(f'{s:.1e}' for s in sizes)} at {PLANE_POINTS}: order {order:.1f}"
             rows.append(

@@ -405,15 +405,14 @@ def computed(case: Case) -> dict[str, list[float] | str]:
     problem = case.problem()
     a = problem.scale
     exp, second = Exponential(a), TruncatedExponential(a, 2)
-    nft = problem.nft_field
     asked: dict[str, Callable[[], torch.Tensor]] = {
         "E(r|x)": lambda: problem.conditional_reward.mean(x, t),
         "log E(r|x)": lambda: problem.conditional_reward.log_mean(x, t)[0],
         "grad m": lambda: problem.conditional_reward.gradient(x, t),
         "velocity, base": lambda: problem.base_field(x, t),
         "divergence, base": lambda: problem.base_field.divergence(x, t),
-        "velocity, NFT": lambda: nft(2 / a)(x, t),
-        "divergence, NFT": lambda: nft(2 / a).divergence(x, t),
+        "velocity, NFT": lambda: problem.nft_field(2 / a)(x, t),
+        "divergence, NFT": lambda: problem.nft_field(2 / a).divergence(x, t),
         "log Z, exp": lambda: problem.tilt(exp).log_z,
         "velocity, exp": lambda: problem.tilted_field(exp)(x, t),
         "log density, exp": lambda: problem.tilt(exp).log_density(y),

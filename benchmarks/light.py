@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import child_seconds
 from theory.common.console import print_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,8 +66,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows, indent=2))
     else:
-        shown = [{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
-        print_rows(shown)
+        print_rows(
+            [{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+        )
     return 0 if all(row["ratio"] <= FLOOR for row in rows) else 1
 
 
@@ -82,13 +83,9 @@ def _row(command: str, other: Path) -> dict[str, Any]:
 
 def cpu_seconds(command: str, tree: Path) -> float:
     """User's and system's of `python -m COMMAND` in the tree."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
+    return child_seconds(
         [sys.executable, "-m", *command.split()],
         cwd=tree,
         env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
-        check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

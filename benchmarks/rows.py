@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import resource
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -53,9 +57,6 @@ class Row:
     def verdict(self) -> str:
         return {True: "met", False: "MISSED", None: "not measured"}[self.met]
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def table(rows: Sequence[Row]) -> str:
     """What, floor, measured, met: as text."""
@@ -66,6 +67,26 @@ def table(rows: Sequence[Row]) -> str:
     width = None if sys.stdout.isatty() else WIDTH
     Console(file=out, width=width, highlight=False, markup=False).print(shown)
     return out.getvalue().rstrip()
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU-seconds of this process."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def child_seconds(call: Sequence[str], **options: Any) -> float:
+    """CPU-seconds, user's and system's, of a process that `subprocess.run` starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(call, check=True, **options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def part_of(module: str, name: str = "measure") -> Callable[[], list[Row]]:
+    """A part in a module of its own, imported when it is measured."""
+    return lambda: list(getattr(import_module(f"benchmarks.{module}"), name)())
 
 
 def add_part_options(command: argparse.ArgumentParser, parts: Iterable[str]) -> None:
@@ -88,7 +109,7 @@ def measure_parts(options: argparse.Namespace, parts: Mapping[str, Callable[[], 
     for name in parts if only is None else (only,):
         print(f"{name} ...", file=sys.stderr, flush=True)
         rows += parts[name]()
-    print(json.dumps([row.as_json() for row in rows], indent=2) if options.json else table(rows))
+    print(json.dumps([asdict(row) for row in rows], indent=2) if options.json else table(rows))
     if only is not None and any(row.met is None for row in rows):
         return 2
     return 1 if any(row.met is False for row in rows) else 0

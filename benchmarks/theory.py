@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from benchmarks.rows import Row, add_part_options, measure_parts
+from benchmarks.rows import Row, add_part_options, cpu_seconds, measure_parts, part_of
 from theory.common.console import console
 from theory.common.tolerances import QUADRATURE, QUADRATURE_TIGHT
 from theory.evaluation.choices import choose_field
@@ -135,12 +134,10 @@ def push() -> list[Row]:
         assert tilted is not None
         for label, law in (("base", problem.base), ("exp tilt", tilted)):
             x = law.sample(1000, torch.Generator().manual_seed(0))
-            own = law.log_density(x)
-            x = x[own.argsort(descending=True)[:999]]
-            found = FlowLaw(MixtureField(law)).log_density(x)
-            error = float((found - law.log_density(x)).abs().max())
+            x = x[law.log_density(x).argsort(descending=True)[:999]]
+            gap = FlowLaw(MixtureField(law)).log_density(x) - law.log_density(x)
             what = f"log-density through the field: {name}, {label}"
-            rows.append(Row.at_most(what, error, QUADRATURE.rtol))
+            rows.append(Row.at_most(what, float(gap.abs().max()), QUADRATURE.rtol))
     return rows
 
 
@@ -150,16 +147,18 @@ def law() -> list[Row]:
     for name in ("note_1d", "bumps_1d", "linear_1d", "quadratic_1d"):
         problem = load_problem(name)
         choice = choose_field(problem, "nft", nft_beta=2 / problem.scale)
-        seconds = statistics.median(_cpu(lambda: law_report(problem, choice)) for _ in range(3))  # noqa: B023
+        seconds = statistics.median(
+            cpu_seconds(partial(law_report, problem, choice)) for _ in range(3)
+        )
         rows.append(Row.at_most(f"NFT's exact law, {name}, CPU-s", seconds, LAW_SECONDS))
     base = GaussianSum.mixture([0.7, 0.3], [[-60.0], [60.0]], stds=[0.6, 0.6])
     far = Problem("far", base, bump_reward(1.0, [60.0], width=1.0))
     found = []
-    taken = _cpu(lambda: found.append(law_report(far, choose_field(far, "nft"))))
+    spent = cpu_seconds(lambda: found.append(law_report(far, choose_field(far, "nft"))))
     floor = max(row["TV"].floor for row in found[0].distances.values())
     return [
         *rows,
-        Row.at_most("NFT's exact law, modes at +-60, CPU-s", taken, FAR_SECONDS),
+        Row.at_most("NFT's exact law, modes at +-60, CPU-s", spent, FAR_SECONDS),
         Row.at_most("NFT's exact law, modes at +-60, floor of TV", floor, FAR_FLOOR),
     ]
 
@@ -186,18 +185,18 @@ def recursion() -> list[Row]:
 def digits() -> list[Row]:
     """Worst error and share refused of every closed form; beyond the condition number, what is
     returned all the same. Needs mpmath (the `dev` extra)."""
-    from benchmarks.theory_digits import CONDITION, REFUSED, measure
+    from benchmarks.theory_digits import CONDITION, REFUSED, measure, worst
 
     rows = []
     for (dim, name), tally in measure().items():
         what, tier = f"digits: {name}, d = {dim}", QUADRATURE_TIGHT.rtol
         rows += [
-            Row.at_most(what, tally.worst, tier, str(tally)),
+            Row.at_most(what, worst(tally.errors), tier, str(tally)),
             Row.at_most(f"{what}: share refused", tally.share_refused, REFUSED),
         ]
-        if tally.hard_errors:
+        if len(tally.hard_errors) > tally.hard_errors.count(None):
             hard = f"{what}: condition above {CONDITION:g}"
-            rows.append(Row.at_most(hard, tally.worst_hard, tier))
+            rows.append(Row.at_most(hard, worst(tally.hard_errors), tier))
     return rows
 
 
@@ -213,8 +212,8 @@ def speed() -> list[Row]:
         error = float((ours(x[:1000]) - theirs(x[:1000])).abs().max())
         times: dict[str, list[float]] = {"ours": [], "theirs": []}
         for _ in range(REPEATS):
-            times["theirs"].append(_cpu(lambda: theirs(x)))  # noqa: B023
-            times["ours"].append(_cpu(lambda: ours(x)))  # noqa: B023
+            times["theirs"].append(cpu_seconds(lambda: theirs(x)))  # noqa: B023
+            times["ours"].append(cpu_seconds(lambda: ours(x)))  # noqa: B023
         fast, slow = (statistics.median(times[key]) for key in ("ours", "theirs"))
         note = f"{1e3 * slow:.0f} ms against {1e3 * fast:.1f} ms, n = {n}, largest gap {error:.0e}"
         what = f"velocity, d = {dim}, K = {k}, float32, eager: times faster"
@@ -246,19 +245,7 @@ def _contestants(
     return (lambda points: field(points, t)), by_autograd, x
 
 
-def _cpu(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 # --- command
-
-
-def _later(module: str, name: str = "measure") -> list[Row]:
-    """A part in a module of its own."""
-    rows: list[Row] = getattr(import_module(f"benchmarks.{module}"), name)()
-    return rows
 
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
@@ -267,9 +254,9 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "law": law,
     "digits": digits,
     "recursion": recursion,
-    "audit": partial(_later, "audit_estimators"),
-    "coverage": partial(_later, "audit_estimators", "measure_coverage"),
-    "control": partial(_later, "control"),
+    "audit": part_of("audit_estimators"),
+    "coverage": part_of("audit_estimators", "measure_coverage"),
+    "control": part_of("control"),
     "speed": speed,
 }
 

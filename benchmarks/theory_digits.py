@@ -26,51 +26,27 @@ FIELDS, MEAN = ("velocity", "divergence"), "E(r|x)"
 
 @dataclass
 class Tally:
-    """One quantity in one dimension."""
+    """Errors of one quantity in one dimension, None where refused; hard: beyond CONDITION."""
 
-    errors: list[float] = field(default_factory=list)
-    refused: int = 0
-    hard_errors: list[float] = field(default_factory=list)
-    hard_refused: int = 0
-
-    @property
-    def worst(self) -> float:
-        return max(self.errors, default=0.0)
-
-    @property
-    def worst_hard(self) -> float:
-        return max(self.hard_errors, default=0.0)
+    errors: list[float | None] = field(default_factory=list)
+    hard_errors: list[float | None] = field(default_factory=list)
 
     @property
     def share_refused(self) -> float:
-        asked = len(self.errors) + self.refused
-        return self.refused / asked if asked else 0.0
-
-    def add(self, error: float | None, condition: float) -> None:
-        """error: None where the value was refused."""
-        if condition < CONDITION:
-            if error is None:
-                self.refused += 1
-            else:
-                self.errors.append(error)
-        elif error is None:
-            self.hard_refused += 1
-        else:
-            self.hard_errors.append(error)
-
-    def join(self, other: Tally) -> None:
-        """The same quantity on other problems."""
-        self.errors += other.errors
-        self.refused += other.refused
-        self.hard_errors += other.hard_errors
-        self.hard_refused += other.hard_refused
+        return self.errors.count(None) / max(1, len(self.errors))
 
     def __str__(self) -> str:
-        beyond = len(self.hard_errors) + self.hard_refused
+        refused, hard_refused = self.errors.count(None), self.hard_errors.count(None)
         return (
-            f"{len(self.errors)} values, {self.refused} refused; beyond condition {CONDITION:g}: "
-            f"{beyond}, {self.hard_refused} refused, worst of the rest {self.worst_hard:.1e}"
+            f"{len(self.errors) - refused} values, {refused} refused; beyond condition "
+            f"{CONDITION:g}: {len(self.hard_errors)}, {hard_refused} refused, worst of the rest "
+            f"{worst(self.hard_errors):.1e}"
         )
+
+
+def worst(errors: list[float | None]) -> float:
+    """Of what was not refused; 0: all was."""
+    return max((error for error in errors if error is not None), default=0.0)
 
 
 def _floor(case: Case, name: str) -> float:
@@ -92,7 +68,9 @@ def measure() -> Tallies:
         with Progress(len(parts), "digits") as progress:
             for done, part in enumerate(as_completed(parts), 1):
                 for key, own in part.result().items():
-                    found.setdefault(key, Tally()).join(own)
+                    tally = found.setdefault(key, Tally())
+                    tally.errors += own.errors
+                    tally.hard_errors += own.hard_errors
                 progress.update("digits", done, f"{done * PART} problems")
     return dict(sorted(found.items()))
 
@@ -106,7 +84,9 @@ def count(problems: int, first: int = 0) -> Tallies:
         answers = computed(case)
         for name, true in truth.items():
             answer = answers[name]
-            floor = _floor(case, name) if condition[name] >= CONDITION else 0.0
+            hard = condition[name] >= CONDITION
+            floor = _floor(case, name) if hard else 0.0
             error = None if isinstance(answer, str) else gap(answer, true, name, floor)
-            found.setdefault((case.dim, name), Tally()).add(error, condition[name])
+            tally = found.setdefault((case.dim, name), Tally())
+            (tally.hard_errors if hard else tally.errors).append(error)
     return found

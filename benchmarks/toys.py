@@ -23,14 +23,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.rows import Row, add_part_options, measure_parts
+from benchmarks.rows import Row, add_part_options, cpu_seconds, measure_parts
 from toys.training.config import RunConfig
 from toys.training.files import read_tensors
 from toys.training.runs import Group
@@ -45,6 +46,8 @@ STEPS_A_ROUND = 4
 KILLS = 10
 RESUME_STEPS, STOP_STEPS = 1200, 600
 STOP_SECONDS = 10.0
+# Many checkpoints in a short run, so that kills fall between and into them.
+ENVIRONMENT = {**os.environ, "PLUMBLINE_CHECKPOINT_SECONDS": "0.3"}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -68,39 +71,29 @@ def throughputs() -> list[Row]:
 def throughput(width: int, fast_products: bool) -> Row:
     """60 networks of 3 x width on a 2-D problem, flow matching, batch 1024."""
     config = RunConfig.checked(method="flow_matching", problem="bump_2d", width=width, batch=BATCH)
-    config = RunConfig(
-        **{**_values(config), "low_discrepancy": False, "fast_products": fast_products}
-    )
+    config = replace(config, low_discrepancy=False, fast_products=fast_products)
     size = group_size(config)
     with tempfile.TemporaryDirectory() as folder:
-        configs = [RunConfig(**{**_values(config), "seed": i}) for i in range(NETWORKS)]
+        configs = [replace(config, seed=i) for i in range(NETWORKS)]
         groups = [
             Trainer(Group(Path(folder), tuple(configs[i : i + size])))
             for i in range(0, NETWORKS, size)
         ]
     plain = [_PlainNetwork(config, seed) for seed in range(NETWORKS)]
 
-    def ours() -> None:
-        for trainer in groups:
+    def turn(steps: list[Callable[[], None]]) -> None:
+        for step in steps:
             for _ in range(STEPS_A_ROUND):
-                trainer._one_step()
-
-    def theirs() -> None:
-        for network in plain:
-            for _ in range(STEPS_A_ROUND):
-                network.step()
+                step()
 
     times: dict[str, list[float]] = {"ours": [], "plain": []}
-    for i in range(ROUNDS + 1):  # the first round warms up
+    for _ in range(ROUNDS + 1):
         torch.set_float32_matmul_precision("highest")
-        plain_seconds = _cpu_seconds(theirs)
+        times["plain"].append(cpu_seconds(partial(turn, [network.step for network in plain])))
         error = use_fast_kernels(fast_products)
-        our_seconds = _cpu_seconds(ours)
-        if i:
-            times["plain"].append(plain_seconds)
-            times["ours"].append(our_seconds)
-    steps = NETWORKS * STEPS_A_ROUND
-    rates = {k: steps / statistics.median(v) for k, v in times.items()}
+        times["ours"].append(cpu_seconds(partial(turn, [group._one_step for group in groups])))
+    times = {k: v[1:] for k, v in times.items()}  # the first round warms up
+    rates = {k: NETWORKS * STEPS_A_ROUND / statistics.median(v) for k, v in times.items()}
     ratios = sorted(p / o for p, o in zip(times["plain"], times["ours"], strict=True))
     ratio = statistics.median(ratios)
     return Row(
@@ -119,10 +112,8 @@ class _PlainNetwork:
     def __init__(self, config: RunConfig, seed: int) -> None:
         self.problem = config.parsed_problem.to(torch.float32)
         d = self.problem.dim
-        sizes = [d + 1, *[config.width] * config.depth]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        sizes = pairwise([d + 1, *[config.width] * config.depth])
+        layers = [layer for size in sizes for layer in (nn.Linear(*size), nn.SiLU())]
         self.network = nn.Sequential(*layers, nn.Linear(config.width, d))
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.generator = torch.Generator().manual_seed(seed)
@@ -138,16 +129,6 @@ class _PlainNetwork:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-
-
-def _values(config: RunConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in RunConfig.__dataclass_fields__}
-
-
-def _cpu_seconds(work: Callable[[], None]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 # --- resume
@@ -285,22 +266,17 @@ def _same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 def _toys(options: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "toys", *options], capture_output=True, text=True, env=_environment()
+        [sys.executable, "-m", "toys", *options], capture_output=True, text=True, env=ENVIRONMENT
     )
     if done.returncode:
         raise ValueError(f"python -m toys {' '.join(options)}: {done.stderr}")
-
-
-def _environment() -> dict[str, str]:
-    # Many checkpoints in a short run, so that kills fall between and into them.
-    return {**os.environ, "PLUMBLINE_CHECKPOINT_SECONDS": "0.3"}
 
 
 def _kill_within(options: list[str], out: Path, seconds: float) -> int:
     """Start the run, kill it after so many seconds; the step of its last checkpoint (0: none)."""
     process = subprocess.Popen(
         [sys.executable, "-m", "toys", *options, "--out", str(out)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
     )  # fmt: skip
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)

@@ -12,10 +12,8 @@ gpu        samples/s, steps/s, memory and share of the matrix peak at full size,
 from __future__ import annotations
 
 import argparse
-import importlib
-from functools import partial
 
-from benchmarks.rows import Row, add_part_options, measure_parts
+from benchmarks.rows import add_part_options, measure_parts, part_of
 
 PARTS = ("audit", "processes", "resume", "signals", "sd15", "ddpo", "gpu")
 
@@ -27,9 +25,4 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status, errors: as `measure_parts`."""
-    return measure_parts(options, {name: partial(_measured, name) for name in PARTS})
-
-
-def _measured(name: str) -> list[Row]:
-    rows: list[Row] = importlib.import_module(f"benchmarks.scaleup.{name}").measure()
-    return rows
+    return measure_parts(options, {name: part_of(f"scaleup.{name}") for name in PARTS})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, child_seconds
 
 ROWS, PROMPTS, TILT = 1_000_000, 50, 0.8
 SECONDS, MEMORY = 30.0, 2e9
@@ -31,14 +31,13 @@ def measure() -> list[Row]:
             sys.executable, "-m", "scaleup", "audit", "--base", str(folder / "base.csv"),
             "--tuned", str(folder / "tuned.csv"), "--out", str(folder / "out"),
         ]  # fmt: skip
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                       env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    peak = 1024.0 * after.ru_maxrss  # the largest child so far: this one, where it runs alone
-    tilt = found["tilt"]
+        seconds = child_seconds(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        tilt = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))["tilt"]
+    # The largest child so far: this one, where it runs alone.
+    peak = 1024.0 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return [
         Row(
             f"audit of {ROWS:,} base and {ROWS:,} tuned rewards, {PROMPTS} prompts, CSV",

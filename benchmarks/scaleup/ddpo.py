@@ -135,9 +135,8 @@ def trl_python(folder: Path = FOLDER) -> str:
 def _has_trl(python: str) -> bool:
     if not Path(python).is_file():
         return False
-    code = "from importlib.metadata import version; print(version('trl'))"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
-    return found.stdout.strip() == TRL
+    call = [python, "-c", "from importlib.metadata import version; print(version('trl'))"]
+    return subprocess.run(call, capture_output=True, text=True).stdout.strip() == TRL
 
 
 def _installed(call: list[str]) -> None:

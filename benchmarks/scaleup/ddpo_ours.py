@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.scaleup import models
-from benchmarks.scaleup.small import peak_memory
+from benchmarks.scaleup.small import serve
 from scaleup.adapter import ImageModel
 from scaleup.training.config import TrainConfig
 from scaleup.training.runfolder import RunFolder
@@ -24,21 +23,11 @@ from scaleup.training.trainer import Trainer
 
 
 def main(options: dict[str, Any]) -> None:
-    """Set up, say so, then serve: steps asked for on stdin, what they took on stdout."""
+    """Set up, then serve."""
     with tempfile.TemporaryDirectory() as place:
         trainer = _trainer(options, Path(place))
         student = [p for p in trainer.session.student.parameters() if p.requires_grad]
-        _say({"torch": torch.__version__, "peak": peak_memory(),
-              "trained": sum(p.numel() for p in student)})  # fmt: skip
-        before = [p.detach().clone() for p in student]
-        for line in sys.stdin:
-            wall, cpu = time.perf_counter(), time.process_time()
-            for _ in range(int(line)):
-                trainer.one_step()
-            seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-            pairs = zip(student, before, strict=True)
-            change = max(float((p.detach() - q).abs().max()) for p, q in pairs)
-            _say({**seconds, "steps_done": trainer.step, "peak": peak_memory(), "moved": change})
+        serve(student, trainer.one_step, torch=torch.__version__)
 
 
 def _trainer(options: dict[str, Any], place: Path) -> Trainer:
@@ -60,10 +49,6 @@ def _trainer(options: dict[str, Any], place: Path) -> Trainer:
     )
     model = ImageModel(getattr(models, options["model"])())
     return Trainer(Session(config, RunFolder(place, config), model))
-
-
-def _say(words: dict[str, Any]) -> None:
-    print(json.dumps(words), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,28 @@
 
     PYTHON ddpo_trl.py OPTIONS     OPTIONS: JSON, see ddpo.py
 
-Every line read is a number of steps to run; every line written is JSON with what they took. This
-file imports nothing of Plumbline but models.py beside it, which needs diffusers alone.
+It imports nothing of Plumbline but what is beside it: small.py, which needs Python alone, and
+models.py, which needs diffusers.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import json
 import random
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
+
+from small import serve  # type: ignore[import-not-found]
 
 warnings.simplefilter("ignore")
 
 
 def main(options: dict[str, Any]) -> None:
-    """Set up, say so, then serve."""
+    """Set up, then serve."""
     import accelerate
     import torch
     import trl  # type: ignore[import-not-found]
@@ -33,17 +34,11 @@ def main(options: dict[str, Any]) -> None:
     (rank,) = {m.r["default"] for m in trainer.sd_pipeline.unet.modules() if hasattr(m, "lora_A")}
     if rank != options["rank"]:
         raise ValueError(f"rank must be {rank}, what trl trains, got {options['rank']}")
-    moved = list(trainer.trainable_layers)
-    _say({"trl": trl.__version__, "torch": torch.__version__, "peak": peak(),
-          "trained": sum(p.numel() for p in moved)})  # fmt: skip
-    before, done = [p.detach().clone() for p in moved], 0
-    for line in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(int(line)):
-            done = trainer.step(0, done)
-        seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        change = max(float((p.detach() - q).abs().max()) for p, q in zip(moved, before))  # noqa: B905
-        _say({**seconds, "steps_done": done, "peak": peak(), "moved": change})
+    done = itertools.count()
+    serve(
+        list(trainer.trainable_layers), lambda: trainer.step(0, next(done)),
+        trl=trl.__version__, torch=torch.__version__,
+    )  # fmt: skip
 
 
 def _trainer(options: dict[str, Any]) -> Any:
@@ -94,13 +89,8 @@ def _pipeline(options: dict[str, Any]) -> Any:
 
 def _models() -> Any:
     """models.py; its tokenizer as transformers 4 takes it, from files."""
+    import models  # type: ignore[import-not-found]
     import transformers
-
-    spec = importlib.util.spec_from_file_location("models", Path(__file__).with_name("models.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(models)
 
     def tokenizer(length: int) -> Any:
         vocabulary = {word: i for i, word in enumerate(models.words())}
@@ -110,7 +100,7 @@ def _models() -> Any:
             merges.write_text("#version: 0.2\n", encoding="utf-8")
             return transformers.CLIPTokenizer(str(vocab), str(merges), model_max_length=length)
 
-    models.tokenizer = tokenizer  # type: ignore[attr-defined]
+    models.tokenizer = tokenizer
     return models
 
 
@@ -118,16 +108,6 @@ def _redness(images: Any, prompts: Any, metadata: Any) -> tuple[Any, dict[str, A
     """Red minus the mean of green and blue, as Plumbline's reward of that name."""
     red, green, blue = images.double().mean((2, 3)).unbind(1)
     return red - (green + blue) / 2, {}
-
-
-def peak() -> int:
-    """The most that this process has held, in bytes (Linux)."""
-    text = Path("/proc/self/status").read_text()
-    return 1024 * int(text.split("VmHWM:")[1].split()[0])
-
-
-def _say(words: dict[str, Any]) -> None:
-    print(json.dumps(words), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rows import Row
+from benchmarks.scaleup.sd15 import GIB, METHODS
 from benchmarks.scaleup.small import PROMPTS, module_output, peak_memory
 from theory.common.files import write_atomically
 
 TABLE = Path("docs/results/scaleup-gpu.md")
 COMMAND = "python -m benchmarks scaleup --only gpu"
-GIB = 2**30
 SIZES = ("sd15", "sd35_medium")
-METHODS = {
-    "NFT": "nft:nft_beta=0.2,reward_mapping=released",
-    "weighted flow matching": "weighted_flow_matching",
-}
+
 OPTIONS: dict[str, Any] = {
     "reward": "redness",
     "precision": "bf16",

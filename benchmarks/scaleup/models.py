@@ -153,8 +153,7 @@ def sd15(seed: int = 0) -> Any:
 
 def tiny_sd3(seed: int = 0) -> Any:
     """A StableDiffusion3Pipeline to test with."""
-    vae = {**TINY_VAE, "latent_channels": 4}
-    return _sd3(seed, TINY_TRANSFORMER, vae, TINY_TEXT, TINY_TEXT)
+    return _sd3(seed, TINY_TRANSFORMER, {**TINY_VAE, "latent_channels": 4}, TINY_TEXT, TINY_TEXT)
 
 
 def sd35_medium(seed: int = 0) -> Any:

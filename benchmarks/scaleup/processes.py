@@ -64,12 +64,9 @@ def measure() -> list[Row]:
 
 def agreement(what: str, options: dict[str, Any], out: Path) -> Row:
     """The losses of two processes against those of one."""
-    losses, norms, worlds = [], [], []
-    for processes in (1, 2):
-        found = trained({**options, "processes": processes}, out / str(processes))
-        losses.append(metric(found, "loss"))
-        norms.append(metric(found, "gradient_norm"))
-        worlds.append(world_of(found))
+    runs = [trained({**options, "processes": n}, out / str(n)) for n in (1, 2)]
+    losses, norms = ([metric(run, name) for run in runs] for name in ("loss", "gradient_norm"))
+    worlds = [world_of(run) for run in runs]
     error, of_norms = FLOAT32.error(losses[1], losses[0]), FLOAT32.error(norms[1], norms[0])
     spread = max(losses[0]) - min(losses[0])
     right = worlds == [1, 2] and len(losses[0]) == len(losses[1]) == options["steps"]

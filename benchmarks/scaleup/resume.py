@@ -129,8 +129,7 @@ def killed_and_resumed(what: str, options: dict[str, Any], when: list[Moment], o
     train(options, out / "first")  # warms up: imports, files in the cache
     start = time.monotonic()
     expected = finished(train(options, out / "whole"))
-    seconds = time.monotonic() - start
-    interval = seconds * options["checkpoint_every"] / options["steps"]
+    interval = (time.monotonic() - start) * options["checkpoint_every"] / options["steps"]
     if wrong := different(finished(_folder(out / "first")), expected):
         raise ValueError(f"{what}: two runs that were left alone differ in {', '.join(wrong)}")
     equal, told = 0, []

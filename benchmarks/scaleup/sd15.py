@@ -87,8 +87,7 @@ def steps_at(size: str) -> dict[str, Any]:
                 if "lora_B" in key  # zero before the step
             )
             model.network.delete_adapters(session.student.adapter)
-        pipe = model.pipe
-        parts = (pipe.unet, pipe.vae, pipe.text_encoder)
+        parts = (model.pipe.unet, model.pipe.vae, model.pipe.text_encoder)
         return {
             "parameters": sum(p.numel() for part in parts for p in part.parameters()),
             "peak_bytes": peak_memory(),

@@ -1,4 +1,7 @@
-"""A tiny pipeline's folder and prompts; processes of the command line or of a bench's module."""
+"""A tiny pipeline's folder and prompts; processes of the command line or of a bench's module.
+
+It imports nothing of Plumbline, nor torch: trl's environment has it too (ddpo_trl.py).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +73,26 @@ def trained(options: Mapping[str, Any], out: Path, **environment: str) -> Path:
             f"{done.returncode}: {done.stderr[-2000:]}"
         )
     return folders[0]
+
+
+def serve(trained: Sequence[Any], step: Callable[[], object], **words: str) -> None:
+    """Say what is trained (tensors), then run steps: how many on stdin, what they took on stdout.
+
+    A line of stdin is a number, one of stdout JSON.
+    """
+    _say(peak=peak_memory(), trained=sum(p.numel() for p in trained), **words)
+    before = [p.detach().clone() for p in trained]
+    for line in sys.stdin:
+        cpu = time.process_time()
+        for _ in range(int(line)):
+            step()
+        seconds, pairs = time.process_time() - cpu, zip(trained, before, strict=True)
+        moved = max(float((p.detach() - q).abs().max()) for p, q in pairs)
+        _say(cpu=seconds, peak=peak_memory(), moved=moved)
+
+
+def _say(**words: object) -> None:
+    print(json.dumps(words), flush=True)
 
 
 def module_output(module: str, call: Sequence[str], python: str = sys.executable) -> Any:

@@ -110,16 +110,17 @@ def _line(row: dict[str, Any]) -> str:
 
 def _result(name: str, options: argparse.Namespace, trained: Any) -> Result:
     module = import_module(f"figures.note.{name}")
-    if name in TRAINED_ONLY | TRAINED_TOO | ONLINE:
-        return module.make(options.setting, trained)
-    return module.make(options.setting)
+    shown = (trained,) if name in TRAINED_ONLY | TRAINED_TOO | ONLINE else ()
+    return module.make(options.setting, *shown)
 
 
 def _stamp(name: str, options: argparse.Namespace, trained: Any) -> str:
     """Everything that the figure's files depend on, as one digest."""
-    if name in ONLINE:
-        laws = [hashlib.sha256(t.densities.tobytes()).hexdigest() for t in (trained or {}).values()]
-        return stamp(name, options.setting, *laws)
-    shown = (trained or {}) if name in TRAINED_ONLY | TRAINED_TOO else {}
-    runs = [t.result["digest"] + t.result["key"] for t in shown.values()]
+    shown = (trained or {}) if name in TRAINED_ONLY | TRAINED_TOO | ONLINE else {}
+    runs = [
+        hashlib.sha256(t.densities.tobytes()).hexdigest()
+        if name in ONLINE
+        else t.result["digest"] + t.result["key"]
+        for t in shown.values()
+    ]
     return stamp(name, options.setting, *runs)

@@ -36,13 +36,12 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         2, (len(cases) + 1) // 2, figsize=(10.0, 5.6), sharex=True,
         squeeze=False,
     )  # fmt: skip
-    for axes, (name, rows) in zip(panels.ravel(), cases.items(), strict=False):
-        _panel(axes, name, rows)
     for axes in panels.ravel()[len(cases) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("control error (share of E|u*|²)")
-    for i, axes in enumerate(panels.ravel()[: len(cases)]):
+    for i, (axes, name) in enumerate(zip(panels.ravel(), cases, strict=False)):
+        _panel(axes, name, cases[name])
         if i + panels.shape[1] >= len(cases):
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("network evaluations (millions)")

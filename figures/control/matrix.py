@@ -23,8 +23,10 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
     for axes, (key, title) in zip(panels, PANELS.items(), strict=True):
         shown = axes.imshow(tables[key], cmap="cividis", vmin=0, vmax=top, aspect="auto")
         for (i, j), value in np.ndenumerate(tables[key]):
-            color = "black" if value > 0.6 * top else "white"
-            axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=color, fontsize=9)
+            axes.text(
+                j, i, f"{value:.3f}", ha="center", va="center", fontsize=9,
+                color="black" if value > 0.6 * top else "white",
+            )  # fmt: skip
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
@@ -62,7 +64,6 @@ def text(numbers: Mapping[str, Any]) -> str:
         + " |"
         for i, row in enumerate(rows)
     )
-    heads = " | ".join(columns)
     return f"""
 What was fine-tuned with the memoryless schedule may be sampled with any: the exact velocity gives
 the tilt in every column, and the trained one stays within {own.max():.3f}. What was fine-tuned with
@@ -71,7 +72,7 @@ another schedule gives the tilt with none; the exact optima are {others.min():.3
 
 Total variation to the tilt, exact / trained:
 
-| trained with | {heads} |
+| trained with | {" | ".join(columns)} |
 |---|{"---|" * len(columns)}
 {lines}
 

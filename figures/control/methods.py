@@ -113,14 +113,14 @@ def _ticks(axes: Axes, rows: list[dict[str, Any]], value: Value) -> None:
 
 def text(numbers: Mapping[str, Any]) -> str:
     """What the runs say."""
-    rows = numbers["rows"]
-    problems, budget = _problems(rows), numbers["budget"]
+    rows, budget = numbers["rows"], numbers["budget"]
     names = [n for n in NAMES if any(r["name"] == n for r in rows)]
     kernels = {r["name"]: r["kernels"] for r in rows}
     listed = "; ".join(f"{NAMES[n]}: {kernels[n]}" for n in names)
-    control = _table(rows, problems, names, lambda r: f"{100 * r['control_error']:.2f}")
-    law = _table(rows, problems, names, lambda r: f"{100 * r['law_share']:.1f}")
-    tilt = _table(rows, problems, names, lambda r: f"{100 * r['trained_to_target_share']:.1f}")
+    control, law, tilt = (
+        _table(rows, names, key, digits)
+        for key, digits in (("control_error", 2), ("law_share", 1), ("trained_to_target_share", 1))
+    )
     totals = "\n".join(_totals(NAMES[n], [r for r in rows if r["name"] == n]) for n in names)
     total = max(r["total_control_error"] - r["control_error"] for r in rows)
     return f"""
@@ -153,11 +153,9 @@ Ranges are over the problems.
 """
 
 
-def _table(
-    rows: list[dict[str, Any]], problems: list[str], names: list[str],
-    shown: Callable[[Mapping[str, Any]], str],
-) -> str:  # fmt: skip
-    cells = {(r["problem"], r["name"]): shown(r) for r in rows}
+def _table(rows: list[dict[str, Any]], names: list[str], key: str, digits: int) -> str:
+    problems = _problems(rows)
+    cells = {(r["problem"], r["name"]): f"{100 * r[key]:.{digits}f}" for r in rows}
     lines = [f"| method | {' | '.join(problems)} |", "|---|" + "---|" * len(problems)]
     lines += [
         f"| {NAMES[n]} | " + " | ".join(cells.get((p, n), "") for p in problems) + " |"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from theory.evaluation.draw import BLACK, BLUE, ORANGE, SKY, VERMILION, legend_below, subplots
 
 TITLE = "Laws of fine-tuning under three schedules, exact and trained"
-DOT_EVERY = 7
+DOTS = slice(None, None, 7)
 MARGIN = 1e-3  # of the highest density: what is shown of the axis
 
 
@@ -30,9 +30,8 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         axes.plot(
             axis, law["chain"], color=ORANGE, lw=1.4, ls="--", label="exact optimum of the chain"
         )
-        dots = slice(None, None, DOT_EVERY)
         axes.plot(
-            axis[dots], np.array(law["trained"])[dots], "o", ms=3.4, mfc="none", mew=1.0,
+            axis[DOTS], np.array(law["trained"])[DOTS], "o", ms=3.4, mfc="none", mew=1.0,
             color=VERMILION, label="trained network",
         )  # fmt: skip
         axes.set_title(

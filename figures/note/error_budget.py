@@ -11,7 +11,7 @@ from toys.evaluation.draw import budget
 
 def make(setting: str, trained: Mapping[str, Shown]) -> Result:
     """Three bars a method, on the note's problem."""
-    del setting
+
     results = [shown.result for shown in trained.values()]
     figure = budget(results, f"{results[0]['problem']}: where the error of each method comes from")
     # The bias needs no training: exact, so compared with the reference.

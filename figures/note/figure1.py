@@ -21,13 +21,12 @@ NFT_BETA = 1.0
 
 def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     """Panels a-c, the same in both settings; trained None: the exact law alone."""
-    del setting
+
     problem = load_problem("note_1d")
     scale = 2 / NFT_BETA
     found = compare(problem, problem.nft_field(NFT_BETA), scale)
     points = torch.as_tensor(found.axis)[:, None]
     base = problem.base.log_density(points).exp().numpy()
-    reward = problem.reward(points).numpy()
     goals = {name: law.density for name, law in found.targets.items()}
 
     figure, (left, middle, right) = subplots(1, 3, figsize=(10.5, 3.1), width_ratios=[1, 1, 1.5])
@@ -35,7 +34,7 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     left.fill_between(found.axis, base, color="0.8", lw=0)
     left.plot(found.axis, base, color=BLACK, lw=1.2)
     left.set(title="(a) base density π₁", ylabel="density")
-    middle.plot(found.axis, reward, color=BLACK, lw=1.4)
+    middle.plot(found.axis, problem.reward(points).numpy(), color=BLACK, lw=1.4)
     middle.set(title="(b) reward r", ylabel="r(x)", ylim=(0, 1.08))
     network = None if trained is None else trained["nft"]
     overlay(right, found.axis, found.law.density, network, f"NFT, nft_beta = {NFT_BETA:g}")

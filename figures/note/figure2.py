@@ -7,6 +7,7 @@ lies on the target to the integrator's accuracy. NFT's law, dashed, does not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from figures.shared.laws import PLACES, compare, note_wrappers, overlay, sampled, window
 from figures.shared.result import Result
@@ -26,12 +27,11 @@ LABELS = {
 
 def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
     """Panels a-c, the same in both settings; trained None: the exact laws alone."""
-    del setting
+
     problem = load_problem("note_1d")
     nft = compare(problem, problem.nft_field(2 / SCALE), SCALE)
     figure, panels = subplots(1, 3, figsize=(10.5, 3.1), sharey=True)
-    laws: dict[str, list[float]] = {}
-    tv_to_target: dict[str, float] = {}
+    numbers: dict[str, Any] = {"x": PLACES.tolist(), "laws": {}, "tv_to_target": {}}
     shown_networks: dict[str, dict[str, object]] = {}
     shown = [nft.law.density, *(t.density for t in nft.targets.values())]
     for axes, letter, (name, wrapper) in zip(
@@ -48,10 +48,10 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
             nft.axis, target.density, color=ORANGE, ls=":", lw=2.2,
             label=f"target (TV to the law {tv:.0e})",
         )  # fmt: skip
-        gap = nft.distances[name]["TV"]
         axes.plot(
-            nft.axis, nft.law.density, color=VERMILION, ls="--", lw=1.2, label=f"NFT (TV {gap:.3f})"
-        )
+            nft.axis, nft.law.density, color=VERMILION, ls="--", lw=1.2,
+            label=f"NFT (TV {nft.distances[name]['TV']:.3f})",
+        )  # fmt: skip
         axes.set(
             title=f"({letter}) Φ = {wrapper.label}",
             xlabel="x",
@@ -59,7 +59,7 @@ def make(setting: str, trained: Mapping[str, Shown] | None) -> Result:
             ylim=(0, 1.75 * max(s.max() for s in shown)),
         )
         axes.legend(fontsize=8, loc="upper left")
-        laws[name], tv_to_target[name] = sampled(nft.axis, law.density), tv
+        numbers["laws"][name] = sampled(nft.axis, law.density)
+        numbers["tv_to_target"][name] = tv
     panels[0].set_ylabel("density")
-    numbers = {"x": PLACES.tolist(), "laws": laws, "tv_to_target": tv_to_target}
     return Result(figure, numbers, shown_networks)

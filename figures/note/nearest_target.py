@@ -42,9 +42,6 @@ def make(setting: str) -> Result:
     close = np.argwhere(ordered[..., 1] - ordered[..., 0] < UNDECIDED)
     left.plot(centres[close[:, 0]], scales[close[:, 1]], ".", ms=3, color="k")
     left.set(title=f"nearest target in TV (dots: by less than {UNDECIDED:g})")
-    handles = [
-        Patch(facecolor=c, edgecolor="0.3", label=n) for c, n in zip(COLORS, NAMES, strict=True)
-    ]
     shade = right.pcolormesh(centres, scales, distances.min(-1).T, cmap="cividis", vmin=0.0)
     lines = right.contour(centres, scales, distances[..., 0].T, [0.01, 0.05, 0.1], colors="w")
     right.clabel(lines, fmt=lambda v: f"{v:g}", fontsize=7)
@@ -59,7 +56,14 @@ def make(setting: str) -> Result:
             ylim=(scales[0] - step[1], scales[-1] + step[1]),
         )
     left.annotate("the note's case", (2.0, 2.0), (2.15, 2.25), fontsize=8)
-    figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=4)
+    figure.legend(
+        handles=[
+            Patch(facecolor=c, edgecolor="0.3", label=n) for c, n in zip(COLORS, NAMES, strict=True)
+        ],
+        fontsize=8,
+        loc="outside lower center",
+        ncols=4,
+    )
     return Result(
         figure,
         {
@@ -72,7 +76,6 @@ def make(setting: str) -> Result:
 
 def tv_table(centres: Array, scales: Array) -> Array:
     """TV of NFT's law to every target, (centres, scales, targets)."""
-    note = load_problem("note_1d")
     grid_c, grid_a = (g.ravel() for g in np.meshgrid(centres, scales, indexing="ij"))
     count = len(grid_c)
     a = torch.as_tensor(grid_a)
@@ -81,16 +84,16 @@ def tv_table(centres: Array, scales: Array) -> Array:
         torch.as_tensor(grid_c)[:, None, None],
         widths=torch.ones(count, 1, dtype=torch.float64),
     )
-    base = note.base.expanded((count,))
+    base = load_problem("note_1d").base.expanded((count,))
     problem = Problem("map", base, reward)
     axis = np.linspace(-9.0, 9.0, POINTS)
     points = torch.as_tensor(axis)[:, None].expand(count, POINTS, 1)
-    field = problem.cumulant_field(a, 1)
-    law = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5").log_density(points).exp()
-    targets = [reward.exponential_tilt(base, a).normalised()]
-    targets += [
-        polynomial_sum(base, reward, TruncatedExponential(a, n)).normalised() for n in (1, 2, 3)
+    flow = FlowLaw(problem.cumulant_field(a, 1), rtol=RTOL, atol=ATOL, method="dopri5")
+    law = flow.log_density(points).exp()
+    targets = [
+        reward.exponential_tilt(base, a),
+        *(polynomial_sum(base, reward, TruncatedExponential(a, n)) for n in (1, 2, 3)),
     ]
-    gaps = [(law - t.density(points)).numpy() for t in targets]
+    gaps = [(law - t.normalised().density(points)).numpy() for t in targets]
     rows = [[0.5 * integral_of_absolute(axis, row) for row in gap] for gap in gaps]
     return np.array(rows).T.reshape(len(centres), len(scales), len(targets))

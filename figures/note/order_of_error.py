@@ -67,8 +67,7 @@ def tilted_batch(problem: Problem, scales: Array) -> GaussianSum:
 
 def field_errors(problem: Problem, scales: Array) -> dict[int, Array]:
     """RMS over t (12 Gauss-Legendre nodes) and over the tilted law of X_t (a grid)."""
-    law = tilted_batch(problem, scales)
-    exact = MixtureField(law, problem.path)
+    exact = MixtureField(tilted_batch(problem, scales), problem.path)
     nodes, weights = np.polynomial.legendre.leggauss(12)
     grid = torch.linspace(-9, 9, 1201, dtype=torch.float64)[:, None]
     x = grid.expand(len(scales), *grid.shape)
@@ -89,8 +88,8 @@ def law_errors(problem: Problem, scales: Array) -> tuple[dict[int, Array], float
     All scales of one order go through the ODE as one batch.
     """
     strongest = float(scales[-1])
-    target = problem.tilt(Exponential(strongest))
-    (axis,) = make_grid(problem, problem.cumulant_field(strongest, 1), {"exp": target})
+    targets = {"exp": problem.tilt(Exponential(strongest))}
+    (axis,) = make_grid(problem, problem.cumulant_field(strongest, 1), targets)
     axis = np.linspace(axis[0], axis[-1], 601)
     points = torch.as_tensor(axis)[:, None].expand(len(scales), len(axis), 1)
     goal = tilted_batch(problem, scales).density(points).numpy()

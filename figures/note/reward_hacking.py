@@ -10,7 +10,6 @@ the guided reference moves the law that it stops at (claim Z10).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,15 +45,6 @@ PANELS = {
 WINDOW = (-3.2, 4.2)
 
 
-@dataclass(frozen=True)
-class Exact:
-    """The exact recursion of one method: axis, densities (epochs + 1, n), statistics."""
-
-    axis: Array
-    densities: Array
-    statistics: dict[str, Array]
-
-
 def recursion_of(method: NFT, problem: Problem) -> Recursion:
     """What the method's epochs are, each trained to its optimum."""
     return Recursion(
@@ -66,13 +56,13 @@ def recursion_of(method: NFT, problem: Problem) -> Recursion:
     )
 
 
-def exact(config: RunConfig, setting: str) -> Exact:
+def exact(config: RunConfig, setting: str) -> Trajectory:
     """The laws after 0 to ONLINE_EPOCHS epochs."""
     problem, method = load_problem(ONLINE_PROBLEM), config.parsed
     assert isinstance(method, NFT)
     run = carry(problem, recursion_of(method, problem), ONLINE_EPOCHS, grid=NODES[setting])
     densities = np.stack([law.density for law in run.laws])
-    return Exact(run.axes[0], densities, statistics_of(densities, run.axes[0], problem))
+    return Trajectory(run.axes[0], densities, statistics_of(densities, run.axes[0], problem))
 
 
 def make(setting: str, trained: Mapping[str, Trajectory] | None) -> Result:
@@ -88,7 +78,8 @@ def make(setting: str, trained: Mapping[str, Trajectory] | None) -> Result:
         if not numbers["exact"]:
             law_axes.fill_between(truth.axis, truth.densities[0], color="0.85", label="base p(x|c)")
             reward = law_axes.twinx()
-            reward.plot(truth.axis, _reward(problem, truth.axis), color=BLACK, lw=0.9, ls=":")
+            values = problem.reward(torch.as_tensor(truth.axis)[:, None]).numpy()
+            reward.plot(truth.axis, values, color=BLACK, lw=0.9, ls=":")
             reward.set(ylim=(0, 2.6), yticks=(0.5, 1.0), ylabel="reward (dotted)")
             reward.yaxis.set_label_coords(1.09, 0.29)
         law_axes.plot(truth.axis, truth.densities[-1], color=color, ls=dash, label=name)
@@ -113,18 +104,18 @@ def make(setting: str, trained: Mapping[str, Trajectory] | None) -> Result:
         title=f"laws after {ONLINE_EPOCHS} epochs",
     )
     for axes, (key, title) in zip(others, PANELS.items(), strict=True):
-        ends = (0.5, 1.0) if key == "reward" else (0, None)
-        axes.set(xlabel="epoch", ylabel=title, xlim=(0, ONLINE_EPOCHS + 0.4), ylim=ends)
+        axes.set(
+            xlabel="epoch",
+            ylabel=title,
+            xlim=(0, ONLINE_EPOCHS + 0.4),
+            ylim=(0.5, 1.0) if key == "reward" else (0, None),
+        )
     dots = "" if trained is None else ", dots: trained networks"
     legend_below(figure, law_axes, 6, f"lines: exact recursion{dots}")
     return Result(figure, numbers, shown)
 
 
-def _reward(problem: Problem, axis: Array) -> Array:
-    return np.asarray(problem.reward(torch.as_tensor(axis)[:, None]))
-
-
-def _share(truth: Exact, found: Trajectory) -> float:
+def _share(truth: Trajectory, found: Trajectory) -> float:
     """W1 of the last trained law to the exact one, as a share of the base's."""
     last = np.interp(found.axis, truth.axis, truth.densities[-1])
     base = np.interp(found.axis, truth.axis, truth.densities[0])

@@ -11,7 +11,7 @@ from toys.evaluation.draw import panels
 
 def make(setting: str, trained: Mapping[str, Shown]) -> Result:
     """One panel a method, on the note's problem."""
-    del setting
+
     results = [shown.result for shown in trained.values()]
     figure = panels(results[0]["problem"], results, [shown.curves for shown in trained.values()])
     return Result(figure, {"methods": list(trained)}, {k: v.numbers for k, v in trained.items()})

@@ -39,7 +39,6 @@ def answer(numbers: Mapping[str, Any]) -> str:
         f"| {name} | " + " | ".join(_percent(row[i]) for i in shown) + " |"
         for name, row in table.items()
     )
-    heads = " | ".join(f"d = {dims[i]}" for i in shown)
     first = next(iter(table.values()))
     weights = "\n".join(
         f"| {name} | {row[0] / row[-1]:.3g} |" for name, row in numbers["weights"].items()
@@ -57,7 +56,7 @@ coordinates of like size the mean absolute error is nearly the same for every sa
 and the drift falls like 1/d. Distance of the stationary field from v*, as a share of the step that
 v* makes from v_old; the note's toy in one coordinate, N(0, 1) in the others:
 
-| range of r | {heads} |
+| range of r | {" | ".join(f"d = {dims[i]}" for i in shown)} |
 |---|{"---|" * len(shown)}
 {lines}
 

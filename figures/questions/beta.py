@@ -32,8 +32,8 @@ def measure() -> dict[str, Any]:
     """The law of one epoch's optimum at each nft_beta, and its claimed target's."""
     problem = load_problem(PROBLEM)
     mean, std = reward_moments(problem.base, problem.moments)
-    target = problem.tilt(Exponential(2 / BETAS[-1]))
-    axes = make_grid(problem, problem.nft_field(BETAS[-1]), {"exp": target})
+    targets = {"exp": problem.tilt(Exponential(2 / BETAS[-1]))}
+    axes = make_grid(problem, problem.nft_field(BETAS[-1]), targets)
     reward = problem.reward(torch.as_tensor(axes[0])[:, None]).numpy()
     base = mixture_on_grid(problem.base, axes)
     keep = (axes[0] > -4) & (axes[0] < 4.5)
@@ -55,14 +55,13 @@ def measure() -> dict[str, Any]:
                 "density": law.density[keep][SHOWN].tolist(),
             }
         )
-    branch = flow_on_grid(problem.nft_perturbation(1), axes)
     return {
         "problem": PROBLEM,
         "base_reward": mean,
         "reward_std": std,
         "x": axes[0][keep][SHOWN].tolist(),
         "base": base.density[keep][SHOWN].tolist(),
-        "branch_reward": branch.integrate(reward),
+        "branch_reward": flow_on_grid(problem.nft_perturbation(1), axes).integrate(reward),
         "rows": rows,
     }
 
@@ -114,8 +113,10 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         ("tv_to_base", BLUE, "o", "to the base (how far it moves)"),
         ("tv_to_claimed", VERMILION, "s", "to the claimed target (how wrong it is)"),
     ):
-        values = [row[key] for row in numbers["rows"]]
-        right.loglog(scale, values, color=color, marker=marker, lw=1.3, label=label)
+        right.loglog(
+            scale, [row[key] for row in numbers["rows"]], color=color, marker=marker, lw=1.3,
+            label=label,
+        )  # fmt: skip
     guide = numbers["rows"][0]["tv_to_claimed"] * (scale / scale[0]) ** 2
     right.loglog(scale, guide, color=BLACK, ls=":", lw=0.9, label="slope 2")
     right.set(xlabel="2 / beta", ylabel="total variation", title="distance, one epoch")

@@ -21,11 +21,10 @@ DRAWS = 2048
 
 def measure() -> dict[str, Any]:
     """What the released mapping lets move, on every named problem that has closed moments."""
-    problems = [load_problem(name) for name in PROBLEMS]
-    falls = [sizes(problem, DRAWS).fall for problem in problems]
+    found = [(problem, sizes(problem, DRAWS).fall) for problem in map(load_problem, PROBLEMS)]
     rows = [
         {"problem": problem.name, "dim": f"{problem.dim}", "fall": fall, "apart": 4 * fall}
-        for problem, fall in zip(problems, falls, strict=True)
+        for problem, fall in found
     ]
     return {"spread": 1 / SPREAD, "draws": DRAWS, "rows": rows}
 

@@ -43,10 +43,12 @@ def measure() -> dict[str, Any]:
          "slow": partial_gain(0.9, r)}
         for r in REACHES
     ]  # fmt: skip
-    gaps = {
-        name: trained_gap(SCHEDULES[name], 200)["of the whole way"] for name in ("half", "late")
+    return {
+        "epochs": list(EPOCHS),
+        "rows": rows,
+        "partial": partial,
+        "gaps": {n: trained_gap(SCHEDULES[n], 200)["of the whole way"] for n in ("half", "late")},
     }
-    return {"epochs": list(EPOCHS), "rows": rows, "partial": partial, "gaps": gaps}
 
 
 def answer(numbers: Mapping[str, Any]) -> str:
@@ -60,8 +62,7 @@ def answer(numbers: Mapping[str, Any]) -> str:
         f"| {100 * p['reach']:g} % | {p['copy']:.3f} | {p['half']:.3f} | {p['slow']:.3f} |"
         for p in numbers["partial"]
     )
-    at = epochs.index(200)
-    late, half, copied = (rows[n]["updates"][at] for n in ("late", "half", "none"))
+    late, half, copied = (rows[n]["updates"][epochs.index(200)] for n in ("late", "half", "none"))
     small = numbers["partial"][-1]
     return f"""
 An EMA of decay d makes 1 - d of an update an epoch: it slows the tilt and does not anchor it. Of
@@ -112,8 +113,10 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         ("copy", BLACK, "o", "hard copy"), ("half", BLUE, "s", "d = 0.5"),
         ("slow", ORANGE, "^", "d = 0.9"),
     ):  # fmt: skip
-        values = [p[key] for p in numbers["partial"]]
-        right.loglog(reach, values, color=color, marker=marker, lw=1.3, label=label)
+        right.loglog(
+            reach, [p[key] for p in numbers["partial"]], color=color, marker=marker, lw=1.3,
+            label=label,
+        )  # fmt: skip
     right.set(
         xlabel="share of the way to its optimum that an epoch goes",
         ylabel="tilt per epoch, in full ones", title="an epoch that is not trained to its end",

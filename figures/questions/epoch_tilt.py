@@ -33,19 +33,14 @@ def measure() -> dict[str, Any]:
         problem = load_problem(name)
         mean, std = reward_moments(problem.base, problem.moments)
         gains[name] = [_gain(name, 2 / beta / (10 * std), mean, std) for beta in BETAS]
-    factors = [
-        {
-            "group": group,
-            "prompts": PROMPTS,
-            "factor": gaussian_batch_share(group, PROMPTS),
-        }
-        for group in (2, 4, 8, GROUP)
-    ]
     whole = MappedRewards(SKEWED, SKEWED.std, None, clip=1e6).effective_tilt(1.0)
     return {
         "rows": [{"nft_beta": b, "tilt": ideal_tilt(b)} for b in BETAS],
         "gains": gains,
-        "factors": factors,
+        "factors": [
+            {"group": group, "prompts": PROMPTS, "factor": gaussian_batch_share(group, PROMPTS)}
+            for group in (2, 4, 8, GROUP)
+        ],
         "clipped": MappedRewards(SKEWED, SKEWED.std, None).effective_tilt(1.0) / whole,
         "epochs": EPOCHS,
         "along": _along(PROBLEMS[0]),

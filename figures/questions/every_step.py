@@ -77,9 +77,7 @@ def answer(numbers: Mapping[str, Any]) -> str:
         + f" | {r['weighted']:+g} |"
         for r in numbers["rows"]
     )
-    head = " | ".join(f"beta = {b:g}" for b in betas)
-    shares = numbers["upside_down"]
-    least, most = (100 * end(shares.values()) for end in (min, max))
+    least, most = (100 * end(numbers["upside_down"].values()) for end in (min, max))
     high, low = numbers["places"]
     cosines = "; ".join(
         f"`{n}` {v['mapped']:.3f}, and {v['mean 0.6']:.3f} if the mean of r is 0.6"
@@ -99,7 +97,7 @@ the advantage, clipped at c = adv_clip_max (ledger N8: steps of the method, old 
 against steps of the weighted loss in exact rationals). One sample in d = 1, student 0, data 1,
 gradients by autograd:
 
-| A | {head} | A times that of flow matching |
+| A | {" | ".join(f"beta = {b:g}" for b in betas)} | A times that of flow matching |
 |---|{"---|" * len(betas)}---|
 {table}
 

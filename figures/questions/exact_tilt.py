@@ -93,10 +93,9 @@ def measure() -> dict[str, Any]:
     keys = ("problem", "loss", "stages", "steps", "rewards", "shares", "floor", "reward_shares",
             "cpu_seconds")  # fmt: skip
     total = problems["note_1d"]["total"]
-    half = _exact("note_1d", "nft", total / 2, HALF)["share"]
     return {
         "problems": problems,
-        "half": half,
+        "half": _exact("note_1d", "nft", total / 2, HALF)["share"],
         "trained": [{k: row[k] for k in keys} for row in trained],
     }
 

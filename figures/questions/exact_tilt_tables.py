@@ -36,13 +36,12 @@ def rows_of(numbers: Mapping[str, Any], problem: str, **wanted: Any) -> list[Map
 
 def best_by_budget(numbers: Mapping[str, Any]) -> list[tuple[str, int, Mapping[str, Any]]]:
     """(problem, steps, nearest scheme) of every budget that at least three schemes had."""
-    found = []
-    for problem in numbers["problems"]:
-        for steps in sorted({row["steps"] for row in rows_of(numbers, problem)}):
-            rows = rows_of(numbers, problem, steps=steps)
-            if len(rows) > 2:
-                found.append((problem, steps, min(rows, key=left)))
-    return found
+    return [
+        (problem, steps, min(rows, key=left))
+        for problem in numbers["problems"]
+        for steps in sorted({row["steps"] for row in rows_of(numbers, problem)})
+        if len(rows := rows_of(numbers, problem, steps=steps)) > 2
+    ]
 
 
 def cheapest(numbers: Mapping[str, Any], problem: str, goal: float) -> Mapping[str, Any] | None:
@@ -120,8 +119,7 @@ def exact_table(numbers: Mapping[str, Any]) -> str:
         for r in p["exact"]
     }
     shown = ("note_1d", "bump_2d", "wide_64d")
-    head = " | ".join(f"{place(numbers, n)}" for n in shown)
-    lines = [f"| | {head} |", "|---|---|---|---|"]
+    lines = [f"| | {' | '.join(place(numbers, n) for n in shown)} |", "|---|---|---|---|"]
     for loss in ("nft", "explicit"):
         for k in sorted({k for _, own, k in found if own == loss}):
             cells = [percent(found[n, loss, k]) if (n, loss, k) in found else "" for n in shown]
@@ -155,9 +153,8 @@ def trained_table(numbers: Mapping[str, Any]) -> str:
         for loss, k in schemes(numbers, name):
             rows = {r["steps"]: r for r in rows_of(numbers, name, loss=loss, stages=k)}
             cells = [percent(left(rows[s])) if s in rows else "" for s in sorted(levels)]
-            seconds = rows[max(rows)]["cpu_seconds"]
-            title = scheme({"loss": loss, "stages": k})
-            lines.append(f"| {title} | {' | '.join(cells)} | {seconds:.1f} |")
+            last = rows[max(rows)]
+            lines.append(f"| {scheme(last)} | {' | '.join(cells)} | {last['cpu_seconds']:.1f} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -166,12 +163,11 @@ def goal_table(numbers: Mapping[str, Any]) -> str:
     goals = " | ".join(f"{100 * g:g} %" for g in GOALS)
     lines = [f"| | {goals} |", "|---" * (len(GOALS) + 1) + "|"]
     for name in TITLES:
-        rows = (cheapest(numbers, name, goal) for goal in GOALS)
         cells = [
             f"{scheme(row)}: {row['steps']:,} steps, {row['rewards']:,} rewards"
             if row is not None
             else "not reached"
-            for row in rows
+            for row in (cheapest(numbers, name, goal) for goal in GOALS)
         ]
         lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -20,18 +20,19 @@ ADVICE = "write it with `python -m scaleup loop --write`"
 
 def measure() -> dict[str, Any]:
     """The audits of docs/data/audit_loop.json, in short."""
-    rows = [
-        {
-            "title": row["title"],
-            "predicted": row["predicted"],
-            "trained": f"{row['budget']['steps']} steps of {row['budget']['batch']}, "
-            + ("CPU" if row["device"] == "CPU" else "GPU"),
-            "base": _short(row["audit"]),
-            "control": row["against_control"] and _short(row["against_control"]),
-        }
-        for row in read_json(DOCUMENT, ADVICE)["rows"]
-    ]
-    return {"rows": rows}
+    return {
+        "rows": [
+            {
+                "title": row["title"],
+                "predicted": row["predicted"],
+                "trained": f"{row['budget']['steps']} steps of {row['budget']['batch']}, "
+                + ("CPU" if row["device"] == "CPU" else "GPU"),
+                "base": _short(row["audit"]),
+                "control": row["against_control"] and _short(row["against_control"]),
+            }
+            for row in read_json(DOCUMENT, ADVICE)["rows"]
+        ]
+    }
 
 
 def _short(audit: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,8 +54,13 @@ def answer(numbers: Mapping[str, Any]) -> str:
     reached = " and ".join(
         f"{row['control']['tilt'][0]:.2f} for {row['predicted']:g}" for row in pairs
     )
-    lines = "\n".join(_line(row) for row in rows)
-    others = "\n".join(_control(row) for row in pairs)
+    lines = "\n".join(
+        f"| {row['title']} | {row['trained']} | {row['predicted']:.1f} | {_cells(row['base'])} |"
+        for row in rows
+    )
+    others = "\n".join(
+        f"| {row['title']} | {row['predicted']:.1f} | {_cells(row['control'])} |" for row in pairs
+    )
     return f"""
 The tilt, yes, to {100 * (1 - min(shares)):.0f} % where the method's optimum is exact; but plain
 training moves the model too. Weighted flow matching with a = 0, which has no reward in it, is
@@ -87,21 +93,12 @@ audits all of it.
 """
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return f"| {row['title']} | {row['trained']} | {row['predicted']:.1f} | {_cells(row['base'])} |"
-
-
-def _control(row: Mapping[str, Any]) -> str:
-    return f"| {row['title']} | {row['predicted']:.1f} | {_cells(row['control'])} |"
-
-
 def _cells(part: Mapping[str, Any]) -> str:
     value, low, high = part["tilt"]
     lost = [100 * v for v in part["lost"]]
-    p = part["as_before"]
     return (
-        f"{value:.2f} [{low:.2f}, {high:.2f}] | {100 * part['explained']:.0f} % | p = {p:.2g} | "
-        f"{lost[0]:.1f} [{lost[1]:.1f}, {lost[2]:.1f}]"
+        f"{value:.2f} [{low:.2f}, {high:.2f}] | {100 * part['explained']:.0f} % | "
+        f"p = {part['as_before']:.2g} | {lost[0]:.1f} [{lost[1]:.1f}, {lost[2]:.1f}]"
     )
 
 
@@ -114,11 +111,12 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         axes.plot([row["predicted"]] * 2, [place - 0.3, place + 0.3], color="black", lw=2.2)
         for key, shift, color, marker in (("base", 0.1, BLUE, "o"),
                                           ("control", -0.1, VERMILION, "s")):  # fmt: skip
-            if row[key] is None:
-                continue
-            value, low, high = row[key]["tilt"]
-            axes.errorbar(value, place + shift, xerr=[[value - low], [high - value]], color=color,
-                          marker=marker, ms=5, lw=1.4, capsize=2)  # fmt: skip
+            if row[key] is not None:
+                value, low, high = row[key]["tilt"]
+                axes.errorbar(
+                    value, place + shift, xerr=[[value - low], [high - value]], color=color,
+                    marker=marker, ms=5, lw=1.4, capsize=2,
+                )  # fmt: skip
     axes.plot([], [], color="black", lw=2.2, label="predicted")
     axes.plot([], [], color=BLUE, marker="o", label="audited against the base, 95 %")
     axes.plot([], [], color=VERMILION, marker="s", label="audited against the run at a = 0")

@@ -95,14 +95,14 @@ def measure() -> dict[str, Any]:
     for name, mode in MODES.items():
         r = mode.mapped(a, CLIP)
         mean = float(density @ r)
-        tilts = {
-            law: MappedRewards(q, q.std, GROUP, adv_mode=name).effective_tilt(1.0)
-            for law, q in laws.items()
-        }
         rows.append(
             {
                 "mode": name, "along": mode.mapped(np.array(ADVANTAGES), CLIP).tolist(),
-                "mean": mean, "std": float(np.sqrt(density @ (r - mean) ** 2)), "tilts": tilts,
+                "mean": mean, "std": float(np.sqrt(density @ (r - mean) ** 2)),
+                "tilts": {
+                    law: MappedRewards(q, q.std, GROUP, adv_mode=name).effective_tilt(1.0)
+                    for law, q in laws.items()
+                },
                 "noise": noise[name],
             }
         )  # fmt: skip

@@ -37,10 +37,8 @@ def measure() -> dict[str, Any]:
     rows = []
     for spread in SPREADS:
         signal = float((2 * spread / std * cov).square().sum(-1).mean())
-        noise = []
-        for centre in MEANS:
-            r = centre + spread * unit
-            noise.append(float(((2 * r - 1)[:, None] * (old - y)).square().sum(-1).mean()))
+        rewards = [centre + spread * unit for centre in MEANS]
+        noise = [float(((2 * r - 1)[:, None] * (old - y)).square().sum(-1).mean()) for r in rewards]
         ratio = [(n - signal) / signal for n in noise]
         rows.append({"spread": spread, "signal": signal, "noise": noise, "draws_per_unit": ratio})
     return {"problem": PROBLEM, "means": list(MEANS), "rows": rows, "draws": DRAWS}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from figures.questions import PAGES
 from theory.common.checks import check_choice
-from theory.common.files import write_atomically
+from theory.common.files import read_json, write_atomically
 from theory.common.tolerances import Tier
 from theory.evaluation.draw import png
 
@@ -89,8 +89,9 @@ def write_pages(folder: Path, numbers: Mapping[str, Any], names: Sequence[str]) 
             write_atomically(path, data)
             written.append(path)
     known = {name: numbers[name] for name in PAGES if name in numbers}
-    text = json.dumps(known, indent=1, allow_nan=False) + "\n"
-    write_atomically(folder / NUMBERS, text.encode())
+    write_atomically(
+        folder / NUMBERS, (json.dumps(known, indent=1, allow_nan=False) + "\n").encode()
+    )
     write_atomically(folder / INDEX, index(known).encode())
     return written
 
@@ -112,12 +113,7 @@ def read_numbers(folder: Path) -> dict[str, Any]:
         ValueError: the file is no JSON.
     """
     path = folder / NUMBERS
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); write it with `make questions`") from error
+    return dict(read_json(path, "write it with `make questions`")) if path.is_file() else {}
 
 
 def stale(folder: Path) -> list[str]:
@@ -139,10 +135,9 @@ def stale(folder: Path) -> list[str]:
 def changed(found: Any, recorded: Any, where: str) -> list[str]:
     """Where two sets of numbers differ by more than another machine would make them."""
     if isinstance(found, dict) and isinstance(recorded, dict):
-        keys = sorted(found.keys() | recorded.keys())
         return [
             line
-            for key in keys
+            for key in sorted(found.keys() | recorded.keys())
             for line in (
                 changed(found[key], recorded[key], f"{where}.{key}")
                 if key in found and key in recorded
@@ -155,8 +150,11 @@ def changed(found: Any, recorded: Any, where: str) -> list[str]:
             size = max((abs(v) for v in recorded), default=0.0)
             good = all(CLOSE.holds(a, b, size) for a, b in zip(found, recorded, strict=True))
             return [] if good else [f"{where}: measured {found}, recorded {recorded}"]
-        pairs = enumerate(zip(found, recorded, strict=True))
-        return [line for i, (a, b) in pairs for line in changed(a, b, f"{where}[{i}]")]
+        return [
+            line
+            for i, (a, b) in enumerate(zip(found, recorded, strict=True))
+            for line in changed(a, b, f"{where}[{i}]")
+        ]
     same = found == recorded
     if isinstance(found, float) and isinstance(recorded, (int, float)):
         same = math.isfinite(found) and CLOSE.holds(found, float(recorded))

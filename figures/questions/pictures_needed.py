@@ -35,14 +35,14 @@ def measure() -> dict[str, Any]:
         found = [tilt_interval(*pair) for pair in pairs]
         widths.append(float(np.mean([(f.high - f.low) / 2 for f in found])) * spread)
         refused.append(float(np.mean([_refused(*pair) for pair in pairs])))
-    found_share = [
-        [alarm_rate(Planted(n, lost=lost), REPETITIONS, PERMUTATIONS) for n in SIZES]
-        for lost in MODE_LOST
-    ]
     return {
         "sizes": list(SIZES), "repetitions": REPETITIONS, "scale": SCALE, "stds": SCALE * spread,
-        "width": widths, "refused": refused, "found": found_share, "mode": 0.05, "away": 4.0,
-        "dim": 16, "halves": list(MODE_LOST),
+        "width": widths, "refused": refused,
+        "found": [
+            [alarm_rate(Planted(n, lost=lost), REPETITIONS, PERMUTATIONS) for n in SIZES]
+            for lost in MODE_LOST
+        ],
+        "mode": 0.05, "away": 4.0, "dim": 16, "halves": list(MODE_LOST),
     }  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from theory.evaluation.draw import BLUE, GREEN, VERMILION, subplots
@@ -43,7 +42,6 @@ def answer(numbers: Mapping[str, Any]) -> str:
         f"| {s:g} | " + " | ".join(f"{c['tilts'][i]:.4f}" for c in numbers["cases"]) + " |"
         for i, s in enumerate(stds)
     )
-    heads = " | ".join(c["case"] for c in numbers["cases"])
     raw = [t / s for t, s in zip(same["tilts"], stds, strict=True)]
     return f"""
 They are two targets. The batch's std gives every prompt one tilt per unit of raw reward
@@ -62,7 +60,7 @@ tilt falls to {100 * other["tilts"][0] / same["tilts"][0]:.0f} %.
 Effective tilt of one epoch at nft_beta = 1 in standard deviations of the prompt's own reward
 (0.2/beta = {numbers["ideal"]:g}), four Gaussian prompts, groups of {numbers["group"]}:
 
-| std of the prompt's rewards | {heads} |
+| std of the prompt's rewards | {" | ".join(c["case"] for c in numbers["cases"])} |
 |---|{"---|" * len(numbers["cases"])}
 {table}
 
@@ -83,8 +81,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
     axes.text(numbers["stds"][-1], 1.05 * numbers["ideal"], "0.2/beta", fontsize=7, color="0.4",
               ha="right")  # fmt: skip
     axes.set_xticks(numbers["stds"], [f"{s:g}" for s in numbers["stds"]])
-    ticks = np.array([0.01, 0.03, 0.1, 0.3])
-    axes.set_yticks(ticks, [f"{v:g}" for v in ticks])
+    axes.set_yticks([0.01, 0.03, 0.1, 0.3], ["0.01", "0.03", "0.1", "0.3"])
     axes.minorticks_off()
     axes.set(
         xlabel="standard deviation of the prompt's rewards",

@@ -20,12 +20,13 @@ PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "seaborn", "torchdiffeq")
 
 def stamp(name: str, *parts: str) -> str:
     """The digest of what draws the figure, versions and parts."""
-    versions = {package: metadata.version(package) for package in PACKAGES}
-    made_from = [
-        plumbline_code(f"figures.note.{name}"), content_digest(ROOT / "theory" / "problems"),
-        versions, platform.python_version(),
-    ]  # fmt: skip
-    return digest_of([*made_from, *parts])
+    return digest_of(
+        [
+            plumbline_code(f"figures.note.{name}"), content_digest(ROOT / "theory" / "problems"),
+            {package: metadata.version(package) for package in PACKAGES},
+            platform.python_version(), *parts,
+        ]
+    )  # fmt: skip
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -33,8 +34,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _contents(folder: Path, name: str) -> dict[str, str]:
-    files = [folder / f"{name}.{ending}" for ending in ENDINGS]
-    return {file.name: sha256(file) for file in files}
+    return {f"{name}.{ending}": sha256(folder / f"{name}.{ending}") for ending in ENDINGS}
 
 
 def write_stamp(folder: Path, name: str, made_from: str) -> None:

@@ -45,11 +45,15 @@ def compare(problem: Problem, field: ExactField, scale: float) -> Comparison:
     axes = make_grid(problem, field, tilts)
     law = flow_on_grid(field, axes)
     targets = {name: tilt_on_grid(t, axes) for name, t in tilts.items()}
-    distances = {
-        name: {k: d.value for k, d in grid_distances(law, goal).items()}
-        for name, goal in targets.items()
-    }
-    return Comparison(axes[0], law, targets, distances)
+    return Comparison(
+        axes[0],
+        law,
+        targets,
+        {
+            name: {k: d.value for k, d in grid_distances(law, goal).items()}
+            for name, goal in targets.items()
+        },
+    )
 
 
 def window(axis: Array, densities: list[Array], least: float = 2e-4) -> tuple[float, float]:
@@ -67,8 +71,13 @@ def overlay(axes: Axes, axis: Array, law: Array, network: Shown | None, what: st
     """Draws of a trained network as a histogram under the exact law of its optimum."""
     if network is None:
         axes.fill_between(axis, law, color=SKY, alpha=0.5, lw=0, label=f"{what}: exact law")
-        return
-    draws = np.asarray(network.curves["samples"])[:, 0]
-    bins = np.linspace(*window(axis, [law]), BINS + 1).tolist()
-    axes.hist(draws, bins, density=True, color=SKY, alpha=0.55, label=f"{what}: trained network")
-    axes.plot(axis, law, color=BLACK, lw=1.3, label="exact law of its optimum")
+    else:
+        axes.hist(
+            np.asarray(network.curves["samples"])[:, 0],
+            np.linspace(*window(axis, [law]), BINS + 1).tolist(),
+            density=True,
+            color=SKY,
+            alpha=0.55,
+            label=f"{what}: trained network",
+        )
+        axes.plot(axis, law, color=BLACK, lw=1.3, label="exact law of its optimum")

@@ -15,6 +15,7 @@ from typing import Any
 
 from matplotlib import image
 
+from figures.shared.fresh import ENDINGS
 from theory.common.tolerances import QUADRATURE, TRAINED_SHARE
 
 # Share of coloured pixels below which a picture is blank: axes and text alone are grey.
@@ -71,21 +72,16 @@ def check(setting: str, name: str, data: dict[str, Any]) -> list[str]:
 
 def check_files(folder: Path, setting: str, name: str) -> list[str]:
     """Faults of a figure's files in `folder`: missing, blank, or unlike the reference."""
-    faults = []
-    for ending in ("png", "pdf", "json"):
-        path = folder / f"{name}.{ending}"
-        if not path.is_file() or path.stat().st_size == 0:
-            faults.append(f"{path}: missing or empty")
-    if faults:
-        return faults
-    if is_blank(folder / f"{name}.png"):
-        faults.append(f"{folder / name}.png: blank")
-    numbers = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return faults + [f"{name}: {line}" for line in check(setting, name, numbers)]
+    png, pdf, data = (folder / f"{name}.{ending}" for ending in ENDINGS)
+    empty = [path for path in (png, pdf, data) if not path.is_file() or path.stat().st_size == 0]
+    if empty:
+        return [f"{path}: missing or empty" for path in empty]
+    blank = [f"{png}: blank"] if is_blank(png) else []
+    numbers = json.loads(data.read_text(encoding="utf-8"))
+    return blank + [f"{name}: {line}" for line in check(setting, name, numbers)]
 
 
 def is_blank(picture: Path) -> bool:
     """Whether a PNG shows nothing but axes and text."""
     pixels = image.imread(picture)[..., :3]
-    colour = pixels.max(-1) - pixels.min(-1)
-    return bool((colour > 0.2).mean() < LEAST_COLOUR)
+    return bool((pixels.max(-1) - pixels.min(-1) > 0.2).mean() < LEAST_COLOUR)

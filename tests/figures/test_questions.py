@@ -121,7 +121,7 @@ def test_bad_input(words, message, capsys):
 
 def test_numbers_that_are_no_json(tmp_path):
     (tmp_path / NUMBERS).write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match=r"numbers\.json: damaged .*; write it with"):
         read_numbers(tmp_path)
 
 

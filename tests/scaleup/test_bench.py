@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,7 +56,7 @@ def test_the_exit_status(monkeypatch, capsys, only, rows, status):
         monkeypatch.setattr(part, "measure", lambda: rows)
     assert run(Namespace(only=only, json=True)) == status
     times = len(PARTS) if only is None else 1
-    assert json.loads(capsys.readouterr().out) == [row.as_json() for row in rows * times]
+    assert json.loads(capsys.readouterr().out) == [asdict(row) for row in rows * times]
 
 
 def test_the_table(monkeypatch, capsys):

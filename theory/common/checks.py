@@ -142,8 +142,7 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
 def check_dim(name: str, dim: int, most: int = 1) -> None:
     """What is known on the line, or (most = 2) in the plane too."""
     if not 1 <= dim <= most:
-        allowed = "1" if most == 1 else "1 or 2"
-        raise ValueError(f"{name} must be in d = {allowed}, got d = {dim}")
+        raise ValueError(f"{name} must be in d = {'1' if most == 1 else '1 or 2'}, got d = {dim}")
 
 
 def check_shape(name: str, value: Shaped, *shapes: Sequence[int]) -> None:

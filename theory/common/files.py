@@ -104,8 +104,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: Any) -> None:
     """Plain data, indented."""
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text.encode("utf-8"))
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
 
 
 def read_json(path: Path, advice: str = "") -> Any:

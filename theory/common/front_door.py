@@ -9,10 +9,10 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from theory.common.checks import unknown
 from theory.common.console import refuse
+from theory.common.user_code import ROOT
 
 # {name: (what it stands for, what it does)}, in the order of the list.
 COMMANDS = {
@@ -31,7 +31,6 @@ COMMANDS = {
     "figures": ("figures", "make the figures and compare their numbers"),
     "bench": ("benchmarks", "measure the floors of theory, toys or scaleup, in a checkout"),
 }
-ROOT = Path(__file__).resolve().parents[2]
 OK = 0
 
 

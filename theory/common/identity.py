@@ -26,9 +26,8 @@ from typing import Any, get_type_hints
 
 from theory.common.face import for_type_checkers, homes
 from theory.common.files import sha256
+from theory.common.user_code import PACKAGES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("theory", "toys", "scaleup", "figures", "benchmarks")
 SETTLED = 2 * 10**9  # nanoseconds after which a file's times would show another change
 _known: dict[tuple[int, ...], str] = {}
 
@@ -53,12 +52,10 @@ def content_digest(path: Path | str) -> str:
         OSError: it cannot be read.
     """
     place = Path(path).expanduser()
-    if place.is_dir():
-        return digest_of(dict(_entries(place, "", frozenset())))
-    return _file_digest(place)
+    return digest_of(dict(_entries(place, "", frozenset()))) if place.is_dir() else _of_file(place)
 
 
-def _file_digest(file: Path) -> str:
+def _of_file(file: Path) -> str:
     """Read once a process, as long as the file system says that it is the same."""
     found = file.stat()
     key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -82,7 +79,7 @@ def _entries(folder: Path, name: str, above: frozenset[str]) -> Iterator[tuple[s
         if entry.is_dir():
             yield from _entries(entry, own, above | {real})
         elif entry.is_file():
-            yield own, _file_digest(entry)
+            yield own, _of_file(entry)
         else:
             yield own, "nothing"
 
@@ -171,11 +168,10 @@ def _found(module: str, places: tuple[Path, ...]) -> list[Path]:
 def _own_path() -> tuple[Path, ...]:
     """Python's path without its libraries."""
     libraries = ("site-packages", "dist-packages", "lib-dynload")
-    standard = sysconfig.get_path("stdlib")
-    folders = [Path(entry or ".") for entry in sys.path]
+    standard = Path(sysconfig.get_path("stdlib"))
     return tuple(
-        f for f in folders
-        if f.is_dir() and f.absolute() != Path(standard) and f.name not in libraries
+        f for f in (Path(entry or ".") for entry in sys.path)
+        if f.is_dir() and f.absolute() != standard and f.name not in libraries
     )  # fmt: skip
 
 

@@ -44,10 +44,11 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self.terminal and self.total:
-            columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
             self.bar = Bar(
                 TextColumn("{task.description}"),
-                *columns,
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )

@@ -21,7 +21,7 @@ import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -91,12 +91,10 @@ class Registry(Generic[Item]):
         name, item = text.partition(":")[0], self.parse(text)
         return name if name.endswith(".py") else type(item).__module__, item
 
-    def _modules(self) -> Iterator[str]:
-        places = import_module(self.package).__path__
+    def _modules(self) -> list[str]:
+        found = pkgutil.walk_packages(import_module(self.package).__path__, f"{self.package}.")
         skipped = tuple(f"{self.package}.{room}." for room in self.without)
-        for info in pkgutil.walk_packages(places, f"{self.package}."):
-            if not info.ispkg and not info.name.startswith(skipped):
-                yield info.name
+        return [m.name for m in found if not m.ispkg and not m.name.startswith(skipped)]
 
     def _named(self, module: str) -> list[type[Item]]:
         return [kind for kind in self._defined_in(import_module(module)) if _name(kind)]
@@ -151,8 +149,8 @@ class Registry(Generic[Item]):
         """
         noun, name = self.noun, _name(kind)
         # Its own before those of services, which are keyword-only.
-        options_of = sorted(dataclasses.fields(kind), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
-        fields = [f for f in options_of if f.init]
+        every = sorted(dataclasses.fields(kind), key=lambda f: bool(f.kw_only))  # type: ignore[arg-type]
+        fields = [f for f in every if f.init]
         for key in options:
             check_choice(f"option of {noun} {name!r}", key, [f.name for f in fields] or ["none"])
         missing = [f.name for f in fields if is_needed(f) and f.name not in options]
@@ -185,8 +183,7 @@ class Registry(Generic[Item]):
 
 def is_needed(option: dataclasses.Field[Any]) -> bool:
     """Whether it has no default."""
-    missing = dataclasses.MISSING
-    return option.default is missing and option.default_factory is missing
+    return option.default is option.default_factory is dataclasses.MISSING
 
 
 def _name(kind: type) -> str:

@@ -145,7 +145,7 @@ def control_gradient(
     Raises:
         ValueError: an unknown place, or shapes that do not fit.
     """
-    return _gradient(_terms(process, times, states, adjoint, place, matching=False), parameters)
+    return _gradient(process, times, states, adjoint, parameters, place, matching=False)
 
 
 def matching_gradient(
@@ -163,11 +163,17 @@ def matching_gradient(
     Raises:
         ValueError: as `control_gradient`.
     """
-    return _gradient(_terms(process, times, states, adjoint, place, matching=True), parameters)
+    return _gradient(process, times, states, adjoint, parameters, place, matching=True)
 
 
-def _terms(
-    process: Process, times: Tensor, states: Tensor, adjoint: Tensor, place: Place, matching: bool
+def _gradient(
+    process: Process,
+    times: Tensor,
+    states: Tensor,
+    adjoint: Tensor,
+    parameters: Sequence[Tensor],
+    place: Place,
+    matching: bool,
 ) -> Tensor:
     steps = path_steps(times, states)
     check_choice("place", place, get_args(Place))
@@ -175,14 +181,9 @@ def _terms(
     x, total = states.detach(), torch.zeros((), dtype=states.dtype)
     for k, (t, dt) in enumerate(steps):
         u = process.control(x[:, k], t)
-        a = adjoint[:, k + 1 if place == "next" else k].detach()
-        gap = u + process.noise(t) * a
+        gap = u + process.noise(t) * adjoint[:, k + 1 if place == "next" else k].detach()
         total = total + dt * (0.5 * (gap**2).sum() if matching else (gap.detach() * u).sum())
-    return total / len(states)
-
-
-def _gradient(total: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    found = torch.autograd.grad(total, list(parameters))
+    found = torch.autograd.grad(total / len(states), list(parameters))
     return torch.cat([g.flatten() for g in found])
 
 

@@ -67,7 +67,6 @@ class DoubleWell:
         check_positive("g", self.g)
         for name in ("kappa", "nu", "begin"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
-        for name in ("kappa", "nu", "begin"):
             check_shape(name, getattr(self, name), (self.kappa.size,))
         if not (((self.kappa > 0) & (self.kappa <= STIFFEST)).all() and (self.nu >= 0).all()):
             raise ValueError(
@@ -104,8 +103,7 @@ class DoubleWell:
         times = (np.arange(TIMES - 1) / (TIMES - 1)).tolist()
         for kappa, nu in self._kinds:
             run = solve(self._equation(kappa, nu), times, points=POINTS, reach=REACH)
-            order = np.argsort(run.times)
-            found.append((run.axes[0], CubicSpline(run.times[order], run.values[order])))
+            found.append((run.axes[0], CubicSpline(run.times[::-1], run.values[::-1])))
         return found
 
     def _equation(self, kappa: float, nu: float) -> Equation:
@@ -123,8 +121,7 @@ class DoubleWell:
         if not 0 <= t <= 1:
             raise ValueError(f"t must be a time in [0, 1], got {t:g}")
         splines = [make_interp_spline(a, V(t), k=SPLINE) for a, V in self._solutions]
-        rows = [splines[j](x[:, i], derivative) for i, j in enumerate(self.kind_of)]
-        return np.stack(rows, -1)
+        return np.stack([splines[j](x[:, i], derivative) for i, j in enumerate(self.kind_of)], -1)
 
     def value(self, x: Array, t: float) -> Array:
         """V(x, t), x (n, d) -> (n,)."""
@@ -192,8 +189,7 @@ class DiscreteWell:
         """
         _check_places(x, self.problem.dim, CHAIN_REACH)
         kinds = enumerate(self.problem.kind_of)
-        rows = [-self._values[j](x[:, i : i + 1])[:, 0] for i, j in kinds]
-        return np.asarray(np.sum(rows, 0))
+        return np.asarray(np.sum([-self._values[j](x[:, i : i + 1])[:, 0] for i, j in kinds], 0))
 
 
 def _check_places(x: Array, dim: int, reach: float) -> None:
@@ -215,14 +211,13 @@ def _ou(dim: int, seed: int, growth: float, running: float, final: float, name: 
         return np.asarray(size * (root @ root.T + 0.3 * np.eye(dim)))
 
     F, Q, S = definite(running), definite(final), definite(0.4)
-    q = (0.7 if final == 0 else 0.3) * rng.normal(size=dim)
     return LinearQuadratic(
         matrix=lambda t: A,
         shift=lambda t: np.zeros(dim),
         noise=lambda t: 1.0,
         running_matrix=F,
         final_matrix=Q,
-        final_vector=q,
+        final_vector=(0.7 if final == 0 else 0.3) * rng.normal(size=dim),
         mean=0.5 * rng.normal(size=dim),
         cov=S,
         name=name,

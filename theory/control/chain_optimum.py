@@ -15,7 +15,7 @@ reach. d = 1 and 2, on grids, float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,24 +57,24 @@ class ChainOptimum:
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
         times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
-        _, Q, _ = self.chain.coefficients(x)
-        index = self._index(times)
-        shift = torch.zeros_like(x)
-        for k in index.unique().tolist():
-            rows = index == k
+        Q, shift = self.chain.coefficients(x)[1], torch.zeros_like(x)
+        for k, rows in self.rows_by_kernel(times):
             shift[rows] = torch.as_tensor(self.shifts[k](x[rows].detach().numpy())) / Q[k]
         return self.base(x, times, cond) + shift
 
     def value(self, x: Tensor, t: Tensor | float) -> Tensor:
         """V_k(x) at t = t_k, (rows, 1)."""
-        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
-        index, result = self._index(times), torch.zeros(len(x), 1, dtype=x.dtype)
-        for k in index.unique().tolist():
-            rows = index == k
+        result = torch.zeros(len(x), 1, dtype=x.dtype)
+        for k, rows in self.rows_by_kernel(torch.as_tensor(t, dtype=x.dtype).expand(len(x))):
             result[rows] = torch.as_tensor(self.values[k](x[rows].detach().numpy()))
         return result
 
-    def _index(self, times: Tensor) -> Tensor:
+    def rows_by_kernel(self, times: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(k, the rows whose time is t_k) of every kernel that has any.
+
+        Raises:
+            ValueError: a time that is none of the chain's.
+        """
         index = (times * self.chain.steps).round()
         if not bool(((times * self.chain.steps - index).abs() < 1e-6).all()) or not bool(
             (index < self.chain.steps).all()
@@ -83,7 +83,8 @@ class ChainOptimum:
                 f"t must be one of the chain's times k/{self.chain.steps}, k < {self.chain.steps}, "
                 f"got values in [{times.min():g}, {times.max():g}]"
             )
-        return index.long()
+        for k in index.unique().tolist():
+            yield int(k), index == k
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +104,19 @@ class Surface:
     def __call__(self, x: Array) -> Array:
         """Values at points (n, d), (n, c)."""
         inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(self.axes)], -1)
-        found = np.stack([_at(s, inside) for s in self._splines], -1)
+        found = np.stack([spline_at(s, inside) for s in self._splines], -1)
         beyond = x - inside
         out = np.flatnonzero(beyond.any(-1))
         if len(out):
             for i in range(len(self.axes)):
-                slope = np.stack([_at(s, inside[out], i) for s in self._splines], -1)
+                slope = np.stack([spline_at(s, inside[out], i) for s in self._splines], -1)
                 found[out] += slope * beyond[out, i, None]
         return found
 
 
-def _at(spline: CubicSpline | RectBivariateSpline, x: Array, axis: int | None = None) -> Array:
+def spline_at(
+    spline: CubicSpline | RectBivariateSpline, x: Array, axis: int | None = None
+) -> Array:
     """A spline's values at points (n, d), or its derivatives along an axis."""
     if isinstance(spline, CubicSpline):
         return np.asarray(spline(x[:, 0], 0 if axis is None else 1))
@@ -168,8 +171,7 @@ def best_kernel(
     """
     smooth = SMOOTHED[start.shape[1]](later, std)
     mean = _solve(smooth, start, scale * std**2, k)
-    cost = ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
-    return mean, smooth(mean)[0] - cost
+    return mean, smooth(mean)[0] - ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
 
 
 Smooth = Callable[[Array], tuple[Array, Array, Array]]
@@ -194,8 +196,7 @@ def _smoothed_line(value: Callable[[Array], Array], std: float) -> Smooth:
     z, rows = _stein(std, 1)
 
     def at(m: Array) -> tuple[Array, Array, Array]:
-        spread = (m + std * z).reshape(-1, 1)
-        found = value(spread).reshape(len(m), len(z)) @ rows.T
+        found = value((m + std * z).reshape(-1, 1)).reshape(len(m), len(z)) @ rows.T
         return found[:, 0], found[:, 1:2], found[:, 2:, None]
 
     return at

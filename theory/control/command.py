@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from theory.common.checks import check_order
 from theory.common.console import console
@@ -17,12 +17,21 @@ from theory.control.grid import GridOptimum
 from theory.control.value import MemorylessOptimum, value_at_noise
 from theory.evaluation.grids import mixture_on_grid, tilt_on_grid
 from theory.fields.diffusion import Diffusion
-from theory.laws.distances import Array, GridLaw, grid_distances
+from theory.laws.distances import GridLaw, grid_distances
 from theory.problems.problem import Problem, load_problem
+from theory.samplers.chain import grid_points
 from theory.tilts.wrappers import Exponential
 
 SCHEDULES = ("0.2", "1", "memoryless")
 STEPS = (16, 64, 256)
+NUMBERS = {  # of a schedule: their headings
+    "value": "E V(X_0, 0)",
+    "reward": "E r",
+    "reward_of_tilt": "E r of the tilt",
+    "tv_to_tilt": "TV to the tilt",
+    "tv_to_base": "TV to the base",
+    "mass": "mass",
+}
 
 
 def add_options(control: argparse.ArgumentParser) -> None:
@@ -53,38 +62,34 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--steps must come with --case, got --problem")
     problem = load_problem(options.problem)
     scale = problem.scale if options.scale is None else options.scale
-    texts = options.schedule or SCHEDULES
-    schedules = [Diffusion.parse(text) for text in texts]
+    schedules = [Diffusion.parse(text) for text in options.schedule or SCHEDULES]
     rows = [_measure(problem, scale, schedule, options.points or 0) for schedule in schedules]
     if options.json:
         print(json.dumps({"problem": problem.name, "scale": scale, "schedules": rows}, indent=1))
         return 0
-    table = Table(title=f"{problem.name}, c = -{scale:g} r: the optimum under each schedule")
-    for title in ("schedule", "E V(X_0, 0)", "E r", "E r of the tilt", "TV to the tilt",
-                  "TV to the base", "mass"):  # fmt: skip
-        table.add_column(title, justify="left" if title == "schedule" else "right")
+    table = Table(
+        "schedule",
+        *(Column(heading, justify="right") for heading in NUMBERS.values()),
+        title=f"{problem.name}, c = -{scale:g} r: the optimum under each schedule",
+    )
     for row in rows:
-        numbers = ("value", "reward", "reward_of_tilt", "tv_to_tilt", "tv_to_base", "mass")
-        table.add_row(row["schedule"], *(f"{row[k]:.6g}" for k in numbers))
+        table.add_row(row["schedule"], *(f"{row[key]:.6g}" for key in NUMBERS))
     console().print(table)
     return 0
 
 
 def _measure(problem: Problem, scale: float, schedule: Diffusion, points: int) -> dict[str, Any]:
     target = problem.tilt(Exponential(scale))
-    zero = torch.zeros((), dtype=torch.float64)
-    forgets = float(problem.path.alpha(zero)) == 0.0
+    forgets = float(problem.path.alpha(torch.zeros((), dtype=torch.float64))) == 0.0
     if schedule.memoryless == 1.0 and not schedule.offset and forgets:
-        optimum = MemorylessOptimum(problem, scale)
         axes = GridOptimum(problem, scale, Diffusion.of_constant(1.0), points=points).axes
-        law, mass, value = tilt_on_grid(target, axes), 1.0, value_at_noise(optimum)
+        value = value_at_noise(MemorylessOptimum(problem, scale))
+        law, mass = tilt_on_grid(target, axes), 1.0
     else:
         grid = GridOptimum(problem, scale, schedule, points=points)
-        law, mass = grid.law, grid.mass
-        value = _mean_at_start(grid)
+        law, mass, value = grid.law, grid.mass, _mean_at_start(grid)
     tilted, base = tilt_on_grid(target, law.axes), mixture_on_grid(problem.base, law.axes)
-    places = np.stack([a.ravel() for a in np.meshgrid(*law.axes, indexing="ij")], -1)
-    rewards = problem.reward(torch.as_tensor(places)).numpy().reshape(law.density.shape)
+    rewards = problem.reward(grid_points(law.axes)).numpy().reshape(law.density.shape)
     return {
         "schedule": schedule.label,
         "value": value,
@@ -104,8 +109,7 @@ def _mean_at_start(grid: GridOptimum) -> float:
     t = torch.tensor(start, dtype=torch.float64)
     log_p = grid.problem.base.noised(torch.as_tensor(x), path.alpha(t), path.sigma(t)).log_abs
     shape = [len(a) for a in axes]
-    values: Array = begin.at(start).reshape(shape)
-    return GridLaw(axes, log_p.numpy().reshape(shape)).integrate(values)
+    return GridLaw(axes, log_p.numpy().reshape(shape)).integrate(begin.at(start).reshape(shape))
 
 
 def _case(options: argparse.Namespace) -> int:
@@ -115,14 +119,19 @@ def _case(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result, indent=1))
         return 0
-    table = Table(title=f"{case.name}, d = {case.dim}: least expected cost")
-    for title in ("time", "value", "u* of the diffusion on this chain, E|u - u_k|²/E|u_k|²"):
-        table.add_column(title)
+    table = Table(
+        "time",
+        "value",
+        "u* of the diffusion on this chain, E|u - u_k|²/E|u_k|²",
+        title=f"{case.name}, d = {case.dim}: least expected cost",
+    )
     table.add_row("continuous", f"{result['value']:.8g}", "")
     for row in rows:
-        value = row.get("refused") or f"{row['value']:.8g}"
-        gap = f"{row['control_error']:.3g}" if "control_error" in row else ""
-        table.add_row(f"{row['steps']} steps", value, gap)
+        table.add_row(
+            f"{row['steps']} steps",
+            row.get("refused") or f"{row['value']:.8g}",
+            f"{row['control_error']:.3g}" if "control_error" in row else "",
+        )
     console().print(table)
     return 0
 
@@ -137,6 +146,5 @@ def _on_grid(case: Case, n: int) -> dict[str, Any]:
         except ValueError as refused:
             return {"steps": n, "refused": str(refused)}
     best = case.discrete(times)
-    spread = 0.5 * float(np.trace(best.matrix @ case.cov))
-    value = float(best.value(case.mean[None])[0]) + spread
+    value = float(best.value(case.mean[None])[0]) + 0.5 * float(np.trace(best.matrix @ case.cov))
     return {"steps": n, "value": value, "control_error": best.distance()}

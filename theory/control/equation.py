@@ -23,6 +23,7 @@ from scipy.sparse import csr_array, diags_array, eye_array, kron
 
 from theory.common.checks import check_dim, check_order, check_positive
 from theory.laws.distances import Array
+from theory.samplers.chain import grid_points
 
 ORDERS = {1: 8, 2: 4}
 METHODS = {1: "Radau", 2: "BDF"}
@@ -84,7 +85,7 @@ class Solution:
 
     def points(self, t: float) -> Array:
         """x at the grid's points, (points, d)."""
-        return self.frame.place(_points(self.axes), t)
+        return self.frame.place(grid_points(self.axes).numpy(), t)
 
     def gradient_at(self, t: float) -> Array:
         """grad W on the grid at one of the times, (points, d)."""
@@ -157,7 +158,7 @@ class _System:
         self, equation: Equation, frame: Frame, axes: tuple[Array, ...], order: int
     ) -> None:
         self.equation, self.frame = equation, frame
-        self.y = _points(axes)
+        self.y = grid_points(axes).numpy()
         self.first, self.second = _operators(axes, order)
         self._kept: dict[float, tuple[Array, Array, Array | float]] = {}
 
@@ -188,10 +189,6 @@ class _System:
             steer = drift[:, i] - g2[i] * self.equation.kappa * (D @ w)
             total = total + 0.5 * g2[i] * DD + diags_array(steer) @ D
         return total.tocsc()
-
-
-def _points(axes: tuple[Array, ...]) -> Array:
-    return np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], -1)
 
 
 def _operators(axes: tuple[Array, ...], order: int) -> tuple[list[csr_array], list[csr_array]]:

@@ -14,9 +14,9 @@ W(x, t) = log E[exp(V(X_0, 0) - int_0^t f) | X_t = x] under the base process run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -121,8 +121,7 @@ class GridOptimum:
 
     def squared(self, t: float) -> float:
         """g(t)^2."""
-        time = torch.tensor(t, dtype=torch.float64)
-        return float(self.schedule.squared(self.problem.path, time))
+        return float(self.schedule.squared(self.problem.path, torch.tensor(t, dtype=torch.float64)))
 
     def terminal(self, x: Array) -> Array:
         """c = -scale r."""
@@ -135,11 +134,10 @@ class GridOptimum:
         dim = self.problem.dim
         self.squared(min(times, default=self.schedule.start))  # before any work, not at its end
         equation = Equation(dim, self.drift, self.squared, self.terminal, self.state_cost)
-        frame = law_frame(self.problem, self.reach or REACH[dim])
         chosen = {
             "points": self.points or POINTS[dim],
             "reach": 1.0,
-            "frame": frame,
+            "frame": law_frame(self.problem, self.reach or REACH[dim]),
             "order": ORDER[dim],
             **options,
         }
@@ -161,8 +159,7 @@ class GridOptimum:
 
     @cached_property
     def _in_time(self) -> CubicSpline:
-        order = np.argsort(self.solution.times)
-        return CubicSpline(self.solution.times[order], self.solution.values[order])
+        return CubicSpline(self.solution.times[::-1], self.solution.values[::-1])
 
     def value(self, x: Array, t: float) -> Array:
         """V, (n,)."""
@@ -215,8 +212,7 @@ class GridOptimum:
         dim = self.problem.dim
         frame = law_frame(self.problem, self.reach or REACH[dim])
         line = np.linspace(-1.0, 1.0, self.points or POINTS[dim])
-        placed = frame.place(np.stack([line] * dim, -1), 1.0)
-        return tuple(placed[:, i] for i in range(dim))
+        return tuple(frame.place(np.stack([line] * dim, -1), 1.0).T)
 
     @cached_property
     def law(self) -> GridLaw:
@@ -235,9 +231,8 @@ class GridOptimum:
     @cached_property
     def _law(self) -> tuple[GridLaw, float]:
         x, log_factor = self.memory_factor
-        point = torch.as_tensor(x)
-        log_density = self.problem.base.log_density(point).numpy() - self.terminal(x) + log_factor
-        axes = self.axes
+        base, axes = self.problem.base.log_density(torch.as_tensor(x)).numpy(), self.axes
+        log_density = base - self.terminal(x) + log_factor
         law = GridLaw(axes, log_density.reshape([len(a) for a in axes]))
         mass = law.mass()
         if not abs(mass - 1) <= MOST_LOST:
@@ -283,12 +278,8 @@ def _shortened(equation: Equation, frame: Frame, start: float) -> tuple[Equation
     def drift(x: Array, t: float) -> Array:
         return keep * equation.drift(x, keep * t)
 
-    def width(t: float) -> tuple[Array, Array]:
-        value, slope = frame.width(keep * t)
-        return value, keep * slope
-
-    def centre(t: float) -> tuple[Array, Array]:
-        value, slope = frame.centre(keep * t)
+    def slowed(part: Callable[[float], tuple[Array, Array]], t: float) -> tuple[Array, Array]:
+        value, slope = part(keep * t)
         return value, keep * slope
 
     squared, cost = equation.squared, equation.state_cost
@@ -302,5 +293,5 @@ def _shortened(equation: Equation, frame: Frame, start: float) -> tuple[Equation
             paid,
             equation.kappa,
         ),
-        Frame(centre, width),
+        Frame(partial(slowed, frame.centre), partial(slowed, frame.width)),
     )

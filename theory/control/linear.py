@@ -143,8 +143,7 @@ class LinearQuadratic:
     def expected_value(self) -> float:
         """E V(X_start): the optimal value."""
         P, p, rho = self.coefficients(self.start)
-        m = self.mean
-        return float(0.5 * (m @ P @ m + np.trace(P @ self.cov)) + p @ m + rho)
+        return self._expected(P, p, self.mean, self.cov) + rho
 
     def law(self) -> tuple[Array, Array]:
         """(mean (2d,), covariance (2d, 2d)) of (X_start, X_1) under the optimal control."""
@@ -213,11 +212,10 @@ class LinearQuadratic:
     def discrete(self, times: Sequence[float]) -> DiscreteOptimum:
         """The exact optimum of Euler-Maruyama's chain on times (t_0 = start, ..., t_n = 1)."""
         grid = np.asarray(times, dtype=float)
-        ends = (self.start, 1.0)
         if (
             len(grid) < 2
             or (np.diff(grid) <= 0).any()
-            or not np.allclose(grid[[0, -1]], ends, rtol=0, atol=1e-12)
+            or not np.allclose(grid[[0, -1]], (self.start, 1.0), rtol=0, atol=1e-12)
         ):
             raise ValueError(
                 f"times must ascend from {self.start:g} and end at 1, got {list(times)!r}"
@@ -326,7 +324,6 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
         return float(schedule.squared(path, torch.tensor(t, dtype=torch.float64)).sqrt())
 
     begin = torch.tensor(schedule.start, dtype=torch.float64)
-    sigma = float(path.sigma(begin))
     return LinearQuadratic(
         matrix=lambda t: parts(t)[0],
         shift=shift,
@@ -335,7 +332,7 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
         final_vector=-scale * reward.vector.numpy(),
         final_constant=-scale * float(reward.constant),
         mean=float(path.alpha(begin)) * mean,
-        cov=float(path.alpha(begin)) ** 2 * cov + sigma**2 * eye,
+        cov=float(path.alpha(begin)) ** 2 * cov + float(path.sigma(begin)) ** 2 * eye,
         start=schedule.start,
         name=f"{problem.name}, {schedule.label}",
     )

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from theory.common.checks import check_time
 from theory.control.grid import GridOptimum
-from theory.fields.mixture import ExactField
-from theory.fields.paths import Path
+from theory.fields.mixture import MixtureField, MovedField
 
 
 @dataclass(frozen=True, eq=False)
-class SteeredField(ExactField):
+class SteeredField(MovedField):
     """v_finetuned of a grid's optimal control, d = 1 and 2, times of its schedule; t a scalar.
 
     share: of the control that is taken; 1 all of it.
@@ -34,42 +33,30 @@ class SteeredField(ExactField):
     share: float = 1.0
 
     @property
-    def path(self) -> Path:  # type: ignore[override]
-        return self.optimum.problem.path
-
-    @property
-    def dim(self) -> int:
-        return self.optimum.problem.dim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.optimum.problem.base.dtype
+    def base(self) -> MixtureField:  # type: ignore[override]
+        return self.optimum.problem.base_field
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: object = None) -> Tensor:
-        gain, move = self._displacement(x, t)
-        return self.optimum.problem.base_field(x, t) + gain * move
+        return self.base(x, t) + self.path.gain(check_time(t, x)) * self._displacement(x, t)
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         alpha = self.path.alpha(check_time(t, x))
-        _, move = self._displacement(x, t)
-        return self.optimum.problem.base_field.score(x, t) + alpha * move
+        return self.base.score(x, t) + alpha * self._displacement(x, t)
 
     def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
         sigma = self.path.sigma(check_time(t, x))
-        _, move = self._displacement(x, t)
-        return self.optimum.problem.base_field.posterior_mean(x, t) + sigma**2 * move
+        return self.base.posterior_mean(x, t) + sigma**2 * self._displacement(x, t)
 
     def with_divergence(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        base, own = self.optimum.problem.base_field, self._factor(x, t)
-        gain = self.path.gain(check_time(t, x))
+        gain, own = self.path.gain(check_time(t, x)), self._factor(x, t)
         lap = torch.as_tensor(self.optimum.laplacian(x.numpy(), float(t)))
-        velocity, divergence = base.with_divergence(x, t)
-        return velocity + gain * self._displacement(x, t)[1], divergence - gain * own * lap
+        velocity, divergence = self.base.with_divergence(x, t)
+        return velocity + gain * self._displacement(x, t), divergence - gain * own * lap
 
-    def _displacement(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """(gain, e): e = -grad V k/gain, finite at both ends."""
+    def _displacement(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """e = -grad V k/gain, finite at both ends."""
         gradient = torch.as_tensor(self.optimum.gradient(x.detach().numpy(), float(t)))
-        return self.path.gain(check_time(t, x)), -self._factor(x, t) * gradient
+        return -self._factor(x, t) * gradient
 
     def _factor(self, x: Tensor, t: Tensor | float) -> Tensor:
         """share k/gain = share/(gain/g^2 + alpha/2)."""

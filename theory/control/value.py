@@ -21,6 +21,7 @@ from torch import Tensor
 from theory.common.checks import check_finite, check_time
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import ExactField, tilted_field
+from theory.fields.paths import column
 from theory.laws.posterior import Posterior
 from theory.problems.problem import Problem
 from theory.tilts.tilt import Tilt
@@ -63,9 +64,8 @@ class MemorylessOptimum:
 
     def gradient(self, x: Tensor, t: Tensor | float) -> Tensor:
         """grad V(x, t), (n, d)."""
-        post, time = self.problem.base_field.posterior(x, t), check_time(t, x)
-        alpha = self.problem.path.alpha(time)
-        return -(alpha[..., None] if alpha.ndim else alpha) * self._displacement(post)
+        post = self.problem.base_field.posterior(x, t)
+        return -column(self.problem.path.alpha(check_time(t, x))) * self._displacement(post)
 
     def _displacement(self, post: Posterior) -> Tensor:
         if self.target.law is not None:
@@ -89,7 +89,7 @@ class MemorylessOptimum:
                 f"{schedule.label!r}; use theory.control.grid for others"
             )
         g = schedule.squared(self.problem.path, check_time(t, x)).sqrt()
-        return -(g[..., None] if g.ndim else g) * self.gradient(x, t)
+        return -column(g) * self.gradient(x, t)
 
     @cached_property
     def velocity(self) -> ExactField:

@@ -83,8 +83,7 @@ def _tilt_choice(problem: Problem, wrapper: Wrapper, scale: float) -> FieldChoic
 
 def candidate_wrappers(scale: float) -> list[Wrapper]:
     """exp(a r), its Taylor polynomials of order 1 to 3, and r itself."""
-    orders = [TruncatedExponential(scale, n) for n in (1, 2, 3)]
-    return [Exponential(scale), *orders, Power(1)]
+    return [Exponential(scale), *(TruncatedExponential(scale, n) for n in (1, 2, 3)), Power(1)]
 
 
 def candidates(problem: Problem, scale: float) -> tuple[dict[str, Tilt], dict[str, str]]:

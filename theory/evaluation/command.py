@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from theory.common.checks import check_order
 from theory.common.console import console, refuse_unused
@@ -70,14 +70,13 @@ def run(options: argparse.Namespace) -> int:
     problem = replace(load_problem(options.problem), route=options.route)
     if options.samples < 100:
         raise ValueError(f"--samples must be a whole number >= 100, got {options.samples}")
-    scale = problem.scale if options.scale is None else options.scale
     choice = choose_field(
         problem,
         options.field,
         nft_beta=options.nft_beta,
         scale=options.scale,
         order=_or(options.order, ORDER),
-        wrapper=_wrapper(options, scale),
+        wrapper=_wrapper(options, _or(options.scale, problem.scale)),
     )
     pictures = []
     if not options.no_picture:
@@ -106,13 +105,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wrapper(options: argparse.Namespace, scale: float) -> Wrapper:
-    if options.wrapper == "truncated":
-        return TruncatedExponential(scale, _or(options.order, ORDER))
-    if options.wrapper == "power":
-        return Power(_or(options.exponent, 1))
-    if options.wrapper == "clipped":
-        return ClippedExponential(scale, _or(options.max_weight, 10.0))
-    return Exponential(scale)
+    makers: dict[str, Callable[[], Wrapper]] = {
+        "exp": lambda: Exponential(scale),
+        "truncated": lambda: TruncatedExponential(scale, _or(options.order, ORDER)),
+        "power": lambda: Power(_or(options.exponent, 1)),
+        "clipped": lambda: ClippedExponential(scale, _or(options.max_weight, 10.0)),
+    }
+    return makers[options.wrapper or "exp"]()
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -164,14 +163,18 @@ def _measured(
 
 def _print_report(report: LawReport) -> None:
     out = console()
-    title = f"{report.problem}, d = {report.dim}: {report.field}, by {report.sampler}"
     names = list(next(iter(report.distances.values())))
-    table = Table(title=title, title_justify="left", highlight=False)
-    table.add_column("target", no_wrap=True)
-    for name in names:
-        heading = {"SW2": "sliced W2"}.get(name, name)
-        table.add_column(f"{heading} ± floor", justify="right", no_wrap=True)
-    table.add_column("its E(r)", justify="right", no_wrap=True)
+    headings = [
+        *(f"{'sliced W2' if name == 'SW2' else name} ± floor" for name in names),
+        "its E(r)",
+    ]
+    table = Table(
+        Column("target", no_wrap=True),
+        *(Column(heading, justify="right", no_wrap=True) for heading in headings),
+        title=f"{report.problem}, d = {report.dim}: {report.field}, by {report.sampler}",
+        title_justify="left",
+        highlight=False,
+    )
     for target, row in report.distances.items():
         style = "bold" if target == report.nearest else None
         cells = [f"{row[n].value:.5f} ± {row[n].floor:.0e}" for n in names]

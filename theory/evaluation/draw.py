@@ -57,10 +57,10 @@ def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, A
 def legend_below(figure: Figure, axes: Axes, columns: int = 0, title: str | None = None) -> None:
     """What the axes show, in one legend for all of the figure."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = columns or len(labels)
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, fontsize=8, title=title
-    )
+        handles, labels, loc="outside lower center", ncols=columns or len(labels), fontsize=8,
+        title=title,
+    )  # fmt: skip
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -106,14 +106,13 @@ def _lines(axes: Axes, report: LawReport) -> None:
     axes.plot(y, report.curves["base"].density, color="0.55", lw=1.0, label="base")
     shown = [name for name in report.curves if name not in ("law", "base")]
     for name, (color, dash) in zip(shown, LINES, strict=False):
-        tv = report.distances[name]["TV"].value
         axes.plot(
             y,
             report.curves[name].density,
             color=color,
             ls=dash,
             lw=1.4,
-            label=f"{name}  TV {tv:.3f}",
+            label=f"{name}  TV {report.distances[name]['TV'].value:.3f}",
         )
     keep = np.max([c.density for c in report.curves.values()], axis=0) > 1e-4
     axes.set(xlim=(y[keep][0], y[keep][-1]), ylim=(0, None), xlabel="x", ylabel="density")
@@ -125,11 +124,10 @@ def _contours(panels: list[Axes], report: LawReport) -> None:
         (n for n in report.distances if n != "base"),
         key=lambda n: report.distances[n]["TV"].value,
     )
-    tv = report.distances[best]["TV"].value
     titles = {
         "base": "base",
         "law": "exact law of the field",
-        best: f"nearest target: {best}\nTV to the law {tv:.3f}",
+        best: f"nearest target: {best}\nTV to the law {report.distances[best]['TV'].value:.3f}",
     }
     top = max(report.curves[name].density.max() for name in titles)
     levels = np.linspace(0, top, 13)

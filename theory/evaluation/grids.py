@@ -16,7 +16,7 @@ from theory.fields.mixture import ExactField
 from theory.laws.distances import Array, GridLaw
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
-from theory.samplers.chain import grid_points
+from theory.samplers.chain import grid_points, reach, span
 from theory.samplers.flow import FlowLaw
 from theory.tilts.tilt import Tilt
 
@@ -27,6 +27,7 @@ SPACING = np.linspace(-6, 6, 17)  # standard deviations at which components are 
 PEAK_SPACING = 0.1  # standard deviations between points, where an even spacing is wider
 PLANE_POINTS = 141
 TAIL_STDS = 8.5
+LIGHT = 36.0  # of a component's weight, -log over the heaviest: it weighs nothing
 RINGS = (0.5, 1.2, 1.9, 2.7, TAIL_STDS)  # of starting points in the plane
 RING_POINTS = 32
 # Errors of 1e-10 on the line and 1e-8 in the plane: below the floors of the distances.
@@ -89,8 +90,7 @@ def make_grid(
     if pushed is None:
         pushed = FlowLaw(field, rtol=1e-5, atol=1e-5).push(starting_points(field))
     laws = [problem.base, *(t.law for t in targets.values() if t.law is not None)]
-    low = torch.stack([_reach(law, -TAIL_STDS).amin(0) for law in laws]).amin(0)
-    high = torch.stack([_reach(law, TAIL_STDS).amax(0) for law in laws]).amax(0)
+    low, high = span(laws, TAIL_STDS, LIGHT)
     low, high = torch.minimum(low, pushed.amin(0)), torch.maximum(high, pushed.amax(0))
     if problem.dim == 2:
         corners = zip(low.tolist(), high.tolist(), strict=True)
@@ -112,11 +112,11 @@ def make_grid(
 
 def _across_components(laws: list[GaussianSum], step: float) -> Array:
     """Points over every component for which an even spacing of `step` is too wide."""
-    ends, widths = [], []
-    for law in laws:
-        ends.append(torch.cat([_reach(law, -TAIL_STDS), _reach(law, TAIL_STDS)], -1).numpy())
-        widths.append(0.5 * (ends[-1][:, 1] - ends[-1][:, 0]) / TAIL_STDS * PEAK_SPACING)
-    (low, high), width = np.concatenate(ends).T, np.concatenate(widths)
+    low, high = (
+        torch.cat([reach(law, stds, LIGHT) for law in laws])[:, 0].numpy()
+        for stds in (-TAIL_STDS, TAIL_STDS)
+    )
+    width = 0.5 * (high - low) / TAIL_STDS * PEAK_SPACING
     low, high, width = (v[width < step] for v in (low, high, width))
     edges, parts = np.unique(np.concatenate([low, high])), [np.empty(0)]
     for a, b in pairwise(edges):
@@ -136,13 +136,6 @@ def uniform_line(problem: Problem, field: ExactField, axis: Array) -> Array:
 
 def _start_std(field: ExactField) -> Tensor:
     return field.path.sigma(torch.zeros((), dtype=field.dtype))
-
-
-def _reach(law: GaussianSum, stds: float) -> Tensor:
-    """mean + stds * std of every component that weighs anything, (K, d)."""
-    heavy = law.log_abs > law.log_abs.max() - 36.0
-    std = law.cov.diagonal(dim1=-2, dim2=-1).sqrt()
-    return (law.mean + stds * std)[heavy]
 
 
 def starting_points(field: ExactField) -> Tensor:

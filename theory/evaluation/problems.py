@@ -59,22 +59,20 @@ def _measured(*names: str) -> Rows:
     from theory.evaluation.triviality import nontriviality
     from theory.problems.problem import load_problem, problem_names
 
-    rows: Rows = []
-    for problem in map(load_problem, names or problem_names()):
-        measured = nontriviality(problem)
-        rows.append(
-            {
-                "name": problem.name,
-                "d": problem.dim,
-                "K": problem.base.n_components,
-                "scale": problem.scale,
-                "W1/std": measured.shift,
-                "TV(exp, Taylor)": measured.first_order_gap,
-                "Taylor": measured.polynomial,
-                DESCRIPTION: problem.description,
-            }
-        )
-    return rows
+    measured = [(p, nontriviality(p)) for p in map(load_problem, names or problem_names())]
+    return [
+        {
+            "name": problem.name,
+            "d": problem.dim,
+            "K": problem.base.n_components,
+            "scale": problem.scale,
+            "W1/std": found.shift,
+            "TV(exp, Taylor)": found.first_order_gap,
+            "Taylor": found.polynomial,
+            DESCRIPTION: problem.description,
+        }
+        for problem, found in measured
+    ]
 
 
 # Of every named problem: its size, and how far its target lies from the base.

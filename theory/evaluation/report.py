@@ -179,8 +179,7 @@ def _grid_report(
     _check_mass(law, "law's", choice.gentler)
     _check_round_trip(trip, choice)
     floors = grid_distances(null, base)
-    curves = {"base": base}
-    curves |= {label: tilt_on_grid(target, axes) for label, target in targets.items()}
+    curves = {"base": base, **{name: tilt_on_grid(t, axes) for name, t in targets.items()}}
     distances = {
         label: {
             name: d.at_least(max(abs(floors[name].value), trip))
@@ -287,10 +286,9 @@ def _sampled_report(
     _look(choice.field, few)
     x, log_p = law.push_with_log_density(start)
     law = replace(law, watch=partial(watch, "back"))
-    off = (law.log_density(x[:ROUND_TRIPS]) - log_p[:ROUND_TRIPS]).abs().clamp_max(1.0)
-    trip = float(off.mean())
+    off = law.log_density(x[:ROUND_TRIPS]) - log_p[:ROUND_TRIPS]
+    trip = float(off.abs().clamp_max(1.0).mean())
     _check_round_trip(trip, choice)
-    draws = {"law": x}
     densities = {"base": problem.base.log_density(x)}
     pairs = {"base": [problem.base.sample(samples, generator) for _ in range(2)]}
     for label, target in targets.items():
@@ -304,7 +302,7 @@ def _sampled_report(
         }
         for label in pairs
     }
-    draws |= {label: pair[0] for label, pair in pairs.items()}
+    draws = {"law": x, **{label: pair[0] for label, pair in pairs.items()}}
     return LawReport(
         problem=problem.name,
         field=choice.label,

@@ -18,13 +18,13 @@ from theory.fields.mixture import ExactField, ModelField, VelocityModel
 from theory.laws.distances import Array, GridLaw
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
-from theory.samplers.chain import Chain, chain_law, grid_points, state_axes
+from theory.samplers.chain import Chain, chain_law, grid_points, span, state_axes
 from theory.samplers.flow import FlowLaw
 from theory.tilts.tilt import Tilt
 
 LEVELS = 2000
 PLANE_POINTS = 81
-PLANE_STDS = 6.0
+PLANE_STDS, PLANE_LIGHT = 6.0, 20.0  # of components that weigh more than exp(-PLANE_LIGHT)
 CHAIN_SPACING = {1: 0.5, 2: 1.3}
 # Tolerances of the ODE: errors of the law far below the floors of trained networks.
 TOLERANCES = {1: (1e-7, 1e-9), 2: (1e-5, 1e-7)}
@@ -73,7 +73,8 @@ class Bench:
                 problem, problem.base_field, {str(i): t for i, t in enumerate(targets)}
             )
         else:
-            axes = _plane(laws)
+            corners = zip(*(v.tolist() for v in span(laws, PLANE_STDS, PLANE_LIGHT)), strict=True)
+            axes = tuple(np.linspace(low, high, PLANE_POINTS) for low, high in corners)
         return cls(problem, sampler, axes)
 
     def of_velocity(self, model: VelocityModel) -> Law:
@@ -86,11 +87,10 @@ class Bench:
             else ModelField(model, self.problem.dim, self.problem.path)
         )
         law = FlowLaw(field, *TOLERANCES[self.problem.dim])
-        shape = [len(a) for a in self.axes]
-        grid = GridLaw(self.axes, law.log_density(grid_points(self.axes)).reshape(shape).numpy())
-        if self.problem.dim > 1:
-            return Law(grid)
-        return Law(grid, law.quantile(torch.as_tensor(levels())).numpy())
+        log_density = law.log_density(grid_points(self.axes)).numpy()
+        grid = GridLaw(self.axes, log_density.reshape([len(a) for a in self.axes]))
+        exact = law.quantile(torch.as_tensor(levels())).numpy() if self.problem.dim == 1 else None
+        return Law(grid, exact)
 
     def of_target(self, target: Tilt) -> Law:
         """A claimed target."""
@@ -102,8 +102,7 @@ class Bench:
 
     def of_noise(self) -> Law:
         """N(0, I): where training from scratch stands."""
-        d = self.problem.dim
-        normal = GaussianSum.mixture([1.0], [[0.0] * d], stds=[1.0])
+        normal = GaussianSum.mixture([1.0], [[0.0] * self.problem.dim], stds=[1.0])
         return self._with_quantiles(mixture_on_grid(normal, self.axes))
 
     def _with_quantiles(self, grid: GridLaw) -> Law:
@@ -113,19 +112,6 @@ class Bench:
 def levels() -> Array:
     """(i + 1/2)/LEVELS."""
     return (np.arange(LEVELS) + 0.5) / LEVELS
-
-
-def _plane(laws: Sequence[GaussianSum]) -> tuple[Array, ...]:
-    axes = []
-    for i in range(2):
-        low, high = np.inf, -np.inf
-        for law in laws:
-            heavy = law.log_abs > law.log_abs.max() - 20
-            std, mean = law.cov[heavy, i, i].sqrt(), law.mean[heavy, i]
-            low = min(low, float((mean - PLANE_STDS * std).min()))
-            high = max(high, float((mean + PLANE_STDS * std).max()))
-        axes.append(np.linspace(low, high, PLANE_POINTS))
-    return tuple(axes)
 
 
 # --- what finite samples add
@@ -139,10 +125,9 @@ def sample_distance(samples: Array, law: Law) -> float:
         places = np.minimum((levels() * len(order)).astype(int), len(order) - 1)
         return float(np.abs(order[places] - law.quantiles).mean())
     edges, masses = _binned(law.grid)
-    counts, *_ = np.histogram2d(samples[:, 0], samples[:, 1], bins=edges)
-    share = counts / len(samples)
-    outside = 1 - share.sum()
-    return 0.5 * float(np.abs(share - masses).sum() + outside)
+    share = np.histogram2d(samples[:, 0], samples[:, 1], bins=edges)[0] / len(samples)
+    # And what lies outside.
+    return 0.5 * float(np.abs(share - masses).sum() + (1 - share.sum()))
 
 
 def sampling_floor(law: Law, n: int, seed: int, draws: int = 20, level: float = 0.95) -> float:

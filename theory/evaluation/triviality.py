@@ -48,7 +48,6 @@ def nontriviality(problem: Problem) -> Nontriviality:
     ends = torch.stack([base.mean[:, 0] - TAIL_STDS * std, base.mean[:, 0] + TAIL_STDS * std])
     axis = np.linspace(float(ends.min()), float(ends.max()), 2001)
     shift = grid_distances(mixture_on_grid(base, (axis,)), mixture_on_grid(tilted, (axis,)))["W1"]
-    scale = float(base.covariance()[0, 0].sqrt())
 
     for order in (1, 2):
         try:
@@ -62,5 +61,7 @@ def nontriviality(problem: Problem) -> Nontriviality:
     own = problem.base.log_density(x)
     gap = (target.log_density(x) - own).exp() - (polynomial.log_density(x) - own).exp()
     return Nontriviality(
-        shift.value / scale, 0.5 * float(gap.abs().mean()), polynomial.wrapper.label
+        shift.value / float(base.covariance()[0, 0].sqrt()),
+        0.5 * float(gap.abs().mean()),
+        polynomial.wrapper.label,
     )

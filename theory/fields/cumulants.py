@@ -20,6 +20,7 @@ from torch import Tensor
 
 from theory.common.checks import check_order, check_scale, check_time
 from theory.fields.mixture import DisplacedField, MixtureField
+from theory.fields.paths import column
 from theory.laws.posterior import Posterior
 from theory.laws.rounding import is_bounded
 from theory.tilts.moments import BumpMoments, MomentSource, QuadraticMoments
@@ -97,8 +98,7 @@ class ConditionalReward:
 
     def gradient(self, x: Tensor, t: Tensor | float) -> Tensor:
         """grad m_t(x) = (alpha / sigma^2) Cov(X_1, r | x), (*b, n, d); finite at t = 0 and 1."""
-        alpha = self.base.path.alpha(check_time(t, x))
-        return (alpha[..., None] if alpha.ndim else alpha) * self._cumulants(x, t, 1)[..., 1, :]
+        return column(self.base.path.alpha(check_time(t, x))) * self._cumulants(x, t, 1)[..., 1, :]
 
     def covariance(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Cov(V, r | X_t = x), V = alpha' X_1 + sigma' X_0 (X_1 - X_0 on the RF path)."""
@@ -107,9 +107,8 @@ class ConditionalReward:
     def mixed_cumulant(self, order: int, x: Tensor, t: Tensor | float) -> Tensor:
         """kappa(V, r, ..., r | X_t = x) with `order` copies of r, (*b, n, d); order >= 1."""
         check_order("order", order, 1, MAX_ORDER)
-        gain = self.base.path.gain(check_time(t, x))
         terms = self._cumulants(x, t, order)[..., order, :] * math.factorial(order)
-        return (gain[..., None] if gain.ndim else gain) * terms
+        return column(self.base.path.gain(check_time(t, x))) * terms
 
     def _cumulants(self, x: Tensor, t: Tensor | float, order: int) -> Tensor:
         post = self._posterior(x, t)

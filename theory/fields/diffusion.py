@@ -95,8 +95,7 @@ class Diffusion:
         return cls(function=squared, name=name, start=start)
 
     def __post_init__(self) -> None:
-        kinds = (self.constant, self.memoryless, self.function)
-        if sum(kind is not None for kind in kinds) != 1:
+        if [self.constant, self.memoryless, self.function].count(None) != 2:
             raise ValueError(
                 "exactly one of constant, memoryless and function must be given "
                 "(Diffusion.of_constant, of_memoryless, of_offset, of_function), got constant = "

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from theory.common.checks import check_scale
-from theory.fields.mixture import ExactField, MixtureField
-from theory.fields.paths import Path
+from theory.fields.mixture import MixtureField, MovedField
 
 
 @dataclass(frozen=True, eq=False)
-class GuidedField(ExactField):
+class GuidedField(MovedField):
     """(1 + weight) conditional - weight unconditional.
 
     weight: a number >= 0, or one for every law of a batch (*b,).
@@ -49,16 +48,8 @@ class GuidedField(ExactField):
             )
 
     @property
-    def path(self) -> Path:  # type: ignore[override]
-        return self.conditional.path
-
-    @property
-    def dim(self) -> int:
-        return self.conditional.dim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.conditional.dtype
+    def base(self) -> MixtureField:  # type: ignore[override]
+        return self.conditional
 
     def _mix(self, one: Tensor, other: Tensor, inner: int) -> Tensor:
         w = torch.as_tensor(self.weight, dtype=one.dtype, device=one.device)

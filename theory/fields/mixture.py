@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from theory.common.checks import check_points, check_time
-from theory.fields.paths import RECTIFIED_FLOW, Path
+from theory.fields.paths import RECTIFIED_FLOW, Path, column
 from theory.laws.gaussians import GaussianSum
 from theory.laws.posterior import MAX_DIM_DIFFERENCES, Posterior, combine_by_matmul
 from theory.laws.rounding import Rounding, is_bounded, refuse_lost
@@ -154,8 +154,7 @@ class MixtureField(ExactField):
         if wide and t.ndim == 0:
             times = self.path.alpha(t), self.path.sigma(t)
             return combine_by_matmul(law, x, *times, *self._readout(t))
-        post = self.law.noised(x, self.path.alpha(t), self.path.sigma(t))
-        return post.combine(*self._readout(t))
+        return law.noised(x, self.path.alpha(t), self.path.sigma(t)).combine(*self._readout(t))
 
     def _readout(self, t: Tensor) -> tuple[Tensor, Tensor]:
         p, q = self.path.dalpha(t), self.path.sigma_dsigma(t)
@@ -185,6 +184,24 @@ class MixtureField(ExactField):
                 error = Rounding(post).divergence(*readout)
                 refuse_lost("the divergence", error, trace[-1].abs().clamp_min(1.0))
         return torch.cat(velocity, -2), torch.cat(trace, -1)
+
+
+class MovedField(ExactField):
+    """A field made of another, `base`: on its path, in its dimension and dtype."""
+
+    base: MixtureField
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        return self.base.path
+
+    @property
+    def dim(self) -> int:
+        return self.base.dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,30 +241,18 @@ class Displacement(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class DisplacedField(ExactField):
+class DisplacedField(MovedField):
     """The base's field moved by a displacement e, given as a function of the base's posterior."""
 
     base: MixtureField
     displacement: Displacement
-
-    @property
-    def path(self) -> Path:  # type: ignore[override]
-        return self.base.path
-
-    @property
-    def dim(self) -> int:
-        return self.base.dim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.dtype
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: Any = None) -> Tensor:
         velocity = []
         for part, time in self.base.chunks(x, check_time(t, x)):
             post = self.base.posterior(part, time)
             self._check_rounding(post, time)
-            move = _column(self.path.gain(time)) * self.displacement(post)
+            move = column(self.path.gain(time)) * self.displacement(post)
             velocity.append(post.combine(*self.base._readout(time)) + move)
         return torch.cat(velocity, -2)
 
@@ -260,7 +265,7 @@ class DisplacedField(ExactField):
                 return super().with_divergence(x, t)
             move, spread = known
             readout, gain = self.base._readout(time), self.path.gain(time)
-            velocity.append(post.combine(*readout) + _column(gain) * move)
+            velocity.append(post.combine(*readout) + column(gain) * move)
             trace.append(post.combine_divergence(*readout) + gain * spread)
             self._check_rounding(post, time, trace[-1])
         return torch.cat(velocity, -2), torch.cat(trace, -1)
@@ -278,15 +283,11 @@ class DisplacedField(ExactField):
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         post, time = self.base.posterior(x, t), check_time(t, x)
-        return post.score + _column(self.path.alpha(time)) * self.displacement(post)
+        return post.score + column(self.path.alpha(time)) * self.displacement(post)
 
     def posterior_mean(self, x: Tensor, t: Tensor | float) -> Tensor:
         post, time = self.base.posterior(x, t), check_time(t, x)
-        return post.mean + _column(self.path.sigma(time)) ** 2 * self.displacement(post)
-
-
-def _column(value: Tensor) -> Tensor:
-    return value[..., None] if value.ndim else value
+        return post.mean + column(self.path.sigma(time)) ** 2 * self.displacement(post)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ class Path(ABC):
         """(y, s) with y = x/(alpha+sigma), s = alpha/(alpha+sigma): X_t seen on the RF path."""
         alpha, sigma = self.alpha(t), self.sigma(t)
         total = alpha + sigma
-        return x / _column(total, x), alpha / total
+        return x / column(total), alpha / total
 
     def convert(
         self, value: Tensor, x: Tensor, t: Tensor | float, source: Prediction, target: Prediction
@@ -109,9 +109,9 @@ class Path(ABC):
                 f"source = {source!r} does not determine {target!r} at t = {_first(t, ~solvable)}, "
                 "where alpha or sigma vanishes: must be times inside (0, 1)"
             )
-        determinant, p, q = _column(determinant, x), _column(p, x), _column(q, x)
-        x1 = (_column(sigma, x) * value - q * x) / determinant
-        eps = (p * x - _column(alpha, x) * value) / determinant
+        determinant, p, q = column(determinant), column(p), column(q)
+        x1 = (column(sigma) * value - q * x) / determinant
+        eps = (p * x - column(alpha) * value) / determinant
         a, b = self._row(target, t)
         finite = torch.isfinite(a) & torch.isfinite(b)
         if not bool(finite.all()):
@@ -119,28 +119,27 @@ class Path(ABC):
                 f"target = {target!r} is infinite at t = {_first(t, ~finite)}: must be times "
                 "inside (0, 1)"
             )
-        return _column(a, x) * x1 + _column(b, x) * eps
+        return column(a) * x1 + column(b) * eps
 
     def _row(self, kind: Prediction, t: Tensor) -> tuple[Tensor, Tensor]:
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
-        rows = {
+        return {
             "x1": (one, zero),
             "eps": (zero, one),
             "score": (zero, -1 / sigma),
             "velocity": (self.dalpha(t), self.dsigma(t)),
             "v": (-sigma, alpha),
             "rf_velocity": (one, -one),
-        }
-        return rows[kind]
+        }[kind]
 
 
 def _first(t: Tensor, where: Tensor) -> str:
     return f"{t[where].flatten()[0].item():g}"
 
 
-def _column(value: Tensor, x: Tensor) -> Tensor:
-    """A per-point coefficient (n,) as (n, 1), so that it multiplies x (n, d); scalars pass."""
+def column(value: Tensor) -> Tensor:
+    """A per-point coefficient (n,) as (n, 1), so that it multiplies points (n, d); scalars pass."""
     return value[..., None] if value.ndim else value
 
 

@@ -113,9 +113,8 @@ class Components:
         size = torch.as_tensor(log_abs, dtype=self.dtype, device=self.mean.device)
         direction = torch.as_tensor(sign, dtype=self.dtype, device=self.mean.device)
         log_abs, sign = self.log_abs + size[..., None], self.sign * direction[..., None]
-        batch = log_abs.shape[:-1]
         scaled = replace(self, log_abs=log_abs, sign=sign)
-        return scaled.with_spectrum(self.__dict__.get("spectrum")).expanded(batch)
+        return scaled.with_spectrum(self.__dict__.get("spectrum")).expanded(log_abs.shape[:-1])
 
     def expanded(self, batch: torch.Size | Sequence[int]) -> Self:
         """The same law as a batch of this shape."""

@@ -75,9 +75,12 @@ class CouplingFamily:
         square = 0.5 * (square + square.mT)
         gap = parts.mean - parts.centre[:, None, :]  # e at u_k, (K, n, 2d)
         linear = (precision @ self.mean_rates[..., None])[..., 0][:, None, :]
-        value = (rates - trace)[:, None] + (linear * gap).sum(-1)
-        value = value + ((gap @ square) * gap).sum(-1)
-        value = value + (square * parts.cov).sum((-2, -1))[:, None]
+        value = (
+            (rates - trace)[:, None]
+            + (linear * gap).sum(-1)
+            + ((gap @ square) * gap).sum(-1)
+            + (square * parts.cov).sum((-2, -1))[:, None]
+        )
         slope = linear + 2 * gap @ square  # gradient of the quadratic at u_k
         with_move = value[..., None] * parts.move + slope @ parts.cov @ parts.difference.mT
         mean_move = (parts.weights[..., None] * parts.move).sum(0)
@@ -101,9 +104,12 @@ class CouplingFamily:
         mean = centre[:, None, :] + gap @ gain.mT
         root = torch.linalg.cholesky(spread)
         white = torch.linalg.solve_triangular(root, gap.mT, upper=False)
-        log_parts = torch.log_softmax(self.logits + a * self.logit_rates, 0)[:, None]
-        log_parts = log_parts - 0.5 * (white**2).sum(-2) - 0.5 * self.dim * math.log(2 * math.pi)
-        log_parts = log_parts - root.diagonal(dim1=-2, dim2=-1).log().sum(-1)[:, None]
+        log_parts = (
+            torch.log_softmax(self.logits + a * self.logit_rates, 0)[:, None]
+            - 0.5 * (white**2).sum(-2)
+            - 0.5 * self.dim * math.log(2 * math.pi)
+            - root.diagonal(dim1=-2, dim2=-1).log().sum(-1)[:, None]
+        )
         weights = torch.softmax(log_parts, 0)
         left = cov - gain @ observe @ cov
         return _Conditioned(

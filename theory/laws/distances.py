@@ -51,10 +51,9 @@ class GridLaw:
 
     def every_second(self) -> GridLaw:
         """The law on every second grid line."""
-        step = tuple(slice(None, None, 2) for _ in self.axes)
         return GridLaw(
             tuple(a[::2] for a in self.axes),
-            self.log_density[step],
+            self.log_density[(slice(None, None, 2),) * len(self.axes)],
             None if self.cdf is None else self.cdf[::2],
         )
 
@@ -158,14 +157,9 @@ def _plane_distances(p: GridLaw, q: GridLaw) -> dict[str, float]:
     }
 
 
-def _cell_masses(law: GridLaw) -> Array:
-    mass = law.density
-    return np.asarray(mass / mass.sum())
-
-
 def _sliced_w2_of_grids(p: GridLaw, q: GridLaw) -> float:
     points = np.stack(np.meshgrid(*p.axes, indexing="ij"), -1).reshape(-1, 2)
-    mass_p, mass_q = _cell_masses(p).ravel(), _cell_masses(q).ravel()
+    mass_p, mass_q = (law.density.ravel() / law.density.sum() for law in (p, q))
     squares = []
     for angle in np.pi * (np.arange(DIRECTIONS) + 0.5) / DIRECTIONS:
         place = points @ np.array([np.cos(angle), np.sin(angle)])
@@ -180,9 +174,8 @@ def _w2_squared(place: Array, mass_p: Array, mass_q: Array) -> float:
     levels = np.sort(np.concatenate([[0.0], F, G]))
     widths, middles = np.diff(levels), 0.5 * (levels[1:] + levels[:-1])
     last = len(place) - 1
-    gap = place[np.minimum(np.searchsorted(F, middles), last)]
-    gap = gap - place[np.minimum(np.searchsorted(G, middles), last)]
-    return float((widths * gap**2).sum())
+    one, other = (place[np.minimum(np.searchsorted(H, middles), last)] for H in (F, G))
+    return float((widths * (one - other) ** 2).sum())
 
 
 def sample_distances(
@@ -195,11 +188,10 @@ def sample_distances(
     """
     ratio = log_q - log_p
     total = (1 - ratio.exp()).clamp_min(0)  # TV = E_p (1 - q/p)_+: bounded, so its error is honest
-    sliced = sliced_w2(x, target)
     return {
         "TV": _mean_with_error(total),
         "KL": _mean_with_error(-ratio),
-        "SW2": Distance(sliced, sliced_w2(target, target_again)),
+        "SW2": Distance(sliced_w2(x, target), sliced_w2(target, target_again)),
     }
 
 

@@ -175,17 +175,15 @@ class GaussianSum(Components):
         batch, (k, d) = self.batch_shape, self.mean.shape[-2:]
         probabilities = self._weights().reshape(-1, k)
         which = torch.multinomial(probabilities, n, replacement=True, generator=generator)
-        which = which.reshape(*batch, n)
+        index = which.reshape(*batch, n, 1).expand(*batch, n, d)
         noise = torch.randn(
             *batch, n, d, dtype=self.dtype, device=self.mean.device, generator=generator
         )
         factor = self.spectrum.factor()
-        index = which[..., None].expand(*batch, n, d)
         rows = torch.stack(
             [(factor[..., i, :, :] @ noise.mT).mT for i in range(k)], dim=-2
         )  # (*b, n, K, d): every component's draw; one is kept
-        picked = rows.gather(-2, index[..., None, :])[..., 0, :]
-        return self.mean.gather(-2, index) + picked
+        return self.mean.gather(-2, index) + rows.gather(-2, index[..., None, :])[..., 0, :]
 
     # --- algebra
 
@@ -316,8 +314,7 @@ class GaussianSum(Components):
         place = self.mean if about is None else self.mean - about
         bend = (matrix @ place[..., None])[..., 0]
         value = 0.5 * (bend * place).sum(-1) + (vector * place).sum(-1) + constant
-        gradient = bend + vector
-        white = (root @ gradient[..., None])[..., 0]
+        white = (root @ (bend + vector)[..., None])[..., 0]
         log_abs = self.log_abs + value + 0.5 * (white**2).sum(-1) - _half_log_det(inner_factor)
         mean = self.mean + (root.mT @ white[..., None])[..., 0]
         tilted = GaussianSum(log_abs, self.sign.expand(log_abs.shape), mean, root.mT @ root)

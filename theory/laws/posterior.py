@@ -68,13 +68,11 @@ class Posterior:
         spectrum, mean = self.law.spectrum, self.law.mean
         if spectrum.isotropic:
             ratio = 1 / self.variance[..., 0, :]
-            slope = (p * self.alpha * spectrum.variances + q) * ratio
-            slope = self.weights * slope  # (*b, K, n)
+            slope = self.weights * ((p * self.alpha * spectrum.variances + q) * ratio)  # (*b, K, n)
             toward = p * self.weights - self.alpha * slope
             total = slope.sum(-2)[..., None] * self.points.mT
-            if spectrum.dim == 1:
-                return total + (toward * mean).sum(-2)[..., None]
-            return total + toward.mT @ mean
+            line = spectrum.dim == 1
+            return total + ((toward * mean).sum(-2)[..., None] if line else toward.mT @ mean)
         p_, q_ = inner(p), inner(q)
         slope = (p_ * inner(self.alpha) * spectrum.variances[..., None] + q_) / self.variance
         parts = p_ * mean[..., None] + spectrum.rotate(slope * self.eigen_offsets)
@@ -203,9 +201,7 @@ def posterior(law: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> Poste
 
     x: (*b, n, d); alpha, sigma: scalars or (*b, n). Shapes and dtypes are the caller's duty.
     """
-    alpha = alpha[..., None, :] if alpha.ndim else alpha
-    sigma = sigma[..., None, :] if sigma.ndim else sigma
-    return _posterior(law, x.mT, alpha, sigma)
+    return _posterior(law, x.mT, inner(alpha), inner(sigma))
 
 
 def _posterior(law: Components, points: Tensor, alpha: Tensor, sigma: Tensor) -> Posterior:
@@ -216,8 +212,7 @@ def _posterior(law: Components, points: Tensor, alpha: Tensor, sigma: Tensor) ->
         own = variance[..., 0, :]
         log_parts = -0.5 * (square / own) - 0.5 * dim * own.log()
     else:
-        offset = points[..., None, :, :] - inner(alpha) * law.mean[..., None]
-        z = spectrum.unrotate(offset)
+        z = spectrum.unrotate(points[..., None, :, :] - inner(alpha) * law.mean[..., None])
         log_det = variance.log().expand(*variance.shape[:-2], dim, variance.shape[-1]).sum(-2)
         log_parts = -0.5 * (z**2 / variance).sum(-2) - 0.5 * log_det
     log_parts = log_parts + (law.log_abs[..., None] - 0.5 * dim * math.log(2 * math.pi))
@@ -250,8 +245,7 @@ def combine_by_matmul(
     """
     variances = law.spectrum.variances[..., 0]
     V = alpha**2 * variances + sigma**2
-    square = (law.mean**2).sum(-1)
-    constant = law.log_abs - 0.5 * law.dim * V.log() - 0.5 * alpha**2 * square / V
+    constant = law.log_abs - 0.5 * law.dim * V.log() - 0.5 * alpha**2 * (law.mean**2).sum(-1) / V
     own = torch.linalg.vector_norm(x, dim=-1)[..., None, :] ** 2
     logits = (alpha / V[..., None] * law.mean) @ x.mT + constant[..., None]  # (*b, K, n)
     weights = torch.softmax(torch.addcmul(logits, own, -0.5 / V[..., None]), -2)

@@ -50,8 +50,7 @@ class Rounding:
     @cached_property
     def relative(self) -> Tensor:
         """Of V = alpha^2 l + sigma^2, relative."""
-        own = inner(self.post.alpha) ** 2 * self.own
-        return STEPS * UNIT + own / self.post.variance
+        return STEPS * UNIT + inner(self.post.alpha) ** 2 * self.own / self.post.variance
 
     @cached_property
     def log_parts(self) -> Tensor:
@@ -77,8 +76,7 @@ class Rounding:
     def inside(self, p: Tensor | float, q: Tensor | float) -> Tensor:
         """Of p m_k - q s_k, its norm, (*b, K, n)."""
         slope, steep = self._slope(p, q)
-        own = slope.abs() * self.offset + steep * self.post.eigen_offsets.abs()
-        return own.norm(dim=-2)
+        return (slope.abs() * self.offset + steep * self.post.eigen_offsets.abs()).norm(dim=-2)
 
     def _apart(self, p: Tensor | float, q: Tensor | float) -> Tensor:
         """p m_k - q s_k less its average, (*b, K, d, n)."""
@@ -143,8 +141,7 @@ def refuse_lost(what: str, error: Tensor, size: Tensor) -> None:
     Raises:
         ValueError: it does; the message says by how much.
     """
-    ratio = error.detach() / size.detach()
-    worst = float(ratio.max())
+    worst = float((error.detach() / size.detach()).max())
     if not worst <= QUADRATURE_TIGHT.rtol:
         digits = math.inf if math.isnan(worst) else worst
         raise ValueError(

@@ -181,11 +181,10 @@ def load_problem(name: str | FilePath) -> Problem:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{name} must be TOML in UTF-8, got {error}") from error
-        return parse_problem(text, name)
-    names = problem_names()
-    if name not in names:
-        raise unknown("problem", name, names, "a path that ends in .toml")
-    text = resources.files("theory").joinpath(f"problems/{name}.toml").read_text(encoding="utf-8")
+    elif name in problem_names():
+        text = resources.files("theory").joinpath(f"problems/{name}.toml").read_text("utf-8")
+    else:
+        raise unknown("problem", name, problem_names(), "a path that ends in .toml")
     return parse_problem(text, name)
 
 

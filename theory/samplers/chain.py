@@ -117,15 +117,13 @@ class Chain:
 
     def start(self, noise: Tensor) -> Tensor:
         """X_0 from N(0, I)."""
-        if self.start_std is not None:
-            return noise * self.start_std
-        return noise * self.path.sigma(self.times[0].to(noise))
+        own = self.path.sigma(self.times[0].to(noise))
+        return noise * (own if self.start_std is None else self.start_std)
 
     def mean(self, model: VelocityModel, k: int, x: Tensor, cond: object = None) -> Tensor:
         """E[X_{k+1} | X_k = x], x (rows, *event)."""
         P, Q, _ = self.coefficients(x)
-        t = self.times[k].to(x).expand(len(x))
-        return P[k] * x + Q[k] * model(x, t, cond)
+        return P[k] * x + Q[k] * model(x, self.times[k].to(x).expand(len(x)), cond)
 
     def rollout(self, model: VelocityModel, noise: Tensor, cond: object = None) -> Tensor:
         """(rows, T + 1, *event) states from noise (rows, T + 1, *event): row 0 starts the chain."""
@@ -149,16 +147,22 @@ def state_axes(chain: Chain, laws: Sequence[GaussianSum], spacing: float) -> tup
     least = float(chain._rows[2].sqrt().min())
     narrowest = float(torch.linalg.eigvalsh(laws[0].cov).min().sqrt())
     step = min(spacing * least, STD_SPACING * narrowest)
-    axes = []
-    for i in range(laws[0].dim):
-        low, high = -start, start
-        for law in laws:
-            heavy = law.log_abs > law.log_abs.max() - 30
-            std, mean = law.cov[heavy, i, i].sqrt(), law.mean[heavy, i]
-            low = min(low, float((mean - 7 * std).min()))
-            high = max(high, float((mean + 7 * std).max()))
-        axes.append(np.linspace(low, high, math.ceil((high - low) / step) + 1))
-    return tuple(axes)
+    low, high = span(laws, 7.0, 30.0)
+    corners = zip(low.clamp_max(-start).tolist(), high.clamp_min(start).tolist(), strict=True)
+    return tuple(np.linspace(a, b, math.ceil((b - a) / step) + 1) for a, b in corners)
+
+
+def span(laws: Sequence[GaussianSum], stds: float, light: float) -> tuple[Tensor, Tensor]:
+    """(low, high), (d,) each: `stds` standard deviations about every component of the laws, but
+    for those that weigh less than exp(-light) of their law's heaviest."""
+    low = torch.cat([reach(law, -stds, light) for law in laws]).amin(0)
+    return low, torch.cat([reach(law, stds, light) for law in laws]).amax(0)
+
+
+def reach(law: GaussianSum, stds: float, light: float) -> Tensor:
+    """mean + stds * std of these components, (K, d)."""
+    heavy = law.log_abs > law.log_abs.max() - light
+    return (law.mean + stds * law.cov.diagonal(dim1=-2, dim2=-1).sqrt())[heavy]
 
 
 def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> GridLaw:
@@ -187,9 +191,8 @@ def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> Gr
             f"the grid of {'x'.join(str(len(a)) for a in axes)} points must hold a mass of 1 to "
             f"1e-3 of the chain's law, got {mass:.5f}; use a wider or finer grid"
         )
-    shape = tuple(len(a) for a in axes)
     with np.errstate(divide="ignore"):
-        log_density = np.log(np.maximum(density, 0.0)).reshape(shape)
+        log_density = np.log(np.maximum(density, 0.0)).reshape([len(a) for a in axes])
     cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if dim == 1 else None
     return GridLaw(axes, log_density, cdf)
 
@@ -211,8 +214,7 @@ def _spread(axes: tuple[Array, ...], mass: Array, means: Array, std: float) -> A
 
 def grid_points(axes: tuple[Array, ...]) -> Tensor:
     """A grid's points (n, d), the last axis fastest."""
-    grid = np.meshgrid(*axes, indexing="ij")
-    return torch.as_tensor(np.stack([g.ravel() for g in grid], -1))
+    return torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes)))
 
 
 def check_axes(axes: tuple[Array, ...]) -> int:

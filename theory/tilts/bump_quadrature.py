@@ -53,8 +53,7 @@ def _increments(
 ) -> Iterator[_Increment]:
     sigma = least_step(post.sigma)
     near = replace(post, sigma=sigma)
-    order = reward.precisions.diagonal(dim1=-2, dim2=-1).sum(-1).reshape(-1, reward.n_bumps)
-    for i, chosen in _widest_first(order[0]):
+    for i, chosen in _widest_first(reward):
         bump = Bumps.products(
             torch.ones(1, 1, dtype=reward.dtype, device=reward.centres.device),
             reward.centres[..., i : i + 1, :],
@@ -79,9 +78,10 @@ def _increments(
         yield _Increment(nodes, before, reward.heights[..., i, None, None, None], log_bump)
 
 
-def _widest_first(precision: Tensor) -> Iterator[tuple[int, list[int]]]:
+def _widest_first(reward: BumpReward) -> Iterator[tuple[int, list[int]]]:
     """(a bump, those before it), from the widest to the narrowest."""
-    order = precision.argsort().tolist()
+    precision = reward.precisions.diagonal(dim1=-2, dim2=-1).sum(-1)
+    order = precision.reshape(-1, reward.n_bumps)[0].argsort().tolist()
     for place, i in enumerate(order):
         yield i, order[:place]
 
@@ -105,9 +105,8 @@ def check_nested(reward: BumpReward, base: GaussianSum) -> None:
     """
     if base.dim == 1:
         return
-    order = reward.precisions.diagonal(dim1=-2, dim2=-1).sum(-1).reshape(-1, reward.n_bumps)[0]
     own = torch.linalg.inv(base.cov)[..., :, None, :, :]  # (*b, K, 1, d, d)
-    for i, before in _widest_first(order):
+    for i, before in _widest_first(reward):
         if not before:
             continue
         factor = torch.linalg.cholesky(own + reward.precisions[..., None, i : i + 1, :, :])

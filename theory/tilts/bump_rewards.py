@@ -52,11 +52,8 @@ class BumpReward(Reward):
     precisions: Tensor
 
     def __post_init__(self) -> None:
-        d = self.centres.shape[-1]
-        if self.heights.shape != self.centres.shape[:-1] or self.precisions.shape != (
-            *self.centres.shape,
-            d,
-        ):
+        shape = self.centres.shape
+        if self.heights.shape != shape[:-1] or self.precisions.shape != (*shape, shape[-1]):
             raise ValueError(
                 "heights, centres, precisions must have shapes (..., m), (..., m, d), (..., m, d, "
                 f"d), got {tuple(self.heights.shape)}, {tuple(self.centres.shape)}, "
@@ -164,8 +161,8 @@ class BumpReward(Reward):
         """
         n = torch.tensor(indices, dtype=self.dtype, device=self.centres.device)  # (T, m)
         heights = self.heights if scale is None else scale[..., None] * self.heights
-        size = heights.abs()[..., None, :].log()
-        log_coef = torch.where(n > 0, n * size, 0.0).sum(-1) - torch.lgamma(n + 1).sum(-1)
+        powers = torch.where(n > 0, n * heights.abs()[..., None, :].log(), 0.0)
+        log_coef = powers.sum(-1) - torch.lgamma(n + 1).sum(-1)
         if scale is None:
             log_coef = log_coef + torch.lgamma(n.sum(-1) + 1)
         odd = (heights < 0)[..., None, :] & (n % 2 == 1)

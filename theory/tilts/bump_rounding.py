@@ -29,6 +29,7 @@ class BumpRounding:
         rounding of their largest eigenvalue, S being (sigma^2 / V) dC (sigma^2 / V) through C.
         """
         given, bumps, post = self.given, self.bumps, self.given.post
+        # Over (K, d, n) or, bumps in d's place, over (K, T, n).
         spectrum, sigma, alpha = post.law.spectrum, inner(post.sigma), inner(post.alpha)
         variances, V = spectrum.variances[..., None], post.variance
         e = bumps.centre[..., None, :, :, None] - post.component_means[..., :, None, :, :]
@@ -49,17 +50,12 @@ class BumpRounding:
             pull = (post.eigen_offsets.abs() / V).sum(-2)[..., :, None, :]
             flat = (cov.sqrt() / variances)[..., :, None, :, :]
             bend = torch.minimum(share * most[..., None, :].sqrt(), flat).sum(-2)
-            own = 0.5 * seen**2 + _over_bumps(post.alpha) * seen * pull + 0.5 * bend**2
+            own = 0.5 * seen**2 + alpha * seen * pull + 0.5 * bend**2
             error = error + variances.amax(-2)[..., :, None, :] * own
         if spectrum.axes is not None or bumps.axes is not None:
-            wide = (
-                sigma[..., None, :, :] ** 2
-                if isinstance(sigma, Tensor) and sigma.ndim
-                else (sigma**2)
-            )
-            left = (e - wide * given.push).square().sum(-2)
+            left = (e - inner(sigma) ** 2 * given.push).square().sum(-2)
             half = given.half_covariance().square().sum((-1, -2))
-            error = error + 0.5 * most * (left + _over_bumps(post.sigma) ** 2 * half)
+            error = error + 0.5 * most * (left + sigma**2 * half)
             error = error + cov.amax(-2)[..., :, None, :] * slope**2
         return UNIT * error
 
@@ -74,8 +70,3 @@ class BumpRounding:
         parts = post.weights[..., :, None, :] * size
         own = Rounding(post).weights[..., :, None, :] * size
         return (own + parts * self.log_values).sum((-2, -3)), parts.sum((-2, -3))
-
-
-def _over_bumps(value: Tensor) -> Tensor:
-    """A coefficient over (K, n) as one over (K, T, n)."""
-    return value[..., None, :] if value.ndim else value

@@ -214,8 +214,7 @@ class BumpsGiven:
         value = sign * log_value.exp()  # (*b, K, T, n)
         weights, D = post.weights, post.component_displacements
         pushed = (value[..., None, :] * self.push).sum(-3)  # (*b, K, d, n)
-        alone = post.law.n_components == 1
-        apart = None if alone else self._apart(value)  # (*b, K, n)
+        apart = None if post.law.n_components == 1 else self._apart(value)  # (*b, K, n)
         moved = pushed if apart is None else apart[..., None, :] * D + pushed
         F = (weights * value.sum(-2)).sum(-2)
         N = (weights[..., None, :] * moved).sum(-3).mT

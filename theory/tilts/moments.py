@@ -56,9 +56,7 @@ class Series:
 
 
 def _convolve(a: Tensor, b: Tensor, j: int, axis: int = -1) -> Tensor:
-    left = a.narrow(axis, 0, j + 1)
-    right = b.narrow(axis, 0, j + 1).flip(axis)
-    return (left * right).sum(axis)
+    return (a.narrow(axis, 0, j + 1) * b.narrow(axis, 0, j + 1).flip(axis)).sum(axis)
 
 
 class MomentSource(Protocol):
@@ -93,26 +91,17 @@ class BumpMoments:
     _powers: list[tuple[Bumps, Tensor, Tensor]] = field(default_factory=list)
 
     def series(self, post: Posterior, order: int) -> Series:
-        ratio, shift = [torch.ones_like(post.log_abs)], [torch.zeros_like(post.points.mT)]
-        for F, N in self.parts(post, order, False):
-            ratio.append(F)
-            shift.append(N)
-        return Series(
-            torch.stack(ratio, -1), torch.stack(shift, -2), torch.zeros_like(post.log_abs)
-        )
+        zeroth = torch.ones_like(post.log_abs), torch.zeros_like(post.points.mT)
+        F, N = zip(zeroth, *self.parts(post, order, False), strict=True)
+        return Series(torch.stack(F, -1), torch.stack(N, -2), torch.zeros_like(post.log_abs))
 
     def series_and_divergences(self, post: Posterior, order: int) -> tuple[Series, Tensor]:
         """The series, and div N_j (*b, n, J+1)."""
-        ratio, shift = [torch.ones_like(post.log_abs)], [torch.zeros_like(post.points.mT)]
-        slopes = [torch.zeros_like(post.log_abs)]
-        alpha = post.alpha[..., 0, :] if post.alpha.ndim else post.alpha
-        for F, N, slope in self.parts(post, order, True):
-            ratio.append(F)
-            shift.append(N)
-            slopes.append(alpha * slope)
-        zero = torch.zeros_like(post.log_abs)
-        series = Series(torch.stack(ratio, -1), torch.stack(shift, -2), zero)
-        return series, torch.stack(slopes, -1)
+        alpha, zero = post.alpha, torch.zeros_like(post.log_abs)
+        zeroth = torch.ones_like(post.log_abs), torch.zeros_like(post.points.mT), zero
+        F, N, slopes = zip(zeroth, *self.parts(post, order, True), strict=True)
+        series = Series(torch.stack(F, -1), torch.stack(N, -2), zero)
+        return series, torch.stack(slopes, -1) * (alpha[..., 0, :, None] if alpha.ndim else alpha)
 
     def parts(self, post: Posterior, order: int, slope: bool) -> Iterator[tuple[Tensor, ...]]:
         """F_j, N_j and, if asked, div N_j / alpha, for j = 1 to order."""
@@ -186,9 +175,11 @@ class QuadraticMoments:
         D, gain = post.component_displacements, post.component_precision_gain
         offset = parts.log_terms[0] - series.centre[..., None, :]
         PHP = gain @ self.reward.matrix[..., None, None, :, :] @ gain
-        total = offset * ((D**2).sum(-2) + post.component_trace_excess)
-        total = total + 2 * (parts.shifts[0] * D).sum(-2)
-        total = total + PHP.diagonal(dim1=-2, dim2=-1).sum(-1)
+        total = (
+            offset * ((D**2).sum(-2) + post.component_trace_excess)
+            + 2 * (parts.shifts[0] * D).sum(-2)
+            + PHP.diagonal(dim1=-2, dim2=-1).sum(-1)
+        )
         alpha = post.alpha[..., 0, :] if post.alpha.ndim else post.alpha
         slope = alpha * (post.weights * total).sum(-2)
         return series, torch.stack([torch.zeros_like(slope), slope], -1)
@@ -222,10 +213,12 @@ class QuadraticMoments:
         size = size + vector.norm(dim=-1)[..., None, None]
         steep = torch.linalg.matrix_norm(H, 2)[..., None, None] * rounding.inside(1.0, 0.0)
         gain = (post.law.spectrum.variances[..., None] / post.variance).amax(-2)
-        error = self._value_error(post, rounding) * post.component_displacements.norm(dim=-2)
-        error = error + offset.abs() * rounding.displacements
-        error = error + rounding.precision_gain * self._gradients(post).norm(dim=-2)
-        error = error + gain * (steep + UNIT * size)
+        error = (
+            self._value_error(post, rounding) * post.component_displacements.norm(dim=-2)
+            + offset.abs() * rounding.displacements
+            + rounding.precision_gain * self._gradients(post).norm(dim=-2)
+            + gain * (steep + UNIT * size)
+        )
         total = (rounding.weights * (terms - N).norm(dim=-2) + w * error).sum(-2)
         tiny = torch.finfo(total.dtype).tiny
         refuse_lost("grad m", total, N[..., 0, :, :].norm(dim=-2).clamp_min(tiny))
@@ -233,9 +226,11 @@ class QuadraticMoments:
     def _value_error(self, post: Posterior, rounding: Rounding) -> Tensor:
         """What rounding does to E_k[r], (*b, K, n)."""
         mean, H, b = post.component_means, self.reward.matrix, self.reward.vector
-        size = 0.5 * ((H.abs()[..., None, :, :] @ mean.abs()) * mean.abs()).sum(-2)
-        size = size + (b.abs()[..., None, :, None] * mean.abs()).sum(-2)
-        size = size + self.reward.constant[..., None, None].abs()
+        size = (
+            0.5 * ((H.abs()[..., None, :, :] @ mean.abs()) * mean.abs()).sum(-2)
+            + (b.abs()[..., None, :, None] * mean.abs()).sum(-2)
+            + self.reward.constant[..., None, None].abs()
+        )
         return UNIT * size + self._gradients(post).norm(dim=-2) * rounding.inside(1.0, 0.0)
 
     def _gradients(self, post: Posterior) -> Tensor:

@@ -51,8 +51,7 @@ class QuadraticReward(Reward):
     def __call__(self, x: Tensor) -> Tensor:
         check_points(x, self.dim, self.dtype, self.vector.shape[:-1], "the reward")
         quadratic = 0.5 * ((x @ self.matrix) * x).sum(-1)
-        linear = (x @ self.vector[..., None])[..., 0]
-        return quadratic + linear + self.constant[..., None]
+        return quadratic + (x @ self.vector[..., None])[..., 0] + self.constant[..., None]
 
     def bounds(self) -> tuple[float, float]:
         if self.vector.ndim > 1:
@@ -94,8 +93,11 @@ class QuadraticReward(Reward):
             about=p[..., None, :],
         )
         level = 0.5 * (bend * p).sum(-1) + (self.vector * p).sum(-1) + self.constant
-        size = 0.5 * ((self.matrix.abs() @ p.abs()[..., None])[..., 0] * p.abs()).sum(-1)
-        size = size + (self.vector * p).abs().sum(-1) + self.constant.abs()
+        size = (
+            0.5 * ((self.matrix.abs() @ p.abs()[..., None])[..., 0] * p.abs()).sum(-1)
+            + (self.vector * p).abs().sum(-1)
+            + self.constant.abs()
+        )
         return law, a * level, a.abs() * size
 
 

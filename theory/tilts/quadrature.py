@@ -59,8 +59,7 @@ def standard_nodes(dim: int, grid: Grid = STANDARD) -> tuple[Tensor, Tensor]:
     log_weight = log_weight - torch.logsumexp(log_weight, 0)
     if dim == 1:
         return axis[:, None], log_weight
-    plane = torch.cartesian_prod(axis, axis)
-    return plane, (log_weight[:, None] + log_weight[None, :]).reshape(-1)
+    return torch.cartesian_prod(axis, axis), (log_weight[:, None] + log_weight).reshape(-1)
 
 
 def standard_z(

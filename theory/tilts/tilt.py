@@ -128,8 +128,11 @@ def tilt(
         law = polynomial_sum(base, reward, wrapper)
     elif isinstance(wrapper, Polynomial):
         conditional = PolynomialTilt(moments_of(base, reward), wrapper)
-    elif isinstance(wrapper, ClippedExponential) and _is_linear(reward):
-        assert isinstance(reward, QuadraticReward)
+    elif (
+        isinstance(wrapper, ClippedExponential)
+        and isinstance(reward, QuadraticReward)
+        and reward.is_linear
+    ):
         conditional = ClippedLinearTilt(reward, wrapper)
     else:
         raise ValueError(
@@ -220,15 +223,12 @@ def _check_cancellation(reward: BumpReward, wrapper: Polynomial) -> None:
         )
 
 
-def _is_linear(reward: Reward) -> bool:
-    return isinstance(reward, QuadraticReward) and reward.is_linear
-
-
 def _check_positive(reward: Reward, wrapper: Wrapper, base: GaussianSum) -> None:
     if isinstance(wrapper, Exponential | ClippedExponential):
         return
-    if isinstance(reward, CallableReward):
-        low, high = _range_where_base_lives(reward, base)
+    if isinstance(reward, CallableReward):  # its range where the base lives
+        values = reward(nodes_at(blind_posterior(base), ()).points)
+        low, high = float(values.min()), float(values.max())
     else:
         low, high = reward.bounds()
     least = wrapper.least(low, high)
@@ -238,11 +238,6 @@ def _check_positive(reward: Reward, wrapper: Wrapper, base: GaussianSum) -> None
             f"wrapper {wrapper.label} must be Phi(r) >= 0 on rewards in [{low:g}, {high:g}], as "
             f"base Phi(r) is no density otherwise, got {least:g}"
         )
-
-
-def _range_where_base_lives(reward: CallableReward, base: GaussianSum) -> tuple[float, float]:
-    values = reward(nodes_at(blind_posterior(base), ()).points)
-    return float(values.min()), float(values.max())
 
 
 def _check_normaliser(log_z: Tensor, sign: Tensor, wrapper: Wrapper) -> None:
@@ -298,8 +293,7 @@ def _near_features(reward: Reward) -> np.ndarray:
         steps = torch.linspace(-9.0, 9.0, 361, dtype=centres.dtype, device=centres.device)
         return (centres[:, None] + widths[:, None] * steps).flatten().cpu().numpy()
     if isinstance(reward, QuadraticReward) and not reward.is_linear:
-        vertex = -reward.vector[..., 0] / reward.matrix[..., 0, 0]
-        return vertex.flatten().cpu().numpy()
+        return (-reward.vector[..., 0] / reward.matrix[..., 0, 0]).flatten().cpu().numpy()
     return np.zeros(0)
 
 

@@ -121,8 +121,7 @@ def _least_of_polynomial(coefficients: np.ndarray, low: float, high: float) -> f
     poly = np.polynomial.Polynomial(coefficients if len(coefficients) else [0.0])
     roots = [complex(z) for z in poly.deriv().roots()]
     turning = [z.real for z in roots if abs(z.imag) <= 1e-9 * (1 + abs(z))]
-    places = [z for z in turning if low < z < high]
-    values: list[float] = [float(poly(z)) for z in places]
+    values: list[float] = [float(poly(z)) for z in turning if low < z < high]
     for end, direction in ((low, -1.0), (high, 1.0)):
         if math.isfinite(end):
             values.append(float(poly(end)))
@@ -150,11 +149,9 @@ class TruncatedExponential(Polynomial):
     @property
     def label(self) -> str:
         a = _number(self.scale)
-        first = f"1{a}r" if a.startswith("-") else f"1+{a}r"
-        terms = [first, f"({a}r)²/2", f"({a}r)³/6"]
-        if self.order <= 3:
-            return "+".join(terms[: self.order])
-        return f"exp({a}r) to order {self.order}"
+        terms = [f"1{a}r" if a.startswith("-") else f"1+{a}r", f"({a}r)²/2", f"({a}r)³/6"]
+        short = "+".join(terms[: self.order])
+        return short if self.order <= len(terms) else f"exp({a}r) to order {self.order}"
 
 
 @dataclass(frozen=True)
@@ -168,8 +165,7 @@ class Power(Polynomial):
 
     @property
     def coefficients(self) -> list[Scale]:
-        zeros: list[Scale] = [0.0] * self.exponent
-        return [*zeros, 1.0]
+        return [*[0.0] * self.exponent, 1.0]
 
     def log_abs(self, r: Tensor) -> Tensor:
         return self.exponent * r.abs().log()

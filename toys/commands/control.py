@@ -65,7 +65,8 @@ def table_of_runs(rows: Sequence[dict[str, Any]]) -> Table:
     """A row a run."""
     from toys.experiments.control import LEARNED_BY, failures
 
-    shown = table(
+    kernels = {row["name"]: row["kernels"] for row in rows}
+    return table(
         "trained chains against their exact optimum; shares of E|u*|^2, of the distance base to "
         "target, of the optimum's gain in reward; diversity: variance over the target's",
         "problem; method; control; ±; total; law; optimum's bias; reward; diversity; steps; "
@@ -85,10 +86,8 @@ def table_of_runs(rows: Sequence[dict[str, Any]]) -> Table:
             for r in rows
         ),
         words=2,
+        caption="kernels: " + "; ".join(f"{k}: {v}" for k, v in kernels.items()),
     )  # fmt: skip
-    kernels = {row["name"]: row["kernels"] for row in rows}
-    shown.caption = "kernels: " + "; ".join(f"{k}: {v}" for k, v in kernels.items())
-    return shown
 
 
 def table_of_laws(found: dict[str, Any]) -> Table:

@@ -33,16 +33,16 @@ def run(options: argparse.Namespace) -> int:
         write_json(runs.SUMMARY, found)
     if options.json:
         show_json(found)
-        return 0
-    for row in found["rows"]:
-        print(
-            f"{row['problem']:9s} {row['loss']:8s} {row['stages']:3d} stages, {row['steps']:5d} "
-            f"steps, {row['rewards']:6d} rewards: TV {_percent(row['shares'])} (floor "
-            f"{100 * row['floor']:.1f} %), reward's W1 {_percent(row['reward_shares'])}, "
-            f"{row['cpu_seconds']:.1f} CPU-s"
-        )
-    written = f"; written: {runs.SUMMARY}" if options.write else ""
-    print(f"{found['cpu_seconds']} CPU-s of training{written}")
+    else:
+        for row in found["rows"]:
+            print(
+                f"{row['problem']:9s} {row['loss']:8s} {row['stages']:3d} stages, "
+                f"{row['steps']:5d} steps, {row['rewards']:6d} rewards: TV "
+                f"{_percent(row['shares'])} (floor {100 * row['floor']:.1f} %), reward's W1 "
+                f"{_percent(row['reward_shares'])}, {row['cpu_seconds']:.1f} CPU-s"
+            )
+        written = f"; written: {runs.SUMMARY}" if options.write else ""
+        print(f"{found['cpu_seconds']} CPU-s of training{written}")
     return 0
 
 

@@ -6,6 +6,8 @@ import argparse
 
 from toys.commands.output import show, show_json, table
 
+SHOWN = ("what", "options", "rewards", "source")
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
@@ -18,18 +20,17 @@ def run(options: argparse.Namespace) -> int:
 
     rows = METHODS.rows()
     if options.json:
-        names = ("what", "options", "rewards", "source")
-        show_json({row["method"]: {name: row[name] for name in names} for row in rows})
-        return 0
-    shown = (
-        (
-            row["method"],
-            row["what"],
-            ", ".join(f"{k}={v}" for k, v in row["options"].items()),
-            row["rewards"],
-            row["source"],
+        show_json({row["method"]: {name: row[name] for name in SHOWN} for row in rows})
+    else:
+        shown = (
+            (
+                row["method"],
+                row["what"],
+                ", ".join(f"{k}={v}" for k, v in row["options"].items()),
+                row["rewards"],
+                row["source"],
+            )
+            for row in rows
         )
-        for row in rows
-    )
-    show(table("", "method; what; options; rewards; source", shown, words=5))
+        show(table("", "method; what; options; rewards; source", shown, words=5))
     return 0

@@ -34,9 +34,15 @@ def check_place(options: argparse.Namespace, processes: str = "--processes") -> 
     check_folder("--out", options.out)
 
 
-def table(title: str, columns: str, rows: Iterable[Sequence[str]], words: int = 1) -> Table:
+def table(
+    title: str,
+    columns: str,
+    rows: Iterable[Sequence[str]],
+    words: int = 1,
+    caption: str | None = None,
+) -> Table:
     """columns: their heads, "; " between; the first `words` hold text, the others numbers."""
-    shown = Table(title=title or None, title_justify="left", highlight=False)
+    shown = Table(title=title or None, title_justify="left", caption=caption, highlight=False)
     for i, head in enumerate(columns.split("; ")):
         shown.add_column(head, justify="left" if i < words else "right", overflow="fold")
     for row in rows:
@@ -46,9 +52,7 @@ def table(title: str, columns: str, rows: Iterable[Sequence[str]], words: int = 
 
 def show(*tables: Any, width: int = 140) -> None:
     """Tables, as wide as the terminal; `width` characters elsewhere."""
-    out = console(width)
-    for table in tables:
-        out.print(table)
+    console(width).print(*tables)
 
 
 def show_json(data: Any) -> None:

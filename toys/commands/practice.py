@@ -56,13 +56,12 @@ def table_of_tilts(result: dict[str, Any]) -> Table:
     """A row an epoch."""
     from toys.experiments.practice.tilt import FLOOR
 
-    epochs = len(result["epochs"])
     within = ", ".join(
-        f"{name} {result['within floor'][name]}/{epochs} (worst {100 * value:.1f} %)"
+        f"{name} {result['within floor'][name]}/{len(result['epochs'])} (worst {100 * value:.1f} %)"
         for name, value in result["worst"].items()
     )
     keys = ("mean reward", "std before", "tilt", "rule", "exact epoch")
-    shown = table(
+    return table(
         f"{result['problem']}, nft_beta = {result['nft_beta']:g}: tilt an epoch in standard "
         f"deviations of R; within {100 * FLOOR:.0f} %: {within}",
         "epoch; mean reward; std before; tilt; 0.2/nft_beta; exact epoch; error; recursion; error",
@@ -75,12 +74,9 @@ def table_of_tilts(result: dict[str, Any]) -> Table:
             for row in result["epochs"]
         ),
         words=0,
+        caption=f"total tilt (units of 1/R) {result['total tilt']:.3f}, of the recursion without "
+        f"networks {result['total tilt of the recursion']:.3f}",
     )  # fmt: skip
-    shown.caption = (
-        f"total tilt (units of 1/R) {result['total tilt']:.3f}, of the recursion without networks "
-        f"{result['total tilt of the recursion']:.3f}"
-    )
-    return shown
 
 
 def table_of_times(result: dict[str, Any]) -> Table:

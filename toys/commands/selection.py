@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 OUT = Path("results/toys")
 # Every seed is planned before the first trains: minutes for the most that are allowed.
 MOST_SEEDS, MOST_LAYERS, MOST = 10_000, 1000, 2**31 - 1
+COUNTS = (
+    ("seeds", 1, MOST_SEEDS), ("steps", 0, MOST), ("batch", 0, MOST), ("width", 1, MOST),
+    ("depth", 1, MOST_LAYERS),
+)  # fmt: skip
 OF_RUNS = (
     "seeds", "width", "depth", "steps", "batch", "learning_rate", "pseudo_random", "fast_products",
 )  # fmt: skip
@@ -58,11 +62,8 @@ def configs(options: argparse.Namespace) -> list[RunConfig]:
     from toys.experiments.presets import PRESETS
     from toys.training.config import RunConfig
 
-    check_count("--seeds", options.seeds, 1, MOST_SEEDS)
-    for name in ("steps", "batch"):
-        check_count(f"--{name}", getattr(options, name), 0, MOST)
-    check_count("--width", options.width, 1, MOST)
-    check_count("--depth", options.depth, 1, MOST_LAYERS)
+    for name, least, most in COUNTS:
+        check_count(f"--{name}", getattr(options, name), least, most)
     if options.learning_rate < 0:
         raise ValueError(f"--learning-rate must be a number > 0, got {options.learning_rate!r}")
     check_place(options)

@@ -108,13 +108,13 @@ def pictures(
     from toys.evaluation import draw
 
     paths = []
-    for problem in dict.fromkeys(r["problem"] for r in results):
-        chosen = [i for i, r in enumerate(results) if r["problem"] == problem and r["seed"] == 0]
-        if not chosen:
-            continue
-        shown = [results[i] for i in chosen]
-        figure = draw.panels(problem, shown, [curves(Run(out, configs[i])) for i in chosen])
-        paths += save(figure, out / "compare", f"{problem}-laws")[:1]
-        figure = draw.budget(shown, f"{problem}: the parts of the error")
-        paths += save(figure, out / "compare", f"{problem}-budget")[:1]
+    chosen = [(c, r) for c, r in zip(configs, results, strict=True) if r["seed"] == 0]
+    for problem in dict.fromkeys(r["problem"] for _, r in chosen):
+        own = [(c, r) for c, r in chosen if r["problem"] == problem]
+        shown = [r for _, r in own]
+        for name, figure in (
+            ("laws", draw.panels(problem, shown, [curves(Run(out, c)) for c, _ in own])),
+            ("budget", draw.budget(shown, f"{problem}: the parts of the error")),
+        ):
+            paths += save(figure, out / "compare", f"{problem}-{name}")[:1]
     return paths

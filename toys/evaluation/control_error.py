@@ -29,7 +29,7 @@ from theory.laws.distances import Array
 from theory.methods import Method
 from theory.methods.chain.rollouts import chain_axes
 from theory.problems.problem import Problem
-from theory.samplers.chain import Chain
+from theory.samplers.chain import Chain, grid_points
 from theory.tilts.wrappers import Exponential
 
 DRAWS = 8192
@@ -74,9 +74,10 @@ class ControlTruth:
             chain_axes(problem, chain, float(goal.wrapper.scale)),
         )  # fmt: skip
         bench = Bench.of(problem, chain, [goal])
-        generator = torch.Generator().manual_seed(SEED)
-        shape = (draws, chain.steps + 1, problem.dim)
-        noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+        noise = torch.randn(
+            draws, chain.steps + 1, problem.dim, dtype=torch.float64,
+            generator=torch.Generator().manual_seed(SEED),
+        )  # fmt: skip
         x = chain.rollout(best, noise)[:, :-1]
         return cls(
             problem, chain, bench, x,
@@ -123,8 +124,7 @@ class ControlError:
 def ratio_of_means(top: Tensor, bottom: Tensor) -> tuple[float, float]:
     """E top / E bottom of n independent pairs, (n,) each, and its standard error to first order."""
     value = float(top.mean() / bottom.mean())
-    rest = (top - value * bottom).std() / bottom.mean()
-    return value, float(rest) / len(top) ** 0.5
+    return value, float((top - value * bottom).std() / bottom.mean()) / len(top) ** 0.5
 
 
 def chain_of(method: Method, problem: Problem) -> Chain:
@@ -178,7 +178,6 @@ def measure(truth: ControlTruth, student: VelocityModel, base: VelocityModel) ->
     laws = {"base": truth.start, "target": truth.target, "optimum": truth.optimum, "trained": law}
     rewards = {name: mean_reward(truth, one) for name, one in laws.items()}
     spreads = {name: variance(one) for name, one in laws.items()}
-    gain = rewards["optimum"] - rewards["base"]
     return {
         "problem": truth.problem.name,
         "dim": truth.problem.dim,
@@ -195,7 +194,8 @@ def measure(truth: ControlTruth, student: VelocityModel, base: VelocityModel) ->
         "optimum_to_target_share": truth.optimum.distance(truth.target) / to_go,
         "trained_to_target_share": law.distance(truth.target) / to_go,
         "reward": rewards,
-        "reward_share": (rewards["trained"] - rewards["base"]) / gain,
+        "reward_share": (rewards["trained"] - rewards["base"])
+        / (rewards["optimum"] - rewards["base"]),
         "diversity": {name: value / spreads["target"] for name, value in spreads.items()},
         "modes": {name: mode_masses(truth.problem, one) for name, one in laws.items()},
     }
@@ -212,7 +212,8 @@ def kernels_label(chain: Chain) -> str:
 
 def mean_reward(truth: ControlTruth, law: Law) -> float:
     """E r(X)."""
-    reward = truth.problem.reward(_points(law)).numpy().reshape(law.grid.log_density.shape)
+    points = grid_points(law.grid.axes)
+    reward = truth.problem.reward(points).numpy().reshape(law.grid.log_density.shape)
     return law.grid.integrate(reward) / law.grid.mass()
 
 
@@ -223,12 +224,6 @@ def variance(law: Law) -> float:
 
 def mode_masses(problem: Problem, law: Law) -> list[float]:
     """The mass that lies nearest to each of the base's components."""
-    nearest = torch.cdist(_points(law), problem.base.mean.double()).argmin(-1)
-    near = nearest.numpy().reshape(law.grid.log_density.shape)
-    density: Array = law.grid.density
+    density: Array = law.grid.density.ravel()
+    near = torch.cdist(grid_points(law.grid.axes), problem.base.mean.double()).argmin(-1).numpy()
     return [float(density[near == i].sum() / density.sum()) for i in range(len(problem.base.mean))]
-
-
-def _points(law: Law) -> Tensor:
-    grid = np.meshgrid(*law.grid.axes, indexing="ij")
-    return torch.as_tensor(np.stack([g.ravel() for g in grid], -1))

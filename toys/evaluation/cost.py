@@ -86,14 +86,10 @@ def counted_step(config: RunConfig) -> Counts:
 
 
 @lru_cache(maxsize=64)
-def _per_row(method: str, problem: str) -> Evaluations:
-    found = counted_step(RunConfig(method=method, problem=problem))
-    return Evaluations(found.forward.total() / ROWS, found.vjp.total() / ROWS)
-
-
 def per_row(config: RunConfig) -> Evaluations:
     """Of one row of a batch in one step, all networks together."""
-    return _per_row(config.method, config.problem)
+    found = counted_step(config)
+    return Evaluations(found.forward.total() / ROWS, found.vjp.total() / ROWS)
 
 
 def of_run(config: RunConfig) -> Evaluations:

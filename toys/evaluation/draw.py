@@ -50,9 +50,11 @@ def panels(problem: str, results: Sequence[Mapping[str, Any]], curves: Sequence[
 
 def draw_panel(axes: Axes, result: Mapping[str, Any], curve: Curves) -> None:
     """A histogram of draws over exact laws (d = 1), or contours (d = 2)."""
-    share = 100 * result["learning_share"]
-    axes.set_title(f"{wrapped(result['method'])}\nlearning error {share:.1f} % of the way",
-                   fontsize=9)  # fmt: skip
+    axes.set_title(
+        f"{wrapped(result['method'])}\nlearning error {100 * result['learning_share']:.1f} % of "
+        "the way",
+        fontsize=9,
+    )
     if result["dim"] == 1:
         histogram(axes, curve)
     else:
@@ -68,7 +70,8 @@ def wrapped(text: str, width: int = 34) -> str:
 def histogram(axes: Axes, curve: Curves) -> None:
     """Draws as bars, the exact laws as lines."""
     y, draws = _numpy(curve["axis.0"]), _numpy(curve["samples"])[:, 0]
-    low, high = _window(y, [_numpy(curve[k]) for k in ("trained", "optimum", "target")])
+    most = np.max([_numpy(curve[k]) for k in ("trained", "optimum", "target")], axis=0)
+    low, high = _ends(y, most > 1e-3 * most.max())
     axes.hist(draws, np.linspace(low, high, BINS + 1).tolist(), density=True, color=SKY,
               alpha=0.55, label="draws of the trained network")  # fmt: skip
     axes.plot(y, _numpy(curve["start"]), color="0.6", lw=1.0, label="before training")
@@ -91,10 +94,6 @@ def _contours(axes: Axes, curve: Curves) -> None:
 
 def _ends(axis: Array, keep: Array) -> tuple[float, float]:
     return float(axis[keep][0]), float(axis[keep][-1])
-
-
-def _window(y: Array, densities: Sequence[Array], least: float = 1e-3) -> tuple[float, float]:
-    return _ends(y, np.max(densities, axis=0) > least * np.max(densities))
 
 
 def _numpy(value: Any) -> Array:

@@ -87,12 +87,11 @@ class Truth:
                 f"{config.label}: the method states no {what} here; nothing to compare"
             )
         bench = Bench.of(problem, best.sampler, [goal])
-        scratch = method.starts_from == "scratch"
         return cls(
             bench,
             optimum=bench.of_velocity(best.velocity),
             target=bench.of_target(goal),
-            start=bench.of_noise() if scratch else bench.of_base(),
+            start=bench.of_noise() if method.starts_from == "scratch" else bench.of_base(),
             note=best.note,
             claim=claimed(goal),
         )
@@ -135,7 +134,11 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
         "seed": run.config.seed,
         "dim": bench.problem.dim,
         "distance": "W1" if bench.problem.dim == 1 else "TV",
-        "sampler": _sampler_label(bench.sampler, sampling),
+        "sampler": (
+            f"chain of {bench.sampler.steps} steps"
+            if isinstance(bench.sampler, Chain)
+            else f"Heun, {sampling.steps} steps"
+        ),
         "to_go": to_go,
         "method_bias": truth.optimum.distance(truth.target),
         "learning_error": learning,
@@ -158,12 +161,6 @@ def evaluate(run: Run, truth: Truth, sampling: Sampling) -> dict[str, Any]:
     write_tensors(run.folder / CURVES, curves)
     files.keep(run.folder / RESULT, result["key"], result)
     return result
-
-
-def _sampler_label(sampler: Sampler, sampling: Sampling) -> str:
-    if isinstance(sampler, Chain):
-        return f"chain of {sampler.steps} steps"
-    return f"Heun, {sampling.steps} steps"
 
 
 def draw(
@@ -190,9 +187,8 @@ def is_good(result: dict[str, Any]) -> bool:
 
 def kept(run: Run, sampling: Sampling) -> Any:
     """The evaluation in the run's folder, if this code made it for this run; else None."""
-    if not (run.folder / CURVES).exists():
-        return None
-    return files.kept(run.folder / RESULT, evaluation_key(run, sampling))
+    found = files.kept(run.folder / RESULT, evaluation_key(run, sampling))
+    return found if (run.folder / CURVES).exists() else None
 
 
 def curves(run: Run) -> dict[str, Tensor]:

@@ -16,11 +16,10 @@ from torch import Tensor
 from theory.common.files import write_tensors
 from theory.fields.mixture import ModelField
 from theory.laws.distances import Array
-from theory.methods import Draws
 from theory.problems.problem import Problem
 from theory.samplers.flow import FlowLaw
 from toys.evaluation.evaluate import code_key
-from toys.networks.mlp import StackedMLP, single
+from toys.networks.mlp import stacked
 from toys.training.files import read_tensors
 from toys.training.runs import Run
 
@@ -95,11 +94,7 @@ def log_densities(members: Sequence[Mapping[str, Tensor]], axis: Array, label: s
     Raises:
         ValueError: the axis misses more than MOST_LOST of a law.
     """
-    first = single(members[0])
-    width, depth = first.weight[0].shape[-1], len(first.weight) - 1
-    stack = StackedMLP(1, 1, width, depth, Draws.seeded([0] * len(members)))
-    stack.load_members(members)
-    field = ModelField(stack.to(torch.float64).requires_grad_(False), 1)
+    field = ModelField(stacked(members), 1)
     points = torch.as_tensor(axis)[:, None].expand(len(members), len(axis), 1)
     logs = FlowLaw(field, rtol=RTOL, atol=ATOL, method="dopri5").log_density(points)
     lost = float((1 - torch.trapezoid(logs.exp(), torch.as_tensor(axis), dim=1)).abs().max())

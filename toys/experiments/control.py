@@ -41,7 +41,8 @@ METHODS = {
     "ddpo": "ddpo:kl_weight={kl_weight:.12g}",
 }
 LEARNED_BY = ("adjoint_matching", "adjoint_matching_ancestral")  # what the floors are stated for
-CONTROL_FLOOR, LAW_FLOOR = 0.02, TRAINED_SHARE
+CONTROL_FLOOR = 0.02
+FLOORS = (("control_error", CONTROL_FLOOR, "control error"), ("law_share", TRAINED_SHARE, "law"))
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class ControlPlan:
         check_choice("--only", name, METHODS)
         probe = RunConfig(method="flow_matching", problem=problem).parsed_problem
         control.check_problem(probe)
-        scale = probe.scale
-        method = METHODS[name].format(scale=scale, kl_weight=1 / scale)
+        method = METHODS[name].format(scale=probe.scale, kl_weight=1 / probe.scale)
         bare = RunConfig.checked(method=method, problem=problem)
         steps = round(self.budget / (self.batch * evaluations.per_row(bare).total))
         return RunConfig.checked(
@@ -92,17 +92,17 @@ def control_runs(
         ValueError: a method or problem that is not allowed, and what training raises.
     """
     plan = plan or ControlPlan()
-    names = list(dict.fromkeys(only or METHODS))
-    asked = {(p, n): plan.config(n, p) for p in dict.fromkeys(problems) for n in names}
+    asked = {(p, n): plan.config(n, p) for p in problems for n in only or METHODS}
     train(out, list(asked.values()), processes=processes)
     groups: dict[tuple[Any, ...], list[RunConfig]] = {}
     for config in asked.values():
         if _kept(out, config) is None:
             chain = control.chain_of(config.parsed, config.parsed_problem)
             groups.setdefault((config.problem, chain), []).append(config)
-    jobs = [(out, configs) for configs in groups.values()]
     with Progress(sum(map(len, groups.values())), "measuring") as progress:
-        side_by_side(_measure_all, jobs, processes, progress.update)
+        side_by_side(
+            _measure_all, [(out, same) for same in groups.values()], processes, progress.update
+        )
     return [{"name": name, **_kept(out, config)} for (_, name), config in asked.items()]
 
 
@@ -114,8 +114,7 @@ def write(out: Path, rows: Sequence[dict[str, Any]], **more: Any) -> Path:
         found = dict(old) if old.get("key") == measuring_key() else {}
     except (ValueError, AttributeError):
         found = {}  # not there, or damaged
-    known = {(r["problem"], r["name"]): r for r in found.get("rows", [])}
-    known |= {(r["problem"], r["name"]): r for r in rows}
+    known = {(r["problem"], r["name"]): r for r in (*found.get("rows", []), *rows)}
     order = {(p, n): i for i, (p, n) in enumerate((p, n) for p in PROBLEMS for n in METHODS)}
     ordered = sorted(known.values(), key=lambda r: order.get((r["problem"], r["name"]), len(order)))
     write_json(path, {**found, "key": measuring_key(), "budget": BUDGET, "rows": ordered, **more})
@@ -151,8 +150,7 @@ def _path(out: Path, config: RunConfig) -> Path:
 def measuring_key(config: RunConfig | None = None) -> str:
     """Names the code that measures, the problems, and the run: its digest names what trained it."""
     problems = content_digest(ROOT / "theory" / "problems")
-    run = "" if config is None else config.digest
-    return digest_of([plumbline_code(__name__), problems, run])[:16]
+    return digest_of([plumbline_code(__name__), problems, config.digest if config else ""])[:16]
 
 
 def _kept(out: Path, config: RunConfig) -> Any:
@@ -164,15 +162,11 @@ def _kept(out: Path, config: RunConfig) -> Any:
 
 def failures(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Where Adjoint Matching misses a floor."""
-    lines = []
-    for row in rows:
-        if row["name"] not in LEARNED_BY:
-            continue
-        for key, floor, what in (("control_error", CONTROL_FLOOR, "control error"),
-                                 ("law_share", LAW_FLOOR, "law")):  # fmt: skip
-            if not row[key] <= floor:
-                lines.append(
-                    f"{row['name']} @ {row['problem']}: {what} {100 * row[key]:.2f} %, allowed "
-                    f"{100 * floor:g} %"
-                )
-    return lines
+    return [
+        f"{row['name']} @ {row['problem']}: {what} {100 * row[key]:.2f} %, allowed "
+        f"{100 * floor:g} %"
+        for row in rows
+        if row["name"] in LEARNED_BY
+        for key, floor, what in FLOORS
+        if not row[key] <= floor
+    ]

@@ -8,28 +8,31 @@ from toys.training.defaults import LINE, PLANE
 FIGURE_PROBLEM = "note_1d"
 # In the plane the share of the distance is harder to reach: more rows and steps.
 PLANE_BUDGET = {"steps": 3000, "batch": 4096}
-PLANE_SCRATCH_BUDGET = {"steps": 6000, "batch": 4096}
-PLANE_CHAIN_BUDGET = {"steps": 1500}
+PLANE_BUDGETS = {
+    "flow_matching": {"steps": 6000, "batch": 4096},
+    "adjoint_matching": {"steps": 1500},
+    "ddpo": {"steps": 1500},
+}
 
 
 def methods_at(scale: float, bounded: bool) -> list[str]:
     """Every method, aimed at the tilt exp(scale r); NFT where the reward lies in [0, 1]."""
-    matching = [
+    return [
+        "flow_matching",
+        *([f"nft:nft_beta={2 / scale:.12g}"] if bounded else []),
         f"weighted_flow_matching:scale={scale:g}",
         f"tilt_matching:kind=explicit,scale={scale:g}",
         f"tilt_matching:kind=implicit,scale={scale:g}",
         f"tilt_matching:kind=weighted,scale={scale:g}",
+        f"adjoint_matching:scale={scale:g}",
+        f"ddpo:kl_weight={1 / scale:.12g}",
     ]
-    chains = [f"adjoint_matching:scale={scale:g}", f"ddpo:kl_weight={1 / scale:.12g}"]
-    nft = [f"nft:nft_beta={2 / scale:.12g}"] if bounded else []
-    return ["flow_matching", *nft, *matching, *chains]
 
 
 def figures() -> list[RunConfig]:
     """What the figures show: every method, and the note's three weightings, on the note's case."""
-    scale = 2.0
-    texts = methods_at(scale, bounded=True)
-    texts += [f"weighted_flow_matching:wrapper=truncated,order={n},scale={scale:g}" for n in (1, 2)]
+    texts = methods_at(2.0, bounded=True)
+    texts += [f"weighted_flow_matching:wrapper=truncated,order={n},scale=2" for n in (1, 2)]
     return [RunConfig.checked(method=text, problem=FIGURE_PROBLEM) for text in texts]
 
 
@@ -40,11 +43,8 @@ def toys() -> list[RunConfig]:
         problem = RunConfig(method="flow_matching", problem=name).parsed_problem
         low, high = problem.reward.bounds()
         for text in methods_at(problem.scale, bounded=low >= 0 and high <= 1):
-            budget: dict[str, int] = {}
-            if name in PLANE:
-                chain = text.startswith(("adjoint_matching", "ddpo"))
-                budget = PLANE_CHAIN_BUDGET if chain else PLANE_BUDGET
-                budget = PLANE_SCRATCH_BUDGET if text == "flow_matching" else budget
+            kind = text.partition(":")[0]
+            budget = PLANE_BUDGETS.get(kind, PLANE_BUDGET) if name in PLANE else {}
             found.append(RunConfig.checked(method=text, problem=name, **budget))
     return found
 
@@ -63,17 +63,14 @@ ONLINE = {
 
 def online() -> list[RunConfig]:
     """Online NFT over epochs in five ways, a network kept after each (figure reward_hacking)."""
-    found = []
-    for text in ONLINE.values():
-        options = f"nft_beta={ONLINE_BETA:g},refresh_every={EPOCH_STEPS},pool=4096"
-        method = f"nft:{options},{text}" if text else f"nft:{options}"
-        found.append(
-            RunConfig.checked(
-                method=method, problem=ONLINE_PROBLEM, steps=ONLINE_EPOCHS * EPOCH_STEPS,
-                batch=1024, snapshots=ONLINE_EPOCHS,
-            )
-        )  # fmt: skip
-    return found
+    common = f"nft:nft_beta={ONLINE_BETA:g},refresh_every={EPOCH_STEPS},pool=4096"
+    return [
+        RunConfig.checked(
+            method=",".join(filter(None, (common, text))), problem=ONLINE_PROBLEM,
+            steps=ONLINE_EPOCHS * EPOCH_STEPS, batch=1024, snapshots=ONLINE_EPOCHS,
+        )
+        for text in ONLINE.values()
+    ]  # fmt: skip
 
 
 def control() -> list[RunConfig]:
@@ -82,8 +79,10 @@ def control() -> list[RunConfig]:
     from toys.experiments.schedules import SchedulesPlan
 
     plan = ControlPlan()
-    found = [plan.config(method, problem) for problem in PROBLEMS for method in METHODS]
-    return found + list(SchedulesPlan().configs().values())
+    return [
+        *(plan.config(method, problem) for problem in PROBLEMS for method in METHODS),
+        *SchedulesPlan().configs().values(),
+    ]
 
 
 PRESETS = {"figures": figures, "toys": toys, "online": online, "control": control}

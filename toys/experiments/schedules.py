@@ -41,6 +41,7 @@ from toys.training.schedule import train
 
 PROBLEM = "note_1d"
 AXIS = np.linspace(-8.0, 8.0, 481)
+COLUMN = torch.as_tensor(AXIS)[:, None]
 CONSTANTS = (0.2, 1.0)
 MEMORYLESS = "memoryless"
 START = 4e-4  # of the exact memoryless process; its chains have an offset
@@ -90,15 +91,19 @@ def schedules(
     train(out, list(configs.values()), processes=processes)
     problem = configs[MEMORYLESS].parsed_problem
     tilt = exact_tilt(problem)
-    exact = {f"g = {g:g}": _grid_optimum(problem, g, plan) for g in CONSTANTS}
+    exact = {
+        f"g = {g:g}": GridOptimum(
+            problem, problem.scale, Diffusion.of_constant(g), points=plan.points, count=plan.count
+        )
+        for g in CONSTANTS
+    }
     laws, matrix = [], []
     for label, config in configs.items():
         run = Run(out, config)
         student, truth = run.network(), ControlTruth.of(config.parsed, problem)
         found = measure(truth, student, run.base.network())
         continuous = on_axis(exact[label].law) if label in exact else tilt
-        chain = on_axis(truth.optimum.grid)
-        trained = on_axis(truth.bench.of_velocity(student).grid)
+        chain, trained = map(on_axis, (truth.optimum.grid, truth.bench.of_velocity(student).grid))
         laws.append(
             {
                 "schedule": label, "kernels": found["kernels"], "method": config.method_label,
@@ -127,7 +132,7 @@ def schedules(
                     "trained_to_exact": total_variation(theirs, ours),
                 }
             )  # fmt: skip
-    density = problem.base.log_density(torch.as_tensor(AXIS)[:, None]).exp().numpy()
+    density = problem.base.log_density(COLUMN).exp().numpy()
     return {
         "problem": PROBLEM, "scale": problem.scale, "axis": AXIS.tolist(), "tilt": tilt.tolist(),
         "base": density.tolist(), "tv_base_to_tilt": total_variation(density, tilt),
@@ -137,21 +142,13 @@ def schedules(
 
 def exact_tilt(problem: Problem) -> Array:
     """base exp(scale r)/Z on AXIS."""
-    target = problem.tilt(Exponential(problem.scale))
-    return target.log_density(torch.as_tensor(AXIS)[:, None]).exp().numpy()
-
-
-def _grid_optimum(problem: Problem, g: float, plan: SchedulesPlan) -> GridOptimum:
-    return GridOptimum(
-        problem, problem.scale, Diffusion.of_constant(g), points=plan.points, count=plan.count
-    )
+    return problem.tilt(Exponential(problem.scale)).log_density(COLUMN).exp().numpy()
 
 
 def sampled(field: ExactField, schedule: Diffusion | None) -> Array:
     """The density on AXIS of what a velocity samples: by its ODE (None), or by an SDE."""
     if schedule is None:
-        column = torch.as_tensor(AXIS)[:, None]
-        return np.asarray(FlowLaw(field, RTOL, ATOL).log_density(column).exp().numpy())
+        return np.asarray(FlowLaw(field, RTOL, ATOL).log_density(COLUMN).exp().numpy())
     return sde_law(field, schedule, AXIS, RTOL, ATOL).density
 
 
@@ -168,9 +165,8 @@ def sampled_by_kernels(field: ExactField, problem: Problem, schedule: Diffusion 
 def on_axis(law: GridLaw) -> Array:
     """A law's density on AXIS, 0 beyond its own grid."""
     (own,) = law.axes
-    inside = (own[0] <= AXIS) & (own[-1] >= AXIS)
-    spline = CubicSpline(own, law.density)
-    return np.where(inside, spline(np.clip(AXIS, own[0], own[-1])), 0.0)
+    inside = np.clip(AXIS, own[0], own[-1])
+    return np.where(inside == AXIS, CubicSpline(own, law.density)(inside), 0.0)
 
 
 def total_variation(p: Array, q: Array) -> float:

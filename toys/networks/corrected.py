@@ -34,7 +34,6 @@ class Corrected(nn.Module):
 
     def frozen_copy(self, role: str = "reference") -> Corrected:
         """A copy of the network on the same base."""
-        del role
         twin = Corrected(self.problem, copy.deepcopy(self.network))
         twin.latest = self.latest
         return twin.requires_grad_(False)
@@ -91,8 +90,7 @@ def push(
     """(x_1, log p(x_1)) of starts N(0, I), by the classical Runge-Kutta method in LAW_STEPS steps,
     shorter towards t = 1."""
     # Not torchdiffeq's "rk4": that is the 3/8 rule, and moves the fourth digit of what is recorded.
-    angle = torch.linspace(0, 1, LAW_STEPS + 1, dtype=torch.float64)
-    times = 1 - (1 - angle) ** 1.5
+    times = 1 - (1 - torch.linspace(0, 1, LAW_STEPS + 1, dtype=torch.float64)) ** 1.5
     x, log_p = x0, (-0.5 * x0.square() - 0.5 * np.log(2 * np.pi)).sum(-1)
     with torch.no_grad():
         for a, b in pairwise(times.tolist()):

@@ -59,14 +59,21 @@ class StackedMLP(nn.Module):
 
     def load_members(self, members: Sequence[Mapping[str, Tensor]]) -> None:
         """Set every block from parameters as `member` gives them."""
-        stacked = {k: torch.stack([m[k] for m in members]) for k in members[0]}
-        self.load_state_dict(stacked)
+        self.load_state_dict({k: torch.stack([m[k] for m in members]) for k in members[0]})
+
+
+def stacked(
+    members: Sequence[Mapping[str, Tensor]], dtype: torch.dtype = torch.float64
+) -> StackedMLP:
+    """Networks of one size from their parameters, frozen, in the dtype asked for: to evaluate."""
+    depth = len(members[0]) // 2 - 1
+    first, last = members[0]["weight.0"], members[0][f"weight.{depth}"]
+    sizes = {"dim": first.shape[0] - 1, "outputs": last.shape[1], "width": first.shape[1]}
+    network = StackedMLP(**sizes, depth=depth, draws=Draws.seeded([0] * len(members)))
+    network.load_members(members)
+    return network.to(dtype).requires_grad_(False)
 
 
 def single(member: Mapping[str, Tensor], dtype: torch.dtype = torch.float64) -> StackedMLP:
-    """One network from its parameters, for evaluation: frozen, in the dtype asked for."""
-    first, last = member["weight.0"], member[f"weight.{len(member) // 2 - 1}"]
-    sizes = {"dim": first.shape[0] - 1, "outputs": last.shape[1], "width": first.shape[1]}
-    network = StackedMLP(**sizes, depth=len(member) // 2 - 1, draws=Draws.seeded([0]))
-    network.load_members([member])
-    return network.to(dtype).requires_grad_(False)
+    """One of them."""
+    return stacked([member], dtype)

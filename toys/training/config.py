@@ -145,7 +145,7 @@ class RunConfig:
             **own,
             "problem_sha256": _sha(problem_text(self.problem)),
             "method_sha256": _method_sha(self.method),
-            "code_sha256": _code_sha(),
+            "code_sha256": plumbline_code(TRAINER),
             "base": None if base is None else base.digest,
         }
 
@@ -221,7 +221,3 @@ def _method_sha(method: str) -> str:
         if name.endswith(".py")
         else plumbline_code(REGISTRY.find(name).__module__)
     )
-
-
-def _code_sha() -> str:
-    return plumbline_code(TRAINER)

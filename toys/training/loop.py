@@ -79,8 +79,9 @@ class Loop:
         except signals.Stopped as stop:
             self.save()
             if self.place is not None:
-                where = f"step {self.step} of {self.steps} is saved in {self.place}"
-                stop.add_note(f"{self.label}: {where}")
+                stop.add_note(
+                    f"{self.label}: step {self.step} of {self.steps} is saved in {self.place}"
+                )
             raise
         with signals.held():
             if self.step > first:
@@ -159,10 +160,12 @@ class Loop:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state but for the step's number, by name."""
-        tensors = prefixed("policy.", self.policy.tensors())
-        tensors |= prefixed("adam.", optimiser_tensors(self.policy, self.optimiser))
-        tensors |= {f"generator.{i}": state for i, state in enumerate(self.draws.states())}
-        tensors["cpu_seconds"] = torch.tensor(self.cpu_seconds, dtype=torch.float64)
+        tensors = {
+            **prefixed("policy.", self.policy.tensors()),
+            **prefixed("adam.", optimiser_tensors(self.policy, self.optimiser)),
+            **{f"generator.{i}": state for i, state in enumerate(self.draws.states())},
+            "cpu_seconds": torch.tensor(self.cpu_seconds, dtype=torch.float64),
+        }
         return {k: v.detach().clone() for k, v in tensors.items()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
@@ -181,9 +184,7 @@ def checkpoint_seconds() -> float:
     Raises:
         ValueError: that is not a number > 0.
     """
-    text = os.environ.get("PLUMBLINE_CHECKPOINT_SECONDS")
-    if text is None:
-        return CHECKPOINT_SECONDS
+    text = os.environ.get("PLUMBLINE_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
     try:
         seconds = float(text)
     except ValueError:
@@ -197,4 +198,9 @@ def rate(step: int, steps: int) -> float:
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    return cosine((step - warm) / max(1, steps - warm))
+
+
+def cosine(share: float) -> float:
+    """From 1 to 0 along half a period."""
+    return 0.5 * (1 + math.cos(math.pi * share))

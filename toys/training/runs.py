@@ -25,7 +25,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from theory.common.files import locked, sha256, write_atomically, write_json, write_tensors
@@ -57,10 +56,7 @@ class Run:
         Raises:
             ValueError: the folder holds another run's config, or what it holds is damaged.
         """
-        if not (self.folder / "manifest.json").exists():
-            return False
-        self.manifest()
-        return True
+        return (self.folder / "manifest.json").exists() and bool(self.manifest())
 
     def manifest(self) -> dict[str, Any]:
         """The manifest, after checking that folder and config belong together.
@@ -146,16 +142,18 @@ class Run:
         if snapshots:
             write_tensors(self.folder / "snapshots.safetensors", snapshots)
             files.append("snapshots.safetensors")
-        manifest = {
-            "format": FORMAT,
-            "digest": self.config.digest,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "commit": commit(),
-            **facts,
-            "files": {name: sha256(self.folder / name) for name in files},
-        }
-        write_json(self.folder / "manifest.json", manifest)
+        write_json(
+            self.folder / "manifest.json",
+            {
+                "format": FORMAT,
+                "digest": self.config.digest,
+                "seed": self.config.seed,
+                "versions": versions(),
+                "commit": commit(),
+                **facts,
+                "files": {name: sha256(self.folder / name) for name in files},
+            },
+        )
 
 
 @cache
@@ -180,10 +178,8 @@ def commit() -> str:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    call = ["git", "-C", str(folder), *words]
+    return subprocess.check_output(call, stderr=subprocess.DEVNULL, text=True).strip()
 
 
 # --- groups of networks that train as one
@@ -211,10 +207,6 @@ class Group:
         return f"{first.method_label} @ {first.problem_label}" + (
             f" x {count}" if count > 1 else ""
         )
-
-    @property
-    def runs(self) -> list[Run]:
-        return [Run(self.out, c) for c in self.members]
 
     def begin(self) -> None:
         """Write down who trains together, so that any later command goes on with the same."""
@@ -275,8 +267,3 @@ def unfinished_groups(out: Path) -> list[Group]:
         if all(same):
             found.append(Group(out, members))
     return found
-
-
-def device_name(device: str) -> str:
-    """What trains: the GPU's name, or cpu."""
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"

@@ -35,9 +35,8 @@ def plan(out: Path, configs: Sequence[RunConfig]) -> list[list[Group]]:
     Raises:
         ValueError: a run's folder is damaged or foreign.
     """
-    wanted = {c.digest: c for c in configs}
     bases = {b.digest: b for c in configs if (b := c.base()) is not None}
-    rest = {d: c for d, c in wanted.items() if d not in bases}
+    rest = {c.digest: c for c in configs if c.digest not in bases}
     old = unfinished_groups(out)
     return [_groups(out, list(stage.values()), old) for stage in (bases, rest)]
 

@@ -18,7 +18,7 @@ from theory.methods.contract import returned
 from theory.methods.contract.states import prefixed, under
 from toys.networks.mlp import StackedMLP
 from toys.training.loop import Loop, Report
-from toys.training.runs import Group, Run, device_name
+from toys.training.runs import Group, Run
 
 LOGS = 100
 # Relative error of a float32 product that "medium" precision may have here.
@@ -190,14 +190,14 @@ class Trainer(Loop):
         every = max(1, self.steps // LOGS)
         marks = [*range(every, self.steps, every), self.steps]
         diverged = self._diverged()
-        for i, run in enumerate(self.group.runs):
-            if run.config.label in diverged:
+        for i, config in enumerate(self.group.members):
+            if config.label in diverged:
                 continue
             rows = [
                 {"step": float(step), **dict(zip(self.names, row[i].tolist(), strict=True))}
                 for step, row in zip(marks, self.metrics, strict=True)
             ]
-            run.finish(
+            Run(self.group.out, config).finish(
                 student.member(i),
                 rows,
                 {
@@ -205,7 +205,7 @@ class Trainer(Loop):
                     for number, snapshot in enumerate(self.snapshots, start=1)
                     for key, value in snapshot.items()
                 },
-                device=device_name(self.device),
+                device=torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
                 cpu_seconds=round(self.cpu_seconds / len(self.group.members), 3),
                 trained_beside=[c.digest for c in self.group.members],
             )

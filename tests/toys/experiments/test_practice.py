@@ -223,16 +223,19 @@ def test_what_is_measured(done):
 
 def test_a_second_time_nothing_is_trained_or_measured(done, monkeypatch):
     out, found = done
-    monkeypatch.setattr(module, "measure_tilt", None)
-    monkeypatch.setattr(module, "measure_times", None)
+    def again(*parts):
+        raise TypeError("measured again")
+
+    monkeypatch.setattr(module, "measure_tilt", again)
+    monkeypatch.setattr(module, "measure_times", again)
     assert practice(out, processes=1, tilt=TILT, times=TIMES) == found
     # Another plan, or a damaged file: measured again.
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="measured again"):
         practice(out, "times", processes=1, tilt=TILT, times=replace(TIMES, points=101))
     kept = out / "practice" / "times.json"
     before = kept.read_bytes()
     kept.write_bytes(before[:40])
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="measured again"):
         practice(out, "times", processes=1, tilt=TILT, times=TIMES)
     kept.write_bytes(before)
 

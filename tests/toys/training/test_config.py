@@ -81,7 +81,7 @@ def test_the_digest_holds_the_method_text(own):
 
 def test_the_digest_holds_the_code(monkeypatch):
     before = config().digest
-    monkeypatch.setattr(module, "_code_sha", lambda: "other code")
+    monkeypatch.setattr(module, "plumbline_code", lambda *modules: "other code")
     assert config().digest != before
 
 

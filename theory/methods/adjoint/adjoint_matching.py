@@ -108,8 +108,7 @@ class AdjointMatching(KernelRegression):
         base: Tensor,
         adjoint: Tensor,
     ) -> Tensor:
-        (g,) = torch.autograd.grad(base, state, adjoint)
-        return g
+        return torch.autograd.grad(base, state, adjoint)[0]
 
 
 @dataclass(frozen=True)
@@ -151,5 +150,4 @@ class BasicAdjointMatching(KernelRegression):
         mean = chain.mean(policy.student, k, state, cond)
         s = chain.coefficients(state)[2][k]
         cost = square(mean - base) / (2 * s**2)
-        (a,) = torch.autograd.grad((mean * adjoint).sum() + cost.sum(), state)
-        return a
+        return torch.autograd.grad((mean * adjoint).sum() + cost.sum(), state)[0]

@@ -92,8 +92,7 @@ class ContinuousAdjoint(StoredAdjoint):
         def slope(a: Tensor) -> Tensor:
             with torch.enable_grad():
                 total = (mean * a).sum() + cost
-                (gradient,) = torch.autograd.grad(total, state, retain_graph=True)
-            return gradient - a
+                return torch.autograd.grad(total, state, retain_graph=True)[0] - a
 
         return slope, base.detach()
 

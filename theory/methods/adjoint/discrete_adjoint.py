@@ -45,17 +45,15 @@ class DiscreteAdjoint(AdjointMethod):
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
         """The reward's gradient is asked for once, here: in a rollout it would be missed."""
         cond = task.conditions(1, draws)
-        rows = draws.normal(1, *task.event_shape)
         with torch.enable_grad():
-            x = rows.requires_grad_(True)
+            x = draws.normal(1, *task.event_shape).requires_grad_(True)
             check_differentiable(self, task.reward(x, cond), x)
         return super().setup(student, task, draws)
 
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
         cond = task.conditions(n, draws)
         noise = draws.normal(n, self.steps + 1, *task.event_shape)
-        rows = torch.arange(len(noise), device=noise.device)
-        return {"noise": noise, "cond": cond, "row": rows}
+        return {"noise": noise, "cond": cond, "row": torch.arange(len(noise), device=noise.device)}
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         assert policy.reference is not None

@@ -190,8 +190,7 @@ def reward_gradient(method: AdjointMethod, task: Task, last: Tensor, cond: Any) 
     """
     with torch.enable_grad():
         last = last.detach().requires_grad_(True)
-        reward = task.reward(last, cond)
-        gradient = check_differentiable(method, reward, last)
+        gradient = check_differentiable(method, task.reward(last, cond), last)
     return method.reward_scale * gradient
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory.control.chain_optimum import ChainOptimum, Surface, regularised_optimum
+from theory.control.chain_optimum import ChainOptimum, Surface, regularised_optimum, spline_at
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import VelocityModel
 from theory.laws.distances import Array
@@ -47,9 +47,8 @@ def state_velocities(
 ) -> tuple[Tensor, Tensor]:
     """(states, the model's velocities there), both (rows, m, *event), all times in one call: at
     every state but the last, or at those that index (rows, m) names."""
-    states = x[:, :-1]
-    t = chain.times.to(x).expand(len(x), -1)
-    states, t = drawn(states, index), drawn(t, index)
+    states = drawn(x[:, :-1], index)
+    t = drawn(chain.times.to(x).expand(len(x), -1), index)
     velocity = model(states.flatten(0, 1), t.flatten(), every_state(cond, states.shape[1]))
     return states, velocity.reshape(states.shape)
 
@@ -114,18 +113,16 @@ def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...
         ValueError: a schedule's kernels are so coarse that states spread over FAR times the
             deviation of noise and base.
     """
-    laws = [problem.base]
     target = problem.tilt(Exponential(scale)).law
-    if target is not None:
-        laws.append(target)
+    laws = [problem.base] if target is None else [problem.base, target]
     if chain.schedule is not None:
-        generator = torch.Generator().manual_seed(0)
-        shape = (REACH_ROWS, chain.steps + 1, problem.dim)
-        noise = torch.randn(shape, dtype=torch.float64, generator=generator)
+        noise = torch.randn(
+            REACH_ROWS, chain.steps + 1, problem.dim, dtype=torch.float64,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
         with torch.no_grad():
             std, mean = torch.std_mean(chain.rollout(problem.base_field, noise), 0)
-        spread = torch.linalg.eigvalsh(problem.base.covariance()).max().sqrt()
-        most = FAR * max(1.0, float(spread))
+        most = FAR * max(1.0, float(torch.linalg.eigvalsh(problem.base.covariance()).max().sqrt()))
         if not float(std.max()) <= most:
             raise ValueError(
                 f"schedule {chain.schedule.label!r} with steps = {chain.steps} must spread the "
@@ -152,12 +149,10 @@ class _Smooth:
         if not (torch.is_grad_enabled() and x.requires_grad):
             return velocity
         # The base's own graph is in `velocity`; the shift's value is, and its slope is added here.
-        chain, place = self.best.chain, x.detach()
-        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
-        index, Q = (times * chain.steps).round().long(), chain.coefficients(x)[1]
+        place, Q = x.detach(), self.best.chain.coefficients(x)[1]
         slope = torch.zeros(*x.shape, x.shape[-1], dtype=x.dtype)
-        for k in index.unique().tolist():
-            rows = index == k
+        times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
+        for k, rows in self.best.rows_by_kernel(times):
             found = _jacobian(self.best.shifts[k], place[rows].numpy())
             slope[rows] = torch.as_tensor(found) / Q[k]
         return velocity + (slope @ (x - place)[..., None])[..., 0]
@@ -166,11 +161,6 @@ class _Smooth:
 def _jacobian(surface: Surface, x: Array) -> Array:
     """(n, c, d): derivatives of a surface's values at x (n, d)."""
     inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(surface.axes)], -1)
-    splines = surface._splines
-    if len(surface.axes) == 1:
-        found = [[s(inside[:, 0], 1)] for s in splines]
-    else:
-        found = [
-            [s.ev(inside[:, 0], inside[:, 1], dx=1 - i, dy=i) for i in range(2)] for s in splines
-        ]
+    axes = range(len(surface.axes))
+    found = [[spline_at(s, inside, axis) for axis in axes] for s in surface._splines]
     return np.moveaxis(np.array(found), -1, 0)

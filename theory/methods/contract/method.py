@@ -65,9 +65,8 @@ class Policy:
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimiser moves: of the student, then of the auxiliary networks."""
-        models = [self.student, *self.networks.values()]
-        found = [p for m in models if isinstance(m, nn.Module) for p in m.parameters()]
-        return [p for p in found if p.requires_grad]
+        models = [m for m in (self.student, *self.networks.values()) if isinstance(m, nn.Module)]
+        return [p for model in models for p in model.parameters() if p.requires_grad]
 
     @property
     def lagging(self) -> VelocityModel:
@@ -155,8 +154,7 @@ class RewardDomain:
 
     def __str__(self) -> str:
         ends = f"values in [{self.low:g}, {self.high:g}]"
-        bounded = math.isfinite(self.low) or math.isfinite(self.high)
-        kind = ends if bounded else "any finite values"
+        kind = "any finite values" if -self.low == self.high == math.inf else ends
         return f"{kind}, differentiable" if self.differentiable else kind
 
     def holds(self, low: float, high: float) -> bool:
@@ -220,9 +218,8 @@ class Method(ABC):
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         """One value a row, (rows,), and tensors (rows,) worth logging; no randomness."""
 
-    def after_step(self, policy: Policy, step: int) -> None:
+    def after_step(self, policy: Policy, step: int) -> None:  # noqa: B027  (most have none)
         """What follows the optimiser's step number `step` (from 1): old copies, averages."""
-        del policy, step
 
     def mapped(self, task: Task, raw: Tensor, cond: Any = None, *, base: bool = False) -> Tensor:
         """Rewards (rows,) as the loss takes them, from raw ones; base: of base samples.
@@ -230,7 +227,6 @@ class Method(ABC):
         Raises:
             ValueError: a raw one is outside `rewards`, and the task does not look itself.
         """
-        del cond, base
         if not task.rewards_checked:
             self.rewards.check_values(raw, self.label)
         return raw
@@ -239,12 +235,10 @@ class Method(ABC):
 
     def optimum(self, problem: Problem) -> Optimum | None:
         """The exact optimum on a problem, or None where the loss has none in closed form."""
-        del problem
         return None
 
     def target(self, problem: Problem) -> Tilt | None:
         """The law that the method is said to sample, or None where nothing is claimed."""
-        del problem
         return None
 
     @property

@@ -45,14 +45,12 @@ class Perturbed(nn.Module):
         self.theta = nn.Parameter(torch.zeros(blocks, FEATURES, outputs, dtype=torch.float64))
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        place = torch.cat([x, t[:, None]], -1)
-        features = torch.sin(place @ self.slopes + self.phases)
+        features = torch.sin(torch.cat([x, t[:, None]], -1) @ self.slopes + self.phases)
         shift = features.reshape(self.blocks, -1, FEATURES) @ self.theta
         return self.function(x, t, cond) + shift.reshape(len(x), -1)
 
     def frozen_copy(self, role: Role = "reference") -> Perturbed:
         """The same function at its present theta, for good."""
-        del role
         twin = Perturbed(self.function, self.blocks, self.slopes.shape[0] - 1, self.theta.shape[-1])
         twin.load_state_dict(self.state_dict())
         return twin.requires_grad_(False)
@@ -80,8 +78,7 @@ def directions(problem: Problem, outputs: int) -> dict[str, Direction]:
         def direction(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = problem.path.alpha(t), problem.path.sigma(t)
             z = (x[:, axis] - alpha * mean[axis]) / torch.hypot(alpha * std[axis], sigma)
-            column = torch.eye(outputs, dtype=x.dtype)[output]
-            return (std[axis] * shape(z, t))[:, None] * column
+            return (std[axis] * shape(z, t))[:, None] * torch.eye(outputs, dtype=x.dtype)[output]
 
         return direction
 
@@ -106,7 +103,6 @@ class Displaced(nn.Module):
 
     def frozen_copy(self, role: Role = "reference") -> Displaced:
         """The same function at its present amounts, for good."""
-        del role
         twin = Displaced(self.function, len(self.amount), self.outputs)
         twin.directions = self.directions
         twin.load_state_dict(self.state_dict())

@@ -96,9 +96,8 @@ def return_test(
         if len(rounds) not in LOOKS:
             continue
         samples = {name: torch.cat([r[name] for r in rounds]) for name in rounds[0]}
-        count = len(rounds) * REPEATS
-        tests = len(samples) * len(LOOKS)
-        bound = float(stats.t.isf(FALSE_FAILURE_RATE / tests, count - 1))
+        rate = FALSE_FAILURE_RATE / (len(samples) * len(LOOKS))
+        bound = float(stats.t.isf(rate, len(rounds) * REPEATS - 1))
         t = {name: _student(values) for name, values in samples.items()}
         where = min(t, key=lambda name: t[name])
         test = ReturnTest(t[where], where, bound)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ ATTRIBUTES: dict[str, type] = {
     "cycle": int,
     "states_per_row": int,
 }
+Stated = TypeVar("Stated")
 # Columns that the trainers' tables have already.
 TAKEN = ("step", "loss")
 PROMISED = {
@@ -197,11 +198,7 @@ def optimum(method: Method, problem: Problem) -> Optimum | None:
     Raises:
         ValueError: as the module says.
     """
-    with part(method, "optimum"):
-        found = method.optimum(problem)
-    if found is not None and not isinstance(found, Optimum):
-        _refuse(method, "optimum", _kind(found))
-    return found
+    return _stated(method, "optimum", Optimum, problem)
 
 
 def target(method: Method, problem: Problem) -> Tilt | None:
@@ -210,10 +207,14 @@ def target(method: Method, problem: Problem) -> Tilt | None:
     Raises:
         ValueError: as the module says.
     """
-    with part(method, "target"):
-        found = method.target(problem)
-    if found is not None and not isinstance(found, Tilt):
-        _refuse(method, "target", _kind(found))
+    return _stated(method, "target", Tilt, problem)
+
+
+def _stated(method: Method, name: str, kind: type[Stated], problem: Problem) -> Stated | None:
+    with part(method, name):
+        found = getattr(method, name)(problem)
+    if found is not None and not isinstance(found, kind):
+        _refuse(method, name, _kind(found))
     return found
 
 

@@ -145,8 +145,7 @@ class Task(ABC):
         """Times from u uniform on [0, 1)."""
         if self.times is None:
             return u
-        index = (u * len(self.times)).long().clamp_max(len(self.times) - 1)
-        return self.times.to(u)[index]
+        return self.times.to(u)[(u * len(self.times)).long().clamp_max(len(self.times) - 1)]
 
     def endpoints(self, n: int, draws: Draws) -> Endpoints:
         """Noise, independent base samples, times."""
@@ -281,20 +280,19 @@ class ProblemTask(Task):
         return self._by_problem(x1, lambda problem, x: problem.reward(x))
 
     def base_velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        def answer(problem: Problem, rows: Tensor) -> Tensor:
-            return problem.base_field.evaluate(rows[:, :-1], rows[:, -1])
-
-        return self._by_problem(torch.cat([x, t[:, None]], -1), answer)
+        return self._by_problem(
+            torch.cat([x, t[:, None]], -1),
+            lambda problem, rows: problem.base_field.evaluate(rows[:, :-1], rows[:, -1]),
+        )
 
     def guided_velocity(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        def answer(problem: Problem, rows: Tensor) -> Tensor:
-            return problem.guided_field(rows[:, :-1].contiguous(), rows[:, -1])
-
-        return self._by_problem(torch.cat([x, t[:, None]], -1), answer)
+        return self._by_problem(
+            torch.cat([x, t[:, None]], -1),
+            lambda problem, rows: problem.guided_field(rows[:, :-1].contiguous(), rows[:, -1]),
+        )
 
     def base_samples(self, n: int, draws: Draws) -> tuple[Tensor, Any, Tensor | None]:
-        u = draws.uniform(n)
-        return self._from_noise(u, draws.normal(n, *self.event_shape)), None, None
+        return self._from_noise(draws.uniform(n), draws.normal(n, *self.event_shape)), None, None
 
     def endpoints(self, n: int, draws: Draws) -> Endpoints:
         (d,) = self.event_shape
@@ -302,8 +300,7 @@ class ProblemTask(Task):
             noise, u = draws.normal(n, 2 * d), draws.uniform(n, 2)
             return self._endpoints_from(u, noise[:, :d], noise[:, d:])
         points = sobol_points(n, 2 * d + 2, self.dtype, self.device)
-        shift = draws.uniform(1, 2 * d + 2)
-        u = (points + shift[:, None]).remainder_(1.0).flatten(0, 1)
+        u = (points + draws.uniform(1, 2 * d + 2)[:, None]).remainder_(1.0).flatten(0, 1)
         eps = torch.finfo(self.dtype).eps
         noise = torch.special.ndtri(u[:, 2:].clamp(0.5 * eps, 1 - eps))
         return self._endpoints_from(u, noise[:, :d], noise[:, d:])
@@ -314,11 +311,10 @@ class ProblemTask(Task):
 
     def _from_noise(self, u: Tensor, noise: Tensor) -> Tensor:
         """Mixture samples: the component from u (rows,), the place in it from noise (rows, d)."""
-
-        def answer(problem: Problem, rows: Tensor) -> Tensor:
-            return _mixture_samples(problem.base, rows[:, 0], rows[:, 1:])
-
-        return self._by_problem(torch.cat([u[:, None], noise], -1), answer)
+        return self._by_problem(
+            torch.cat([u[:, None], noise], -1),
+            lambda problem, rows: _mixture_samples(problem.base, rows[:, 0], rows[:, 1:]),
+        )
 
     def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
         if self._auxiliary_maker is None:
@@ -327,8 +323,7 @@ class ProblemTask(Task):
 
 
 def _mixture_samples(law: GaussianSum, u: Tensor, noise: Tensor) -> Tensor:
-    levels = law.log_abs.exp().cumsum(-1)[:-1]
-    which = (u[:, None] >= levels).sum(-1)
+    which = (u[:, None] >= law.log_abs.exp().cumsum(-1)[:-1]).sum(-1)
     factor = law.spectrum.factor()
     if law.dim == 1:
         return law.mean[which] + factor[which, 0] * noise

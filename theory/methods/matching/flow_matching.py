@@ -16,7 +16,6 @@ from theory.methods import (
     Method,
     Optimum,
     Policy,
-    RewardDomain,
     Task,
     endpoint_batch,
     square,
@@ -43,10 +42,6 @@ class FlowMatching(Method):
     starts_from: ClassVar[Literal["base", "scratch"]] = "scratch"
     budget: ClassVar[Budget] = Budget(steps=4000, batch=512, learning_rate=6e-3)
 
-    @property
-    def rewards(self) -> RewardDomain:
-        return RewardDomain()  # none is looked at
-
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
         return Policy(student)
 
@@ -57,8 +52,7 @@ class FlowMatching(Method):
         return batch
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
-        error = policy.student(batch["x"], batch["t"], batch["cond"]) - batch["y"]
-        return square(error), {}
+        return square(policy.student(batch["x"], batch["t"], batch["cond"]) - batch["y"]), {}
 
     def optimum(self, problem: Problem) -> Optimum:
         return Optimum(problem.base_field, log_z=0.0)

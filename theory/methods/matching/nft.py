@@ -90,18 +90,15 @@ class NFT(Anchored, Online, Mapped):
     def scale(self, problem: Problem) -> float:
         """The inverse temperature of the claimed target: 2/nft_beta in units of the mapped r, and
         what the penalty leaves of it."""
-        unit = self.slope(problem)
-        return 2 * unit * self.nft_beta / (self.nft_beta**2 + self.kl_weight)
+        return 2 * self.slope(problem) * self.nft_beta / (self.nft_beta**2 + self.kl_weight)
 
     def optimum(self, problem: Problem) -> Optimum | None:
         if self.adaptive_normaliser != "off" or self.refresh_every or self.anchor == "guided":
             return None
         field = problem.cumulant_field(self.scale(problem), 1)
-        if self.reward_mapping == "identity":
-            return Optimum(field)
-        return Optimum(
-            field, exact=False, note="batch statistics by their expectation, nothing clipped"
-        )
+        exact = self.reward_mapping == "identity"
+        note = "" if exact else "batch statistics by their expectation, nothing clipped"
+        return Optimum(field, exact=exact, note=note)
 
     def target(self, problem: Problem) -> Tilt | None:
         if self.anchor == "guided":

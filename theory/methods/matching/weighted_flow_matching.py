@@ -75,10 +75,6 @@ class WeightedFlowMatching(Online):
         }
         return kinds[self.wrapper]
 
-    @property
-    def rewards(self) -> RewardDomain:
-        return RewardDomain()  # whether Phi(r) >= 0 is asked of the target
-
     def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
         batch = self.batch(policy, task, n, draws)
         batch["weight"] = self.phi(batch["r"])

@@ -18,6 +18,7 @@ from theory.methods.chain.rollouts import (
     kernel_means,
     trajectories,
 )
+from theory.methods.chain.transforms import squares
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
 from theory.tilts.tilt import Tilt
@@ -120,14 +121,11 @@ class DDPO(Method):
 
 def _kl(chain: Chain, one: Tensor, other: Tensor) -> Tensor:
     """|one - other|^2 / (2 s_k^2) of means (rows, T, *event): KL of kernels; (rows, T)."""
-    variance = chain.coefficients(one)[2].square()
-    return (one - other).square().flatten(2).sum(2) / (2 * variance)
+    return squares(one - other) / (2 * chain.coefficients(one)[2].square())
 
 
 def kernel_values(chain: Chain, policy: Policy, x: Tensor, cond: object) -> Tensor:
     """V at every state but the last, (rows, T)."""
-    states = x[:, :-1]
-    t = chain.times.to(x).expand(len(x), -1)
+    t = chain.times.to(x).expand(len(x), -1).flatten()
     cond = every_state(cond, chain.steps)
-    value = policy.networks["value"](states.flatten(0, 1), t.flatten(), cond)
-    return value.reshape(len(x), chain.steps)
+    return policy.networks["value"](x[:, :-1].flatten(0, 1), t, cond).reshape(len(x), chain.steps)

@@ -47,13 +47,12 @@ class CaseConfig:
     start: str = "none"
 
     def __post_init__(self) -> None:
-        check_choice("case", self.case, CASES)
-        check_choice("method", self.method, METHODS)
+        for name, allowed in (("case", CASES), ("method", METHODS), ("start", STARTS)):
+            check_choice(name, getattr(self, name), allowed)
         check_positive("budget", self.budget)
         check_order("batch", self.batch, 1)
         check_order("steps", self.steps, 1)
         check_order("seed", self.seed, 0, MOST_SEED)
-        check_choice("start", self.start, STARTS)
         object.__setattr__(self, "budget", float(self.budget))
         if self.updates < 1:
             raise ValueError(

@@ -70,8 +70,9 @@ def measure(trainer: Trainer) -> dict[str, Any]:
                           ("continuous", paths.continuous),
                           ("noise", g * a + paths.best)):  # fmt: skip
             gaps.setdefault(name, []).append(gap.square().sum((1, 2)))
-        squares = ((u - paths.best).square().mean((0, 1)), paths.best.square().mean((0, 1)))
-        coordinates.append(torch.stack(squares))
+        coordinates.append(
+            torch.stack([v.square().mean((0, 1)) for v in (u - paths.best, paths.best)])
+        )
         ends.append((paths.states[:, -2] > 0).double().mean(0))
     sums = {name: torch.cat(parts) for name, parts in gaps.items()}
     value, spread = ratio_of_means(sums["own"], sums["best"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from toys.experiments.cases.config import CaseConfig
 from toys.experiments.cases.task import ControlMatching, ControlTask, along, as_field
 from toys.networks.mlp import StackedMLP
 from toys.training.files import read_state, write_state
-from toys.training.loop import Loop
+from toys.training.loop import Loop, cosine
 
 WIDTH, DEPTH, LEARNING_RATE = 64, 3, 3e-3
 POINTS = 20  # of a learning curve
@@ -92,11 +91,11 @@ class Trainer(Loop):
 
     def _look(self) -> None:
         paths = self.optimal_paths(CURVE, "curve")
-        error = ControlError.of(self.along(paths), paths.best)
-        self.curve.append([float(self.step * self.config.update_cost), error.value])
+        error = ControlError.of(self.along(paths), paths.best).value
+        self.curve.append([float(self.step * self.config.update_cost), error])
 
     def rate(self) -> float:
-        return _cosine(self.step / self.steps)
+        return cosine(self.step / self.steps)
 
     def fit(self) -> None:
         """The network to u*_k by least squares along optimal trajectories."""
@@ -104,10 +103,11 @@ class Trainer(Loop):
         states, best = paths.states[:, :-1].float(), paths.best.float()
         optimiser = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
         for i in range(FITS):
-            size = (self.config.batch,)
-            rows = torch.randint(FITTED, size, generator=generator("fit", self.config.seed, i))
+            rows = torch.randint(
+                FITTED, (self.config.batch,), generator=generator("fit", self.config.seed, i)
+            )
             gap = along(self.network, self.task.times, states[rows]) - best[rows]
-            optimiser.param_groups[0]["lr"] = LEARNING_RATE * _cosine(i / FITS)
+            optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(i / FITS)
             optimiser.zero_grad()
             gap.square().sum(-1).mean().backward()
             optimiser.step()
@@ -116,8 +116,10 @@ class Trainer(Loop):
 
     def optimal_paths(self, count: int, *words: object) -> OptimalPaths:
         """Trajectories of the chain's optimum, a function of the words."""
-        shape = (count, self.config.steps + 1, self.config.problem.dim)
-        noise = torch.randn(shape, dtype=torch.float64, generator=generator("optimum", *words))
+        noise = torch.randn(
+            count, self.config.steps + 1, self.config.problem.dim, dtype=torch.float64,
+            generator=generator("optimum", *words),
+        )  # fmt: skip
         return self.chain.paths(noise)
 
     def along(self, paths: OptimalPaths) -> Tensor:
@@ -143,7 +145,3 @@ class Trainer(Loop):
         self.restore(step, tensors)
         self.curve = json.loads(words["curve"])
         return True
-
-
-def _cosine(share: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * share))

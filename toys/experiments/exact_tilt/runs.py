@@ -52,14 +52,13 @@ def measure(trial: Trial, model: Corrected, seconds: float) -> dict[str, Any]:
         )
     log_q, reward = target.log_density(x), problem.reward(x)
     found = [total_variation(p, q) for p, q in zip(log_p.split(n), log_q.split(n), strict=True)]
-    reward_w1 = [truth.distance(r) / truth.reward_to_go for r in reward.split(n)]
     return {
         **asdict(trial),
         "digest": trial.digest,
         "to_go": truth.to_go,
         "shares": [d.value / truth.to_go for d in found],
         "floor": max(d.floor for d in found) / truth.to_go,
-        "reward_shares": reward_w1,
+        "reward_shares": [truth.distance(r) / truth.reward_to_go for r in reward.split(n)],
         "reward_floor": truth.floor(n) / truth.reward_to_go,
         "cpu_seconds": seconds,
     }
@@ -81,8 +80,9 @@ class Truth:
 
     def floor(self, n: int, trials: int = 20) -> float:
         """What n independent draws of the target measure: the largest of `trials`."""
-        generator = torch.Generator().manual_seed(5)
-        picks = torch.randint(len(self.rewards), (trials, n), generator=generator)
+        picks = torch.randint(
+            len(self.rewards), (trials, n), generator=torch.Generator().manual_seed(5)
+        )
         return max(self.distance(self.rewards[pick]) for pick in picks)
 
 
@@ -96,8 +96,7 @@ def truth_of(name: str, total: float) -> Truth:
     share = ratio.exp().cumsum(0) / ratio.exp().sum()
     levels = (torch.arange(LEVELS_OF_REWARD, dtype=torch.float64) + 0.5) / LEVELS_OF_REWARD
     places = torch.searchsorted(share, levels).clamp_max(TRUTH_DRAWS - 1)
-    to_go = total_variation(torch.zeros_like(ratio), ratio).value
-    truth = Truth(to_go, rewards[places], math.nan)
+    truth = Truth(total_variation(torch.zeros_like(ratio), ratio).value, rewards[places], math.nan)
     return replace(truth, reward_to_go=truth.distance(rewards))
 
 

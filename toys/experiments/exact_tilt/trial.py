@@ -148,14 +148,11 @@ class PooledTask(ProblemTask):
 
     def fill(self, model: nn.Module, size: int, draws: Draws) -> None:
         """`size` new samples of the model a network."""
-        noise = draws.normal(size, *self.event_shape)
-        self.pool = heun(model, self.path, noise, SAMPLING_STEPS)
+        self.pool = heun(model, self.path, draws.normal(size, *self.event_shape), SAMPLING_STEPS)
 
     def endpoints(self, n: int, draws: Draws) -> Endpoints:
-        size = len(self.pool) // self.blocks
-        x1 = self.pool[draws.among(n, size)]
-        noise = draws.normal(n, *self.event_shape)
-        return Endpoints(noise, x1, self.draw_times(n, draws), None)
+        x1 = self.pool[draws.among(n, len(self.pool) // self.blocks)]
+        return Endpoints(draws.normal(n, *self.event_shape), x1, self.draw_times(n, draws), None)
 
 
 class Staged(Loop):

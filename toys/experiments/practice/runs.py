@@ -9,6 +9,7 @@ Runs, and what was measured on them, are kept: the same command goes on where it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,15 @@ Part = tuple[str, list[RunConfig], object, Callable[[], dict[str, Any]]]
 
 
 def _tilts(out: Path, plan: TiltPlan) -> list[Part]:
-    def part(problem: str, largest: float) -> Part:
-        config = plan.config(problem)
-        return (
-            f"tilt {problem}", [config], plan,
-            lambda: measure_tilt(Run(out, config), largest, plan),
-        )  # fmt: skip
-
-    return [part(*problem) for problem in plan.problems]
+    runs = [(Run(out, plan.config(problem)), largest) for problem, largest in plan.problems]
+    return [
+        (
+            f"tilt {run.config.problem}", [run.config], plan,
+            partial(measure_tilt, run, largest, plan),
+        )
+        for run, largest in runs
+    ]  # fmt: skip
 
 
 def _times(out: Path, plan: TimesPlan) -> list[Part]:
-    return [("times", list(plan.configs().values()), plan, lambda: measure_times(out, plan))]
+    return [("times", list(plan.configs().values()), plan, partial(measure_times, out, plan))]

@@ -96,11 +96,10 @@ def measure_tilt(run: Run, largest_tilt: float, plan: TiltPlan) -> dict[str, Any
                 **{f"error of {name}": tilt / value - 1 for name, value in predicted.items()},
             }
         )  # fmt: skip
-    total = line.tilt(logs[0], logs[-1])
-    total_alone = line.tilt(alone[0], alone[-1])
     return {
         "problem": run.config.problem_label, "nft_beta": plan.nft_beta, "epochs": rows,
-        "total tilt": total, "total tilt of the recursion": total_alone,
+        "total tilt": line.tilt(logs[0], logs[-1]),
+        "total tilt of the recursion": line.tilt(alone[0], alone[-1]),
         "worst": {
             name: max(abs(row[f"error of {name}"]) for row in rows) for name in predicted
         },

@@ -239,8 +239,8 @@ MUTANTS = {
     ),
     "adjoint without g": (
         "control.adjoints",
-        "u + process.noise(t) * a\n",
-        "u + a\n",
+        "u + process.noise(t) * adjoint",
+        "u + adjoint",
         "matching gradient",
     ),
     "gap not held": ("control.adjoints", "(gap.detach() * u)", "(gap * u)", "control gradient"),

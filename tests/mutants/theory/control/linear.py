@@ -144,8 +144,8 @@ MUTANTS = {
     "trace forgotten": ("control.linear", "g2 * (np.trace(P) - p @ p)", "g2 * (-p @ p)", "value"),
     "constant of the mean alone": (
         "control.linear",
-        "np.trace(P @ self.cov)) +",
-        "0.0) +",
+        "self._expected(P, p, self.mean, self.cov) +",
+        "self._expected(P, p, self.mean, 0.0 * self.cov) +",
         "expected",
     ),
     "g squared": (

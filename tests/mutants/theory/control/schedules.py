@@ -121,11 +121,11 @@ MUTANTS = {
     "all of the control": ("control.steered", "self.share / (", "1.0 / (", "0.6: drift"),
     "score without alpha": (
         "control.steered",
-        "score(x, t) + alpha * move",
-        "score(x, t) + move",
+        "score(x, t) + alpha * self",
+        "score(x, t) + self",
         "score",
     ),
-    "sigma once": ("control.steered", "sigma**2 * move", "sigma * move", "mean"),
+    "sigma once": ("control.steered", "sigma**2 * self", "sigma * self", "mean"),
     "divergence's sign": (
         "control.steered",
         "divergence - gain",

@@ -54,8 +54,10 @@ def scaled_row(row, power):
 
 def without_q(whole, self, x, t, cond=None):
     base = self.base(x, t, cond)
-    k = self._index(t)
-    return base + (whole(x, t, cond) - base) * self.chain.coefficients(x)[1][k][:, None]
+    shift = whole(x, t, cond) - base
+    for k, rows in self.rows_by_kernel(t):
+        shift[rows] *= self.chain.coefficients(x)[1][k]
+    return base + shift
 
 
 OPTIMUM_MUTANTS = {

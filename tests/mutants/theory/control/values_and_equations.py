@@ -195,7 +195,7 @@ MUTANTS = {
     ),
     "gradient without alpha": (
         "control.value",
-        "-(alpha[..., None] if alpha.ndim else alpha) *",
+        "-column(self.problem.path.alpha(check_time(t, x))) *",
         "-",
         "note_1d: gradient",
     ),
@@ -207,8 +207,8 @@ MUTANTS = {
     ),
     "control uphill in cost": (
         "control.value",
-        "return -(g[..., None]",
-        "return (g[..., None]",
+        "return -column(g)",
+        "return column(g)",
         "note_1d: control",
     ),
     "the problem's own scale": (
