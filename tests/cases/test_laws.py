@@ -283,6 +283,7 @@ def started(*words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_e3_a_law_stops_in_one_line(tmp_path):
     process = started("law", "--problem", "bump_2d", "--field", "nft", "--out", str(tmp_path))
     first = process.stderr.readline()  # it says that it works

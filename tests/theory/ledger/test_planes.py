@@ -230,8 +230,10 @@ def few(monkeypatch):
     "part",
     [
         *zhu_planes.Z4_PLANES,
-        *objective_planes.Z11_PLANES,
-        *(pytest.param(part, marks=pytest.mark.slow) for part in zhu_guided_planes.Z10_PLANES),
+        *(
+            pytest.param(part, marks=pytest.mark.slow)
+            for part in (*objective_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES)
+        ),
     ],
     ids=lambda part: part.part.__name__,
 )
