@@ -1,5 +1,7 @@
 """One torch thread a process, and the verification's dtype nowhere by default."""
 
+import gc
+
 import matplotlib as mpl
 import pytest
 import torch
@@ -21,3 +23,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "mutant" in item.nodeid:
             item.add_marker(pytest.mark.mutants)
+
+
+def pytest_collection_finish():
+    """What is imported stays: the collector need not walk it again and again."""
+    gc.freeze()

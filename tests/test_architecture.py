@@ -107,23 +107,29 @@ def test_files_are_short():
 
 
 @cache
-def imports(source: str, depth: int = 1, *, types: bool = False) -> frozenset[str]:
-    """Names (to `depth` dots) that a module imports anywhere, also inside functions.
-
-    types: only what stands under `if TYPE_CHECKING`; else all but this.
-    """
-    tree = ast.parse(source)
-    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
+def statements(source: str) -> dict[bool, list[ast.stmt]]:
+    """Those that import anything, also inside functions, by whether they stand under
+    `if TYPE_CHECKING`."""
+    nodes = list(ast.walk(ast.parse(source)))
+    blocks = [n for n in nodes if isinstance(n, ast.If)]
     apart = {
         id(inner)
         for block in blocks if "TYPE_CHECKING" in ast.dump(block.test)
         for part in block.body
         for inner in ast.walk(part)
     }  # fmt: skip
+    found = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    return {types: [n for n in found if (id(n) in apart) == types] for types in (False, True)}
+
+
+@cache
+def imports(source: str, depth: int = 1, *, types: bool = False) -> frozenset[str]:
+    """Names (to `depth` dots) that a module imports anywhere, also inside functions.
+
+    types: only what stands under `if TYPE_CHECKING`; else all but this.
+    """
     found = set()
-    for node in ast.walk(tree):
-        if (id(node) in apart) != types:
-            continue
+    for node in statements(source)[types]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import light
 
 
+@pytest.mark.slow
 def test_a_commit_against_itself_saves_nothing(monkeypatch, capsys):
     monkeypatch.setattr(light, "COMMANDS", ("theory --help",))
     monkeypatch.setattr(light, "ROUNDS", 1)

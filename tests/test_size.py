@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import cache
 
 import pytest
 
@@ -25,6 +26,7 @@ def test_statements_are_counted_without_docstrings_and_layout():
 
 
 def test_a_commit_against_itself_is_no_smaller(monkeypatch, capsys):
+    monkeypatch.setattr(size, "of_commit", cache(size.of_commit))
     assert size.run(Namespace(against="HEAD", json=False)) == 1
     assert "theory" in capsys.readouterr().out
     found = size.of_commit("HEAD")

@@ -70,15 +70,16 @@ def test_d1_would_catch_the_exponent_in_pieces():
     assert not QUADRATURE_TIGHT.holds(wrong, true_mean(mu, s, c, w))
 
 
-def test_d1_random_problems():
+@pytest.mark.parametrize("problems", [SLICE // 5, pytest.param(SLICE, marks=pytest.mark.slow)])
+def test_d1_random_problems(problems):
     """A slice of `python -m benchmarks theory --only digits`."""
-    found = count(SLICE, FIRST)
+    found = count(problems, FIRST)
     assert len({dim for dim, _ in found}) == 3
     asked = refused = 0
     for tally in found.values():
         assert worst(tally.errors + tally.hard_errors) <= QUADRATURE_TIGHT.rtol
         asked, refused = asked + len(tally.errors), refused + tally.errors.count(None)
-    assert asked > 6 * SLICE
+    assert asked > 6 * problems
     assert refused <= REFUSED * asked
 
 

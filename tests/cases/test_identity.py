@@ -162,21 +162,32 @@ def test_a6_what_a_reward_file_imports_beside_it(tmp_path, monkeypatch):
 # --- A6: code, by what is imported
 
 
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """A copy of the project's sources, read instead of them; edit(name) edits one."""
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A copy of the project's sources."""
+    folder = tmp_path_factory.mktemp("sources")
     for package in identity.PACKAGES:
         shutil.copytree(
-            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    monkeypatch.setattr(identity, "ROOT", tmp_path)
+    return folder
+
+
+@pytest.fixture
+def tree(copied, monkeypatch):
+    """The copy, read instead of the sources; edit(name) edits one until the test is over."""
+    monkeypatch.setattr(identity, "ROOT", copied)
     identity.plumbline_code.cache_clear()
+    before = {}
 
     def edit(name):
-        (tmp_path / name).write_text((tmp_path / name).read_text() + "\nEDITED = 1\n")
+        before.setdefault(name, (copied / name).read_text())
+        (copied / name).write_text((copied / name).read_text() + "\nEDITED = 1\n")
         identity.plumbline_code.cache_clear()
 
     yield edit
+    for name, text in before.items():
+        (copied / name).write_text(text)
     identity.plumbline_code.cache_clear()
 
 

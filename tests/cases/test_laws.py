@@ -115,6 +115,7 @@ def test_c3_what_takes_too_long_is_refused_with_the_reason():
         FlowLaw(far(60.0).base_field).log_density(tensor([[0.0]]))
 
 
+@pytest.mark.slow
 def test_c3_a_law_says_where_it_is(apart):
     _, _, told = apart
     assert {part for part, _ in told} == PARTS.keys()
@@ -167,8 +168,9 @@ def test_d3_what_cannot_be_inverted_is_refused(monkeypatch):
 
 
 def test_d3_a_round_trip_is_in_every_report(monkeypatch):
-    """A way back that is off by 1e-4 in x_0 is in the floor; by 0.1, it is refused."""
-    problem = SPIKY
+    """A way back that is off by 1e-4 in x_0 is in the floor; by 0.1, it is refused. A law says
+    where it is."""
+    problem, told = SPIKY, []
     honest = transport.FlowLaw.pull_back
     for off, refused in ((1e-4, False), (0.1, True)):
 
@@ -182,8 +184,10 @@ def test_d3_a_round_trip_is_in_every_report(monkeypatch):
             with pytest.raises(ValueError, match="pushed and pulled back must keep"):
                 law_report(problem, choice)
         else:
-            floor = law_report(problem, choice).distances["base"]["TV"].floor
-            assert 0.5e-4 < floor < 2e-4
+            found = law_report(problem, choice, watch=lambda *where: told.append(where))
+            assert 0.5e-4 < found.distances["base"]["TV"].floor < 2e-4
+    assert {part for part, _ in told} == PARTS.keys()
+    assert all(0 <= share <= 1 for _, share in told)
 
 
 # --- E6 and E9: the law's options
@@ -279,6 +283,7 @@ def started(*words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_e3_a_law_stops_in_one_line(tmp_path):
     process = started("law", "--problem", "bump_2d", "--field", "nft", "--out", str(tmp_path))
     first = process.stderr.readline()  # it says that it works

@@ -170,6 +170,7 @@ def test_e9_a_target_in_words(text):
     assert claimed(parse_method(text).target(load_problem("note_1d"))) == TARGETS[text]
 
 
+@pytest.mark.slow
 def test_e9_a_comparison_names_every_rows_target(tmp_path, capsys):
     """One table, two targets: each row says what its shares are measured against."""
     two = ["--method", "nft:nft_beta=0.5", "--method", "tilt_matching", "--problem", "note_1d"]

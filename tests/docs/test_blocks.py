@@ -142,7 +142,15 @@ def in_a_shell(block: Block) -> None:
     assert done.returncode == 0, f"{block}: {done.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+# The guides whose blocks take longest.
+LONG = {"control", "exact-laws", "online-training", "audit-a-run"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem in LONG else p for p in PAGES],
+    ids=name,
+)
 def test_pages_run(page, tmp_path, monkeypatch):
     read(page, tmp_path, monkeypatch, slow=False)
 

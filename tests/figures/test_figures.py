@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib import image
@@ -37,22 +38,37 @@ def test_note_figures_match_the_reference(made):
         assert reference.check_files(folder, "small", name) == []
 
 
-def test_check_sees_blank_missing_and_changed_files(made, tmp_path):
-    for path in made[1].glob("figure*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    image.imsave(tmp_path / "figure1.png", np.ones((80, 120, 3)))
-    assert reference.check_files(tmp_path, "small", "figure1") == [f"{tmp_path}/figure1.png: blank"]
-    (tmp_path / "figure2.pdf").write_bytes(b"")
-    assert "missing or empty" in reference.check_files(tmp_path, "small", "figure2")[0]
-    numbers = json.loads((tmp_path / "figure1.json").read_text())
+@pytest.fixture
+def stand_ins(tmp_path):
+    """A folder of the reference's numbers beside pictures of something else."""
+    figure, axes = plt.subplots()
+    axes.fill([0, 0, 1], [0, 1, 1], "C0")
+    for name in ("figure1", "figure2"):
+        for ending in ("png", "pdf"):
+            figure.savefig(tmp_path / f"{name}.{ending}")
+        (tmp_path / f"{name}.json").write_text(reference.reference_text("small", name))
+    plt.close(figure)
+    return tmp_path
+
+
+def test_check_sees_blank_missing_and_changed_files(stand_ins):
+    for name in ("figure1", "figure2"):
+        assert reference.check_files(stand_ins, "small", name) == []
+    image.imsave(stand_ins / "figure1.png", np.ones((80, 120, 3)))
+    assert reference.check_files(stand_ins, "small", "figure1") == [
+        f"{stand_ins}/figure1.png: blank"
+    ]
+    (stand_ins / "figure2.pdf").write_bytes(b"")
+    assert "missing or empty" in reference.check_files(stand_ins, "small", "figure2")[0]
+    numbers = json.loads((stand_ins / "figure1.json").read_text())
     numbers["law"][3] += 1.0
-    write_json(tmp_path / "figure1.json", numbers)
-    assert any("law[3]" in line for line in reference.check_files(tmp_path, "small", "figure1"))
-    assert main(["check", "--setting", "small", "--out", str(tmp_path)]) == 1
+    write_json(stand_ins / "figure1.json", numbers)
+    assert any("law[3]" in line for line in reference.check_files(stand_ins, "small", "figure1"))
+    assert main(["check", "--setting", "small", "--out", str(stand_ins)]) == 1
 
 
-def test_comparison_sees_a_changed_number(made):
-    numbers = json.loads((made[1] / "figure1.json").read_text())
+def test_comparison_sees_a_changed_number():
+    numbers = json.loads(reference.reference_text("small", "figure1"))
     off = json.loads(json.dumps(numbers))
     off["law"][7] += 10 * QUADRATURE.rtol
     off["distances"].pop("exp")

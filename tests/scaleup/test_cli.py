@@ -193,6 +193,7 @@ def test_the_libraries_speak_as_before_afterwards(folders):
                 (log.enable_progress_bar if on else log.disable_progress_bar)()
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_one_line(folders, tmp_path):
     """Everything imported and the pipeline opened: nothing but the error is printed."""
     config = settings(folders, method="ddpo")

@@ -18,6 +18,7 @@ STEPS = 600
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     config = RunConfig.checked(

@@ -130,6 +130,7 @@ def sources(*roots: str | Path) -> dict[str, Path]:
         ValueError: a file is no Python.
     """
     found: dict[Path, str] = {}
+    asked: set[tuple[str, tuple[Path, ...]]] = set()
     todo = [_rooted(str(root)) for root in roots]
     while todo:
         file, package, places = todo.pop()
@@ -139,6 +140,9 @@ def sources(*roots: str | Path) -> dict[str, Path]:
         found[file.resolve()] = name
         for module in _imports(file, package, content_digest(file)):
             inside = (ROOT,) if module.split(".")[0] in PACKAGES else places
+            if (module, inside) in asked:
+                continue
+            asked.add((module, inside))
             todo += [(hit, _package_of(module, hit), places) for hit in _found(module, inside)]
     return {name: file for file, name in sorted(found.items(), key=lambda item: item[1])}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import queue
 import signal
 import sys
@@ -15,8 +16,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import torch
 
 from theory.common import signals
 
@@ -133,6 +132,14 @@ def keep_heap() -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def one_thread() -> None:
+    """Of torch, also where it is imported later; two OpenMP threads on a busy machine can be 30-100
+    times slower."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 def _start(events: Any, stop: Any, begun: Any) -> None:
     global _events, _stop, _begun
     _events, _stop, _begun = events, stop, begun
@@ -140,7 +147,7 @@ def _start(events: Any, stop: Any, begun: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # to the idle, `stop` says it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.CAUGHT)
     keep_heap()
-    torch.set_num_threads(1)  # two OpenMP threads on a busy machine can be 30-100 times slower
+    one_thread()
 
 
 def _work(work: Callable[[Item, Update], Result], item: Item) -> Result | _Ended:

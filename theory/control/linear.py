@@ -306,28 +306,24 @@ def of_gaussian(problem: Problem, scale: float, schedule: Diffusion) -> LinearQu
     mean, cov, path, eye = base.mean[0].numpy(), base.cov[0].numpy(), problem.path, np.eye(base.dim)
 
     @lru_cache(maxsize=4)
-    def parts(t: float) -> tuple[Array, Array, float]:
+    def parts(t: float) -> tuple[Array, Array, float, float]:
         """Velocity and score are slope (x - alpha mean): v = alpha' mean + first, s = second."""
         s = torch.tensor(t, dtype=torch.float64)
         alpha, dalpha = float(path.alpha(s)), float(path.dalpha(s))
         inverse = np.linalg.inv(alpha**2 * cov + float(path.sigma(s)) ** 2 * eye)
         first = (alpha * dalpha * cov + float(path.sigma_dsigma(s)) * eye) @ inverse
-        slope = first - 0.5 * float(schedule.squared(path, s)) * inverse
-        return slope, alpha * mean, dalpha
+        g2 = schedule.squared(path, s)
+        return first - 0.5 * float(g2) * inverse, alpha * mean, dalpha, float(g2.sqrt())
 
     def shift(t: float) -> Array:
-        slope, centre, dalpha = parts(t)
+        slope, centre, dalpha, _ = parts(t)
         return dalpha * mean - slope @ centre
-
-    @lru_cache(maxsize=4)
-    def noise(t: float) -> float:
-        return float(schedule.squared(path, torch.tensor(t, dtype=torch.float64)).sqrt())
 
     begin = torch.tensor(schedule.start, dtype=torch.float64)
     return LinearQuadratic(
         matrix=lambda t: parts(t)[0],
         shift=shift,
-        noise=noise,
+        noise=lambda t: parts(t)[3],
         final_matrix=-scale * reward.matrix.numpy(),
         final_vector=-scale * reward.vector.numpy(),
         final_constant=-scale * float(reward.constant),

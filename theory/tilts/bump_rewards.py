@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -87,6 +88,10 @@ class BumpReward(Reward):
         return (self.heights[..., None] * torch.exp(-0.5 * square)).sum(-2)
 
     def bounds(self) -> tuple[float, float]:
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float]:
         h = self.heights.double()
         low, high = float(h.clamp_max(0).sum(-1).min()), float(h.clamp_min(0).sum(-1).max())
         if self.n_bumps == 1 or self.heights.ndim > 1:

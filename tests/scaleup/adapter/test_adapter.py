@@ -237,8 +237,15 @@ def flow(law, x, start, stop):
         return odeint(rate, x, times, rtol=1e-10, atol=1e-12, method="dopri8", options=options)[-1]
 
 
-@pytest.mark.parametrize("law", [LINE, PLANE], ids=["line", "plane"])
-@pytest.mark.parametrize("kind", ["eps", "flow"])
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    [
+        pytest.param("eps", PLANE, id="eps-plane"),
+        pytest.param("flow", LINE, id="flow-line"),
+        pytest.param("eps", LINE, id="eps-line", marks=pytest.mark.slow),
+        pytest.param("flow", PLANE, id="flow-plane", marks=pytest.mark.slow),
+    ],
+)
 def test_samples_follow_theorys_law(law, kind):
     """Quantile points through `sample`, in finer and finer steps, go where theory's flow takes
     them from the same law at the same time: N(0, I/b_T^2) at t_first for eps, N(0, I) at 0."""

@@ -81,7 +81,12 @@ def test_the_anchor_has_a_guidance_of_its_own(folders, tmp_path):
 # --- resume
 
 
-@pytest.mark.parametrize("name", METHODS)
+SLOW = ("nft online, no pool", "basic adjoint matching", "discrete adjoint", "continuous adjoint")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in METHODS]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(name, folders, tmp_path):
     group = 2 if name == "nft online, no pool" else 1  # rewards are compared within a prompt
     assert goes_on(settings(folders, method=METHODS[name], group=group), tmp_path)
@@ -91,9 +96,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, folders, tmp_path):
     "options",
     [
         {"family": "sd3", "method": NFT_ONLINE},
-        {"method": METHODS["nft"], "micro_batch": 2, "gradient_checkpointing": True},
+        pytest.param(
+            {"method": METHODS["nft"], "micro_batch": 2, "gradient_checkpointing": True},
+            marks=pytest.mark.slow,
+        ),
         {"precision": "bf16", "method": METHODS["tilt matching"]},
-        {"guidance": 2.0, "group": 2, "method": METHODS["ddpo"], "weight_decay": 0.1},
+        pytest.param(
+            {"guidance": 2.0, "group": 2, "method": METHODS["ddpo"], "weight_decay": 0.1},
+            marks=pytest.mark.slow,
+        ),
         {"method": GUIDED, "anchor_guidance": 3.0},
     ],
 )
@@ -308,7 +319,7 @@ def test_a_reward_that_fails_once(fault, folders, tmp_path, monkeypatch, whole):
 ADJOINTS = ("basic_adjoint_matching:steps=2", "discrete_adjoint:steps=2")
 
 
-@pytest.mark.parametrize("method", ADJOINTS)
+@pytest.mark.parametrize("method", [ADJOINTS[0], pytest.param(ADJOINTS[1], marks=pytest.mark.slow)])
 def test_an_adjoint_that_is_not_finite(method, folders, tmp_path, monkeypatch, whole):
     """The state before the step is saved, and goes on to the same bits."""
     config = settings(folders, method=method, steps=3)

@@ -36,6 +36,7 @@ def test_own_mean_is_what_many_rows_say():
     assert abs(tilts.mean() - fitted.parameters["a"]) > SIGMAS * error
 
 
+@pytest.mark.slow
 def test_mean_tilt_of_prompts_like_these():
     """Where tilts differ, larger ones say less of themselves: a little below their mean, for the
     same reason by simulation and by quadrature over the tilts' law."""
@@ -47,6 +48,7 @@ def test_mean_tilt_of_prompts_like_these():
     assert mean_tilt(Cell("equal", 10, 1.0)) == 1.0
 
 
+@pytest.mark.slow
 def test_mean_tilt_is_not_that_of_the_prompts_drawn(monkeypatch):
     """Two draws that are each other's mirror image agree, whatever tilts a few large prompts have:
     two independent ones differ by 0.7 of an interval's standard error."""

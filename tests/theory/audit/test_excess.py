@@ -76,7 +76,10 @@ def test_variances_are_loops():
     assert QUADRATURE.holds(found.lost.value, lost, 1.0)
 
 
-@pytest.mark.parametrize(("prompts", "n", "what"), [(2, 90, "samples"), (12, 40, "prompts")])
+@pytest.mark.parametrize(
+    ("prompts", "n", "what"),
+    [pytest.param(2, 90, "samples", marks=pytest.mark.slow), (12, 40, "prompts")],
+)
 def test_lost_covers_no_loss_under_a_tilt(prompts, n, what):
     found = [excess_of(planted(np.random.default_rng(s), prompts, n), s) for s in range(24)]
     assert {f.resampled for f in found} == {what}
@@ -123,6 +126,7 @@ def test_a_tilt_that_narrows_is_no_loss():
     assert found.lost.low < 0 < found.lost.high
 
 
+@pytest.mark.slow
 def test_lost_covers_none_where_rewards_narrow():
     """log Phi = c r - d r^2 does all: no loss given the reward."""
     hits = 0

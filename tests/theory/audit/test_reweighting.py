@@ -110,7 +110,10 @@ def test_bias_of_the_logarithm_is_taken_off():
     assert abs(np.mean(gaps) + bias) > bias / 3 + left
 
 
-@pytest.mark.parametrize(("prompts", "n0", "n1"), [(1, 300, 200), (4, 90, 40), (25, 40, 30)])
+@pytest.mark.parametrize(
+    ("prompts", "n0", "n1"),
+    [(1, 300, 200), (4, 90, 40), pytest.param(25, 40, 30, marks=pytest.mark.slow)],
+)
 def test_errors_are_those_of_replications(prompts, n0, n1):
     values, errors = replications(lambda rng: gaussians(rng, prompts, n0, n1, 0.5), 0.5, 400)
     # A standard deviation of 400 draws: +- 17 % at the false-failure rate, the rest for kurtosis.

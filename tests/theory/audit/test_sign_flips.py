@@ -51,7 +51,7 @@ def test_level_is_held_however_unlike_the_terms_are():
     assert not ends[0] <= by_t <= ends[1]
 
 
-@pytest.mark.parametrize("count", [30, LARGEST + 6])
+@pytest.mark.parametrize("count", [30, pytest.param(LARGEST + 6, marks=pytest.mark.slow)])
 def test_level_is_held_by_skew_terms(count):
     """Exponential ones less their mean: flips of the sum alone refuse the truth too often."""
     rng = np.random.default_rng(count)

@@ -60,6 +60,7 @@ def test_interval_of_rows_covers():
     assert not plausible(covers(lambda rng: gaussians(rng, 2, 60, 40, 0.6), 0.9))
 
 
+@pytest.mark.slow
 def test_interval_of_prompts_covers_their_mean():
     """Tilts of the prompts' own: rows as units would cover too seldom."""
 

@@ -33,7 +33,9 @@ def shown(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("path", ["rectified_flow", "variance_preserving"])
+@pytest.mark.parametrize(
+    "path", ["rectified_flow", pytest.param("variance_preserving", marks=pytest.mark.slow)]
+)
 def test_rows_agree_with_riccati(path, tmp_path, capsys):
     """One Gaussian, also where X_0 has a little of the data in it (alpha_0 > 0)."""
     file = tmp_path / "one.toml"

@@ -68,6 +68,7 @@ def test_a_law_too_thin_for_the_grid_is_refused_before_it_is_measured():
     assert set(parts) == {"there"}
 
 
+@pytest.mark.slow
 def test_a_thin_peak_is_seen():
     """A component of 30 % of the mass and std 0.0008: distances of the base to itself vanish."""
     base = GaussianSum.mixture([0.7, 0.3], [[-1.0], [1.0]], stds=[0.9, 0.0008])
@@ -98,6 +99,7 @@ def test_kl_where_the_target_vanishes():
     assert grid_distances(p, holed)["KL"].value == math.inf
 
 
+@pytest.mark.slow
 def test_narrow_reward_does_not_underflow():
     base = load_problem("note_1d").base
     problem = Problem("narrow", base, bump_reward(1.0, [2.0], width=0.2), 2.0)
@@ -105,6 +107,7 @@ def test_narrow_reward_does_not_underflow():
     assert all(math.isfinite(d.value) for d in row.values())
 
 
+@pytest.mark.slow
 def test_law_of_a_clipped_tilt():
     """Backward from t = 1, where the component's posterior has no spread."""
     problem = load_problem("linear_1d")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
 from tests.theory.ledger.identities import spots
-from tests.theory.ledger.test_second_routes import offences, strangers
 from theory.ledger.core.claim import PROFILES, Claim
 from theory.ledger.core.identity import Identity
 from theory.ledger.core.search import search
@@ -48,13 +47,6 @@ def check_mutants(part: Identity) -> None:
     assert not alive
 
 
-def check_independence(part: Identity) -> None:
-    """The second route neither names nor runs anything of the first."""
-    assert offences(part.second) == set()
-    setting = part.domain.draw(min(part.dims), 2)
-    assert strangers(lambda: part.second(setting)) == set()
-
-
 def check_search(part: Identity) -> None:
     """Starts and nudges stay in the domain, and settings survive JSON."""
     found = search(part, replace(FAST, starts=2, steps=2))
@@ -64,4 +56,7 @@ def check_search(part: Identity) -> None:
     assert part.compare(again).error == pytest.approx(found.errors[0], abs=part.tier.rtol)
 
 
-CHECKS = [check_routes, check_mutants, check_independence, check_search]
+# What `test_second_routes` does for every row is not done again here.
+CHECKS = [check_routes, check_mutants, check_search]
+# Of rows whose parts `test_properties` compares too, and whose second routes take long.
+SLOW_CHECKS = [pytest.param(check_routes, marks=pytest.mark.slow), check_mutants, check_search]

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.strategies import SOME
-from tests.theory.ledger.examined import CHECKS, FAST, identities_of
+from tests.theory.ledger.examined import FAST, SLOW_CHECKS, identities_of
 from theory.ledger.core.claim import Context
 from theory.ledger.liu.adaptive import (
     L13,
@@ -26,7 +26,7 @@ def test_verdict():
     assert measure(L13, FAST).verdict == L13.recorded == "conditional"
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", SLOW_CHECKS)
 @pytest.mark.parametrize("part", identities_of(L13))
 def test_identities(part, check):
     check(part)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import SOME, seeds
-from tests.theory.ledger.examined import CHECKS, FAST, identities_of
+from tests.theory.ledger.examined import FAST, SLOW_CHECKS, identities_of
 from theory.common.tolerances import QUADRATURE
 from theory.ledger.core.claim import Context
 from theory.ledger.liu.toy_noise import toy
@@ -29,7 +29,7 @@ def test_verdict():
     assert measure(L12, FAST).verdict == L12.recorded == "conditional"
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", SLOW_CHECKS)
 @pytest.mark.parametrize("part", identities_of(L12))
 def test_identities(part, check):
     check(part)

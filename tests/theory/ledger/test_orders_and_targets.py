@@ -43,7 +43,14 @@ def test_a_measure_that_is_blind_to_the_field_is_seen():
     assert planted(2, seen=False)(FAST).mutants == {"first order 10 % off": False}
 
 
-@pytest.mark.parametrize("measure", [law_gaps, perturbation_gaps, spread_gaps])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        law_gaps,
+        pytest.param(perturbation_gaps, marks=pytest.mark.slow),
+        pytest.param(spread_gaps, marks=pytest.mark.slow),
+    ],
+)
 def test_measures_of_one_law(measure):
     """The three say the same of one reward: a law of v* at exponent a e of r; and a longer step is
     further from the tilt than any size of it."""

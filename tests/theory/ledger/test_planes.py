@@ -228,7 +228,13 @@ def few(monkeypatch):
 
 @pytest.mark.parametrize(
     "part",
-    [*zhu_planes.Z4_PLANES, *objective_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES],
+    [
+        *zhu_planes.Z4_PLANES,
+        *(
+            pytest.param(part, marks=pytest.mark.slow)
+            for part in (*objective_planes.Z11_PLANES, *zhu_guided_planes.Z10_PLANES)
+        ),
+    ],
     ids=lambda part: part.part.__name__,
 )
 def test_parts(few, part):

@@ -36,7 +36,7 @@ def examine(
 
     def check(dim: int, seed: int) -> None:
         setting = prepare(part.domain.draw(dim, seed))
-        error = part.compare(setting).error
+        error = part.compare(setting, with_mutants=False).error
         assume(not np.isnan(error))  # the second route gave up: nothing was compared
         assert error <= part.tier.rtol, setting.describe()
 

@@ -78,6 +78,7 @@ def test_growth_of_known_series():
     assert late > early > 1
 
 
+@pytest.mark.slow
 def test_gaps_of_the_old_velocity(theirs):
     """After one epoch, against the second route's fields at the same places; a run that ends early
     says where."""

@@ -17,6 +17,7 @@ from theory.ledger.run import measure
 from theory.released.modes import MODES, Mode
 
 
+@pytest.mark.slow
 def test_the_row():
     result = measure(row.N7, replace(PROFILES["fast"], extras=True, cells=5))
     assert result.verdict == row.N7.recorded == "conditional"

@@ -326,7 +326,7 @@ def quick(part: Identity, route: Any) -> Callable[[], Any]:
         kinds = part.full_rank_kinds
         setting = full_rank_setting(5, 0, kinds)
         return lambda: route(setting, 20_000, np.random.default_rng(0))
-    setting = part.domain.draw(1, 2)
+    setting = part.domain.draw(min(part.dims), 2)
     return lambda: route(setting)
 
 

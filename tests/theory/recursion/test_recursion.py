@@ -115,7 +115,13 @@ def test_second_refit_epoch_by_another_route():
         assert QUADRATURE_TIGHT.holds(fields.mean[k, j], rbar, scale=1.0)
 
 
-@pytest.mark.parametrize("problem", [load_problem("note_1d"), SMOOTH_2D], ids=["d1", "d2"])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param(load_problem("note_1d"), id="d1"),
+        pytest.param(SMOOTH_2D, id="d2", marks=pytest.mark.slow),
+    ],
+)
 def test_fields_against_closed_forms(problem):
     """Every channel at every stage time, also where local nodes take over and at t = 1."""
     axes = online.default_axes(problem, Recursion(10.0), 1, 300 if problem.dim == 1 else 64)

@@ -118,7 +118,7 @@ def test_samples_follow_the_law():
     assert gap(problem.tilt(Exponential(2.0)).law.cdf(x)) > bound
 
 
-@pytest.mark.parametrize("name", ["note_1d", "linear_2d"])
+@pytest.mark.parametrize("name", ["note_1d", pytest.param("linear_2d", marks=pytest.mark.slow)])
 def test_moments_of_laws(name):
     """Mean and covariance of what a tilt's field samples are its mixture's; the base's are not."""
     problem = load_problem(name)

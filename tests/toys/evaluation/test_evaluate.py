@@ -122,6 +122,7 @@ def test_a_chain_is_its_own_sampler():
 # --- laws
 
 
+@pytest.mark.slow
 def test_quantiles_by_the_ode_are_those_of_the_density(nft):
     config, truth = nft
     field = config.parsed.optimum(config.parsed_problem).velocity
@@ -161,7 +162,7 @@ def test_tv_of_shifted_normals_has_a_closed_form():
 # --- samples
 
 
-@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_exact_draws_stay_below_the_floor(dim):
     n, trials = 1000, 200
     if dim == 1:

@@ -64,5 +64,6 @@ def well(tmp_path_factory):
     return trainer
 
 
+@pytest.mark.slow
 def test_measured_numbers_are_those_of_loops(well):
     assert wrong_numbers(mutant_module("toys.experiments.cases.runs"), well) == set()

@@ -79,6 +79,7 @@ def test_push_of_the_base_is_the_base(name):
     assert float((log_p - problem.base.log_density(x + 0.1)).abs().mean()) > 2e-2
 
 
+@pytest.mark.slow
 def test_an_exact_field_measures_its_own_bias():
     """What is trained to NFT's optimum measures NFT's exact error, of the target it measures 0."""
     problem, total = load_problem("note_1d"), 6.0

@@ -97,6 +97,7 @@ def test_tilt_by_maximum_likelihood(line):
     assert likelihood(found) > max(likelihood(found + s * 1e-3) for s in (-1, 1))
 
 
+@pytest.mark.slow
 def test_first_epoch_is_nft_at_the_mapped_scale(line):
     """From the law's own velocity: v0 + 2/(nft_beta 10 (std + 1e-4)) Cov(R, Y | x)."""
     _, std = line.moments(line.log_base)

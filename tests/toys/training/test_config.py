@@ -250,6 +250,7 @@ def test_two_spellings_of_a_method_are_one_run():
     assert short.digest == full.digest != other.digest
 
 
+@pytest.mark.slow
 def test_every_source_that_a_loss_uses_is_part_of_a_run():
     """What Python loads for it, and nothing that only shows it: an edit makes another run."""
     modules = (TRAINER, "theory.methods.adjoint.discrete_adjoint")

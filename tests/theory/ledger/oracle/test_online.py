@@ -109,6 +109,7 @@ def test_fields_of_a_law_that_is_no_mixture():
     assert np.all(law.log_density(law.nodes[[0, -1]] + [-1.0, 1.0]) < law.values[[0, -1]])
 
 
+@pytest.mark.slow
 def test_modes_differ_and_epochs_matter():
     """What the second epoch's law is compared with in the ledger tells the modes apart."""
     ends = {mode: online.laws(BUMPS, BETA, mode, 2) for mode in online.MODES}

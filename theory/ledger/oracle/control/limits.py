@@ -8,6 +8,7 @@ problem by adaptive quadrature.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -102,6 +103,7 @@ def gaussian_with_memory(mean: Array, cov: Array, Q: Array, q: Array, g: float) 
     d = len(mean)
     eye = np.eye(d)
 
+    @lru_cache(maxsize=4)
     def matrix(t: float) -> Array:
         """v + (g^2/2) s = mean + this (x - t mean)."""
         spread = t**2 * cov + (1 - t) ** 2 * eye
