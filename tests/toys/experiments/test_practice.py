@@ -224,6 +224,7 @@ def test_what_is_measured(done):
 
 def test_a_second_time_nothing_is_trained_or_measured(done, monkeypatch):
     out, found = done
+
     def again(*parts):
         raise TypeError("measured again")
 
