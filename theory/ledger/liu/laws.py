@@ -45,6 +45,8 @@ from theory.ledger.core import (
 )
 from theory.ledger.oracle import flow
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
+from theory.ledger.oracle.online import LineLaw
+from theory.recursion import Trajectory
 
 FIELD_FLOOR = 1e-14
 PROBLEMS = ("note_1d", "linear_1d", "quadratic_1d", "bump_2d", "plane_5d", "full_5d")
@@ -198,6 +200,14 @@ def plain_numbers(problem: Problem) -> PlaneNumbers:
         problem.scale,
         np.eye(problem.dim),
     )
+
+
+def last_laws_apart(run: Trajectory, theirs: LineLaw) -> float:
+    """Largest difference of densities over the peak, where the oracle's law has nodes."""
+    axis = run.axes[0]
+    inside = (axis > theirs.nodes[0]) & (axis < theirs.nodes[-1])
+    q = run.laws[-1].density[inside]
+    return float(np.abs(np.exp(theirs.log_density(axis[inside])) - q).max() / q.max())
 
 
 @lru_cache(maxsize=1)

@@ -6,12 +6,10 @@ import numpy as np
 
 from theory.common.tolerances import QUADRATURE
 from theory.ledger.core import Context, Finding, extra, number
-from theory.ledger.liu.laws import plain_numbers
-from theory.ledger.oracle.online import LineLaw
+from theory.ledger.liu.laws import last_laws_apart, plain_numbers
 from theory.ledger.oracle.released import training as oracle
 from theory.methods.matching.reward_mapping import SPREAD, STD_FLOOR
 from theory.problems.problem import load_problem
-from theory.recursion import Trajectory
 from theory.released.exact import Epoch, carry_epochs
 from theory.released.penalty import Penalty, law_tilt, law_weights
 
@@ -29,14 +27,6 @@ def recipe_gap(epochs: int, weight: float, wrong: float | None = None) -> float:
     rule = oracle.Epochs(beta, weight, mapped=True)
     theirs = oracle.released_laws(plain_numbers(problem), [rule] * epochs, decays)[-1]
     return last_laws_apart(run, theirs)
-
-
-def last_laws_apart(run: Trajectory, theirs: LineLaw) -> float:
-    """Largest difference of densities over the peak, where the oracle's law has nodes."""
-    axis = run.axes[0]
-    inside = (axis > theirs.nodes[0]) & (axis < theirs.nodes[-1])
-    q = run.laws[-1].density[inside]
-    return float(np.abs(np.exp(theirs.log_density(axis[inside])) - q).max() / q.max())
 
 
 @extra

@@ -64,6 +64,12 @@ def gradient_by_quadrature(s: Setting) -> Array:
     return conditional.mean_reward_gradient(s.case, s.x, s.at)
 
 
+def eta_by_hand(s: Setting) -> float:
+    """sigma (sigma alpha'/alpha - sigma'), from the second route's path."""
+    at = s.at
+    return at.sigma * (at.sigma * at.dalpha / at.alpha - at.dsigma)
+
+
 def _guidance_size(s: Setting) -> float:
     return s.spread * (abs(s.at.dalpha) + abs(s.at.dsigma))
 
@@ -94,10 +100,10 @@ Z2_PARTS = (
         "m_t (v+ - v_old) = eta_t grad m_t on every path (eta = (1 - t)/t on the RF path)",
         POSITIVE_PATH,
         guidance,
-        lambda s: s.at.eta * gradient_by_quadrature(s),
+        lambda s: eta_by_hand(s) * gradient_by_quadrature(s),
         {
-            "factor 1": lambda s: guidance(s) / s.at.eta,
-            "factor 2/beta": lambda s: 2 / s.nft_beta * guidance(s) / s.at.eta,
+            "factor 1": lambda s: guidance(s) / eta_by_hand(s),
+            "factor 2/beta": lambda s: 2 / s.nft_beta * guidance(s) / eta_by_hand(s),
             "sign": lambda s: -guidance(s),
             "not times m_t": lambda s: (
                 guidance(s) / float(s.problem.conditional_reward.mean(s.point, s.t)[0])

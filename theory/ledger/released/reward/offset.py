@@ -10,10 +10,9 @@ import numpy as np
 from theory import GaussianSum, Problem, QuadraticReward, bump_reward
 from theory.common.tolerances import QUADRATURE
 from theory.ledger.core import Array, Context, Finding, Identity, extra, number
-from theory.ledger.liu.laws import plain_numbers
+from theory.ledger.liu.laws import last_laws_apart, plain_numbers
 from theory.ledger.oracle.released import modes as released_modes
 from theory.ledger.oracle.released import training as released
-from theory.ledger.released.penalty_laws import last_laws_apart
 from theory.ledger.settings.modes import (
     ModePoints,
     ModeSetting,
