@@ -164,8 +164,8 @@ MUTANTS = {
     "roots of falling phi": (HOME, "(rest < 0) == rising", "rest < 0", "branches"),
     "later kernel's own slope": (
         HOME,
-        "a = self.base_slopes[k] * self.smoothed",
-        "a = self._derivative(means[k]) * self.smoothed",
+        "Spline(self.axis, self.base_slopes[k] * self.smoothed",
+        "Spline(self.axis, self._derivative(means[k]) * self.smoothed",
         "critical",
     ),
     "std of the next kernel": (
