@@ -7,7 +7,7 @@ Pt = P_F / P#^eta the residual policy:
     Balance           detailed       log P_F(x'|x) + log F(x) - log P_B(x|x') - log F(x')   (5)
                       forward        its gradient in x'                                     (6)
                       reverse        its gradient in x                                      (9)
-                      trajectory     log Z + sum log P_F - log F(x_T) - sum log P_B         (48)
+                      trajectory     log Z P_0 + sum log P_F - log F(x_T) - sum log P_B     (48)
     ResidualBalance   detailed       log Pt(x'|x) + log Ft(x) - log Ft(x')                  (50)
                       printed        log Pt(x'|x) - log Ft(x')                              (20)
                       forward        grad' log Pt(x'|x) - grad' log Ft(x')                  (11)
@@ -27,7 +27,7 @@ from typing import Protocol
 from torch import Tensor
 
 from theory.gflownet.flows import ResidualFlows
-from theory.gflownet.kernels import Kernels, NoisingKernels, gradient, kernel_scores
+from theory.gflownet.kernels import Kernels, NoisingKernels, gradient, kernel_scores, log_start
 from theory.samplers.chain import Chain
 from theory.tilts.rewards import Reward
 from theory.tilts.wrappers import Wrapper
@@ -84,9 +84,11 @@ class Balance:
         return behind - self.noising.scores(k, x, x_next)[0] + self.flow.score(k, x)
 
     def trajectory(self, states: Tensor, log_z: Tensor | float) -> Tensor:
-        """(48) along states (n, T + 1, d), (n,): Z = e^log_z stands for F(x_0), one number."""
+        """(48) along states (n, T + 1, d), (n,): from the one state before x_0, whose flow is
+        Z = e^log_z, whose policy is P_0 and to which the noising returns for sure."""
+        forward = log_start(self.chain, states[:, 0]) + log_path(self.policy, states)
         last = self.flow.log_flow(self.chain.steps, states[:, -1])
-        return log_z + log_path(self.policy, states) - log_path(self.noising, states) - last
+        return log_z + forward - log_path(self.noising, states) - last
 
 
 @dataclass(frozen=True, eq=False)

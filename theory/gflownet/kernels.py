@@ -62,6 +62,12 @@ class NoisingKernels:
         return ratio, variance
 
 
+def log_start(chain: Chain, x: Tensor) -> Tensor:
+    """log P_0, the density of the chain's X_0, at x (n, d), as (n,)."""
+    std = chain.start(torch.ones(1, dtype=x.dtype))
+    return _log_normal(x, std**2)
+
+
 def kernel_scores(kernels: Kernels, k: int, x: Tensor, x_next: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of log P(x_next | x) in x and in x_next, each (n, d)."""
     with torch.enable_grad():

@@ -202,16 +202,24 @@ def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> Gr
         with torch.no_grad():
             means = chain.mean(model, k, points).numpy()
         density = _spread(axes, density * cell, means, s[k])
-    mass = float(density.sum()) * cell
+    return grid_law(axes, density)
+
+
+def grid_law(axes: tuple[Array, ...], density: Array) -> GridLaw:
+    """A law on a uniform grid from its density at the grid's points (n,).
+
+    Raises:
+        ValueError: the grid loses more than 1e-3 of the mass or is too coarse.
+    """
+    mass = float(density.sum()) * float(np.prod([a[1] - a[0] for a in axes]))
     if not abs(mass - 1) <= 1e-3:
         raise ValueError(
             f"the grid of {'x'.join(str(len(a)) for a in axes)} points must hold a mass of 1 to "
             f"1e-3 of the chain's law, got {mass:.5f}; use a wider or finer grid"
         )
-    shape = tuple(len(a) for a in axes)
     with np.errstate(divide="ignore"):
-        log_density = np.log(np.maximum(density, 0.0)).reshape(shape)
-    cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if dim == 1 else None
+        log_density = np.log(np.maximum(density, 0.0)).reshape([len(a) for a in axes])
+    cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if len(axes) == 1 else None
     return GridLaw(axes, log_density, cdf)
 
 
