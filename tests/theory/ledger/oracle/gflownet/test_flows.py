@@ -12,7 +12,7 @@ from scipy import stats
 from tests.theory.ledger.oracle.cases import mixture
 from tests.theory.ledger.oracle.gflownet.cases import Hand, integrable, line_mixture, numbers
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.oracle.adaptive import marginal_density
+from theory.ledger.oracle import marginal_density
 from theory.ledger.oracle.gflownet import flows
 from theory.ledger.oracle.gflownet.numbers import FlowNumbers
 
