@@ -20,7 +20,7 @@ START = 1.4
 
 def closed_law(n, start_std, points):
     """F_T(x) int q_0(z | x) N(z; 0, start^2) / F_0(z) dz: the product of kernels telescopes."""
-    z = np.linspace(-14, 14, 401)
+    z = np.linspace(-14, 14, 141)
     rho, tau = n.noising(0)
     first = np.array([flows.log_flow(n, 0, np.array([v])) for v in z])
     logs = stats.norm(rho * points[:, None], tau).logpdf(z) + stats.norm(0, start_std).logpdf(z)
