@@ -13,10 +13,12 @@ import math
 import numpy as np
 
 from theory.ledger.oracle.gflownet.flows import places, residual_score, slopes_at
+from theory.ledger.oracle.gflownet.line import Line
 from theory.ledger.oracle.gflownet.numbers import FlowNumbers, moves
 from theory.ledger.oracle.integrals import Array, Exponent, Law, radius_for, shifted, slope, steps
 
 OF = ("data", "last")
+_FAINT = 40.0  # e-folds below its peak at which a law is left out
 
 
 def prediction(n: FlowNumbers, k: int, x: Array, of: str = "data") -> Array:
@@ -44,6 +46,32 @@ def looking_score(n: FlowNumbers, k: int, x: Array, of: str = "data") -> Array:
 def left_over(n: FlowNumbers, k: int, x: Array, gamma: float, of: str = "data") -> Array:
     """g_k(x), (d,)."""
     return residual_score(n, k, x) - gamma * looking_score(n, k, x, of)
+
+
+def left_share(line: Line, k: int, gamma: float, of: str = "data") -> float:
+    """rms of g_k over rms of the score of Ft_k on the line, x by the tuned chain's law F_k: sums
+    over tables, 0 < k < T. Raises ValueError for another k or an unknown `of`."""
+    if not 0 < k < line.n.steps:
+        raise ValueError(f"k must be 1 to {line.n.steps - 1}, got {k}")
+    if of not in OF:
+        raise ValueError(f"of must be one of {OF}, got {of!r}")
+    n, base = line.n, line.n.without_reward()
+    rho, tau = n.noising(k) if of == "last" else (float(n.alpha[k]), float(n.sigma[k]))
+    x, y = line.axes[k], line.axes[-1]
+    density = (n.last if of == "last" else n.case).log_density(y[:, None])
+    law = line.log_flow(n, k, x)
+    kept = law > law.max() - _FAINT
+    x, law = x[kept], np.exp(law[kept] - law.max())
+    radius = tau / 4
+    flows, ahead = [], []
+    for z in (x + s for s in steps(radius)):
+        logs = density - 0.5 * ((z[:, None] - rho * y) / tau) ** 2
+        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+        flows.append(line.log_flow(n, k, z) - line.log_flow(base, k, z))
+        ahead.append(line.log_reward(shares @ y / shares.sum(axis=1)))
+    score = slope(np.array(flows), radius)
+    left = score - gamma * slope(np.array(ahead), radius)
+    return float(np.sqrt((law @ left**2) / (law @ score**2)))
 
 
 def _law(n: FlowNumbers, k: int, x: Array, of: str) -> tuple[Law, Array, float, float]:

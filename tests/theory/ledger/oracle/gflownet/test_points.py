@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from tests.theory.ledger.oracle.cases import mixture
 from tests.theory.ledger.oracle.gflownet.cases import POWER, Hand, line_mixture, numbers
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
-from theory.ledger.oracle.gflownet import looking, smoothed, violation
+from theory.ledger.oracle.gflownet import flows, looking, smoothed, violation
 from theory.ledger.oracle.gflownet.line import Line
 from theory.ledger.oracle.integrals.stencils import slope, steps
 
@@ -69,6 +69,34 @@ def test_a_mixture_looks_ahead(form):
     assert QUADRATURE_TIGHT.holds(looking.looking_score(n, k, at), truth, 1.0)
     fixed = n.power * log_reward(xhat(x) + 1e-30j).imag / 1e-30  # without xhat's Jacobian
     assert not QUADRATURE.holds(fixed, truth, 1.0)
+
+
+@pytest.mark.parametrize("of", ["data", "last"])
+def test_share_that_is_left(of):
+    """Tables against the adaptive route, over the law F_k; for one Gaussian by hand."""
+    n, k = line_mixture(), 1
+    line = Line(n)
+    x = np.linspace(-4, 4, 41)
+    law = np.exp([flows.log_flow(n, k, np.array([v])) for v in x])
+    scores = np.array([flows.residual_score(n, k, np.array([v]))[0] for v in x])
+    for gamma in (0.0, 0.7):
+        left = np.array([looking.left_over(n, k, np.array([v]), gamma, of)[0] for v in x])
+        truth = np.sqrt((law @ left**2) / (law @ scores**2))
+        found = looking.left_share(line, k, gamma, of)
+        assert QUADRATURE.holds(found, truth, 1.0)
+        assert QUADRATURE.holds(found, 1.0) == (gamma == 0)
+
+
+def test_share_of_one_gaussian():
+    hand = Hand(1, 1)
+    n, k = hand.n, 2
+    c, a, s = hand.one.cov[0, 0], hand.n.alpha[2], hand.n.sigma[2]
+    right = a * hand.end[0, 0] / (a**2 * c + s**2)
+    found = looking.left_share(Line(n), k, 1.0)
+    assert QUADRATURE.holds(found, 1 - a * c / (a**2 * c + s**2) / right, 1.0)
+    assert abs(looking.left_share(Line(n), k, 1.0, "last")) < 1e-7 < found
+    with pytest.raises(ValueError, match="k must be 1 to 3, got 4"):
+        looking.left_share(Line(n), 4, 1.0)
 
 
 def test_looking_refuses():
