@@ -194,7 +194,11 @@ class FlowProblems(Domain[FlowSetting]):
     def nudge(
         self, setting: FlowSetting, rng: np.random.Generator, step: float
     ) -> FlowSetting | None:
-        plain = Setting(setting.case, setting.states[0], 0.5, 1.0, _tilt(setting))
+        case = setting.case
+        middle = case.frame[:, : case.plane_dim] @ (
+            0.5 * case.means[0]
+        )  # the states are held below
+        plain = Setting(case, middle, 0.5, 1.0, _tilt(setting))
         moved = self.problems.nudge(plain, rng, step)
         if moved is None:
             return None

@@ -104,11 +104,12 @@ def affine_chain(hand):
     return found
 
 
+@pytest.mark.parametrize("first_time", [0.0, 0.4])
 @pytest.mark.parametrize("eta", [1.0, 0.5, 2.0])
-def test_powers_of_a_gaussian_chain(eta):
+def test_powers_of_a_gaussian_chain(eta, first_time):
     """N(x'; J x + b, v)^eta is a Gaussian of variance v / eta times a number that does not depend
     on x; a linear log R moves every mean by its slope times the variance."""
-    hand = Hand(1, 1, steps=3)
+    hand = Hand(1, 1, steps=3, first_time=first_time)
     line = Line(hand.n, sharpest=eta)
     start = float(hand.n.sigma[0])
     points = float(hand.mean[0]) + POINTS
@@ -125,8 +126,23 @@ def test_powers_of_a_gaussian_chain(eta):
         mean, var = slope * mean + constant, slope**2 * var + v
     ten = stats.norm(mean + var / eta * w, math.sqrt(var / eta)).logpdf(points)
     assert QUADRATURE_TIGHT.holds(line.target(line.gaussian, eta, start, points), ten, 1.0)
-    # (10) is what the conditions sample for eta = 1 alone, and a memoryless start.
-    assert QUADRATURE_TIGHT.holds(found, ten, 1.0) == (eta == 1)
+    # Affine kernels from a start that is forgotten: a power of the whole path's Gaussian is (10).
+    assert QUADRATURE_TIGHT.holds(found, ten, 1.0) == (first_time == 0)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "back"])
+def test_powers_of_a_mixtures_chain(kernel):
+    """What the conditions sample is (10) for eta = 1 alone."""
+    n = line_mixture(steps=2)
+    line = Line(n, sharpest=2.0)
+    factor, start = getattr(line, kernel), float(n.sigma[0])
+    for eta in (0.5, 1.0, 2.0):
+        found = line.residual_law(factor, eta, start, POINTS)
+        ten = line.target(factor, eta, start, POINTS)
+        assert QUADRATURE_TIGHT.holds(found, ten, 1.0) == (eta == 1)
+        z = np.linspace(-6, 6, 601)
+        mass = np.exp(line.residual_law(factor, eta, start, z)).sum() * (z[1] - z[0])
+        assert QUADRATURE.holds(mass, 1.0)
 
 
 def test_residual_conditions_tilt_the_kernels_own_law():
