@@ -104,6 +104,10 @@ class ChainFlows:
         """log P_F(x_next | x), (n,)."""
         return self.kernel(k, x).log_density(x_next[:, None])[:, 0]
 
+    def log_pairs(self, k: int, x: Tensor, x_next: Tensor) -> Tensor:
+        """log P_F(x_next_j | x_i) of x (n, d) and x_next (m, d), (n, m)."""
+        return self.kernel(k, x).log_density(x_next.expand(len(x), *x_next.shape))
+
     def rollout(self, start: Tensor, generator: torch.Generator) -> Tensor:
         """States (n, T + 1, d) of the exact policy from X_0 = start (n, d)."""
         states = [start]

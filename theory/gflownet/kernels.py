@@ -38,6 +38,12 @@ class GaussianKernels:
         variance = self.chain.coefficients(x)[2][k] ** 2
         return _log_normal(x_next - self.chain.mean(self.model, k, x), variance)
 
+    def log_pairs(self, k: int, x: Tensor, x_next: Tensor) -> Tensor:
+        """log P(x_next_j | x_i) of x (n, d) and x_next (m, d), (n, m)."""
+        check_order("k", k, 0, self.chain.steps - 1)
+        variance = self.chain.coefficients(x)[2][k] ** 2
+        return _log_normal(x_next - self.chain.mean(self.model, k, x)[:, None], variance)
+
 
 @dataclass(frozen=True)
 class NoisingKernels:

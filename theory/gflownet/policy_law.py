@@ -45,14 +45,19 @@ def policy_law(chain: Chain, policy: Kernels, axes: tuple[Array, ...]) -> GridLa
 
 
 def log_kernel_rows(kernels: Kernels, k: int, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """log P(x_j | x_i) for all pairs of points (n, d), a few rows i at a time: (rows, n)."""
+    """log P(x_j | x_i) for all pairs of points (n, d), a few rows i at a time: (rows, n). Kernels
+    that know all pairs at once (`log_pairs`) are asked for them."""
     n = len(points)
     step = max(1, PAIRS // n)
+    log_pairs = getattr(kernels, "log_pairs", None)
     for row in range(0, n, step):
         rows = slice(row, min(row + step, n))
-        count = rows.stop - rows.start
-        before, after = points[rows].repeat_interleave(n, 0), points.repeat(count, 1)
         with torch.no_grad():
+            if log_pairs is not None:
+                yield rows, log_pairs(k, points[rows], points)
+                continue
+            count = rows.stop - rows.start
+            before, after = points[rows].repeat_interleave(n, 0), points.repeat(count, 1)
             yield rows, kernels.log_density(k, before, after).reshape(count, n)
 
 

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import norm
 
 from theory.common.tolerances import (
+    ALGEBRA,
     FALSE_FAILURE_RATE,
     QUADRATURE,
     QUADRATURE_2D,
@@ -15,7 +16,7 @@ from theory.common.tolerances import (
 )
 from theory.gflownet.flows import pretrained_flows, residual_flows
 from theory.gflownet.kernels import GaussianKernels
-from theory.gflownet.policy_law import exact_policy_law, policy_law, weighted_draws
+from theory.gflownet.policy_law import exact_policy_law, log_kernel_rows, policy_law, weighted_draws
 from theory.laws.distances import grid_distances
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain, chain_law, grid_law, grid_points
@@ -37,6 +38,25 @@ def test_gaussian_policies_have_the_chain_law():
     assert QUADRATURE_TIGHT.holds(ours.density, expected.density, 1.0)
     exact = policy_law(chain, pretrained_flows(chain, problem.base), AXIS)
     assert not QUADRATURE_TIGHT.holds(exact.density, expected.density, 1.0)
+
+
+def test_all_pairs_at_once():
+    """As one pair after another, which policies without `log_pairs` are asked for."""
+
+    class Pairwise:
+        def __init__(self, kernels):
+            self.log_density = kernels.log_density
+
+    problem, flows = flows_of("bump_2d", Chain(3, 0.3))
+    axes = tuple(np.linspace(-2, 2, 16) for _ in range(2))
+    for kernels in (flows.tilted, GaussianKernels(flows.chain, problem.base_field)):
+        for k in range(3):
+            one, other = (
+                torch.cat([part for _, part in log_kernel_rows(which, k, grid_points(axes))])
+                for which in (kernels, Pairwise(kernels))
+            )
+            assert ALGEBRA.holds(one, other, float(other.abs().max()))
+            assert not ALGEBRA.holds(one.T, other, float(other.abs().max()))
 
 
 @pytest.mark.parametrize("first_time", [0.0, 0.4])
