@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         reward_flows,
     )
     from theory.gflownet.kernels import GaussianKernels
+    from theory.gflownet.policy_law import exact_policy_law, policy_law, weighted_draws
+    from theory.gflownet.prior import prior_solution, prior_target
     from theory.laws.distances import GridLaw, grid_distances, sample_distances
     from theory.laws.gaussians import GaussianSum
     from theory.problems.problem import Problem, load_problem, parse_problem, problem_names

@@ -88,10 +88,10 @@ def test_grids_that_lose_mass():
     chain = Chain(3, 0.2)
     _, flows = flows_of("note_1d", chain)
     short = (np.linspace(-1, 1, 65),)
-    for law in (lambda: policy_law(chain, flows.tilted, short),
-                lambda: exact_policy_law(flows.tilted, short)):  # fmt: skip
-        with pytest.raises(ValueError, match="must hold a mass of 1"):
-            law()
+    with pytest.raises(ValueError, match="must hold a mass of 1"):
+        policy_law(chain, flows.tilted, short)
+    with pytest.raises(ValueError, match="must hold a mass of 1"):
+        exact_policy_law(flows.tilted, short)
 
 
 # --- draws

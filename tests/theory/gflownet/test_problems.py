@@ -76,9 +76,11 @@ def test_a_late_chain_misses_its_target(name, apart):
 def test_the_twin_is_the_same_problem():
     late, twin = load_problem("late_1d"), load_problem("note_1d")
     assert (late.first_time, twin.first_time) == (0.35, 0.0)
-    for one, other in ((late.base.mean, twin.base.mean), (late.base.cov, twin.base.cov),
-                       (late.reward.centres, twin.reward.centres)):  # fmt: skip
-        assert torch.equal(one, other)
+    assert torch.equal(late.base.mean, twin.base.mean)
+    assert torch.equal(late.base.cov, twin.base.cov)
+    assert torch.equal(late.base.log_abs, twin.base.log_abs)
+    assert torch.equal(late.reward.centres, twin.reward.centres)
+    assert torch.equal(late.reward.precisions, twin.reward.precisions)
     assert late.scale == twin.scale
     assert chain_on(replace(late, first_time=0.0), 12, 0.04) == chain_on(twin, 12, 0.04)
     assert ProblemTask([late]).first_time == 0.35
