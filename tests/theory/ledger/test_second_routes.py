@@ -151,6 +151,14 @@ NUMBERS = {
     "flows",
     "back",
     "gaussian",
+    "value",
+    "slope",
+    "held_slope",
+    "variance",
+    "log_mass",
+    "log_reward",
+    "smoothing",
+    "parameters",
 }
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 # First routes in the ledger's rooms.

@@ -2,13 +2,24 @@
 
 The paper's alpha_t is the square of a state's signal coefficient a_k, its beta the scale of a
 wrapper, its eta `prior`; P# is the pretrained chain. Identities at a pair of states are in `points`
-and `looking`, what is sampled in `starts` and `strengths`, sums along paths in `telescope`.
+and `looking`, what is sampled in `starts` and `strengths`, sums along paths in `telescope`, what
+losses do not say in `divergence`, `corrections`, `directions` and `anchors`.
 """
 
 from __future__ import annotations
 
 from theory.ledger.core import Claim
-from theory.ledger.gflownet import looking, points, starts, strengths, telescope
+from theory.ledger.gflownet import (
+    anchors,
+    corrections,
+    directions,
+    divergence,
+    looking,
+    points,
+    starts,
+    strengths,
+    telescope,
+)
 
 INTEGRALS = "adaptive quadrature over X_T, derivatives from integrals at states around"
 TABLES = "kernels normalised by themselves, multiplied out over tables"
@@ -120,5 +131,103 @@ ROWS: tuple[Claim, ...] = (
             "much is, and the signal's square can leave more than no looking ahead saves."
         ),
         parts=looking.G7_PARTS,
+    ),
+    Claim(
+        id="G8",
+        source="nabla, (21)",
+        statement="On-policy nabla-DB is a Fisher divergence.",
+        assumptions="Gaussian kernels, one state; as printed: grad log P_B in the first place",
+        first="sums over the kernel's nodes, automatic differentiation in the policy's mean",
+        second="sums over tables, complex steps",
+        recorded="false",
+        remark=(
+            "With the policy's score in the first place the value is half the loss. The gradient "
+            "is not: training holds the samples, the divergence's derivative moves them."
+        ),
+        parts=divergence.G8_PARTS,
+        region=divergence.gradient_region,
+    ),
+    Claim(
+        id="G9",
+        source="nabla, (51), (52)",
+        statement=(
+            "A pretrained model that violates detailed balance biases the residual loss, and (51)-"
+            "(52) with a learned h correct it."
+        ),
+        assumptions="Gaussian kernels for P#; from a memoryless start",
+        first="theory's kernels, differentiated; laws on a grid",
+        second=INTEGRALS + "; " + TABLES,
+        recorded="conditional",
+        remark=(
+            "The residual conditions never use P_B: they sample R^beta times the pretrained "
+            "chain's own law. Against the data's law that is biased, and h = log P# F# / (P_B F#') "
+            "corrects it. A free h is no correction: every policy has one. (52) prints F(x_{t+1}) under a "
+            "gradient in x_t."
+        ),
+        parts=corrections.G9_PARTS,
+        region=corrections.bias_region,
+    ),
+    Claim(
+        id="G10",
+        source="nabla, section 4.1, (20)",
+        statement="DAG-DB samples R^beta, residual DB (20) R^beta P#.",
+        assumptions="from a memoryless start; as printed: (20) without the flow of x_t",
+        first="targets as Gaussian sums; the residual flow",
+        second=TABLES,
+        recorded="conditional",
+        remark=(
+            "With + log Ft(x_t). As printed a normalised kernel would have to be P# R^beta, whose "
+            "mass given x is Ft(x): zero is reached where R is constant and nowhere else."
+        ),
+        parts=directions.G10_PARTS,
+        region=directions.printed_region,
+    ),
+    Claim(
+        id="G11",
+        source="nabla, Remark 2, Table 1",
+        statement="The forward condition alone (w_B = 0) suffices.",
+        assumptions="with the terminal condition (14); flows of states before the last one free",
+        first="one integral over the last noising kernel",
+        second=TABLES,
+        recorded="false",
+        remark=(
+            "P_F = P# Ft(x')/C(x) has zero forward loss for any flows Ft_k, k < T. With Ft_k = 1 "
+            "it is the base until the last step, which cannot move far. What is found in training is "
+            "what initialisation and looking ahead make of the free flows."
+        ),
+        parts=directions.G11_PARTS,
+        region=directions.forward_region,
+    ),
+    Claim(
+        id="G12",
+        source="nabla, Algorithm 1, section 4.3",
+        statement="Output regularisation leaves the fixed point R^beta P#.",
+        assumptions="one Gaussian, log R linear, Gaussian kernels; lambda in units of their means",
+        first="the conditions' residuals, probed one unknown at a time",
+        second="least squares written out by regression, round after round",
+        recorded="conditional",
+        remark=(
+            "Anchored to the last step (section 4.3) it slows and leaves the fixed point; anchored "
+            "to the pretrained model (Algorithm 1) it moves it towards the base."
+        ),
+        parts=anchors.G12_PARTS,
+        region=anchors.anchor_region,
+    ),
+    Claim(
+        id="G13",
+        source="nabla, section 4.3",
+        statement=(
+            "With E grad log R(x + c eps) for grad log R the target is "
+            "exp(beta (log R * N(0, c² I))) P# / Z."
+        ),
+        assumptions="log R linear, quadratic or a sum of bumps; c the noise's standard deviation",
+        first="bumps and quadratics smoothed in closed form",
+        second="log R averaged over nodes, Z by adaptive quadrature",
+        recorded="exact",
+        remark=(
+            "A linear log R is unchanged, a quadratic one by a constant, bumps become wider by c². "
+            "The paper's c = 2e-3 changes nothing that could be seen here."
+        ),
+        parts=corrections.G13_PARTS,
     ),
 )
