@@ -161,8 +161,8 @@ ROWS: tuple[Claim, ...] = (
         remark=(
             "The residual conditions never use P_B: they sample R^beta times the pretrained "
             "chain's own law. Against the data's law that is biased, and h = log P# F# / (P_B F#') "
-            "corrects it. A free h is no correction: every policy has one. (52) prints F(x_{t+1}) under a "
-            "gradient in x_t."
+            "corrects it. A free h is no correction: every policy has one. (52) prints "
+            "F(x_{t+1}) under a gradient in x_t."
         ),
         parts=corrections.G9_PARTS,
         region=corrections.bias_region,
@@ -192,8 +192,8 @@ ROWS: tuple[Claim, ...] = (
         recorded="false",
         remark=(
             "P_F = P# Ft(x')/C(x) has zero forward loss for any flows Ft_k, k < T. With Ft_k = 1 "
-            "it is the base until the last step, which cannot move far. What is found in training is "
-            "what initialisation and looking ahead make of the free flows."
+            "it is the base until the last step, which cannot move far. What is found in training "
+            "is what initialisation and looking ahead make of the free flows."
         ),
         parts=directions.G11_PARTS,
         region=directions.forward_region,
