@@ -7,8 +7,11 @@ With P# the pretrained chain's kernels and p_T the law of its last state,
                      P_F = P#(x'|x)^eta Ft_{k+1}(x') / Ft_k(x),
     which sample     R^beta(x_T) int P_0(x_0) / Ft_0(x_0) prod P#(x_{k+1} | x_k)^eta dx_{0:T-1}.
 
-At eta = 1 and Ft_0 constant the two agree, at no other eta do they: a product of powers is not the
-power of the integral. The target is closed for whole eta and for one Gaussian; the rest on grids.
+The two agree at any eta where the chain is in detailed balance with the noising, P# = P_B F'/F, and
+its first state is noise alone: the powers of F cancel, and those of P_B are again Gaussians, which
+integrate to one number. They do not where the kernels are Gaussian and the base is none (P# is not
+in balance then; eta = 1 gives R^beta times the kernels' own law), nor from a later start.
+The target is closed for whole eta and for one Gaussian; the rest on grids.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from theory.gflownet.flows import (
 )
 from theory.gflownet.kernels import kernel_scores
 from theory.ledger.core import Array, Context, Finding, Identity, number, row
-from theory.ledger.gflownet.points import WITH_PRIOR, base_of, flows_of, residual_of, score_size
+from theory.ledger.gflownet.points import EVEN, base_of, flows_of, residual_of, score_size
 from theory.ledger.oracle.gflownet import flows as oracle
 from theory.ledger.oracle.gflownet import looking
 from theory.ledger.settings.gflownet import FlowSetting
@@ -56,7 +56,7 @@ def _force_ahead(s: FlowSetting) -> Array:
 
 BIDIRECTIONAL = Identity(
     "grad' log Pt(x'|x) = -grad' log Pt(x''|x')",
-    WITH_PRIOR,
+    EVEN,
     _force_back,
     _force_ahead,
     {
@@ -173,7 +173,7 @@ def _left_over(s: FlowSetting) -> Array:
 
 REMAINDER = Identity(
     "g = grad log Ft - gamma grad log R^beta(xhat), gamma = 1, signal and its square",
-    WITH_PRIOR,
+    EVEN,
     _remainders,
     _left_over,
     {

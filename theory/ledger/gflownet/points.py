@@ -25,6 +25,8 @@ from theory.ledger.settings.gflownet import FlowProblems, FlowSetting
 
 WITH_PRIOR = FlowProblems()
 WITHOUT = FlowProblems(prior=False)
+# Where derivatives are taken of integrals over the plane.
+EVEN, EVEN_WITHOUT = (FlowProblems(prior=p, max_condition=10.0) for p in (True, False))
 
 
 @lru_cache(maxsize=16)
@@ -156,4 +158,4 @@ def _gradients(domain: FlowProblems, name: str) -> tuple[Identity[FlowSetting], 
     )
 
 
-G2_PARTS = (*_gradients(WITH_PRIOR, "W = R^beta p_T"), *_gradients(WITHOUT, "W = R^beta"))
+G2_PARTS = (*_gradients(EVEN, "W = R^beta p_T"), *_gradients(EVEN_WITHOUT, "W = R^beta"))

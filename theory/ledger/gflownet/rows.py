@@ -75,10 +75,12 @@ ROWS: tuple[Claim, ...] = (
         second=TABLES,
         recorded="conditional",
         remark=(
-            "True for eta = 1 from a memoryless start. For another eta the conditions are met by "
-            "P#(x'|x)^eta Ft(x')/Ft(x) alone, which samples R^beta int P_0/Ft_0 prod P#^eta: a "
-            "product of powers is not the power of the integral. Gaussian kernels of the chain's "
-            "own variance meet them at no eta but 1: (eta - 1) x'/s² is left."
+            "The conditions are met by P#(x'|x)^eta Ft(x')/Ft(x) alone, which samples R^beta int "
+            "P_0/Ft_0 prod P#^eta. From a memoryless start that is (10) at any eta if P# is in "
+            "detailed balance with the noising: powers of F cancel, those of P_B integrate to one "
+            "number. Of Gaussian kernels it is R^beta times their own law at eta = 1, and no power "
+            "of it else; a policy of the chain's own variance meets the conditions at eta = 1 "
+            "alone: (eta - 1) x'/s² is left."
         ),
         parts=strengths.G4_PARTS,
         region=strengths.strength_region,

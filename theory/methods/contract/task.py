@@ -258,10 +258,7 @@ class ProblemTask(Task):
             )
         starts = {p.first_time for p in problems}
         if len(starts) > 1:
-            raise ValueError(
-                "problems must have one first_time for networks that train together, got "
-                f"{sorted(starts)}"
-            )
+            raise ValueError(f"problems must have one first_time, got {sorted(starts)}")
         self.path, self.event_shape, self.blocks = problems[0].path, (dims.pop(),), len(problems)
         self.first_time = starts.pop()
         self.dtype, self.device = dtype, torch.device(device)
