@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.gflownet.numbers import Bridge, FlowNumbers, Part, moves
+from theory.ledger.oracle.gflownet.numbers import Bridge, FlowNumbers, Part, moves, shifts
 from theory.ledger.oracle.integrals import (
     Array,
     Density,
@@ -162,11 +162,7 @@ def _flow_score(n: FlowNumbers, part: Part, k: int, x: Array) -> Array:
     if k == n.steps:
         return slopes_at(part.density.log_density, x, part.width)
     law, (rho, tau) = _law(n, part, k, x), n.noising(k)
-    exponents = [
-        moves(lambda y, j=j: x[j] - rho * y[:, j], tau, 1.0)  # type: ignore[misc]
-        for j in range(len(x))
-    ]
-    return derivatives(law, exponents, tau)
+    return derivatives(law, shifts(x, rho, tau), tau)
 
 
 def _bridged(n: FlowNumbers, part: Part, k: int, x: Array, x_next: Array) -> tuple[Law, Bridge]:
@@ -229,16 +225,25 @@ def _joint_scores(
     return found[: len(x)], found[len(x) :]
 
 
-def derivatives(law: Law, exponents: list[Exponent], largest: float) -> Array:
-    """Derivatives at 0 of the log of the law's mass along every exponent, in one integral."""
-    radii = [radius_for(law, exponent, largest) for exponent in exponents]
+def stencilled(
+    law: Law, exponents: list[Exponent], largest: float, f: Function
+) -> tuple[Array, Array, Array]:
+    """Radii (J,), and on every exponent's stencil the log of the law's mass relative to the law
+    itself (J, S) and the mean of f (J, S, m), f (n, e) -> (n, m), all in one integral."""
+    radii = np.array([radius_for(law, exponent, largest) for exponent in exponents])
 
     def stacked(y: Array) -> Array:
         return np.hstack([e(y, steps(r)) for e, r in zip(exponents, radii, strict=True)])
 
-    logs, _ = shifted(law, stacked, lambda y: y[:, :0])
-    blocks = np.split(logs, len(radii))
-    return np.array([float(slope(b, r)) for b, r in zip(blocks, radii, strict=True)])
+    logs, means = shifted(law, stacked, f)
+    rows = len(radii)
+    return radii, logs.reshape(rows, -1), means.reshape(rows, len(logs) // rows, -1)
+
+
+def derivatives(law: Law, exponents: list[Exponent], largest: float) -> Array:
+    """Derivatives at 0 of the log of the law's mass along every exponent, (J,)."""
+    radii, logs, _ = stencilled(law, exponents, largest, lambda y: y[:, :1])
+    return np.array([float(slope(b, r)) for b, r in zip(logs, radii, strict=True)])
 
 
 def slopes_at(f: Function, x: Array, width: float) -> Array:

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from theory.ledger.oracle.gflownet.flows import places, residual_score, slopes_at
+from theory.ledger.oracle.gflownet.flows import places, residual_score, slopes_at, stencilled
 from theory.ledger.oracle.gflownet.line import Line
-from theory.ledger.oracle.gflownet.numbers import FlowNumbers, moves
-from theory.ledger.oracle.integrals import Array, Exponent, Law, radius_for, shifted, slope, steps
+from theory.ledger.oracle.gflownet.numbers import FlowNumbers, shifts
+from theory.ledger.oracle.integrals import Array, Law, slope, steps
 
 OF = ("data", "last")
 _FAINT = 40.0  # e-folds below its peak at which a law is left out
@@ -90,16 +90,6 @@ def _gradient(n: FlowNumbers, k: int, x: Array, of: str) -> Array:
     law, at, rho, tau = _law(n, k, x, of)
     level = law.charts[0].centre
 
-    def move(j: int) -> Exponent:
-        return moves(lambda y: at[j] - rho * y[:, j], tau, 1.0)
-
-    exponents = [move(j) for j in range(len(at))]
-    radii = [radius_for(law, exponent, tau) for exponent in exponents]
-
-    def stacked(y: Array) -> Array:
-        return np.hstack([m(y, steps(r)) for m, r in zip(exponents, radii, strict=True)])
-
-    _, means = shifted(law, stacked, lambda y: y - level)
-    values = n.log_reward(level + means)
-    blocks = np.split(values - values.mean(), len(radii))
-    return np.array([float(slope(b, r)) for b, r in zip(blocks, radii, strict=True)])
+    radii, _, means = stencilled(law, shifts(at, rho, tau), tau, lambda y: y - level)
+    values = [n.log_reward(level + mean) for mean in means]
+    return np.array([float(slope(v, r)) for v, r in zip(values, radii, strict=True)])

@@ -223,3 +223,12 @@ def moves(gap: Function, size: float, rate: float) -> Exponent:
         return np.asarray(-gap(y)[:, None] / size * step - 0.5 * step**2)
 
     return exponent
+
+
+def shifts(x: Array, rho: float, tau: float) -> list[Exponent]:
+    """Those of log N(x; rho y, tau^2 I) as each coordinate of x (e,) moves."""
+
+    def along(j: int) -> Exponent:
+        return moves(lambda y: np.asarray(x[j] - rho * y[:, j]), tau, 1.0)
+
+    return [along(j) for j in range(len(x))]

@@ -16,17 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.ledger.oracle.gflownet import flows
-from theory.ledger.oracle.gflownet.numbers import FlowNumbers, moves
-from theory.ledger.oracle.integrals import (
-    Array,
-    Density,
-    Law,
-    Region,
-    radius_for,
-    shifted,
-    slope,
-    steps,
-)
+from theory.ledger.oracle.gflownet.numbers import FlowNumbers, shifts
+from theory.ledger.oracle.integrals import Array, Density, Law, Region, slope
 
 
 class Plugged(NamedTuple):
@@ -98,17 +89,6 @@ def _mean_and_slopes(n: FlowNumbers, k: int, density: Density, at: Array) -> tup
     rho, tau = float(n.alpha[k]), float(n.sigma[k])
     law = Law(density, None, at, rho, tau)
     level = law.charts[0].centre
-    exponents = [
-        moves(lambda y, j=j: at[j] - rho * y[:, j], tau, 1.0)  # type: ignore[misc]
-        for j in range(len(at))
-    ]
-    radii = [radius_for(law, exponent, tau) for exponent in exponents]
-
-    def stacked(y: Array) -> Array:
-        still = np.zeros((len(y), 1))
-        return np.hstack([still, *(m(y, steps(r)) for m, r in zip(exponents, radii, strict=True))])
-
-    _, means = shifted(law, stacked, lambda y: y - level)
-    blocks = np.split(means[1:] - means[0], len(radii))
-    slopes = np.array([slope(b, r) for b, r in zip(blocks, radii, strict=True)])
-    return level + means[0], slopes
+    radii, _, means = flows.stencilled(law, shifts(at, rho, tau), tau, lambda y: y - level)
+    slopes = np.array([slope(m, r) for m, r in zip(means, radii, strict=True)])
+    return level + law.mean(lambda y: y - level).value, slopes
