@@ -75,7 +75,7 @@ def test_exact_policy_on_the_line(first_time):
 
 
 def test_exact_policy_in_the_plane():
-    chain = Chain(2, 0.4, first_time=0.4)
+    chain = Chain(2, 0.25, first_time=0.4)
     _, flows = flows_of("linear_2d", chain)
     axes = (np.linspace(-6.5, 6.5, 66), np.linspace(-6, 6, 61))
     ours, steps = exact_policy_law(flows.tilted, axes), policy_law(chain, flows.tilted, axes)

@@ -56,8 +56,8 @@ ROWS: tuple[Claim, ...] = (
         second=TABLES,
         recorded="conditional",
         remark=(
-            "The proof puts F_0 for P_0 in (31): the chain must start from F_0 / Z, which noise is "
-            "where the first state keeps no signal (alpha_0 = 0). Otherwise it samples "
+            "The proof puts F_0 for P_0 in (31): the chain must start from F_0 / Z, or from a "
+            "state without signal (alpha_0 = 0), whose law then does not matter. Otherwise it samples "
             "R^beta(x_T) int q(x_0|x_T) P_0(x_0) / F_0(x_0) dx_0. Section 2.1's kernels print "
             "sqrt(1 - ratio) where the variance stands and do not compose to its q(x_t|x_T)."
         ),

@@ -95,13 +95,6 @@ PROPOSITION_1 = Identity(
     {
         "not normalised": lambda s: np.atleast_1d(log_target(s) + float(flows_of(s).log_z)),
         "R^2 beta": lambda s: np.atleast_1d(log_target(s, 2.0)),
-        "a start of 1.2 sigma_0": lambda s: np.atleast_1d(
-            at_middle(
-                exact_policy_law(
-                    ChainFlows(replace(s.chain, start_std=1.2), flows_of(s).weight), through(s)
-                )
-            )
-        ),
     },
     role="condition",
     dims=(1,),
