@@ -57,9 +57,9 @@ ROWS: tuple[Claim, ...] = (
         recorded="conditional",
         remark=(
             "The proof puts F_0 for P_0 in (31): the chain must start from F_0 / Z, or from a "
-            "state without signal (alpha_0 = 0), whose law then does not matter. Otherwise it samples "
-            "R^beta(x_T) int q(x_0|x_T) P_0(x_0) / F_0(x_0) dx_0. Section 2.1's kernels print "
-            "sqrt(1 - ratio) where the variance stands and do not compose to its q(x_t|x_T)."
+            "state without signal (alpha_0 = 0), whose law then does not matter. Otherwise it "
+            "samples R^beta(x_T) int q(x_0|x_T) P_0(x_0) / F_0(x_0) dx_0. Section 2.1 prints "
+            "sqrt(1 - ratio) for the variance, and kernels that do not compose to q(x_t|x_T)."
         ),
         parts=starts.G3_PARTS,
         region=starts.start_region,
