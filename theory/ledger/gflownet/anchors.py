@@ -10,6 +10,7 @@ chain's own law tilts to. Second route: the same blocks written out by regressio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from theory.ledger.oracle.gflownet.anchored import AnchoredNumbers, after_rounds
 from theory.ledger.settings.gflownet import FlowProblems, FlowSetting
 from theory.samplers.chain import Chain
 
-ONE = FlowProblems(forms=("log",), kinds=("linear",), late=False, max_condition=10.0)
+ONE = FlowProblems(forms=("log",), kinds=("linear",), late=False, steps=(2, 3))
 ROUNDS = 3000
 
 
@@ -69,7 +70,7 @@ class OneGaussian:
     w: Array
     strength: float
 
-    @property
+    @cached_property
     def kernels(self) -> GaussianKernels:
         law = GaussianSum.mixture([1.0], self.mean[None].tolist(), covs=self.cov[None].tolist())
         return GaussianKernels(self.chain, MixtureField(law, self.chain.path))
