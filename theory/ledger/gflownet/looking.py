@@ -18,7 +18,7 @@ from theory.gflownet.flows import (
 )
 from theory.gflownet.kernels import kernel_scores
 from theory.ledger.core import Array, Context, Finding, Identity, number, row
-from theory.ledger.gflownet.points import EVEN, base_of, flows_of, residual_of, score_size
+from theory.ledger.gflownet.points import EVEN, LINE, base_of, flows_of, residual_of, score_size
 from theory.ledger.oracle.gflownet import flows as oracle
 from theory.ledger.oracle.gflownet import looking
 from theory.ledger.settings.gflownet import FlowSetting
@@ -65,6 +65,7 @@ BIDIRECTIONAL = Identity(
         "the same step's kernel": lambda s: _force_back(s, early=True),
     },
     score_size,
+    dims=LINE,
 )
 
 
@@ -181,6 +182,7 @@ REMAINDER = Identity(
         "xhat's Jacobian left out": lambda s: _remainders(s, _held),
         "nothing looked ahead": lambda s: np.tile(row(residual_of(s).score(s.k, s.point)), 3),
     },
+    dims=LINE,
 )
 
 

@@ -25,8 +25,9 @@ from theory.ledger.settings.gflownet import FlowProblems, FlowSetting
 
 WITH_PRIOR = FlowProblems()
 WITHOUT = FlowProblems(prior=False)
-# Where derivatives are taken of integrals over the plane.
+# Where numerical derivatives are taken of integrals: on the line, minutes a setting in the plane.
 EVEN, EVEN_WITHOUT = (FlowProblems(prior=p, max_condition=10.0) for p in (True, False))
+LINE = (1,)
 
 
 @lru_cache(maxsize=16)
@@ -142,6 +143,7 @@ def _gradients(domain: FlowProblems, name: str) -> tuple[Identity[FlowSetting], 
                 "flow's sign": lambda s: _ahead(s, flow=-1.0),
             },
             score_size,
+            dims=LINE,
         ),
         Identity(
             f"(9), the gradient in x, {name}",
@@ -154,6 +156,7 @@ def _gradients(domain: FlowProblems, name: str) -> tuple[Identity[FlowSetting], 
                 "the noising's gradient in x'": lambda s: _behind(s, turned=True),
             },
             score_size,
+            dims=LINE,
         ),
     )
 
