@@ -222,7 +222,7 @@ def anchors(context: Context) -> Finding:
 
 def anchor_region(cells: int) -> Region:
     """What an anchor at the base takes of the tilt's shift."""
-    strengths = np.geomspace(0.01, 30.0, cells)
+    strengths = np.geomspace(0.01, 30.0, max(2, cells // 2))
     steps = np.arange(2, 5)  # sigma_end = 0.2 must be less than the noise before it
     errors = [[1 - _kept(float(a), int(t)) for t in steps] for a in strengths]
     return Region(
