@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from theory.gflownet.balance import ResidualBalance
 from theory.gflownet.flows import (
@@ -18,7 +19,7 @@ from theory.gflownet.flows import (
 )
 from theory.gflownet.kernels import kernel_scores
 from theory.ledger.core import Array, Context, Finding, Identity, number, row
-from theory.ledger.gflownet.points import EVEN, LINE, base_of, flows_of, residual_of, score_size
+from theory.ledger.gflownet.points import EVEN, base_of, flows_of, residual_of, score_size
 from theory.ledger.oracle.gflownet import flows as oracle
 from theory.ledger.oracle.gflownet import looking
 from theory.ledger.settings.gflownet import FlowSetting
@@ -35,37 +36,38 @@ def _three(s: FlowSetting) -> tuple[int, Array, Array, Array]:
     return k, s.states[k], s.states[k + 1], s.states[k + 2]
 
 
-def _force_back(
-    s: FlowSetting, sign: float = -1.0, base: float = 1.0, early: bool = False
-) -> Array:
-    """-grad' log Pt(x''|x'), which Remark 6 sets against grad' log Pt(x'|x)."""
-    k, _, x, x_after = _three(s)
-    here, after = torch.as_tensor(x)[None], torch.as_tensor(x_after)[None]
-    step = k if early else k + 1
-    ours = kernel_scores(flows_of(s), step, here, after)[0]
-    return row(sign * (ours - base * kernel_scores(base_of(s), step, here, after)[0]))
+def _forces(s: FlowSetting, sign: float = -1.0, base: float = 1.0, turned: bool = False) -> Array:
+    """grad' log Pt(x'|x), then -grad' log Pt(x''|x'): Remark 6 says that they are one, (2 d,)."""
+    k, *states = _three(s)
+    x, here, after = (torch.as_tensor(state)[None] for state in states)
+    own, prior = flows_of(s), base_of(s)
+
+    def force(step: int, one: Tensor, other: Tensor, which: int) -> Tensor:
+        ours = kernel_scores(own, step, one, other)[which]
+        return ours - base * kernel_scores(prior, step, one, other)[which]
+
+    ahead = force(k, x, here, 0 if turned else 1)
+    return np.concatenate([row(ahead), row(sign * force(k + 1, here, after, 0))])
 
 
-def _force_ahead(s: FlowSetting) -> Array:
-    """grad' log Pt(x'|x), from integrals."""
-    k, x, x_next, _ = _three(s)
-    n = s.numbers
-    tuned = oracle.forward_scores(n, k, x, x_next).next
-    return tuned - oracle.forward_scores(n.without_reward(), k, x, x_next).next
+def _flow_between(s: FlowSetting) -> Array:
+    """The score of the residual flow at x' twice, from integrals."""
+    k, _, here, _ = _three(s)
+    score = oracle.residual_score(s.numbers, k + 1, here)
+    return np.concatenate([score, score])
 
 
 BIDIRECTIONAL = Identity(
-    "grad' log Pt(x'|x) = -grad' log Pt(x''|x')",
+    "grad' log Pt(x'|x) and -grad' log Pt(x''|x') are one function of x', the flow's score",
     EVEN,
-    _force_back,
-    _force_ahead,
+    _forces,
+    _flow_between,
     {
-        "sign": lambda s: _force_back(s, sign=1.0),
-        "without the pretrained kernel": lambda s: _force_back(s, base=0.0),
-        "the same step's kernel": lambda s: _force_back(s, early=True),
+        "sign": lambda s: _forces(s, sign=1.0),
+        "without the pretrained kernel": lambda s: _forces(s, base=0.0),
+        "the first kernel's gradient in x": lambda s: _forces(s, turned=True),
     },
     score_size,
-    dims=LINE,
 )
 
 
@@ -182,7 +184,6 @@ REMAINDER = Identity(
         "xhat's Jacobian left out": lambda s: _remainders(s, _held),
         "nothing looked ahead": lambda s: np.tile(row(residual_of(s).score(s.k, s.point)), 3),
     },
-    dims=LINE,
 )
 
 

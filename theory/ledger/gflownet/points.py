@@ -18,16 +18,15 @@ from theory.gflownet.flows import (
     residual_flows,
     reward_flows,
 )
-from theory.gflownet.kernels import NoisingKernels
+from theory.gflownet.kernels import NoisingKernels, kernel_scores
 from theory.ledger.core import Array, Identity, row
 from theory.ledger.oracle.gflownet import flows as oracle
 from theory.ledger.settings.gflownet import FlowProblems, FlowSetting
 
 WITH_PRIOR = FlowProblems()
 WITHOUT = FlowProblems(prior=False)
-# Where numerical derivatives are taken of integrals: on the line, minutes a setting in the plane.
+# Where scores are derivatives of integrals over the plane.
 EVEN, EVEN_WITHOUT = (FlowProblems(prior=p, max_condition=10.0) for p in (True, False))
-LINE = (1,)
 
 
 @lru_cache(maxsize=16)
@@ -118,45 +117,44 @@ G1_PARTS = (*_balance(WITH_PRIOR, "W = R^beta p_T"), *_balance(WITHOUT, "W = R^b
 # --- G2: its gradients
 
 
-def _ahead(s: FlowSetting, flow: float = 1.0, noise: float = 1.0) -> Array:
-    """grad' log P_B + grad' log F(x'), the right side of (6)."""
+def _ahead(s: FlowSetting, of: ChainFlows | None = None, noise: float = 1.0) -> Array:
+    """grad' log P_F - grad' log P_B: (6) says that it is grad' log F(x')."""
     slope = NoisingKernels(s.chain).scores(s.k, s.point, s.next_point)[1]
-    return row(noise * slope + flow * flows_of(s).score(s.k + 1, s.next_point))
+    return row(kernel_scores(of or flows_of(s), s.k, s.point, s.next_point)[1] - noise * slope)
 
 
-def _behind(s: FlowSetting, flow: float = 1.0, turned: bool = False) -> Array:
-    """grad log P_B - grad log F(x): (9) says that it is grad log P_F."""
+def _behind(s: FlowSetting, of: ChainFlows | None = None, turned: bool = False) -> Array:
+    """grad log P_B - grad log P_F: (9) says that it is grad log F(x)."""
     slopes = NoisingKernels(s.chain).scores(s.k, s.point, s.next_point)
-    return row(slopes[1 if turned else 0] - flow * flows_of(s).score(s.k, s.point))
+    before = kernel_scores(of or flows_of(s), s.k, s.point, s.next_point)[0]
+    return row(slopes[1 if turned else 0] - before)
 
 
 def _gradients(domain: FlowProblems, name: str) -> tuple[Identity[FlowSetting], ...]:
     return (
         Identity(
-            f"(6), the gradient in x', {name}",
+            f"(6): grad' log P_F - grad' log P_B = grad' log F', {name}",
             domain,
             _ahead,
-            lambda s: oracle.forward_scores(s.numbers, s.k, s.x, s.x_next).next,
+            lambda s: oracle.flow_score(s.numbers, s.k + 1, s.x_next),
             {
-                "without the flow": lambda s: _ahead(s, flow=0.0),
+                "the pretrained kernel": lambda s: _ahead(s, base_of(s)),
                 "without the noising": lambda s: _ahead(s, noise=0.0),
-                "flow's sign": lambda s: _ahead(s, flow=-1.0),
+                "sign": lambda s: -_ahead(s),
             },
             score_size,
-            dims=LINE,
         ),
         Identity(
-            f"(9), the gradient in x, {name}",
+            f"(9): grad log P_B - grad log P_F = grad log F, {name}",
             domain,
             _behind,
-            lambda s: oracle.forward_scores(s.numbers, s.k, s.x, s.x_next).here,
+            lambda s: oracle.flow_score(s.numbers, s.k, s.x),
             {
-                "without the flow": lambda s: _behind(s, flow=0.0),
-                "flow's sign": lambda s: _behind(s, flow=-1.0),
+                "the pretrained kernel": lambda s: _behind(s, base_of(s)),
                 "the noising's gradient in x'": lambda s: _behind(s, turned=True),
+                "sign": lambda s: -_behind(s),
             },
             score_size,
-            dims=LINE,
         ),
     )
 
