@@ -156,6 +156,7 @@ NUMBERS = {
     "held_slope",
     "variance",
     "log_mass",
+    "covs",
     "axes",
     "log_reward",
     "smoothing",
