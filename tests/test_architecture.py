@@ -29,8 +29,8 @@ BELOW = {
 }
 # The rooms of theory, from the ground up.
 FLOORS = (
-    "common", "laws", "tilts", "fields", "samplers", "problems", "evaluation", "control", "methods",
-    "recursion", "released", "audit", "ledger",
+    "common", "laws", "tilts", "fields", "samplers", "problems", "evaluation", "control",
+    "gflownet", "methods", "recursion", "released", "audit", "ledger",
 )  # fmt: skip
 Edge = tuple[str, str]
 # Arrows that lead up, or close a circle of files or of rooms.

@@ -4,6 +4,7 @@
     samplers, evaluation     what a field samples, measured against what it is said to sample
     problems                 named problems, and your own
     control, recursion       optima under any diffusion schedule; online training over epochs
+    gflownet                 a chain's exact flows and kernels, and the conditions they meet
 
 Methods are in `theory.methods`, the audit of samples is in `theory.audit`.
 """
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
         VarianceExploding,
         VariancePreserving,
     )
+    from theory.gflownet.balance import Balance, ResidualBalance
+    from theory.gflownet.flows import (
+        ChainFlows,
+        ResidualFlows,
+        pretrained_flows,
+        residual_flows,
+        reward_flows,
+    )
+    from theory.gflownet.kernels import GaussianKernels
+    from theory.gflownet.policy_law import exact_policy_law, policy_law, weighted_draws
+    from theory.gflownet.prior import prior_solution, prior_target
     from theory.laws.distances import GridLaw, grid_distances, sample_distances
     from theory.laws.gaussians import GaussianSum
     from theory.problems.problem import Problem, load_problem, parse_problem, problem_names

@@ -75,13 +75,16 @@ class ChainOptimum:
         Raises:
             ValueError: a time that is none of the chain's.
         """
-        index = (times * self.chain.steps).round()
-        if not bool(((times * self.chain.steps - index).abs() < 1e-6).all()) or not bool(
-            (index < self.chain.steps).all()
+        begin = self.chain.first_time
+        place = (times - begin) / (1 - begin) * self.chain.steps
+        index = place.round()
+        if not bool(((place - index).abs() < 1e-6).all()) or not bool(
+            ((index >= 0) & (index < self.chain.steps)).all()
         ):
             raise ValueError(
-                f"t must be one of the chain's times k/{self.chain.steps}, k < {self.chain.steps}, "
-                f"got values in [{times.min():g}, {times.max():g}]"
+                f"t must be one of the chain's times k/{self.chain.steps}, k < {self.chain.steps} "
+                f"of the way from {begin:g} to 1, got values in [{times.min():g}, "
+                f"{times.max():g}]"
             )
         for k in index.unique().tolist():
             yield int(k), index == k

@@ -24,11 +24,18 @@ from theory.ledger.core import Claim, Context
 from theory.ledger.core.claim import Profile, Result, is_extra
 from theory.ledger.core.worst import recorded
 from theory.ledger.domingo import rows as domingo
+from theory.ledger.gflownet import rows as nabla
 from theory.ledger.liu import rows as liu
 from theory.ledger.released import rows as released
 from theory.ledger.zhu import rows as zhu
 
-SOURCES = {"liu": liu.ROWS, "zhu": zhu.ROWS, "released": released.ROWS, "domingo": domingo.ROWS}
+SOURCES = {
+    "liu": liu.ROWS,
+    "zhu": zhu.ROWS,
+    "released": released.ROWS,
+    "domingo": domingo.ROWS,
+    "nabla": nabla.ROWS,
+}
 # Longest first, so that two processes end together; the others in the ledger's order.
 LONG = (
     "D6",

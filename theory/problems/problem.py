@@ -15,7 +15,14 @@ from typing import Any, get_args
 
 import torch
 
-from theory.common.checks import check_choice, check_instance, check_positive, nearest, unknown
+from theory.common.checks import (
+    check_choice,
+    check_instance,
+    check_positive,
+    check_share,
+    nearest,
+    unknown,
+)
 from theory.fields.cumulants import ConditionalReward, cumulant_field
 from theory.fields.guidance import GuidedField
 from theory.fields.mixture import DisplacedField, ExactField, MixtureField, tilted_field
@@ -51,6 +58,7 @@ class Problem:
     route: "closed", or "quadrature" for rewards without closed forms (d <= 2),
     refused where more nodes would change an answer by over quadrature_tolerance.
     guidance: where the base is a conditional law that can be sampled with guidance.
+    first_time: where chains begin, at noise of the path's own size there: exact at 0 alone.
     """
 
     name: str
@@ -62,8 +70,10 @@ class Problem:
     route: Route = "closed"
     quadrature_tolerance: float = QUADRATURE_TOLERANCE
     guidance: Guidance | None = None
+    first_time: float = 0.0
 
     def __post_init__(self) -> None:
+        check_share("first_time", self.first_time)
         check_instance("path", self.path, Path)
         check_instance("base", self.base, GaussianSum)
         check_reward(self.reward, self.base)
@@ -199,7 +209,7 @@ def parse_problem(text: str, origin: str) -> Problem:
             table,
             "the file",
             {"base", "reward"},
-            {"name", "description", "scale", "path", "guidance"},
+            {"name", "description", "scale", "path", "guidance", "first_time"},
         )
         base, reward = table["base"], table["reward"]
         for key, part in (("base", base), ("reward", reward)):
@@ -218,6 +228,7 @@ def parse_problem(text: str, origin: str) -> Problem:
             path=PATHS[path](),
             description=str(table.get("description", "")),
             guidance=_parse_guidance(table.get("guidance")),
+            first_time=table.get("first_time", 0.0),
         )
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error

@@ -87,6 +87,30 @@ class Chain:
         return self.first_time + (1 - self.first_time) * k / self.steps
 
     @cached_property
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """alpha_k and sigma_k of X_k, k = 0 .. T, each (T + 1,); X_T's noise is sigma_end."""
+        end = torch.ones(1, dtype=torch.float64)
+        alpha = torch.cat([self.path.alpha(self.times), self.path.alpha(end)])
+        return alpha, torch.cat([self.path.sigma(self.times), self.sigma_end * end])
+
+    @cached_property
+    def noising(self) -> tuple[Tensor, Tensor]:
+        """The kernels that noise, X_k | X_{k+1} = x ~ N(ratio_k x, variance_k I): ratio and
+        variance, each (T,).
+
+        Raises:
+            ValueError: the chain has a schedule: its kernels are not those of the path.
+        """
+        if self.schedule is not None:
+            raise ValueError(
+                "the noising kernels are known of ancestral chains: schedule must be None, got "
+                f"{self.schedule.label!r}"
+            )
+        alpha, sigma = self.levels
+        ratio = alpha[:-1] / alpha[1:]
+        return ratio, sigma[:-1] ** 2 - (ratio * sigma[1:]) ** 2
+
+    @cached_property
     def _rows(self) -> Tensor:
         """(3, T): P, Q and s^2."""
         path, t = self.path, self.times
@@ -96,12 +120,9 @@ class Chain:
             P = 1 - dt * 0.5 * g2 * path.dalpha(t) / gain
             Q = dt * (1 + 0.5 * g2 * path.alpha(t) / gain)
             return torch.stack([P, Q, g2 * dt])
-        alpha, sigma = path.alpha(t), path.sigma(t)
+        (alpha, alpha_next), (sigma, sigma_next) = ((x[:-1], x[1:]) for x in self.levels)
         dalpha, dsigma = path.dalpha(t), path.dsigma(t)
-        end = torch.ones(1, dtype=torch.float64)
-        alpha_next = torch.cat([alpha[1:], path.alpha(end)])
-        sigma_next = torch.cat([sigma[1:], self.sigma_end * end])
-        forward = sigma**2 - (alpha / alpha_next * sigma_next) ** 2
+        _, forward = self.noising
         variance = sigma_next**2 * forward / sigma**2
         kept = (sigma_next**2 - variance).clamp_min(0.0).sqrt()
         # x = alpha x1 + sigma x0, v = alpha' x1 + sigma' x0, solved for x1 and x0.
@@ -185,7 +206,16 @@ def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> Gr
         with torch.no_grad():
             means = chain.mean(model, k, points).numpy()
         density = _spread(axes, density * cell, means, s[k])
-    mass = float(density.sum()) * cell
+    return grid_law(axes, density)
+
+
+def grid_law(axes: tuple[Array, ...], density: Array) -> GridLaw:
+    """A law on a uniform grid from its density at the grid's points (n,).
+
+    Raises:
+        ValueError: the grid loses more than 1e-3 of the mass or is too coarse.
+    """
+    mass = float(density.sum()) * float(np.prod([a[1] - a[0] for a in axes]))
     if not abs(mass - 1) <= 1e-3:
         raise ValueError(
             f"the grid of {'x'.join(str(len(a)) for a in axes)} points must hold a mass of 1 to "
@@ -193,7 +223,7 @@ def chain_law(chain: Chain, model: VelocityModel, axes: tuple[Array, ...]) -> Gr
         )
     with np.errstate(divide="ignore"):
         log_density = np.log(np.maximum(density, 0.0)).reshape([len(a) for a in axes])
-    cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if dim == 1 else None
+    cdf = CubicSpline(axes[0], density).antiderivative()(axes[0]) if len(axes) == 1 else None
     return GridLaw(axes, log_density, cdf)
 
 

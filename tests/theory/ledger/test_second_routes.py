@@ -30,6 +30,7 @@ from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.run import all_claims
 from theory.ledger.settings.atoms import AtomSetting
 from theory.ledger.settings.couplings import CouplingSetting
+from theory.ledger.settings.gflownet import FlowSetting
 from theory.ledger.settings.lemma import LemmaSetting
 from theory.ledger.settings.linear import LinearSetting
 from theory.ledger.settings.modes import AdvantageSetting, ModeSetting
@@ -58,6 +59,7 @@ SETTINGS = (
     AdvantageSetting,
     ModeSetting,
     StepSetting,
+    FlowSetting,
 )
 MAY_USE = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 # Numbers of a setting, and what oracle's own objects and numpy's arrays have.
@@ -128,6 +130,37 @@ NUMBERS = {
     "W",
     "centre",
     "gap",
+    "k",
+    "states",
+    "x_next",
+    "sigma_end",
+    "first_time",
+    "power",
+    "form",
+    "prior",
+    "reward_std",
+    "eta",
+    "start_std",
+    "without_reward",
+    "next",
+    "here",
+    "log_weight",
+    "policy_law",
+    "residual_law",
+    "noise",
+    "flows",
+    "back",
+    "gaussian",
+    "value",
+    "slope",
+    "held_slope",
+    "variance",
+    "log_mass",
+    "covs",
+    "axes",
+    "log_reward",
+    "smoothing",
+    "parameters",
 }
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 # First routes in the ledger's rooms.

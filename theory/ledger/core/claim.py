@@ -36,6 +36,7 @@ PAPERS = {
     "zhu": "a KL-regularised view of DiffusionNFT (Y. Zhu)",
     "released": "the released DiffusionNFT code",
     "domingo": "Adjoint Matching, stochastic optimal control (C. Domingo-Enrich)",
+    "nabla": "nabla-GFlowNet, gradient-informed GFlowNets on the denoising chain (anonymous)",
 }
 
 

@@ -78,7 +78,7 @@ def chain_on(
         ValueError: the last kernel starts at a time that the model does not cover.
     """
     if not isinstance(task, Task):
-        return Chain(steps, sigma_end, task.path, schedule=schedule)
+        return Chain(steps, sigma_end, task.path, task.first_time, schedule=schedule)
     chain = Chain(steps, sigma_end, task.path, task.first_time, task.start_std, schedule)
     if task.times is not None and float(chain.times[-1]) > float(task.times[-1]):
         most = int((1 - task.first_time) / (1 - float(task.times[-1])))

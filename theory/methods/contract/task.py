@@ -255,7 +255,11 @@ class ProblemTask(Task):
                 "problems must have one dimension and one path for networks that train together, "
                 f"got d = {sorted(dims)} on {len(paths)} paths"
             )
+        starts = {p.first_time for p in problems}
+        if len(starts) > 1:
+            raise ValueError(f"problems must have one first_time, got {sorted(starts)}")
         self.path, self.event_shape, self.blocks = problems[0].path, (dims.pop(),), len(problems)
+        self.first_time = starts.pop()
         self.dtype, self.device = dtype, torch.device(device)
         self.low_discrepancy, self._auxiliary_maker = low_discrepancy, auxiliary_maker
         self.blocks_of_problems: list[_Block] = []

@@ -1,0 +1,1 @@
+"""GFlowNets on the denoising chain: exact flows, the conditions they meet, what policies sample."""

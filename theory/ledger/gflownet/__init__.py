@@ -1,0 +1,1 @@
+"""Rows of nabla: nabla-GFlowNet on the denoising chain."""

@@ -1,0 +1,1 @@
+"""GFlowNets on a denoising chain: flows, kernels and laws by integrals alone."""
