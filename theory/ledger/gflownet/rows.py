@@ -200,21 +200,4 @@ ROWS: tuple[Claim, ...] = (
         parts=directions.G11_PARTS,
         region=directions.forward_region,
     ),
-    Claim(
-        id="G13",
-        source="nabla, section 4.3",
-        statement=(
-            "With E grad log R(x + c eps) for grad log R the target is "
-            "exp(beta (log R * N(0, c² I))) P# / Z."
-        ),
-        assumptions="log R linear, quadratic or a sum of bumps; c the noise's standard deviation",
-        first="bumps and quadratics smoothed in closed form",
-        second="log R averaged over nodes, Z by adaptive quadrature",
-        recorded="exact",
-        remark=(
-            "A linear log R is unchanged, a quadratic one by a constant, bumps become wider by c². "
-            "The paper's c = 2e-3 changes nothing that could be seen here."
-        ),
-        parts=corrections.G13_PARTS,
-    ),
 )
