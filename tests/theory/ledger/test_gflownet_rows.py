@@ -1,4 +1,4 @@
-"""Rows G1 to G13: verdicts in the fast profile, and every identity on random chains."""
+"""Rows G1 to G11: verdicts in the fast profile, and every identity on random chains."""
 
 from __future__ import annotations
 

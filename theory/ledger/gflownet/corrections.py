@@ -1,18 +1,15 @@
-"""nabla, a pretrained chain out of balance and a smoothed reward: G9 and G13.
+"""nabla, a pretrained chain out of balance: G9.
 
-First routes: Gaussian kernels of the chain and laws on a grid (`theory.gflownet`), the smoothed
-reward in closed form. Second routes: `theory.ledger.oracle.gflownet.violation`, `line`, `smoothed`.
+First routes: Gaussian kernels of the chain and laws on a grid (`theory.gflownet`). Second routes:
+`theory.ledger.oracle.gflownet.violation` and `line`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import numpy as np
 import torch
 
-from theory.common.tolerances import ALGEBRA, QUADRATURE
+from theory.common.tolerances import ALGEBRA
 from theory.gflownet.balance import ResidualBalance, Violation
 from theory.gflownet.flows import last_law, residual_flows
 from theory.gflownet.kernels import GaussianKernels, kernel_scores
@@ -23,14 +20,10 @@ from theory.ledger.gflownet.points import base_of, score_size
 from theory.ledger.gflownet.starts import AXES, at_middle, log_target, through
 from theory.ledger.oracle.gflownet import violation
 from theory.ledger.oracle.gflownet.line import Line
-from theory.ledger.oracle.gflownet.smoothed import smoothed_log_density
 from theory.ledger.settings.gflownet import FlowProblems, FlowSetting, line_problems
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain, chain_law, grid_law, grid_points
-from theory.tilts.bump_rewards import BumpReward
-from theory.tilts.quadratic import QuadraticReward
 from theory.tilts.rewards import Reward
-from theory.tilts.tilt import tilt
 from theory.tilts.wrappers import Exponential, Wrapper
 
 # --- G9: the pretrained chain violates detailed balance
@@ -189,75 +182,3 @@ def bias_region(cells: int) -> Region:
 
 
 G9_PARTS = (bias_and_corrections, VIOLATION, OWN_LAW)
-
-
-# --- G13: a smoothed reward's gradient
-
-
-def smoothed(reward: Reward, c: float) -> Reward:
-    """r * N(0, c^2 I): bumps get covariances larger by c^2, a quadratic another constant."""
-    if isinstance(reward, QuadraticReward):
-        trace = reward.matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-        return replace(reward, constant=reward.constant + 0.5 * c**2 * trace)
-    if not isinstance(reward, BumpReward):
-        raise TypeError(f"reward must be quadratic or bumps, got a {type(reward).__name__}")
-    eye = torch.eye(reward.dim, dtype=reward.dtype)
-    widened = eye + c**2 * reward.precisions
-    precisions = torch.linalg.solve(widened, reward.precisions)
-    return BumpReward(
-        reward.heights / torch.linalg.det(widened).sqrt(),
-        reward.centres,
-        0.5 * (precisions + precisions.mT),
-    )
-
-
-def _smoothed_target(s: FlowSetting, c: float | None = None) -> Array:
-    """log of exp(beta log R * N(0, c^2)) p_T / Z at x_T."""
-    reward = smoothed(s.problem.reward, s.smoothing if c is None else c)
-    x = torch.as_tensor(s.states[-1])[None]
-    return tilt(s.last, reward, s.wrapper).log_density(x).numpy()
-
-
-SMOOTHED = Identity(
-    "the target of E grad log R(x + c eps) is exp(beta log R * N(0, c² I)) p_T / Z",
-    FlowProblems(forms=("log",)),
-    _smoothed_target,
-    lambda s: np.atleast_1d(smoothed_log_density(s.numbers, s.states[-1], s.smoothing)),
-    {
-        "R itself": lambda s: _smoothed_target(s, 0.0),
-        "2 c": lambda s: _smoothed_target(s, 2 * s.smoothing),
-        "c for c²": lambda s: _smoothed_target(s, math.sqrt(s.smoothing)),
-    },
-)
-
-
-def how_far(context: Context) -> Finding:
-    """TV of the smoothed target to the tilt over c, on a bump and on a line of log R."""
-    found: dict[str, list[float]] = {}
-    for name in ("note_1d", "bumps_1d", "linear_1d"):
-        problem = load_problem(name)
-        wrapper = Exponential(problem.scale)
-        points = grid_points(AXES)
-        own = tilt(problem.base, problem.reward, wrapper).log_density(points).exp().numpy()
-        found[name] = []
-        for c in (0.002, 0.1, 0.4):
-            law = tilt(problem.base, smoothed(problem.reward, c), wrapper)
-            other = grid_law(AXES, law.log_density(points).exp().numpy())
-            found[name].append(grid_distances(other, grid_law(AXES, own))["TV"].value)
-    flat = max(found["linear_1d"])
-    return Finding(
-        name="how far the smoothed target is from the tilt: not at all where log R is linear",
-        role="support",
-        kind="exact",
-        holds=flat <= QUADRATURE.rtol,
-        figure="; ".join(
-            f"{name}: TV {', '.join(number(v) for v in row)}" for name, row in found.items()
-        )
-        + " at c = 0.002, 0.1, 0.4",
-        numbers={"TV": found},
-        worst="a bump of width w becomes one of width sqrt(w² + c²), its mass kept",
-        mutants={"bumps": found["bumps_1d"][-1] > 1e-3},
-    )
-
-
-G13_PARTS = (SMOOTHED, how_far)
