@@ -92,7 +92,10 @@ class ConditionalReward:
     def log_mean(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """(log|m_t(x)|, its sign), each (*b, n); for bumps also where m_t itself underflows."""
         if isinstance(self.moments, BumpMoments):
-            return self.moments.log_moment(self._posterior(x, t), 1)
+            post = self._posterior(x, t)
+            if self._is_bounded(x):
+                self.moments.check_log(post)
+            return self.moments.log_moment(post, 1)
         mean = self.mean(x, t)
         return mean.abs().log(), mean.sign()
 

@@ -59,10 +59,15 @@ class Rounding:
         return (z.abs() / V * self.offset + 0.5 * (z**2 / V + 1) * self.relative).sum(-2)
 
     @cached_property
+    def log_weights(self) -> Tensor:
+        """Of the logarithms of the components' weights, (*b, K, n)."""
+        w, error = self.post.weights.abs(), self.log_parts
+        return (1 - w).clamp_min(0) * error + (w * error).sum(-2, keepdim=True) - w * error
+
+    @property
     def weights(self) -> Tensor:
         """Of the components' weights, (*b, K, n)."""
-        w, error = self.post.weights.abs(), self.log_parts
-        return w * ((1 - w).clamp_min(0) * error + (w * error).sum(-2, keepdim=True) - w * error)
+        return self.post.weights.abs() * self.log_weights
 
     def _slope(self, p: Tensor | float, q: Tensor | float) -> tuple[Tensor, Tensor]:
         """The slope of p m_k - q s_k along z, and its error."""

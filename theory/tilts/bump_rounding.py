@@ -70,3 +70,13 @@ class BumpRounding:
         parts = post.weights[..., :, None, :] * size
         own = Rounding(post).weights[..., :, None, :] * size
         return (own + parts * self.log_values).sum((-2, -3)), parts.sum((-2, -3))
+
+    def log_moment(self, sign: Tensor, log_coef: Tensor) -> Tensor:
+        """Of log|sum_t sign_t exp(log_coef_t) E[b_t | x]|, (*b, n), also where that underflows."""
+        post = self.given.post
+        parts = self.given.log_value + log_coef[..., None, :, None]
+        parts = (parts + post.log_weights[..., :, None, :]).movedim(-1, 0).flatten(-2)
+        share = parts.softmax(-1).unflatten(-1, self.log_values.shape[-3:-1]).movedim(0, -1)
+        total = (sign[..., None, :, None] * share).sum((-2, -3)).abs()
+        errors = self.log_values + Rounding(post).log_weights[..., :, None, :]
+        return (share * errors).sum((-2, -3)) / total

@@ -124,6 +124,17 @@ class BumpMoments:
         error, size = BumpRounding(BumpsGiven.of(post, bumps), bumps).moment(sign, log_coef)
         refuse_lost("E[r | x]", error, size.clamp_min(torch.finfo(size.dtype).tiny))
 
+    def check_log(self, post: Posterior) -> None:
+        """log E[r | x] keeps the quadrature_tight tier of itself, of 1 where it is smaller.
+
+        Raises:
+            ValueError: the numbers that it is made of decide it to less.
+        """
+        bumps, sign, log_coef = self.power(1)
+        rounding = BumpRounding(BumpsGiven.of(post, bumps), bumps)
+        size = rounding.given.log_total(sign, log_coef)[0].abs()
+        refuse_lost("log E[r | x]", rounding.log_moment(sign, log_coef), size.clamp_min(1))
+
     def power(self, j: int) -> tuple[Bumps, Tensor, Tensor]:
         """r^j as (bumps, signs, log|coefficients|)."""
         while len(self._powers) < j:
