@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
+from torch import Tensor
 
 from theory.common.tolerances import TRAINED_SHARE
 from theory.control.grid import GridOptimum
@@ -41,7 +42,6 @@ from toys.training.schedule import train
 
 PROBLEM = "note_1d"
 AXIS = np.linspace(-8.0, 8.0, 481)
-COLUMN = torch.as_tensor(AXIS)[:, None]
 CONSTANTS = (0.2, 1.0)
 MEMORYLESS = "memoryless"
 START = 4e-4  # of the exact memoryless process; its chains have an offset
@@ -132,7 +132,7 @@ def schedules(
                     "trained_to_exact": total_variation(theirs, ours),
                 }
             )  # fmt: skip
-    density = problem.base.log_density(COLUMN).exp().numpy()
+    density = problem.base.log_density(_column()).exp().numpy()
     return {
         "problem": PROBLEM, "scale": problem.scale, "axis": AXIS.tolist(), "tilt": tilt.tolist(),
         "base": density.tolist(), "tv_base_to_tilt": total_variation(density, tilt),
@@ -140,15 +140,19 @@ def schedules(
     }  # fmt: skip
 
 
+def _column() -> Tensor:
+    return torch.as_tensor(AXIS)[:, None]
+
+
 def exact_tilt(problem: Problem) -> Array:
     """base exp(scale r)/Z on AXIS."""
-    return problem.tilt(Exponential(problem.scale)).log_density(COLUMN).exp().numpy()
+    return problem.tilt(Exponential(problem.scale)).log_density(_column()).exp().numpy()
 
 
 def sampled(field: ExactField, schedule: Diffusion | None) -> Array:
     """The density on AXIS of what a velocity samples: by its ODE (None), or by an SDE."""
     if schedule is None:
-        return np.asarray(FlowLaw(field, RTOL, ATOL).log_density(COLUMN).exp().numpy())
+        return np.asarray(FlowLaw(field, RTOL, ATOL).log_density(_column()).exp().numpy())
     return sde_law(field, schedule, AXIS, RTOL, ATOL).density
 
 
