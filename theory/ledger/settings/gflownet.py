@@ -30,6 +30,8 @@ PRIORS = (0.3, 2.5)  # eta
 STARTS = (0.6, 1.6)  # s_0
 SMOOTHING = (0.02, 0.5)  # c, of a reward that is averaged over N(x, c^2)
 REACH = 3.5  # states lie within so many standard deviations of the base's or the reward's part
+TRIES = 50
+LINE_TOPS = 9.0  # (1.2 / 0.4)^2, of settings.random
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,11 @@ class FlowProblems(Domain[FlowSetting]):
         )
         most = MOST_END * _before_last(setting)
         setting = replace(setting, sigma_end=min(setting.sigma_end, most))
-        return replace(setting, states=_states(setting, rng))
+        for _ in range(TRIES):
+            setting = replace(setting, states=_states(setting, rng))
+            if _farthest(setting) <= REACH:
+                return setting
+        raise ValueError(f"seed must give states within {REACH:g} deviations, got {seed}")
 
     def nudge(
         self, setting: FlowSetting, rng: np.random.Generator, step: float
@@ -199,7 +205,10 @@ class FlowProblems(Domain[FlowSetting]):
             0.5 * case.means[0]
         )  # the states are held below
         plain = Setting(case, middle, 0.5, 1.0, _tilt(setting))
-        moved = self.problems.nudge(plain, rng, step)
+        problems = self.problems
+        if case.plane_dim == 1:  # drawn variances lie condition * LINE_TOPS apart at most
+            problems = replace(problems, max_condition=self.max_condition * LINE_TOPS)
+        moved = problems.nudge(plain, rng, step)
         if moved is None:
             return None
         first_time = setting.first_time
@@ -221,11 +230,12 @@ class FlowProblems(Domain[FlowSetting]):
         return new if self._allows(new) else None
 
     def _allows(self, s: FlowSetting) -> bool:
-        inside = [(s.sigma_end, self.ends), (s.eta, PRIORS), (s.start_std, STARTS)]
-        inside.append((s.smoothing, SMOOTHING))
+        most = MOST_END * _before_last(s)  # `draw` lowers sigma_end to it
+        inside = [(s.sigma_end, (min(self.ends[0], most), self.ends[1]))]
+        inside += [(s.eta, PRIORS), (s.start_std, STARTS), (s.smoothing, SMOOTHING)]
         if not all(0.9 * low <= value <= 1.1 * high for value, (low, high) in inside):
             return False
-        return s.sigma_end <= MOST_END * _before_last(s) and _farthest(s) <= REACH
+        return s.sigma_end <= most and _farthest(s) <= REACH
 
 
 def _tilt(s: FlowSetting) -> float:

@@ -15,11 +15,10 @@ for an x of the wrong shape or a k that the chain does not have.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
-from theory.ledger.oracle.gflownet.numbers import Bridge, FlowNumbers, Part, moves, shifts
+from theory.ledger.oracle.gflownet.numbers import Bridge, FlowNumbers, Part, shifts
 from theory.ledger.oracle.integrals import (
     Array,
     Density,
@@ -34,13 +33,6 @@ from theory.ledger.oracle.integrals import (
 )
 
 _NEAR = 1 / 8  # of a weight's least width: how far stencils on the weight itself go
-
-
-class Scores(NamedTuple):
-    """Gradients of log P_F(x' | x), each (d,)."""
-
-    next: Array
-    here: Array
 
 
 def log_flow(n: FlowNumbers, k: int, x: Array) -> float:
@@ -66,17 +58,6 @@ def log_forward(n: FlowNumbers, k: int, x: Array, x_next: Array) -> float:
     for (part, x_part), (_, next_part) in _pairs(n, k, x, x_next):
         total += _log_joint(n, part, k, x_part, next_part) - _log_flow(n, part, k, x_part)
     return total
-
-
-def forward_scores(n: FlowNumbers, k: int, x: Array, x_next: Array) -> Scores:
-    """Gradients of log P_F(x' | x) in x' and in x."""
-    to_next, to_here = [], []
-    for (part, x_part), (_, next_part) in _pairs(n, k, x, x_next):
-        late, early = _joint_scores(n, part, k, x_part, next_part)
-        to_next.append(late)
-        to_here.append(early - _flow_score(n, part, k, x_part))
-    frame = n.case.frame
-    return Scores(frame @ np.concatenate(to_next), frame @ np.concatenate(to_here))
 
 
 def log_residual_flow(n: FlowNumbers, k: int, x: Array) -> float:
@@ -188,41 +169,6 @@ def _log_joint(n: FlowNumbers, part: Part, k: int, x: Array, x_next: Array) -> f
     law, bridge = _bridged(n, part, k, x, x_next)
     unit = math.log(2 * math.pi * tau**2) + math.log(2 * math.pi * bridge.variance)
     return _log_integral(law) - 0.5 * len(x) * unit
-
-
-def _joint_scores(
-    n: FlowNumbers, part: Part, k: int, x: Array, x_next: Array
-) -> tuple[Array, Array]:
-    """Its gradients in x' and in x."""
-    rho, tau = n.noising(k)
-    if k == n.steps - 1:
-
-        def late(y: Array) -> Array:
-            kernel = -0.5 * ((x - rho * y) ** 2).sum(1) / tau**2
-            return np.asarray(part.density.log_density(y) + kernel)
-
-        def early(y: Array) -> Array:
-            return np.asarray(-0.5 * ((y - rho * x_next) ** 2).sum(1) / tau**2)
-
-        return slopes_at(late, x_next, min(part.width, tau)), slopes_at(early, x, tau)
-    law, bridge = _bridged(n, part, k, x, x_next)
-    size = math.sqrt(bridge.variance)
-
-    def exponents(j: int) -> tuple[Exponent, Exponent]:
-        def gap(y: Array) -> Array:
-            return np.asarray(x_next[j] - bridge.here * x[j] - bridge.end * y[:, j])
-
-        def start(y: Array) -> Array:
-            return np.asarray(x[j] - rho * y[:, j])
-
-        forth, back = moves(gap, size, 1.0), moves(gap, size, -bridge.here)
-        noise = moves(start, tau, 1.0)
-        return forth, lambda y, s: back(y, s) + noise(y, s)
-
-    pairs = [exponents(j) for j in range(len(x))]
-    least = min(size, tau)
-    found = derivatives(law, [p[0] for p in pairs] + [p[1] for p in pairs], least)
-    return found[: len(x)], found[len(x) :]
 
 
 def stencilled(

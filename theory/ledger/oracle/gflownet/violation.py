@@ -28,6 +28,13 @@ class Plugged(NamedTuple):
     variance: float
 
 
+class Scores(NamedTuple):
+    """Gradients in x' and in x, each (d,)."""
+
+    next: Array
+    here: Array
+
+
 def plugged(n: FlowNumbers, k: int) -> Plugged:
     """X_{k+1} by regression on X_k and X_1."""
     covariance = n.ratio[k] * n.sigma[k + 1] ** 2  # of X_k and X_{k+1} given X_1
@@ -56,7 +63,7 @@ def log_violation(n: FlowNumbers, k: int, x: Array, x_next: Array) -> float:
     return log_plugged(n, k, x, x_next) + flows.log_flow(base, k, x) - back
 
 
-def violation_scores(n: FlowNumbers, k: int, x: Array, x_next: Array) -> flows.Scores:
+def violation_scores(n: FlowNumbers, k: int, x: Array, x_next: Array) -> Scores:
     """Its gradients in x' and in x, each (d,)."""
     base, kernel = n.without_reward(), plugged(n, k)
     gap = x_next - plugged_mean(n, k, x)
@@ -71,7 +78,7 @@ def violation_scores(n: FlowNumbers, k: int, x: Array, x_next: Array) -> flows.S
         turned[start:stop] += kernel.data * block @ pull[start:stop]
         start = stop
     early = n.case.frame @ turned + flows.flow_score(base, k, x) + noise
-    return flows.Scores(late, early)
+    return Scores(late, early)
 
 
 def _data(n: FlowNumbers, k: int, x: Array) -> list[tuple[Array, Array]]:

@@ -80,11 +80,6 @@ class Hand:
         gain, offset, cov = self.forward(k, tilted)
         return stats.multivariate_normal(gain @ x + offset, cov).logpdf(x_next)
 
-    def forward_scores(self, k, x, x_next):
-        gain, offset, cov = self.forward(k)
-        pull = np.linalg.solve(cov, x_next - gain @ x - offset)
-        return -pull, gain.T @ pull
-
     def residual_score(self, k, x):
         base = self.joint(k, self.n.steps, tilted=False)
         d = self.dim
