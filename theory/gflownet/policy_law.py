@@ -89,7 +89,8 @@ def exact_policy_law(flows: ChainFlows, axes: tuple[Array, ...]) -> GridLaw:
     """
     check_axes(axes)
     chain, (ratio, std) = flows.chain, flows.noise(0)
-    starts = tuple(_start_axis(axis, ratio, std) for axis in axes)
+    first = float(chain.start(torch.ones(1, dtype=torch.float64)))
+    starts = tuple(_start_axis(axis, ratio, std, first) for axis in axes)
     sources, points = grid_points(starts), grid_points(axes)
     gain = (log_start(chain, sources) - flows.log_flow(0, sources)).exp().numpy()
     table = gain.reshape([len(a) for a in starts])
@@ -100,10 +101,12 @@ def exact_policy_law(flows: ChainFlows, axes: tuple[Array, ...]) -> GridLaw:
     return grid_law(axes, flows.log_flow(chain.steps, points).exp().numpy() * table.ravel())
 
 
-def _start_axis(axis: Array, ratio: float, std: float) -> Array:
-    """Points of x_0 that hold q(x_0 | x_T) for every x_T of an axis."""
-    low, high = ratio * axis[0] - 9 * std, ratio * axis[-1] + 9 * std
-    return np.linspace(low, high, math.ceil((high - low) / (0.15 * std)) + 1)
+def _start_axis(axis: Array, ratio: float, std: float, first: float) -> Array:
+    """Points of x_0 that hold q(x_0 | x_T) for every x_T of an axis, and P_0 = N(0, first^2): where
+    that is the wider one, their product over F_0 is as wide."""
+    low = min(ratio * axis[0] - 9 * std, -9 * first)
+    high = max(ratio * axis[-1] + 9 * std, 9 * first)
+    return np.linspace(low, high, math.ceil((high - low) / (0.15 * min(std, first))) + 1)
 
 
 def _cell(axes: tuple[Array, ...]) -> float:

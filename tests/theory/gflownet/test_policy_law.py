@@ -59,16 +59,17 @@ def test_all_pairs_at_once():
             assert not ALGEBRA.holds(one.T, other, float(other.abs().max()))
 
 
-@pytest.mark.parametrize("first_time", [0.0, 0.4])
-def test_exact_policy_on_the_line(first_time):
-    """Step by step and in one integral; W / Z from a memoryless start alone."""
-    chain = Chain(3, 0.2, first_time=first_time)
+@pytest.mark.parametrize(("first_time", "start_std"), [(0.0, None), (0.4, None), (0.0, 1.6)])
+def test_exact_policy_on_the_line(first_time, start_std):
+    """Step by step and in one integral, from a wide start too; W / Z from a memoryless one."""
+    chain = Chain(3, 0.2, first_time=first_time, start_std=start_std)
     _, flows = flows_of("note_1d", chain)
-    ours = exact_policy_law(flows.tilted, AXIS)
-    steps = policy_law(chain, flows.tilted, AXIS)
-    assert QUADRATURE.holds(ours.density, steps.density, 1.0)
-    target = flows.tilted.weight.normalised().density(grid_points(AXIS)).numpy()
-    apart = grid_distances(ours, grid_law(AXIS, target))["TV"].value
+    axes = AXIS if start_std is None else (np.linspace(-14.0, 14.0, 1401),)
+    ours = exact_policy_law(flows.tilted, axes)
+    steps = policy_law(chain, flows.tilted, axes)
+    assert QUADRATURE_TIGHT.holds(ours.density, steps.density, 1.0)
+    target = flows.tilted.weight.normalised().density(grid_points(axes)).numpy()
+    apart = grid_distances(ours, grid_law(axes, target))["TV"].value
     assert QUADRATURE.holds(apart, 0.0, 1.0) == (first_time == 0)
     if first_time:
         assert apart > 0.02

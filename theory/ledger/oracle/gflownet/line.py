@@ -23,7 +23,7 @@ from theory.ledger.oracle.gflownet.numbers import FlowNumbers
 from theory.ledger.oracle.gflownet.violation import plugged
 from theory.ledger.oracle.integrals import Array
 
-FINE, FAR, MOST = 4.0, 9.0, 6000
+FINE, FAR, MOST = 8.0, 9.0, 12_000
 Factor = Callable[[int, Array, Array], Array]  # k, x (m,), x' (p,) -> (m, p), logs
 
 

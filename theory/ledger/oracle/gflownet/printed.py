@@ -51,14 +51,15 @@ def least_under_base(shares: Array, wanted: Array) -> float:
     d exp(d) = c exp(wanted), c > 0 where the mass of exp(wanted) is above 1: a convex problem."""
     held = shares > 0
     p, w = shares[held] / shares[held].sum(), wanted[held]
-    if logsumexp(w, b=p) <= 0:
+    log_p = np.log(p)
+    if logsumexp(w + log_p) <= 0:
         return 0.0
 
     def drop(log_c: float) -> Array:
         return _log_lambert(log_c + w)
 
     def excess(log_c: float) -> float:
-        return float(logsumexp(w - drop(log_c), b=p))
+        return float(logsumexp(w - drop(log_c) + log_p))
 
     high = 1.0 - float(w.max())
     while excess(high) > 0:
