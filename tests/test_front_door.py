@@ -91,7 +91,7 @@ def test_what_is_not_known(capsys, monkeypatch):
     for words, needle in (
         (["bench", "toy"], "did you mean 'toys'"),
         (["law", "--field", "nfr"], "did you mean 'nft'"),
-        (["law", "--problem", "note_1", "--field", "base"], "(did you mean 'note_1d'?)\n"),
+        (["law", "--problem", "note_1", "--field", "base"], "(did you mean 'note_1d'"),
         (["problems", "--jsn"], "did you mean '--json'"),
         (["law", "--problem", "note_1d", "--field", "nft", "--nftbeta", "2"], "'--nft-beta'"),
     ):

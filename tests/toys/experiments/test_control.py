@@ -246,8 +246,7 @@ def test_schedules_are_exact_and_trained(tmp_path, monkeypatch):
 def test_a_trained_velocity_is_sampled_as_the_exact_one(monkeypatch):
     """The base's own field by the ODE and by kernels: the base's law, but for the steps."""
     monkeypatch.setattr(control_schedules, "AXIS", COARSE)
-    monkeypatch.setattr(control_schedules, "COLUMN", torch.as_tensor(COARSE)[:, None])
-    base = NOTE.base.log_density(control_schedules.COLUMN).exp().numpy()
+    base = NOTE.base.log_density(torch.as_tensor(COARSE)[:, None]).exp().numpy()
     for schedule in (None, Diffusion.of_constant(1.0)):
         law = control_schedules.sampled_by_kernels(NOTE.base_field, NOTE, schedule)
         assert control_schedules.total_variation(law, base) < TRAINED_SHARE
