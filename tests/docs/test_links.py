@@ -59,5 +59,5 @@ def test_the_readme_is_short_and_counts_the_ledger():
     assert (
         f"Of {len(rows)} statements {count['exact']} hold exactly, {count['order']} to an order, "
         f"{count['conditional']} under a condition that the source leaves out, "
-        f"{count['false']} is false" in words
+        f"{count['false']} are false" in words
     )
