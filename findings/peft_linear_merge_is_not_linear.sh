@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# peft's add_weighted_adapter(..., combination_type="linear"), its default for ranks that agree, on two LoRA adapters of one layer.
+# peft's add_weighted_adapter(..., combination_type="linear"), on two LoRA adapters of one layer.
 #
 # Taken for granted by its name (we suspected crossed terms, not their size): with weights 0.5 and 0.5 the new adapter changes the layer by the mean of the two changes.
 # Seen (peft 0.21.2, torch 2.13.0): it averages A and B, not B A. The change is (B1 + B2)(A1 + A2)/2, half of each own
