@@ -37,7 +37,7 @@ def policy_law(chain: Chain, policy: Kernels, axes: tuple[Array, ...]) -> GridLa
         ValueError: d is above 2, or the grid loses more than 1e-3 of the mass or is too coarse.
     """
     check_axes(axes)
-    points, cell = grid_points(axes), _cell(axes)
+    points, cell = grid_points(axes), cell_size(axes)
     density = log_start(chain, points).exp()
     for k in range(chain.steps):
         density = forward_sums(policy, k, points, density * cell)
@@ -109,7 +109,8 @@ def _start_axis(axis: Array, ratio: float, std: float, first: float) -> Array:
     return np.linspace(low, high, math.ceil((high - low) / (0.15 * min(std, first))) + 1)
 
 
-def _cell(axes: tuple[Array, ...]) -> float:
+def cell_size(axes: tuple[Array, ...]) -> float:
+    """The length or area that a point of a uniform grid stands for."""
     return float(np.prod([a[1] - a[0] for a in axes]))
 
 

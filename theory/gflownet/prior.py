@@ -25,7 +25,7 @@ from torch import Tensor
 
 from theory.common.checks import check_positive
 from theory.gflownet.kernels import Kernels, log_start
-from theory.gflownet.policy_law import backward_sums, forward_sums
+from theory.gflownet.policy_law import backward_sums, cell_size, forward_sums
 from theory.laws.components import check_terms
 from theory.laws.distances import Array, GridLaw
 from theory.laws.gaussians import GaussianSum
@@ -68,8 +68,7 @@ def prior_target_on_grid(
     check_positive("prior", prior)
     points = grid_points(axes)
     log_density = (prior * last.log_density(points) + wrapper.log_abs(reward(points))).numpy()
-    cell = float(np.prod([a[1] - a[0] for a in axes]))
-    return grid_law(axes, np.exp(log_density - logsumexp(log_density)) / cell)
+    return grid_law(axes, np.exp(log_density - logsumexp(log_density)) / cell_size(axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +109,7 @@ def prior_solution(
     """
     check_axes(axes)
     check_positive("prior", prior)
-    points = grid_points(axes)
-    cell = float(np.prod([a[1] - a[0] for a in axes]))
+    points, cell = grid_points(axes), cell_size(axes)
     log_flows = [wrapper.log_abs(reward(points))]
     for k in reversed(range(chain.steps)):
         top = log_flows[0].max()

@@ -13,7 +13,7 @@ from theory.common.tolerances import ALGEBRA
 from theory.gflownet.balance import ResidualBalance, Violation
 from theory.gflownet.flows import last_law, residual_flows
 from theory.gflownet.kernels import GaussianKernels, kernel_scores
-from theory.gflownet.policy_law import policy_law
+from theory.gflownet.policy_law import cell_size, policy_law
 from theory.laws.distances import GridLaw, grid_distances
 from theory.ledger.core import Array, Context, Finding, Identity, Region, number, row
 from theory.ledger.gflownet.points import base_of, score_size
@@ -73,8 +73,7 @@ def _tilted(law: GridLaw, reward: Reward, wrapper: Wrapper) -> GridLaw:
     log_density = law.log_density.ravel()
     log_density = log_density + wrapper.log_abs(reward(grid_points(law.axes))).numpy()
     density = np.exp(log_density - log_density.max())
-    cell = float(np.prod([a[1] - a[0] for a in law.axes]))
-    return grid_law(law.axes, density / (density.sum() * cell))
+    return grid_law(law.axes, density / (density.sum() * cell_size(law.axes)))
 
 
 def _own_law(s: FlowSetting) -> Array:
