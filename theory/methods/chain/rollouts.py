@@ -101,7 +101,7 @@ def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:
     """
     axes = chain_axes(problem, chain, scale)
     best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)
-    return Optimum(_Smooth(best), chain,
+    return Optimum(Smooth(best), chain,
                    networks={"value": lambda x, t, cond=None: best.value(x, t)},
                    log_z=best.log_z)  # fmt: skip
 
@@ -141,7 +141,7 @@ def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...
 
 
 @dataclass(frozen=True, eq=False)
-class _Smooth:
+class Smooth:
     """A chain's optimum with its derivative in x, which adjoints through the optimal policy need:
     the splines' own, straight on beyond the grid."""
 
@@ -158,12 +158,12 @@ class _Smooth:
         slope = torch.zeros(*x.shape, x.shape[-1], dtype=x.dtype)
         for k in index.unique().tolist():
             rows = index == k
-            found = _jacobian(self.best.shifts[k], place[rows].numpy())
+            found = jacobian(self.best.shifts[k], place[rows].numpy())
             slope[rows] = torch.as_tensor(found) / Q[k]
         return velocity + (slope @ (x - place)[..., None])[..., 0]
 
 
-def _jacobian(surface: Surface, x: Array) -> Array:
+def jacobian(surface: Surface, x: Array) -> Array:
     """(n, c, d): derivatives of a surface's values at x (n, d)."""
     inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(surface.axes)], -1)
     splines = surface._splines
