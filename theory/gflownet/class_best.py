@@ -31,10 +31,10 @@ there: u_k = A_k h_{k+1}/eta, h_k = eta J# u_k and h_T = r, which is the dynamic
 KL-regularised optimum (`theory.control.chain_optimum`, the projection of the target's path law on
 the class by reverse KL) at scale 1/eta: h_k is its value's gradient by the envelope theorem.
 
-Otherwise (2) draws h_k to its own average, B A h, and (1 - B A) is of the order of s_k^2: over all
-steps of order 1, however many there are. Their means do not pay for that: a mean d that is left is
-spread over T steps, and costs T (d/T)^2. So with many steps the flow flattens, and the law stays
-near the base's.
+Otherwise (2) draws h_k to its own average B A h_k, and 1 - B A is of the order of s_k^2: of order 1
+over all steps, however many there are. Nothing makes up for it: a flow that is inconsistent by d in
+all, spread over T steps, costs T (d/T)^2. So with many steps too the flow flattens, and the law
+stays near the base's.
 
 Detailed balance (`scalar_best`), f_k = log Ft_k, f_T = beta log R. The residual is
 
@@ -42,7 +42,7 @@ Detailed balance (`scalar_best`), f_k = log Ft_k, f_T = beta log R. The residual
 
 and E[rho_k xi | X_k = x] = 0 for m_k(x), E[rho_k | X_k = x] = E[rho_{k-1} | X_k = x] for f_k(x):
 
-    (eta + a_k) u_k = A_k f_{k+1}'                                                              (4)
+    (eta + a_k/s_k^2) u_k = A_k f_{k+1}'                                                        (4)
     c_k + eta s^2 u_k^2/2 + f_k - A_k f_{k+1} = D_{k-1} + B_{k-1} f_{k-1} - f_k                 (5)
 
 with c_k = (eta - 1)(1/2 + log(s_k sqrt(2 pi))) and D_{k-1}(x) the mean of rho_{k-1}'s log-densities
@@ -189,7 +189,7 @@ def scalar_best(
                 system.above[k] = -walk.ahead[k]
         flows = [*system.solved(), end]
         pulls = [A @ (slope @ f) for A, f in zip(walk.ahead, flows[1:], strict=True)]
-        return np.array(pulls) / (prior + anchor[:, None]), flows
+        return np.array(pulls) / (prior + anchor[:, None] / s**2), flows
 
     return _settled(line, solve, prior, start)
 
