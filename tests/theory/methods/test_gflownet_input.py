@@ -20,7 +20,7 @@ from toys.evaluation.evaluate import claimed
         ("residual_nabla_db:scale=0", "scale must be"),
         ("residual_nabla_db:prior=0", "prior must be"),
         ("residual_nabla_db:form=plain,scale=1.5", "scale over .* a whole number .*got 1.5"),
-        ("residual_nabla_db:look_ahead=two", "look_ahead must be"),
+        ("residual_nabla_db:look_ahead=two", "look_ahead .* must be one of"),
         ("residual_nabla_db:subset=1", "subset must be"),
         ("residual_nabla_db:subset=17", "subset must be"),
         ("residual_nabla_db:w_forward=0", "w_forward must be"),
