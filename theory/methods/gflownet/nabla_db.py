@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -176,7 +175,7 @@ class Nabla(FlowMethod):
         noise = batch["smooth"][:, -1] if self.smoothing else None
         with torch.enable_grad():
             last = batch["x"][:, -1].detach().requires_grad_(True)
-            values = self.smoothed(task.reward, last, batch["cond"], noise)
+            values = self.smoothed(task, last, batch["cond"], noise)
             return self.scale * check_differentiable(self, values, last)
 
     def look(
@@ -196,7 +195,7 @@ class Nabla(FlowMethod):
 
     def ahead_score(
         self,
-        task: Task | Problem,
+        task: Task,
         model: VelocityModel,
         x: Tensor,
         t: Tensor,
@@ -205,27 +204,20 @@ class Nabla(FlowMethod):
     ) -> Tensor:
         """grad_x log R(xhat(x)), (rows, *event)."""
         graph = self.second_order and torch.is_grad_enabled()
-        reward = task.reward if isinstance(task, Task) else lambda y, cond: task.reward(y)
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             data = predicted(task.path, model, x, t, cond)
-            values = self.smoothed(reward, data, cond, noise)
+            values = self.smoothed(task, data, cond, noise)
             (slope,) = torch.autograd.grad(values.sum(), x, create_graph=graph)
         return slope
 
-    def smoothed(
-        self,
-        reward: Callable[[Tensor, Any], Tensor],
-        x: Tensor,
-        cond: Any,
-        noise: Tensor | None,
-    ) -> Tensor:
+    def smoothed(self, task: Task, x: Tensor, cond: Any, noise: Tensor | None) -> Tensor:
         """The mean of log R at x + c noise, noise (rows, draws, *event); (rows,)."""
         if noise is None:
-            return self.log_of(reward(x, cond))
+            return self.log_of(task.reward(x, cond))
         count = noise.shape[1]
         places = (x[:, None] + self.smoothing * noise).flatten(0, 1)
-        values = self.log_of(reward(places, every_state(cond, count)))
+        values = self.log_of(task.reward(places, every_state(cond, count)))
         return values.reshape(len(x), count).mean(1)
 
     # --- truth

@@ -7,7 +7,6 @@ import torch
 from tests.mutants.theory.methods.mutants import (
     LINE,
     MANY,
-    PLANE,
     Mutant,
     batch,
     edited,
@@ -64,9 +63,7 @@ MUTANTS = {
     "nabla: squares in kernels' units": Mutant(
         NABLA, LINE, options("loss", unit=lambda m: "kernel"), MANY
     ),
-    "nabla: no reverse loss": Mutant(
-        NABLA, LINE, options("loss", w_backward=lambda m: 0.25), MANY
-    ),
+    "nabla: no reverse loss": Mutant(NABLA, LINE, options("loss", w_backward=lambda m: 0.25), MANY),
     "nabla: half of what is ahead": Mutant(AHEAD, LINE, scaled("ahead_here", 0.5)),
     "nabla: nothing ahead of the next state": Mutant(AHEAD, LINE, scaled("ahead_after", 0.0)),
     "nabla: second order forgotten": Mutant(
@@ -78,10 +75,6 @@ MUTANTS = {
     ),
     "nabla: anchor dropped": Mutant(
         ANCHORED, LINE, part(penalty=lambda whole, self, given, v: torch.zeros_like(v[..., 0]))
-    ),
-    "nabla: mean over dimensions": edited(
-        HELD, PLANE, "terms = self.w_forward * squares(forward - after)",
-        "terms = self.w_forward * squares((forward - after).mean(2, keepdim=True))",
     ),
     "nabla: Jacobian's sign": edited(
         TWO_WAYS, LINE, "[-reverse[:, 1:], batch", "[reverse[:, 1:], batch"
@@ -103,7 +96,7 @@ MUTANTS = {
     "db: flow's ends swapped": edited(
         HELD_BALANCE, LINE, "log_ratio + here - after", "log_ratio + after - here"
     ),
-    "db: flow not held": Mutant(HELD_BALANCE, LINE, options("loss", held=lambda m: False)),
+    "db: flow not held": Mutant(HELD_BALANCE, LINE, options("loss", held=lambda m: False), MANY),
     "db: flow held": Mutant(BALANCE, LINE, options("loss", held=lambda m: True)),
     "db: half of what is ahead": Mutant(HELD_BALANCE, LINE, scaled("ahead_here", 0.5)),
     "dag_db: the base for the noising": Mutant(
@@ -119,4 +112,4 @@ MUTANTS = {
     ),
     "tb: tempered": Mutant(RELATIVE, LINE, options("collect", temper=lambda m: 1.5), MANY),
     "tb: from samples back": Mutant(RELATIVE, LINE, options("collect", backward=lambda m: 0.8)),
-}  # fmt: skip
+}
