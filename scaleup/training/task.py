@@ -25,6 +25,7 @@ from theory.common.checks import check_order
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW
 from theory.methods import Draws, Execution, Task
+from theory.methods.contract.auxiliary import Outputs
 
 POOLED_PIXELS, AUXILIARY_WIDTH = 4, 128
 ADVICE = (
@@ -229,7 +230,12 @@ class PromptedTask(Task):
             return super().guided_velocity(x, t, cond)
         return self._guided(x, t, cond)
 
-    def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
+    def auxiliary(self, outputs: Outputs, draws: Draws, near_zero: bool = False) -> nn.Module:
+        if outputs == "event":
+            raise NotImplementedError(
+                "outputs of auxiliary networks must be numbers a row, got 'event': methods that "
+                "train a field of their own beside the student cannot run on pictures"
+            )
         return AuxiliaryNetwork(self.event_shape, self.prompts, outputs, draws)
 
 

@@ -29,7 +29,6 @@ from theory.common.checks import check_positive
 from theory.fields.mixture import VelocityModel
 from theory.laws.distances import Array
 from theory.samplers.chain import Chain, check_axes, grid_points
-from theory.tilts.rewards import Reward
 
 # Nodes of a kernel's average: Gauss-Hermite in the plane, where they are paid for twice; on the
 # line the trapezoidal rule, which wide kernels over narrow rewards need (48 Gauss-Hermite nodes
@@ -127,7 +126,11 @@ def spline_at(
 
 
 def regularised_optimum(
-    chain: Chain, base: VelocityModel, reward: Reward, scale: float, axes: tuple[Array, ...]
+    chain: Chain,
+    base: VelocityModel,
+    reward: Callable[[Tensor], Tensor],
+    scale: float,
+    axes: tuple[Array, ...],
 ) -> ChainOptimum:
     """max E[r(X_T)] - KL(chain || base chain)/scale over Gaussian kernels, on a grid of states.
 

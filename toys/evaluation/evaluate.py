@@ -98,10 +98,12 @@ class Truth:
 
 
 def claimed(goal: Tilt) -> str:
-    """The target in words, p being the base: "p exp(4r)"."""
+    """The target in words, p being the base: "p exp(4r)"; "r^2" where p is no part of it."""
     label = goal.wrapper.label
     if label == Exponential(0.0).label:
         return "p"
+    if goal.law is goal.base:  # the reward alone, without the base
+        return label
     return f"p ({label})" if label.startswith("1") else f"p {label}"
 
 

@@ -194,7 +194,7 @@ def reward_gradient(method: AdjointMethod, task: Task, last: Tensor, cond: Any) 
     return method.reward_scale * gradient
 
 
-def check_differentiable(method: AdjointMethod, reward: Tensor, x: Tensor) -> Tensor:
+def check_differentiable(method: Method, reward: Tensor, x: Tensor) -> Tensor:
     """grad r at x; refuse a reward that has no graph, or one that does not lead to x (a reward
     network's own parameters, say).
 

@@ -153,12 +153,12 @@ class _Smooth:
         slope = torch.zeros(*x.shape, x.shape[-1], dtype=x.dtype)
         times = torch.as_tensor(t, dtype=x.dtype).expand(len(x))
         for k, rows in self.best.rows_by_kernel(times):
-            found = _jacobian(self.best.shifts[k], place[rows].numpy())
+            found = jacobian(self.best.shifts[k], place[rows].numpy())
             slope[rows] = torch.as_tensor(found) / Q[k]
         return velocity + (slope @ (x - place)[..., None])[..., 0]
 
 
-def _jacobian(surface: Surface, x: Array) -> Array:
+def jacobian(surface: Surface, x: Array) -> Array:
     """(n, c, d): derivatives of a surface's values at x (n, d)."""
     inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(surface.axes)], -1)
     axes = range(len(surface.axes))

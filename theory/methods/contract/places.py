@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from theory.methods.contract import returned
 from theory.methods.contract.draws import Draws
-from theory.methods.contract.method import Batch, Method, Optimum, Policy
+from theory.methods.contract.method import Batch, Method, Optimum, Policy, frozen_copy
 from theory.methods.contract.perturbed import Displaced, Perturbed
 from theory.methods.contract.task import ProblemTask
 from theory.problems.problem import Problem
@@ -58,6 +58,7 @@ def prepare(
             why = best.note if best is not None else "it states none"
             raise ValueError(f"{method.label} has no exact optimum on {problem.name!r}: {why}")
         move(method, players, best)
+        catch_up(policy)
     return Setting(task, policy, returned.collect(method, policy, task, n, draws))
 
 
@@ -103,6 +104,12 @@ def move(method: Method, players: dict[str, Any], best: Optimum) -> None:
                 f"optimum is stated, got a {type(model).__name__} as networks[{name!r}]"
             )
         model.function = functions[name]
+
+
+def catch_up(policy: Policy) -> None:
+    """The old copy, if there is one, to where the student stands."""
+    if policy.old is not None:
+        policy.old = frozen_copy(policy.student, "old")
 
 
 def gradient_samples(method: Method, setting: Setting) -> Tensor:

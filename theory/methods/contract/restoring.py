@@ -16,7 +16,15 @@ from theory.common.tolerances import FALSE_FAILURE_RATE
 from theory.methods.contract import returned
 from theory.methods.contract.method import Method, Optimum
 from theory.methods.contract.perturbed import Displaced, directions
-from theory.methods.contract.places import STUDENT, Made, Setting, gradient_samples, move, policy_on
+from theory.methods.contract.places import (
+    STUDENT,
+    Made,
+    Setting,
+    catch_up,
+    gradient_samples,
+    move,
+    policy_on,
+)
 from theory.problems.problem import Problem
 
 # Displacements in their directions' own size, the blocks of rows that see each, and the numbers of
@@ -60,6 +68,7 @@ def restoring_gradients(
         for name, model in players.items():
             model.directions = [d if name == player else None for player, _, d in pairs]
             nn.init.constant_(model.amount, amount)
+        catch_up(policy)
         setting = Setting(task, policy, returned.collect(method, policy, task, n, draws))
         found.append(gradient_samples(method, setting).sum(1).reshape(len(pairs), REPEATS))
     names = [f"{player}, {name}" for player, name, _ in pairs]

@@ -20,11 +20,9 @@ from theory.common.checks import check_order
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import Path
 from theory.laws.gaussians import GaussianSum
+from theory.methods.contract.auxiliary import AuxiliaryMaker, Outputs, made
 from theory.methods.contract.draws import Draws
 from theory.problems.problem import Problem
-
-# Builds a network with `outputs` numbers a row, (rows, outputs), from (x, t).
-AuxiliaryMaker = Callable[[int, Draws], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,9 @@ class Task(ABC):
         """(x_1 (rows, *event), cond, r): n samples a network of what the pretrained model samples;
         r, their rewards (rows,), where they are known without asking `reward`."""
 
-    def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
-        """A fresh network (x, t) -> (rows, outputs), for methods that train one of their own.
+    def auxiliary(self, outputs: Outputs, draws: Draws, near_zero: bool = False) -> nn.Module:
+        """A fresh network (x, t, cond) -> (rows, outputs), or (rows, *event) for "event", of a
+        method's own; near_zero: its last layer starts at 0, or close to it.
 
         Raises:
             NotImplementedError: this task makes none.
@@ -320,10 +319,10 @@ class ProblemTask(Task):
             lambda problem, rows: _mixture_samples(problem.base, rows[:, 0], rows[:, 1:]),
         )
 
-    def auxiliary(self, outputs: int, draws: Draws) -> nn.Module:
+    def auxiliary(self, outputs: Outputs, draws: Draws, near_zero: bool = False) -> nn.Module:
         if self._auxiliary_maker is None:
-            return super().auxiliary(outputs, draws)
-        return self._auxiliary_maker(outputs, draws)
+            return super().auxiliary(outputs, draws, near_zero)
+        return made(self._auxiliary_maker, self.event_shape, outputs, draws, near_zero)
 
 
 def _mixture_samples(law: GaussianSum, u: Tensor, noise: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from tests.mutants.theory.methods import chains, matching
+from tests.mutants.theory.methods import chains, gflownet, matching
 from tests.mutants.theory.methods.chains import (
     ADJOINT,
     BASIC,
@@ -65,7 +65,7 @@ from theory.methods.contract.task import column, square
 from theory.methods.registry import parse_method
 from theory.problems.problem import load_problem
 
-MUTANTS = matching.MUTANTS | chains.MUTANTS
+MUTANTS = matching.MUTANTS | chains.MUTANTS | gflownet.MUTANTS
 
 
 def at_true_optimum(mutant: Mutant, method) -> GradientTest:

@@ -1,0 +1,224 @@
+"""What a balance loss teaches Gaussian kernels: its own fixed point, on the line.
+
+The policy's kernels are N(m_k(x), s_k^2), those of the prior chain N(m#_k(x), s_k^2), both of one
+variance, to the power eta; u = (m - m#)/s^2, J = dm/dx, J# = dm#/dx. Trajectories come from the
+policy, x' = m(x) + s xi, and are held fixed, so that a loss's expected gradient in a value m_k(x)
+is a conditional expectation given X_k = x. With Gaussian kernels the conditions are not met at
+every (x, x'): what is left of them has a mean, and a variance that the loss pays for too.
+
+nabla-DB (`nabla_best`), h_k the flow's score. The residuals of the forward, reverse and terminal
+conditions, weighted by f_k, b_k and w,
+
+    F_k = (eta (x' - m#) - (x' - m))/s^2 - h_{k+1}(x'),     E[F_k | X_k = x] = eta u_k - A_k h_{k+1}
+    R_k = J (x' - m)/s^2 - eta J# (x' - m#)/s^2 + h_k(x),   E[R_k | X_k = x] = h_k - eta J# u_k
+    h_T - r,   r = grad beta log R,
+
+with A_k g(x) = E[g(X_{k+1}) | X_k = x] and B_k g(x') = E[g(X_k) | X_{k+1} = x']. Since the score of
+the policy's own law is (log p_{k+1})'(x') = -E[(x' - m)/s^2 | X_{k+1} = x'], the expected gradients
+vanish, in m_k(x) and in h_k(x), where
+
+    f_k (eta u_k - A_k h_{k+1}) + a_k u_k + S_k = 0                                             (1)
+    f_{k-1} (h_k - eta B_{k-1} u_{k-1} - (1 - eta) (log p_k)') + b_k (h_k - eta J# u_k) = 0     (2)
+    f_{T-1} (h_T - eta B_{T-1} u_{T-1} - (1 - eta) (log p_T)') + w (h_T - r) = 0                (3)
+
+a_k = lambda s^4/Q^2 of a penalty lambda |v - v#|^2 on the velocity, m = P x + Q v. S_k = 0 where
+the policy's score in R_k is held fixed; where it is trained through, Jacobian and all,
+
+    S_k = -b_k J (h_k - eta J# u_k) - b_k s^2 (p_k (u_k' + (1 - eta) J#/s^2))'/p_k.
+
+`held`: h_{k+1} in F_k and u_k in R_k are held fixed. Then the terms in f of (2) and (3) are not
+there: u_k = A_k h_{k+1}/eta, h_k = eta J# u_k and h_T = r, which is the dynamic programming of the
+KL-regularised optimum (`theory.control.chain_optimum`, the projection of the target's path law on
+the class by reverse KL) at scale 1/eta: h_k is its value's gradient by the envelope theorem.
+
+Otherwise (2) draws h_k to its own average B A h_k, and 1 - B A is of the order of s_k^2: of order 1
+over all steps, however many there are. Nothing makes up for it: a flow that is inconsistent by d in
+all, spread over T steps, costs T (d/T)^2. So with many steps too the flow flattens, and the law
+stays near the base's.
+
+Detailed balance (`scalar_best`), f_k = log Ft_k, f_T = beta log R. The residual is
+
+    rho_k = log N(x'; m, s^2) - eta log N(x'; m#, s^2) + f_k(x) - f_{k+1}(x'),
+
+and E[rho_k xi | X_k = x] = 0 for m_k(x), E[rho_k | X_k = x] = E[rho_{k-1} | X_k = x] for f_k(x):
+
+    (eta + a_k/s_k^2) u_k = A_k f_{k+1}'                                                        (4)
+    c_k + eta s^2 u_k^2/2 + f_k - A_k f_{k+1} = D_{k-1} + B_{k-1} f_{k-1} - f_k                 (5)
+
+with c_k = (eta - 1)(1/2 + log(s_k sqrt(2 pi))) and D_{k-1}(x) the mean of rho_{k-1}'s log-densities
+given X_k = x; at k = 0, or `held`, the right side is 0. Held, f_k is the value function again.
+
+The equations are linear in u and h, or in f, for given A, B, J and p. They are solved on a grid (a
+block-tridiagonal system; functions go on straight beyond its ends), the policy's law is found
+again, and so on until it stays. d = 1, ancestral kernels, float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theory.control.chain_optimum import Surface
+from theory.gflownet.line import Line, Tridiagonal, Walk, walked
+from theory.laws.distances import Array
+
+MOST_ROUNDS, SETTLED = 100, 1e-9
+
+Terminal = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassBest:
+    """A fixed point: the kernels' shifts m - m#, one Surface a kernel, and the flows of states
+    0 .. T: their scores h_k (nabla-DB), or logarithms f_k (detailed balance).
+
+    left: how far the last round still moved a mean, in kernel widths.
+    """
+
+    shifts: list[Surface]
+    flows: list[Surface]
+    left: float
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What a nabla-DB loss weighs: f and b, (T,) each, and w; a: (T,), the anchor's."""
+
+    forward: Array
+    backward: Array
+    terminal: float
+    anchor: Array
+
+
+def nabla_best(
+    line: Line,
+    terminal: Terminal,
+    weights: Weights,
+    *,
+    prior: float = 1.0,
+    second_order: bool = False,
+    held: bool = False,
+    start: Array | None = None,
+) -> ClassBest:
+    """The fixed point of nabla-DB's expected semi-gradient.
+
+    terminal: beta log R at points (n, 1), (n,), differentiable.  start: u (T, n) to begin from.
+
+    Raises:
+        ValueError: a weight b is 0, so that the flow's constants are anything; or the rounds do not
+            settle.
+    """
+    if not bool((weights.backward > 0).all()):
+        raise ValueError(
+            "weights.backward must be > 0, else flows are known up to constants, got 0"
+        )
+    T, n, slope = line.chain.steps, len(line.axis), line.slope
+    eye, base_slopes, s2 = np.eye(n), line.kernels[1], line.widths**2
+    end = _gradient(terminal, line.axis)
+
+    def solve(u: Array, walk: Walk) -> tuple[Array, list[Array]]:
+        # Unknowns in the order u_0, h_1, u_1, .., h_T: each equation knows its two neighbours.
+        system = Tridiagonal(2 * T, n)
+        for k in range(T):
+            f, b = weights.forward[k], weights.backward[k]
+            own = (prior * f + weights.anchor[k]) * eye
+            if second_order:
+                log_slope = slope @ walk.log_p[k]
+                density = slope @ slope + log_slope[:, None] * slope
+                own = own - b * s2[k] * density
+                system.right[2 * k] += (
+                    b * (1 - prior) * (slope @ base_slopes[k] + log_slope * base_slopes[k])
+                )
+                if k:  # at k = 0 nothing else teaches h_0, and h_0 = eta J# u_0
+                    own = own + b * prior * np.diag(walk.slopes[k] * base_slopes[k])
+                    system.below[2 * k] = -b * np.diag(walk.slopes[k])
+            system.own[2 * k], system.above[2 * k] = own, -f * walk.ahead[k]
+            taught = 0.0 if held else f
+            b = weights.terminal if k == T - 1 else weights.backward[k + 1]
+            row = 2 * k + 1
+            system.own[row] = (taught + b) * eye
+            system.below[row] = -taught * prior * walk.back[k]
+            system.right[row] += taught * (1 - prior) * (slope @ walk.log_p[k + 1])
+            if k == T - 1:
+                system.right[row] += b * end
+            else:
+                system.above[row] = -b * prior * np.diag(base_slopes[k + 1])
+        values = system.solved()
+        return np.array(values[0::2]), [prior * base_slopes[0] * values[0], *values[1::2]]
+
+    return _settled(line, solve, prior, start)
+
+
+def scalar_best(
+    line: Line,
+    terminal: Terminal,
+    anchor: Array,
+    *,
+    prior: float = 1.0,
+    held: bool = False,
+    start: Array | None = None,
+) -> ClassBest:
+    """The fixed point of detailed balance's expected semi-gradient; anchor (T,): a of (4).
+
+    Raises:
+        ValueError: the rounds do not settle.
+    """
+    T, n, s = line.chain.steps, len(line.axis), line.widths
+    slope, eye = line.slope, np.eye(n)
+    with torch.no_grad():
+        end = terminal(torch.as_tensor(line.axis)[:, None]).numpy()
+    constants = (prior - 1) * (0.5 + np.log(s * math.sqrt(2 * math.pi)))
+
+    def solve(u: Array, walk: Walk) -> tuple[Array, list[Array]]:
+        costs = constants + 0.5 * prior * s**2 * u**2
+        system = Tridiagonal(T, n)
+        for k in range(T):
+            system.own[k], system.right[k] = eye, -costs[k]
+            if k and not held:
+                system.own[k] = 2 * eye
+                system.right[k] = walk.ratios[k - 1] - costs[k]
+                system.below[k] = -walk.back[k - 1]
+            if k == T - 1:
+                system.right[k] = system.right[k] + walk.ahead[k] @ end
+            else:
+                system.above[k] = -walk.ahead[k]
+        flows = [*system.solved(), end]
+        pulls = [A @ (slope @ f) for A, f in zip(walk.ahead, flows[1:], strict=True)]
+        return np.array(pulls) / (prior + anchor[:, None] / s**2), flows
+
+    return _settled(line, solve, prior, start)
+
+
+Solve = Callable[[Array, Walk], tuple[Array, list[Array]]]
+
+
+def _settled(line: Line, solve: Solve, prior: float, start: Array | None) -> ClassBest:
+    """Rounds of solve(u, its law) -> (u, flows) until no mean moves."""
+    s = line.widths
+    u = np.zeros((line.chain.steps, len(line.axis))) if start is None else start
+    left = math.inf
+    for _ in range(MOST_ROUNDS):
+        walk = walked(line, u, prior)
+        moved, flows = solve(u, walk)
+        p = np.exp(walk.log_p[:-1])
+        left = float(np.sqrt((p * (s * (moved - u)) ** 2).sum(1) / p.sum(1)).max())
+        u = moved
+        if left < SETTLED:
+            axes = (line.axis,)
+            shifts = [Surface(axes, row[:, None]) for row in s**2 * u]
+            return ClassBest(shifts, [Surface(axes, f[:, None]) for f in flows], left)
+    raise ValueError(
+        f"the fixed point must settle in {MOST_ROUNDS} rounds, got a mean that still moves by "
+        f"{left:.2g} kernel widths; use more steps or a smaller scale"
+    )
+
+
+def _gradient(function: Terminal, axis: Array) -> Array:
+    x = torch.as_tensor(axis)[:, None].requires_grad_(True)
+    (slope,) = torch.autograd.grad(function(x).sum(), x)
+    return slope.numpy()[:, 0]

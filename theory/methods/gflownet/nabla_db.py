@@ -1,0 +1,275 @@
+"""nabla-DB: detailed balance by the gradients of its logarithm, with and without a prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from theory.common.checks import check_choice, check_nonnegative, check_order, check_positive
+from theory.fields.mixture import VelocityModel
+from theory.methods import Batch, Draws, Info, Optimum, Policy, Task, square
+from theory.methods.adjoint.family import check_differentiable
+from theory.methods.chain.rollouts import every_state
+from theory.methods.chain.transforms import squares
+from theory.methods.gflownet import truth
+from theory.methods.gflownet.family import FlowMethod, predicted
+from theory.methods.gflownet.priors import Noising, Pretrained, Prior
+from theory.methods.gflownet.transitions import Transitions
+from theory.problems.problem import Problem
+
+FLOW = "flow"
+
+
+@dataclass(frozen=True)
+class Nabla(FlowMethod):
+    """Options of nabla-DB methods; none by itself.
+
+    w_forward, w_backward, w_terminal: weights of the forward, reverse and terminal losses. Without
+        the reverse one nothing takes the reward's gradient to the flows of earlier states: any
+        constants will do.
+    unit: what a transition's squares are weighted with: 1, "score", as printed, or s_k^2,
+        "kernel" (the terminal loss then with the last one).
+    bidirectional: no flow, but the forward residual at X_{k+1} of kernel k plus the reverse one of
+        kernel k + 1 (Remark 6).
+    second_order: the policy's score in X_k, which holds the Jacobian of its mean, and xhat in the
+        forward-looking part are trained through; off: they are held fixed.
+    smoothing, smoothing_draws: log R's gradient at x is the mean of those at so many x + c eps, c
+        the smoothing and eps ~ N(0, I): that of log R convolved with N(0, c^2 I).
+
+    A flow network is a field h (rows, *event): grad log Ft_k, less the forward-looking part.
+    """
+
+    w_forward: float = 1.0
+    w_backward: float = 1.0
+    w_terminal: float = 1.0
+    unit: Literal["score", "kernel"] = "score"
+    bidirectional: bool = False
+    second_order: bool = False
+    smoothing: float = 0.0
+    smoothing_draws: int = 1
+
+    differentiable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("w_forward", self.w_forward)
+        check_positive("w_terminal", self.w_terminal)
+        check_nonnegative("w_backward", self.w_backward)
+        check_nonnegative("smoothing", self.smoothing)
+        check_order("smoothing_draws", self.smoothing_draws, 1)
+        check_choice("unit", self.unit, ("score", "kernel"))
+        if self.smoothing_draws > 1 and not self.smoothing:
+            raise ValueError(
+                "smoothing_draws must come with smoothing > 0, else it changes nothing, got "
+                f"{self.smoothing_draws}"
+            )
+        if self.held and (self.second_order or not self.w_backward):
+            raise ValueError(
+                "held must come with second_order = False and w_backward > 0 (the flow learns from "
+                f"the policy's score as it is), got second_order = {self.second_order} and "
+                f"w_backward = {self.w_backward:g}"
+            )
+        if self.bidirectional and (self.subset or self.held):
+            raise ValueError(
+                "bidirectional must come with subset = 0 and held = False (it takes neighbouring "
+                f"transitions, and has no flow), got subset = {self.subset} and held = {self.held}"
+            )
+
+    # --- training
+
+    def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
+        policy = super().setup(student, task, draws)
+        if not self.bidirectional:
+            policy.networks[FLOW] = task.auxiliary("event", draws, near_zero=True)
+        return policy
+
+    def collect(self, policy: Policy, task: Task, n: int, draws: Draws) -> Batch:
+        """Trajectories, the prior's scores along them, and the reward's gradients.
+
+        Raises:
+            ValueError: the reward has no gradient, or form is "plain" and one is not positive.
+        """
+        batch = self.walked(policy, task, n, draws) | self.drawn_subset(n, draws)
+        if self.smoothing:
+            # A column of noise for each state at which the reward's gradient is asked for.
+            states = 1
+            if self.look_ahead != "off" and not self.bidirectional:
+                states += 2 * self.subset - 1 if self.subset else self.steps
+            batch["smooth"] = draws.normal(n, states, self.smoothing_draws, *task.event_shape)
+
+        def fixed(part: dict[str, Any]) -> dict[str, Any]:
+            walk = self.walk(task, part)
+            after, before = self.against.scores(policy, walk, before=self.reverse)
+            found = {"prior_after": after, "prior_before": before}
+            found["terminal"] = self.terminal_score(task, part)
+            if self.looks and not self.second_order:
+                ahead = self.look(policy, task, walk, part | found)
+                found["ahead_here"], found["ahead_after"] = (score.detach() for score in ahead)
+            return found | self.anchored(policy, walk)
+
+        batch |= self.in_pieces(task, batch, fixed)
+        if not (self.looks and self.second_order):
+            batch.pop("smooth", None)
+        return self.followed(policy, batch)
+
+    @property
+    def reverse(self) -> bool:
+        """Whether scores in X_k are asked for."""
+        return self.bidirectional or self.w_backward > 0
+
+    @property
+    def looks(self) -> bool:
+        """Whether there is a forward-looking part."""
+        return self.look_ahead != "off" and not self.bidirectional
+
+    def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
+        walk = self.walk(task, batch)
+        own = walk.scores(policy.student, before=self.reverse, graph=self.second_order)
+        forward = own.after - batch["prior_after"]
+        unit = forward.new_ones(forward.shape[:2])
+        if self.unit == "kernel":
+            unit = unit * walk.variance.flatten(2)[..., 0]
+        if self.bidirectional:
+            reverse = own.before - batch["prior_before"]
+            to_come = torch.cat([-reverse[:, 1:], batch["terminal"][:, None]], 1)
+            terms = self.w_forward * squares(forward - to_come)
+            terminal = torch.zeros_like(batch["r"])
+        else:
+            here, after, left = self.flows(policy, task, walk, batch)
+            if self.held:
+                after = after.detach()
+            terms = self.w_forward * squares(forward - after)
+            if self.w_backward:
+                reverse = own.before - batch["prior_before"]
+                terms = terms + self.w_backward * squares(reverse + here)
+            terminal = self.w_terminal * unit[:, -1] * square(left)
+        losses = self.total(unit * terms + self.penalty(batch, own.velocity)) + terminal
+        return losses, {"reward": batch["r"]}
+
+    # --- flows
+
+    def flow(self, policy: Policy, walk: Transitions, k: Tensor) -> Tensor:
+        return walk.at(policy.networks[FLOW], walk.states(k), k)
+
+    def flows(
+        self, policy: Policy, task: Task, walk: Transitions, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The flow's scores at X_k and X_{k+1} of each transition, and what is left of the terminal
+        condition at X_T."""
+        last = torch.full((1, 1), walk.chain.steps, device=walk.x.device)
+        end = self.flow(policy, walk, last)[:, 0]
+        here, after = walk.at_both_ends(lambda k: self.flow(policy, walk, k), end)
+        if not self.looks:
+            return here, after, end - batch["terminal"]
+        if self.second_order:
+            ahead = self.look(policy, task, walk, batch)
+        else:
+            ahead = batch["ahead_here"], batch["ahead_after"]
+        return here + ahead[0], after + ahead[1], end
+
+    def terminal_score(self, task: Task, batch: Batch) -> Tensor:
+        """beta grad log R(X_T), (rows, *event), by the last column of the smoothing's noise."""
+        noise = batch["smooth"][:, -1] if self.smoothing else None
+        with torch.enable_grad():
+            last = batch["x"][:, -1].detach().requires_grad_(True)
+            values = self.smoothed(task, last, batch["cond"], noise)
+            return self.scale * check_differentiable(self, values, last)
+
+    def look(
+        self, policy: Policy, task: Task, walk: Transitions, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """gamma_k beta grad log R(xhat) at both ends of each transition, differentiable in the
+        student where gradients of second order are."""
+        noise = batch["smooth"][:, :-1].flatten(0, 1) if self.smoothing else None
+
+        def ahead(k: Tensor) -> Tensor:
+            def score(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+                return self.ahead_score(task, policy.student, x, t, cond, noise)
+
+            return self.gamma(walk, k) * walk.at(score, walk.states(k), k)
+
+        return walk.at_both_ends(ahead, batch["terminal"])
+
+    def ahead_score(
+        self,
+        task: Task,
+        model: VelocityModel,
+        x: Tensor,
+        t: Tensor,
+        cond: Any,
+        noise: Tensor | None,
+    ) -> Tensor:
+        """grad_x log R(xhat(x)), (rows, *event)."""
+        graph = self.second_order and torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            data = predicted(task.path, model, x, t, cond)
+            values = self.smoothed(task, data, cond, noise)
+            (slope,) = torch.autograd.grad(values.sum(), x, create_graph=graph)
+        return slope
+
+    def smoothed(self, task: Task, x: Tensor, cond: Any, noise: Tensor | None) -> Tensor:
+        """The mean of log R at x + c noise, noise (rows, draws, *event); (rows,)."""
+        if noise is None:
+            return self.log_of(task.reward(x, cond))
+        count = noise.shape[1]
+        places = (x[:, None] + self.smoothing * noise).flatten(0, 1)
+        values = self.log_of(task.reward(places, every_state(cond, count)))
+        return values.reshape(len(x), count).mean(1)
+
+    # --- truth
+
+    def optimum(self, problem: Problem) -> Optimum | None:
+        return truth.of_nabla(self, problem)
+
+
+@dataclass(frozen=True)
+class ResidualNablaDB(Nabla):
+    """sum_k w_F |u - h'|^2 + w_B |J'(x' - m)/s^2 - eta J#'(x' - m#)/s^2 + h|^2 + w_T |...|^2 over
+    the policy's trajectories, held fixed, h and h' the flow's scores at x = X_k and x' = X_{k+1},
+    u = ((x' - m#) eta - (x' - m))/s^2 the residual score in x', m and m# the means of the policy's
+    and the pretrained kernels, J and J# their Jacobians: (12), (13) and (14), or (16)-(19) with the
+    forward-looking part. eta = prior.
+
+    On-policy u = (m - m#)/s^2 for eta = 1, but h' fluctuates about its mean given x, and the loss
+    pays for that at every step: as it is printed, its fixed point keeps close to the base, the
+    more the more steps there are (`theory.gflownet.class_best`). held = True and bidirectional =
+    True have the KL-regularised optimum over Gaussian kernels for theirs.
+
+    prior: eta > 0, the power of the pretrained kernels.
+    """
+
+    prior: float = 1.0
+
+    name: ClassVar[str] = "residual_nabla_db"
+    summary: ClassVar[str] = "the scores of residual detailed balance, with a flow's score learnt"
+    source: ClassVar[str] = "nabla-GFlowNet (11)-(19), Algorithm 1"
+
+    def __post_init__(self) -> None:
+        check_positive("prior", self.prior)
+        super().__post_init__()
+
+    @property
+    def against(self) -> Prior:
+        return Pretrained(self.prior)
+
+
+@dataclass(frozen=True)
+class NablaDB(Nabla):
+    """The same without a prior, (7)-(9): the scores of the policy against those of the noising
+    kernels log P_B(x | x') and of a flow, grad log F_T = beta grad log R at the end. It is said to
+    sample R^beta, which has to be integrable; form "plain", r = R, is the default.
+    """
+
+    form: Literal["log", "plain"] = "plain"
+
+    name: ClassVar[str] = "nabla_db"
+    summary: ClassVar[str] = "the scores of detailed balance with the noising, no prior"
+    source: ClassVar[str] = "nabla-GFlowNet (7)-(9)"
+
+    @property
+    def against(self) -> Prior:
+        return Noising()
