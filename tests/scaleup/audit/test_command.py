@@ -6,7 +6,11 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ import pytest
 from scaleup.__main__ import main
 from scaleup.audit import page
 
+ROOT = Path(__file__).parents[3]
 QUICK = ("--wrappers", "linear", "--permutations", "19")
 PROMPTS = ("a red square", "été, blue")
 WIDTH = 3
@@ -125,6 +130,20 @@ def test_a_verdict_the_json_and_a_page(pair, plain):
     # Progress is apart from what is found: `--json | jq` and `> verdict.txt` work.
     assert err.startswith("180 base and 180 tuned samples, 2 prompts\n")
     assert sorted(p.name for p in out.iterdir()) == ["audit.html", "audit.json"]
+
+
+def test_files_need_no_torch(pair, tmp_path):
+    """Which takes longer to load than an audit of some thousand rows."""
+    files = ("--base", str(pair[0]), "--tuned", str(pair[1]), "--out", str(tmp_path / "out"))
+    code = (
+        "import sys; from scaleup.__main__ import main; "
+        f"print(main({['audit', *files, *QUICK]}), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "0 False"
 
 
 def test_json_is_printed_alone(pair, tmp_path, capsys, no_page):

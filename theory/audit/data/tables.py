@@ -237,12 +237,13 @@ class _Rows:
         return found
 
     def _prompts(self, name: str, cells: Any, places: Sequence[int]) -> NDArray[np.int64]:
-        known = self.prompts
-        codes = [known.setdefault(text, len(known)) for text in self._texts(name, cells, places)]
-        return np.array(codes, dtype=np.int64)
+        known, texts = self.prompts, self._texts(name, cells, places)
+        for text in dict.fromkeys(texts):
+            known.setdefault(text, len(known))
+        return np.fromiter(map(known.__getitem__, texts), np.int64, len(texts))
 
     def _texts(self, name: str, cells: Any, places: Sequence[int]) -> list[str]:
-        texts = [cell if type(cell) is str else _text(cell) for cell in cells]
+        texts = list(cells) if set(map(type, cells)) == {str} else [_text(cell) for cell in cells]
         if not all(texts):
             bad = np.array([not text for text in texts])
             self._note(name, cells, bad, places, "a text that is not empty, or a whole number")
