@@ -126,6 +126,7 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 
 def _gathered(options: argparse.Namespace) -> Gathered:
     from scaleup.audit.gather import from_tables
+    from theory.audit.data.columns import quoted
     from theory.audit.data.tables import read_table
 
     if options.run is not None:  # torch and diffusers come along, which files do without
@@ -149,6 +150,9 @@ def _gathered(options: argparse.Namespace) -> Gathered:
             ("--tuned", options.tuned, options.tuned_features),
         )
     ]  # fmt: skip
+    for table in tables:
+        if table.ignored:
+            _say(f"{table.source}: columns not read: {quoted(table.ignored)}")
     return from_tables(tables[0], tables[1], options.common_prompts)
 
 

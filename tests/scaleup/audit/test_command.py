@@ -205,6 +205,20 @@ def test_seeds_of_files_make_pairs(tmp_path, capsys, no_page):
     assert any("share seeds" in note for note in found_in(tmp_path)["notes"])
 
 
+def test_columns_that_are_not_read_are_named(tmp_path, capsys, no_page):
+    """A column of features by another name looks like no features."""
+    sides = []
+    for side, tilt in (("base", 0), ("tuned", 0.6)):
+        data = {k.replace("feature", "clip_"): v for k, v in columns(tilt).items()}
+        sides += [f"--{side}", put(tmp_path / f"{side}.csv", data)]
+    _, _, err = call(capsys, *sides, "--out", tmp_path, *QUICK)
+    said = [f"{file}: columns not read: 'clip_0', 'clip_1', 'clip_2'" for file in sides[1::2]]
+    assert err.splitlines()[:2] == said
+    sides = [part for file in sides[1::2] for part in (f"--{file.stem}", file)]
+    _, _, err = call(capsys, *sides, "--feature-columns", "clip", "--out", tmp_path / "all", *QUICK)
+    assert "not read" not in err
+
+
 def test_without_features_it_is_said(pair, tmp_path, capsys, no_page):
     sides = [put(tmp_path / f"{t}.csv", without(columns(t), "feature")) for t in (0, 0.6)]
     status, said, _ = call(
