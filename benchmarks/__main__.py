@@ -17,7 +17,9 @@ COMMANDS = {
     ),
     "scaleup": Command("benchmarks.scaleup", "memory, speed, killed and stopped runs"),
     "catalogues": Command("benchmarks.catalogues", "make anew what lists are shown from"),
-    "light": Command("benchmarks.light", "CPU-seconds of lists and --help, against a commit"),
+    "light": Command(
+        "benchmarks.light", "cost of lists and --help, or of an audit, against a commit"
+    ),
     "size": Command("benchmarks.size", "statements of the product and its benches, likewise"),
 }
 

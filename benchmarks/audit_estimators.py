@@ -96,19 +96,17 @@ LEAST_JUDGED = 0.5  # of the repetitions, to speak of a rate
 
 
 def measure_coverage() -> list[Row]:
-    """Of every cell: how often the intervals hold the truth, and how often there is one."""
+    """Of every cell: how often the intervals hold the truth, and how often there is one. Where KL
+    has one in a part of the repetitions, more are drawn: a rate of few says little."""
     counts: dict[Cell, Counter[str]] = {cell: Counter() for cell in CELLS}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        parts = {
-            pool.submit(count, cell, i * (n // PARTS), n // PARTS): cell
-            for cell in CELLS
-            for n in (PROMPTS.get(cell.prompts, 1000),)
-            for i in range(PARTS)
+        _draw(pool, counts, {cell: PROMPTS.get(cell.prompts, 1000) for cell in CELLS}, "coverage")
+        more = {
+            cell: found["drawn"] * (found["drawn"] - found["kl"]) // found["kl"]
+            for cell, found in counts.items()
+            if found["drawn"] > found["kl"] >= LEAST_JUDGED * found["drawn"]
         }
-        with Progress(len(parts), "coverage") as progress:
-            for done, part in enumerate(as_completed(parts), 1):
-                counts[parts[part]] += part.result()
-                progress.update("all", done, str(parts[part]))
+        _draw(pool, counts, more, "coverage of KL")
     every = sum(counts.values(), Counter[str]())
     return [
         *(row for cell, found in counts.items() for row in _rates(cell, found)),
@@ -116,6 +114,21 @@ def measure_coverage() -> list[Row]:
         _within("one tilt, stated, all cells together", every, "one holds", "one", ALL),
         *_widths(counts),
     ]
+
+
+def _draw(
+    pool: ProcessPoolExecutor, counts: dict[Cell, Counter[str]], times: dict[Cell, int], what: str
+) -> None:
+    """So many more repetitions of each cell, PARTS parts of them or one more."""
+    parts = {}
+    for cell, n in times.items():
+        first, size = counts[cell]["drawn"], max(n // PARTS, 1)
+        for i in range(0, n, size):
+            parts[pool.submit(count, cell, first + i, min(size, n - i))] = cell
+    with Progress(len(parts), what) as progress:
+        for done, part in enumerate(as_completed(parts), 1):
+            counts[parts[part]] += part.result()
+            progress.update("all", done, str(parts[part]))
 
 
 def _rates(cell: Cell, found: Counter[str]) -> list[Row]:

@@ -1,8 +1,9 @@
-"""`python -m benchmarks light --against COMMIT`: what `--help` and lists cost, against a commit.
+"""`python -m benchmarks light --against COMMIT`: what commands cost, against a commit.
 
 CPU-seconds (user and system) of a process a command, in this tree and in the commit's, which is
 checked out by `git worktree` into a temporary folder; by turns, medians of ROUNDS after one that
-does not count. Ratios count, not seconds. The commit has to have the commands of today.
+does not count. Ratios count, not seconds. The commit has to have the commands of today. Lists and
+`--help`; with `--audit` the audit of a million rows a side, and its peak memory.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import child_seconds
+from benchmarks.rows import child_usage
+from benchmarks.scaleup.audit import command_of, write_rows
 from theory.common.console import print_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,13 +33,17 @@ COMMANDS = (
     "scaleup list rewards",
     "scaleup list methods",
 )
-FLOOR = 0.35  # of the commit's CPU time
-ROUNDS = 5
+FLOOR, AUDIT_FLOOR = 0.35, 1.1  # of the commit's CPU time; of an audit's memory too
+ROUNDS, AUDIT_ROUNDS = 5, 3
+RATIOS = ("ratio", "of memory")
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of `light`."""
     command.add_argument("--against", required=True, metavar="COMMIT", help="as git names it")
+    command.add_argument(
+        "--audit", action="store_true", help="a million rows' audit instead of lists and --help"
+    )
     command.add_argument("--json", action="store_true", help="print data instead of a table")
 
 
@@ -60,7 +67,11 @@ def run(options: argparse.Namespace) -> int:
                 f"{made.stderr.strip()}"
             )
         try:
-            rows = [_row(command, other) for command in COMMANDS]
+            if options.audit:
+                write_rows(Path(folder))
+                rows, floor = [_row(command_of(Path(folder)), other, AUDIT_ROUNDS)], AUDIT_FLOOR
+            else:
+                rows, floor = [_row(c.split(), other, ROUNDS) for c in COMMANDS], FLOOR
         finally:
             subprocess.run([*worktree, "remove", "--force", str(other)], check=True)
     if options.json:
@@ -69,23 +80,30 @@ def run(options: argparse.Namespace) -> int:
         print_rows(
             [{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
         )
-    return 0 if all(row["ratio"] <= FLOOR for row in rows) else 1
+    ratios = [row[name] for row in rows for name in (RATIOS if options.audit else RATIOS[:1])]
+    return 0 if max(ratios) <= floor else 1
 
 
-def _row(command: str, other: Path) -> dict[str, Any]:
-    seconds: dict[Path, list[float]] = {ROOT: [], other: []}
-    for _ in range(ROUNDS + 1):
-        for tree, found in seconds.items():
-            found.append(cpu_seconds(command, tree))
-    here, there = (statistics.median(found[1:]) for found in seconds.values())
-    return {"command": command, "CPU-s": here, "of the commit": there, "ratio": here / there}
+def _row(words: Sequence[str], other: Path, rounds: int) -> dict[str, Any]:
+    used: dict[Path, list[tuple[float, float]]] = {ROOT: [], other: []}
+    for _ in range(rounds + 1):
+        for tree, found in used.items():
+            found.append(usage(words, tree))
+    (here, peak), (there, other_peak) = (
+        (statistics.median(values) for values in zip(*found[1:], strict=True))
+        for found in used.values()
+    )
+    ratios = dict(zip(RATIOS, (here / there, peak / other_peak), strict=True))
+    command = " ".join(word for word in words if "/" not in word)
+    return {"command": command, "CPU-s": here, "of the commit": there, **ratios}
 
 
-def cpu_seconds(command: str, tree: Path) -> float:
-    """User's and system's of `python -m COMMAND` in the tree."""
-    return child_seconds(
-        [sys.executable, "-m", *command.split()],
+def usage(words: Sequence[str], tree: Path) -> tuple[float, float]:
+    """(CPU-seconds, peak bytes) of `python -m WORDS` in the tree."""
+    return child_usage(
+        [sys.executable, "-m", *words],
         cwd=tree,
         env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )

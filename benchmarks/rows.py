@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -76,12 +76,15 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def child_seconds(call: Sequence[str], **options: Any) -> float:
-    """CPU-seconds, user's and system's, of a process that `subprocess.run` starts."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(call, check=True, **options)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def child_usage(call: Sequence[str], **options: Any) -> tuple[float, float]:
+    """(CPU-seconds, user's and system's; peak bytes) of a process that `subprocess.Popen` starts,
+    and of those that it waited for."""
+    with subprocess.Popen(call, **options) as child:
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, call)
+    return used.ru_utime + used.ru_stime, 1024.0 * used.ru_maxrss
 
 
 def part_of(module: str, name: str = "measure") -> Callable[[], list[Row]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import Row, child_seconds
+from benchmarks.rows import Row, child_usage
 
 ROWS, PROMPTS, TILT = 1_000_000, 50, 0.8
 SECONDS, MEMORY = 30.0, 2e9
@@ -25,19 +24,12 @@ def measure() -> list[Row]:
     """One row."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for side, shift, seed in (("base", 0.0, 0), ("tuned", TILT, 1)):
-            _write(folder / f"{side}.csv", shift, seed)
-        command = [
-            sys.executable, "-m", "scaleup", "audit", "--base", str(folder / "base.csv"),
-            "--tuned", str(folder / "tuned.csv"), "--out", str(folder / "out"),
-        ]  # fmt: skip
-        seconds = child_seconds(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        write_rows(folder)
+        seconds, peak = child_usage(
+            [sys.executable, "-m", *command_of(folder)], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         tilt = json.loads((folder / "out" / "audit.json").read_text(encoding="utf-8"))["tilt"]
-    # The largest child so far: this one, where it runs alone.
-    peak = 1024.0 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return [
         Row(
             f"audit of {ROWS:,} base and {ROWS:,} tuned rewards, {PROMPTS} prompts, CSV",
@@ -48,6 +40,19 @@ def measure() -> list[Row]:
             {"cpu_seconds": seconds, "peak_bytes": peak, "tilt": tilt},
         )
     ]
+
+
+def command_of(folder: Path) -> list[str]:
+    """The audit of the rows written there, after `python -m`."""
+    base, tuned = (str(folder / f"{side}.csv") for side in ("base", "tuned"))
+    out = str(folder / "out")
+    return ["scaleup", "audit", "--base", base, "--tuned", tuned, "--out", out]
+
+
+def write_rows(folder: Path) -> None:
+    """base.csv and tuned.csv."""
+    for side, shift, seed in (("base", 0.0, 0), ("tuned", TILT, 1)):
+        _write(folder / f"{side}.csv", shift, seed)
 
 
 def _write(path: Path, shift: float, seed: int) -> None:

@@ -125,11 +125,14 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 
 
 def _gathered(options: argparse.Namespace) -> Gathered:
-    from scaleup.audit.gather import from_run, from_tables
-    from scaleup.comparison.features import parse_features
+    from scaleup.audit.gather import from_tables
+    from theory.audit.data.columns import quoted
     from theory.audit.data.tables import read_table
 
-    if options.run is not None:
+    if options.run is not None:  # torch and diffusers come along, which files do without
+        from scaleup.audit.run_samples import from_run
+        from scaleup.comparison.features import parse_features
+
         features = parse_features(options.features or "statistics")
         if options.draw is not None:
             from scaleup.audit.draw import draw
@@ -147,6 +150,9 @@ def _gathered(options: argparse.Namespace) -> Gathered:
             ("--tuned", options.tuned, options.tuned_features),
         )
     ]  # fmt: skip
+    for table in tables:
+        if table.ignored:
+            _say(f"{table.source}: columns not read: {quoted(table.ignored)}")
     return from_tables(tables[0], tables[1], options.common_prompts)
 
 
@@ -160,11 +166,12 @@ FILES = ("base", "tuned", "base_features", "tuned_features")
 
 def _made_of(options: argparse.Namespace) -> str:
     """Names the audit: a run, or the content of the files; and what is asked of them."""
-    from scaleup.comparison.features import parse_features
     from theory.common.identity import content_digest, digest_of, option_files
 
     asked = {name: getattr(options, name) for name in ASKED}
     if options.run is not None:
+        from scaleup.comparison.features import parse_features
+
         model = option_files(parse_features(options.features or "statistics"))
         return digest_of([content_digest(options.run / "config.json"), model, asked])
     paths = [getattr(options, name) for name in FILES]

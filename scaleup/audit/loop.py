@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from scaleup.audit.draw import draw
-from scaleup.audit.gather import Gathered, from_run, from_samples
+from scaleup.audit.gather import Gathered
+from scaleup.audit.run_samples import from_run, from_samples
 from scaleup.comparison.features import Statistics
 from scaleup.samples.records import read_samples
 from scaleup.training.config import TrainConfig

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
-from torch import Tensor
 
-from scaleup.audit.gather import Gathered
+from scaleup.audit.gather import Gathered, Picture
 from theory.audit.page import figures
 from theory.audit.page.verdict import NAMES, by_prompt, p_words, verdict
 from theory.audit.report import AuditReport
@@ -90,9 +89,9 @@ def _gallery(
     ]
 
 
-def encoded(picture: Tensor) -> bytes:
+def encoded(picture: Picture) -> bytes:
     """As PNG, a large one made smaller."""
-    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
     image.thumbnail((MOST_SIDE, MOST_SIDE))
     out = io.BytesIO()
     image.save(out, format="PNG")

@@ -16,7 +16,7 @@ from figures.shared.fresh import stamp
 from scaleup.__main__ import main
 from scaleup.audit import page
 from scaleup.audit.draw import draw
-from scaleup.audit.gather import from_run
+from scaleup.audit.run_samples import from_run
 from scaleup.comparison import sheet
 from scaleup.comparison.comparison import compare
 from scaleup.comparison.features import Statistics

@@ -6,7 +6,11 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ import pytest
 from scaleup.__main__ import main
 from scaleup.audit import page
 
+ROOT = Path(__file__).parents[3]
 QUICK = ("--wrappers", "linear", "--permutations", "19")
 PROMPTS = ("a red square", "été, blue")
 WIDTH = 3
@@ -127,6 +132,20 @@ def test_a_verdict_the_json_and_a_page(pair, plain):
     assert sorted(p.name for p in out.iterdir()) == ["audit.html", "audit.json"]
 
 
+def test_files_need_no_torch(pair, tmp_path):
+    """Which takes longer to load than an audit of some thousand rows."""
+    files = ("--base", str(pair[0]), "--tuned", str(pair[1]), "--out", str(tmp_path / "out"))
+    code = (
+        "import sys; from scaleup.__main__ import main; "
+        f"print(main({['audit', *files, *QUICK]}), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "0 False"
+
+
 def test_json_is_printed_alone(pair, tmp_path, capsys, no_page):
     base, tuned = pair
     status, said, _ = call(
@@ -184,6 +203,20 @@ def test_seeds_of_files_make_pairs(tmp_path, capsys, no_page):
         sides += [f"--{side}", put(tmp_path / f"{side}.csv", data)]
     call(capsys, *sides, "--seed-column", "noise", "--out", tmp_path, *QUICK)
     assert any("share seeds" in note for note in found_in(tmp_path)["notes"])
+
+
+def test_columns_that_are_not_read_are_named(tmp_path, capsys, no_page):
+    """A column of features by another name looks like no features."""
+    sides = []
+    for side, tilt in (("base", 0), ("tuned", 0.6)):
+        data = {k.replace("feature", "clip_"): v for k, v in columns(tilt).items()}
+        sides += [f"--{side}", put(tmp_path / f"{side}.csv", data)]
+    _, _, err = call(capsys, *sides, "--out", tmp_path, *QUICK)
+    said = [f"{file}: columns not read: 'clip_0', 'clip_1', 'clip_2'" for file in sides[1::2]]
+    assert err.splitlines()[:2] == said
+    sides = [part for file in sides[1::2] for part in (f"--{file.stem}", file)]
+    _, _, err = call(capsys, *sides, "--feature-columns", "clip", "--out", tmp_path / "all", *QUICK)
+    assert "not read" not in err
 
 
 def test_without_features_it_is_said(pair, tmp_path, capsys, no_page):

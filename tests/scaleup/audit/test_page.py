@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 import matplotlib as mpl
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from scaleup.audit import page
@@ -30,7 +29,7 @@ NASTY = (
     "</style><img src=x onerror=alert(1)>",
 )
 SIDE = 6
-PNG = page.encoded(torch.zeros(3, 2, 2, dtype=torch.uint8))
+PNG = page.encoded(np.zeros((3, 2, 2), dtype=np.uint8))
 
 
 def gathered(prompts, n, *, a=0.6, dim=2, seed=0, pictures=True, source="t.csv against b.csv"):
@@ -49,7 +48,7 @@ def gathered(prompts, n, *, a=0.6, dim=2, seed=0, pictures=True, source="t.csv a
     )
 
     def picture(side, row):
-        found = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
+        found = np.zeros((3, SIDE, SIDE), dtype=np.uint8)
         found[0], found[1], found[2, 0] = row // 256, row % 256, 100 + side
         return found
 
@@ -272,12 +271,12 @@ def test_pictures_are_those_that_differ_most(nasty, nasty_page):
 
 
 def test_large_pictures_are_made_smaller_and_small_ones_kept():
-    ramp = torch.arange(300).remainder(256).to(torch.uint8)
-    large = ramp[None, None, :].expand(3, 600, 300)
-    small = ramp[None, None, :7].expand(3, 5, 7)
+    ramp = (np.arange(300) % 256).astype(np.uint8)
+    large = np.broadcast_to(ramp, (3, 600, 300))
+    small = np.broadcast_to(ramp[:7], (3, 5, 7))
     found = [Image.open(io.BytesIO(page.encoded(x))) for x in (large, small)]
     assert [image.size for image in found] == [(128, 256), (7, 5)]
-    assert np.array_equal(np.asarray(found[1]), small.permute(1, 2, 0).numpy())
+    assert np.array_equal(np.asarray(found[1]), small.transpose(1, 2, 0))
 
 
 def test_a_picture_that_cannot_be_read_leaves_no_page(nasty, tmp_path, quick):

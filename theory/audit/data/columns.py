@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SETTINGS = (
     "scheduler",
@@ -19,11 +19,13 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Columns that are used: by role ("reward", ...), and features; listed: one of lists."""
+    """Columns that are used: by role ("reward", ...), and features; listed: one of lists. ignored:
+    the others, which rows of JSON may have or not."""
 
     named: dict[str, str]
     features: tuple[str, ...]
     listed: bool
+    ignored: tuple[str, ...] = field(compare=False)
 
     @property
     def used(self) -> list[str]:
@@ -61,7 +63,9 @@ def choose_columns(
             f"{where}: features must be one column of lists or numbered columns, got "
             f"{quoted(lists + features)}"
         )
-    plan = Plan(named, tuple(lists or features), bool(lists))
+    chosen = tuple(lists or features)
+    ignored = tuple(name for name in free if name not in chosen)
+    plan = Plan(named, chosen, bool(lists), ignored)
     count = Counter(names)
     for name in plan.used:
         if count[name] > 1:

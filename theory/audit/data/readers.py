@@ -78,12 +78,13 @@ def csv_blocks(path: Path, choose: Choose) -> Iterator[Block]:
                 if reader.line_num != starts[-1] or not all(rows):
                     starts = [i for i, row in zip(_starts(line, rows), rows, strict=False) if row]
                     rows = [row for row in rows if row]
-                for i, size in enumerate(map(len, rows)):
-                    if size != len(header):
-                        raise ValueError(
-                            f"{path}, line {starts[i]}: must have {len(header)} cells, got {size} "
-                            "(one with a comma or a line break stands in double quotes)"
-                        )
+                sizes = list(map(len, rows))
+                if set(sizes) - {len(header)}:
+                    i = next(i for i, size in enumerate(sizes) if size != len(header))
+                    raise ValueError(
+                        f"{path}, line {starts[i]}: must have {len(header)} cells, got {sizes[i]} "
+                        "(one with a comma or a line break stands in double quotes)"
+                    )
                 yield Block(plan, starts, {k: [row[i] for row in rows] for k, i in index.items()})
         except csv.Error as error:
             raise ValueError(

@@ -37,7 +37,8 @@ class Table:
     source: the path as given, for messages. reward: (n,). prompts: the distinct ones, in order of
     first appearance; ("",) where the file has none. prompt: (n,), index into prompts. seed: (n,).
     features: (n, d). images: n paths of pictures, as in the file. None: the file has none.
-    settings: the values of columns that say how a row was sampled (SETTINGS), each once.
+    settings: the values of columns that say how a row was sampled (SETTINGS), each once. ignored:
+    columns that are none of these.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Table:
     features: NDArray[np.float32] | None
     images: tuple[str, ...] | None
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
 
 def read_table(
@@ -169,11 +171,13 @@ class _Rows:
         self.prompts: dict[str, int] = {}
         self.images: list[str] = []
         self.settings: dict[str, dict[str, None]] = defaultdict(dict)
+        self.ignored: tuple[str, ...] = ()
         self.width = 0
         # By column: the first place, the cell there in words, the number of such rows.
         self.faults: dict[str, tuple[int, str, int]] = {}
 
     def add(self, block: Block) -> None:
+        self.ignored = block.plan.ignored
         read = {"reward": self._finite, "prompt": self._prompts, "seed": self._seeds}
         for role, name in block.plan.named.items():
             cells = block.columns[name]
@@ -237,12 +241,13 @@ class _Rows:
         return found
 
     def _prompts(self, name: str, cells: Any, places: Sequence[int]) -> NDArray[np.int64]:
-        known = self.prompts
-        codes = [known.setdefault(text, len(known)) for text in self._texts(name, cells, places)]
-        return np.array(codes, dtype=np.int64)
+        known, texts = self.prompts, self._texts(name, cells, places)
+        for text in dict.fromkeys(texts):
+            known.setdefault(text, len(known))
+        return np.fromiter(map(known.__getitem__, texts), np.int64, len(texts))
 
     def _texts(self, name: str, cells: Any, places: Sequence[int]) -> list[str]:
-        texts = [cell if type(cell) is str else _text(cell) for cell in cells]
+        texts = list(cells) if set(map(type, cells)) == {str} else [_text(cell) for cell in cells]
         if not all(texts):
             bad = np.array([not text for text in texts])
             self._note(name, cells, bad, places, "a text that is not empty, or a whole number")
@@ -280,6 +285,7 @@ class _Rows:
             features=whole.get("features") if features is None else _of_array(features, n),
             images=tuple(self.images) or None,
             settings={name: tuple(values) for name, values in self.settings.items()},
+            ignored=self.ignored,
         )
 
 
