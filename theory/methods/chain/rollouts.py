@@ -100,7 +100,7 @@ def chain_optimum(problem: Problem, chain: Chain, scale: float) -> Optimum:
     """
     axes = chain_axes(problem, chain, scale)
     best = regularised_optimum(chain, problem.base_field, problem.reward, scale, axes)
-    return Optimum(_Smooth(best), chain,
+    return Optimum(Smooth(best), chain,
                    networks={"value": lambda x, t, cond=None: best.value(x, t)},
                    log_z=best.log_z)  # fmt: skip
 
@@ -138,7 +138,7 @@ def chain_axes(problem: Problem, chain: Chain, scale: float) -> tuple[Array, ...
 
 
 @dataclass(frozen=True, eq=False)
-class _Smooth:
+class Smooth:
     """A chain's optimum with its derivative in x, which adjoints through the optimal policy need:
     the splines' own, straight on beyond the grid."""
 
