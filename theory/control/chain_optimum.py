@@ -15,7 +15,7 @@ reach. d = 1 and 2, on grids, float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -131,8 +131,12 @@ def regularised_optimum(
     reward: Callable[[Tensor], Tensor],
     scale: float,
     axes: tuple[Array, ...],
+    curvatures: Sequence[float] | None = None,
 ) -> ChainOptimum:
     """max E[r(X_T)] - KL(chain || base chain)/scale over Gaussian kernels, on a grid of states.
+
+    curvatures: c_0 .. c_T, where r is the end's reward less c_T |x|^2/2, and V_k less c_k |x|^2/2
+        goes on about straight beyond the grid, as V_k does where none are given.
 
     Raises:
         ValueError: d is above 2, scale is not > 0, or the maximum over a kernel's mean is not
@@ -143,6 +147,8 @@ def regularised_optimum(
     check_positive("scale", scale)
     points = grid_points(axes)
     s = chain.coefficients(points)[2].tolist()
+    c = np.zeros(chain.steps + 1) if curvatures is None else np.asarray(curvatures)
+    bowl = 0.5 * (points.numpy() ** 2).sum(-1)
 
     def terminal(x: Array) -> Array:
         return reward(torch.as_tensor(x)).numpy()[:, None]
@@ -154,9 +160,9 @@ def regularised_optimum(
     for k in range(chain.steps - 1, -1, -1):
         with torch.no_grad():
             start = chain.mean(base, k, points).numpy()
-        mean, value = best_kernel(later, start, s[k], scale, k)
-        later = Surface(axes, value[:, None])
-        values.insert(0, later)
+        mean, value = best_kernel(later, start, s[k], scale, k, c[k + 1])
+        later = Surface(axes, (value - c[k] * bowl)[:, None])
+        values.insert(0, Surface(axes, value[:, None]) if c[k] else later)
         shifts.insert(0, Surface(axes, mean - start))
     weight = np.exp(-0.5 * (points / chain.start(torch.ones(1, dtype=torch.float64))).numpy() ** 2)
     weight = weight.prod(-1)
@@ -165,19 +171,26 @@ def regularised_optimum(
 
 
 def best_kernel(
-    later: Callable[[Array], Array], start: Array, std: float, scale: float, k: int
+    later: Callable[[Array], Array],
+    start: Array,
+    std: float,
+    scale: float,
+    k: int,
+    curvature: float = 0.0,
 ) -> tuple[Array, Array]:
-    """The means m (n, d) that maximise E[later(m + std xi)] - |m - start|^2/(2 scale std^2), from
-    the base's means `start` (n, d), and that maximum (n,); k names the kernel in errors.
+    """The means m (n, d) that maximise E[later(m + std xi) + curvature |m + std xi|^2/2] - |m -
+    start|^2/(2 scale std^2), from the base's means `start` (n, d), and that maximum (n,); k names
+    the kernel in errors.
 
     later: values (n, 1) at points (n, d), a Surface in d = 2.
 
     Raises:
         ValueError: the maximum is not unique, or Newton's method does not settle.
     """
-    smooth = SMOOTHED[start.shape[1]](later, std)
-    mean = _solve(smooth, start, scale * std**2, k)
-    return mean, smooth(mean)[0] - ((mean - start) ** 2).sum(-1) / (2 * scale * std**2)
+    smooth, gain = SMOOTHED[start.shape[1]](later, std), scale * std**2
+    mean = _solve(smooth, start, gain, 1 - gain * curvature, k)
+    bowl = curvature * ((mean**2).sum(-1) + start.shape[1] * std**2) / 2
+    return mean, smooth(mean)[0] + bowl - ((mean - start) ** 2).sum(-1) / (2 * gain)
 
 
 Smooth = Callable[[Array], tuple[Array, Array, Array]]
@@ -219,11 +232,14 @@ def _smoothed_plane(later: Surface, std: float) -> Smooth:
     one, two = (np.einsum("jq,nqm->jnm", rows, _readings(a, std * z)) for a in later.axes)
     V = later.values.reshape(len(later.axes[0]), -1)
     orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
-    table = Surface(later.axes, np.stack([(one[i] @ V @ two[j].T).ravel() for i, j in orders], -1))
+    tables = np.stack([(one[i] @ V @ two[j].T).ravel() for i, j in orders], -1)
+    value, hessian = Surface(later.axes, tables[:, :3]), Surface(later.axes, tables[:, 3:])
+    low, high = (np.array([axis[i] for axis in later.axes]) for i in (0, -1))
 
     def at(m: Array) -> tuple[Array, Array, Array]:
-        found = table(m)
-        return found[:, 0], found[:, 1:3], found[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
+        # Beyond the grid's ends slopes go straight on, and their own slope is what it is there.
+        found, curve = value(m), hessian(np.clip(m, low, high))
+        return found[:, 0], found[:, 1:], curve[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
 
     return at
 
@@ -240,9 +256,9 @@ def _readings(axis: Array, steps: Array) -> Array:
     return np.asarray(basis(inside) + basis(inside, 1) * (places - inside)[..., None])
 
 
-def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
-    """m = start + gain grad W(m), by Newton's method; points that have settled are left alone."""
-    mean, eye = start.copy(), np.eye(start.shape[1])
+def _solve(smooth: Smooth, start: Array, gain: float, own: float, k: int) -> Array:
+    """own m = start + gain grad W(m), by Newton's method; settled points are left alone."""
+    mean, eye = start.copy(), own * np.eye(start.shape[1])
     open_ = np.arange(len(mean))
     for step in range(NEWTON_STEPS):
         _, slope, curve = smooth(mean[open_])
@@ -254,7 +270,7 @@ def _solve(smooth: Smooth, start: Array, gain: float, k: int) -> Array:
                 f"so that the best kernel is unique, got {least:.3g}; use more steps or a smaller "
                 "scale"
             )
-        rest = start[open_] + gain * slope - mean[open_]
+        rest = start[open_] + gain * slope - own * mean[open_]
         move = np.linalg.solve(matrix, rest[..., None])[..., 0]
         # A point far out, between two ways to go, may go to and fro: shorter steps settle it.
         mean[open_] += move if step < FULL_STEPS else 0.5 * move

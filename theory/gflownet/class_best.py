@@ -33,8 +33,9 @@ the class by reverse KL) at scale 1/eta: h_k is its value's gradient by the enve
 
 Otherwise (2) draws h_k to its own average B A h_k, and 1 - B A is of the order of s_k^2: of order 1
 over all steps, however many there are. Nothing makes up for it: a flow that is inconsistent by d in
-all, spread over T steps, costs T (d/T)^2. So with many steps too the flow flattens, and the law
-stays near the base's.
+all, spread over T steps, costs T (d/T)^2. So with many steps too a part of the way is left: of the
+base's W1 to the target, on note_1d at beta = 2, 0.38, 0.27 and 0.27 at 10, 50 and 100 steps
+(detailed balance 0.35, 0.18, 0.16; the regularised optimum 0.29, 0.07, 0.03).
 
 Detailed balance (`scalar_best`), f_k = log Ft_k, f_T = beta log R. The residual is
 
@@ -67,7 +68,10 @@ from theory.control.chain_optimum import Surface
 from theory.gflownet.line import Line, Tridiagonal, Walk, walked
 from theory.laws.distances import Array
 
-MOST_ROUNDS, SETTLED = 100, 1e-9
+MOST_ROUNDS, SETTLED = 200, 1e-8
+# Rounds before, that one is mixed of, where means move by less; of a state's highest density.
+MIXED, NEAR, RARE = 20, 0.02, 1e-4
+HALF = 0.5  # of a round's way: whole ones may go to and fro, farther each time
 
 Terminal = Callable[[Tensor], Tensor]
 
@@ -198,20 +202,31 @@ Solve = Callable[[Array, Walk], tuple[Array, list[Array]]]
 
 
 def _settled(line: Line, solve: Solve, prior: float, start: Array | None) -> ClassBest:
-    """Rounds of solve(u, its law) -> (u, flows) until no mean moves."""
+    """Rounds of solve(u, its law) -> (u, flows) until no mean moves, mixed by the rule of Anderson
+    (1965): alone they gain as little as a tenth each."""
     s = line.widths
     u = np.zeros((line.chain.steps, len(line.axis))) if start is None else start
-    left = math.inf
+    left, told = math.inf, list[tuple[Array, Array]]()
     for _ in range(MOST_ROUNDS):
         walk = walked(line, u, prior)
         moved, flows = solve(u, walk)
         p = np.exp(walk.log_p[:-1])
-        left = float(np.sqrt((p * (s * (moved - u)) ** 2).sum(1) / p.sum(1)).max())
-        u = moved
+        weight = s * np.sqrt(p / p.sum(1, keepdims=True))
+        left = float(np.sqrt(((weight * (moved - u)) ** 2).sum(1)).max())
         if left < SETTLED:
             axes = (line.axis,)
-            shifts = [Surface(axes, row[:, None]) for row in s**2 * u]
+            shifts = [Surface(axes, row[:, None]) for row in s**2 * moved]
             return ClassBest(shifts, [Surface(axes, f[:, None]) for f in flows], left)
+        half = u + HALF * (moved - u)
+        told = [*told[-MIXED:], (half, moved - u)] if left < NEAR else [(half, moved - u)]
+        apart = [(h - half, r - (moved - u)) for h, r in told[:-1]]
+        u = half
+        if apart:
+            table = np.stack([(weight * r).ravel() for _, r in apart], 1)
+            shares = np.linalg.lstsq(table, (weight * told[-1][1]).ravel(), rcond=1e-10)[0]
+            # Points that the policy all but never visits say nothing of the shares: rounds alone.
+            visited = p / (p + RARE * p.max(1, keepdims=True))
+            u = half - visited * sum(c * h for c, (h, _) in zip(shares, apart, strict=True))
     raise ValueError(
         f"the fixed point must settle in {MOST_ROUNDS} rounds, got a mean that still moves by "
         f"{left:.2g} kernel widths; use more steps or a smaller scale"

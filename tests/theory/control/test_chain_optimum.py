@@ -19,7 +19,7 @@ from tests.theory.samplers.chain_routes import (
     normal,
     note_axes,
 )
-from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, SLOPE
+from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
 from theory.control import chain_optimum
 from theory.control.chain_optimum import regularised_optimum
 from theory.laws.distances import GridLaw, grid_distances
@@ -203,3 +203,40 @@ def smoothing_errors(module=chain_optimum):
 def test_smoothing_in_the_plane():
     """One smoothed bump: W and its derivatives against the Gaussian's closed form."""
     assert max(smoothing_errors()) <= QUADRATURE_2D.rtol
+
+
+# --- a steep bowl at the end
+
+
+def point_at_zero(x, t, cond=None):
+    """The rectified-flow velocity of data that is 0: the kernels' means are r_k x."""
+    return -x / (1 - t)[:, None]
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_steep_bowl_by_hand(dim):
+    """Parabolas all along, axis by axis, their curvatures told: what is left is straight, although
+    the best kernels of outer states lead far out of the grid."""
+    chain = Chain(4, 0.1)
+    rates = [float(chain.mean(point_at_zero, k, tensor([[1.0]]))[0, 0]) for k in range(4)]
+    gains = chain.coefficients(tensor([[1.0]]))[2].square().tolist()
+    curve, slope, height = 80.0, 0.48, -0.1
+    parabolas = [(curve, slope, height)]
+    for rate, gain in zip(rates[::-1], gains[::-1], strict=True):
+        left = 1 - gain * curve
+        height += curve * gain / 2 + gain * slope**2 / (2 * left)
+        curve, slope = rate**2 * curve / left, rate * slope / left
+        parabolas.insert(0, (curve, slope, height))
+    axes, told = (np.linspace(-3.0, 3.0, 41),) * dim, [curve for curve, _, _ in parabolas]
+    best = regularised_optimum(
+        chain, point_at_zero, lambda x: (0.48 * x - 0.1).sum(1), 1.0, axes, told
+    )
+    states = np.linspace(-2.5, 2.5, 7)[:, None] * np.linspace(1.0, 0.6, dim)
+    for k in range(4):
+        curve, slope, height = parabolas[k]
+        value = (curve * states**2 / 2 + slope * states + height).sum(1)
+        assert QUADRATURE_TIGHT.error(best.values[k](states)[:, 0], value) <= QUADRATURE_TIGHT.rtol
+        curve, slope, _ = parabolas[k + 1]
+        mean = (rates[k] * states + gains[k] * slope) / (1 - gains[k] * curve)
+        shift = mean - rates[k] * states
+        assert QUADRATURE_TIGHT.error(best.shifts[k](states), shift, 1.0) <= QUADRATURE_TIGHT.rtol

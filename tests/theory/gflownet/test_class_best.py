@@ -200,10 +200,12 @@ def test_the_expected_gradient_of_detailed_balance_vanishes_there_alone(options,
         assert there < 1e-4 * away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [1.0, 0.7])
 def test_held_flows_have_the_regularised_optimum(prior):
-    line = line_of(CHAIN, 2.0)
-    best, plain = regularised(CHAIN, line, prior), Weights(ONE, 2 * ONE, 0.3, 0 * ONE)
+    # A spline's slope is three orders in its spacing: the values' grid is the finer one.
+    line, best = line_of(CHAIN, 4.0), regularised(CHAIN, line_of(CHAIN, 8.0), prior)
+    plain = Weights(ONE, 2 * ONE, 0.3, 0 * ONE)
     nabla = nabla_best(line, terminal, plain, prior=prior, held=True)
     scalar = scalar_best(line, terminal, 0 * ONE, prior=prior, held=True)
     points = np.linspace(-3, 3, 50)[:, None]
@@ -248,18 +250,17 @@ def distances(steps, sigma_end):
     return gaps
 
 
-def test_the_loss_as_printed_stays_near_the_base():
+def test_losses_as_printed_stop_short_of_the_projection():
     """At 10 steps: the share of the way to the target that is left."""
     base, nabla, scalar, best = distances(10, 0.04)
-    assert best < 0.35 * base
-    assert 0.7 * base < nabla < base
-    assert best < scalar
+    assert 1.2 * best < scalar < nabla < 0.4 * base
 
 
 @pytest.mark.slow
-def test_more_steps_help_the_projection_and_not_the_loss_as_printed():
+def test_more_steps_help_the_projection_more_than_the_losses_as_printed():
     rows = [distances(steps, end) for steps, end in ((10, 0.04), (50, 0.01))]
     shares = [[gap / base for gap in gaps] for base, *gaps in rows]
-    for (nabla, _, best), (more, _, closer) in pairwise(shares):
-        assert closer < 0.4 * best
-        assert more > 0.9 * nabla
+    for (_, _, best), (nabla, scalar, closer) in pairwise(shares):
+        assert closer < 0.25 * best
+        assert nabla > 3.5 * closer
+        assert scalar > 2.5 * closer

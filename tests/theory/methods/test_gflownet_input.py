@@ -29,6 +29,7 @@ from toys.evaluation.evaluate import claimed
         ("residual_nabla_db:held=true,second_order=true", "held must come with"),
         ("residual_nabla_db:held=true,w_backward=0", "held must come with"),
         ("residual_nabla_db:bidirectional=true,subset=4", "bidirectional must come with"),
+        ("residual_nabla_db:bidirectional=true,unit=kernel", "unit must be 'score' with bidir"),
         ("residual_nabla_db:anchor=base", "anchor must come with anchor_weight"),
         ("residual_nabla_db:anchor_weight=-1", "anchor_weight must be"),
         ("relative_trajectory_balance:temper=0", "temper must be"),

@@ -77,6 +77,12 @@ class Nabla(FlowMethod):
                 "bidirectional must come with subset = 0 and held = False (it takes neighbouring "
                 f"transitions, and has no flow), got subset = {self.subset} and held = {self.held}"
             )
+        if self.bidirectional and self.unit == "kernel":
+            raise ValueError(
+                "unit must be 'score' with bidirectional = True, got 'kernel': kernels learn from "
+                "the next one's score, and where late ones weigh little a shift of the velocity "
+                "that all times share leads away from the optimum"
+            )
 
     # --- training
 

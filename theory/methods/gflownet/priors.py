@@ -59,6 +59,10 @@ class Prior(ABC):
     def log_state(self, chain: Chain, k: int, x: Tensor) -> Tensor:
         """What the flow at X_k = x (rows, d) has less than over that chain, (rows,)."""
 
+    def curvatures(self, chain: Chain) -> list[float]:
+        """That of -log_state, of states 0 .. T."""
+        return [0.0] * (chain.steps + 1)
+
 
 @dataclass(frozen=True)
 class Pretrained(Prior):
@@ -118,9 +122,12 @@ class Noising(Prior):
         return _PointAtZero(problem.path)
 
     def log_state(self, chain: Chain, k: int, x: Tensor) -> Tensor:
-        variance = float(chain.levels[1][k]) ** 2
-        size = x.shape[1] * math.log(2 * math.pi * variance)
-        return -0.5 * (x.square().sum(1) / variance + size)
+        curvature = self.curvatures(chain)[k]
+        size = x.shape[1] * math.log(2 * math.pi / curvature)
+        return -0.5 * (curvature * x.square().sum(1) + size)
+
+    def curvatures(self, chain: Chain) -> list[float]:
+        return (1 / chain.levels[1].square()).tolist()
 
 
 @dataclass(frozen=True)

@@ -84,13 +84,19 @@ class Case:
     @cached_property
     def regularised(self) -> ChainOptimum:
         """The KL-regularised optimum; its values V_k are the logarithms of the flows."""
-        base = self.method.against.velocity(self.problem)
+        against = self.method.against
+        curvatures = against.curvatures(self.chain)
+
+        def straight(x: Tensor) -> Tensor:
+            return self.terminal(x) - 0.5 * curvatures[-1] * x.square().sum(1)
+
         return regularised_optimum(
             self.chain,
-            base,
-            self.terminal,
+            against.velocity(self.problem),
+            straight,
             1 / self.strength,
             self.axes(),
+            curvatures,
         )
 
     @cached_property

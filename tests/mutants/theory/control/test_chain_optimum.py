@@ -21,8 +21,8 @@ def kernel(of):
     """Another value of the best kernel: of(value, cost, scale)."""
 
     def wrong(whole):
-        def best_kernel(later, start, std, scale, k):
-            mean, value = whole(later, start, std, scale, k)
+        def best_kernel(later, start, std, scale, k, curvature=0.0):
+            mean, value = whole(later, start, std, scale, k, curvature)
             return mean, of(value, cost(mean, start, std, scale), scale)
 
         return best_kernel
@@ -31,8 +31,8 @@ def kernel(of):
 
 
 def at_the_bases_mean(whole):
-    def best_kernel(later, start, std, scale, k):
-        mean, _ = whole(later, start, std, scale, k)
+    def best_kernel(later, start, std, scale, k, curvature=0.0):
+        mean, _ = whole(later, start, std, scale, k, curvature)
         there = chain_optimum.SMOOTHED[start.shape[1]](later, std)(start)[0]
         return mean, there - cost(mean, start, std, scale)
 
