@@ -30,9 +30,9 @@ from theory.tilts.quadratic import linear_reward
 from theory.tilts.tilt import tilt
 from theory.tilts.wrappers import Exponential
 
-# Rounds end where they lead: a few hundred are enough for short chains with a moderate lambda.
+# Chains whose rounds end soon: of 1500 drawn the slowest mode keeps 0.91 of its way a round.
 SHORT = AnchoredChains(paths=MEMORYLESS, steps=(2, 3), pulls=(0.02, 1.0), late=False)
-MANY_ROUNDS = 1000
+MANY_ROUNDS = 500
 
 
 def _chain(s: AnchoredSetting, kind: type[AnchoredChain] = AnchoredChain, **changes: Any) -> Any:
@@ -212,7 +212,11 @@ def fixed_points(context: Context) -> Finding:
         + f"; {number(proximal)} at the last step's output; of the tilt's shift 50 steps of the "
         "variance-preserving path with a noise output keep "
         + ", ".join(f"{100 * v:.2g} % (lambda {k:g})" for k, v in shares.items()),
-        numbers={"TV": found, "last step": proximal, "kept at 50 steps": shares},
+        numbers={
+            "TV": {f"{k:g}": v for k, v in found.items()},
+            "last step": proximal,
+            "kept at 50 steps": {f"{k:g}": v for k, v in shares.items()},
+        },
         worst=f"N(0, 1), log R^beta = x, two steps, lambda 1: mean {mean:.4f} for {target:.4f}",
         mutants={
             "anchored at the last step's output": proximal <= QUADRATURE.rtol,
