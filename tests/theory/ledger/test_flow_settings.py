@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_TIGHT
+from theory.fields.mixture import MixtureField
 from theory.ledger.oracle.gflownet import flows, violation
 from theory.ledger.oracle.gflownet.line import Line
 from theory.ledger.settings import gflownet
+from theory.ledger.settings.anchored import AnchoredChains
 from theory.ledger.settings.gflownet import FlowProblems, line_problems
 
 DOMAINS = {
@@ -99,3 +101,44 @@ def test_line_problems_fit_tables(seed):
         assert sum(len(axis) for axis in line.axes) < 6000
         found = line.log_flow(s.numbers, s.k, s.x)
         assert QUADRATURE_TIGHT.holds(found, flows.log_flow(s.numbers, s.k, s.x), 1.0)
+
+
+# --- output regularisation
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_anchored_chains_are_drawn_packed_and_nudged_inside(dim):
+    domain, rng = AnchoredChains(), np.random.default_rng(0)
+    setting, moved, refused = domain.draw(dim, 0), 0, 0
+    for seed in range(4):
+        s = domain.draw(dim, seed)
+        assert text(s) == text(domain.draw(dim, seed)) != text(domain.draw(dim, seed + 9))
+        back = domain.unpack(json.loads(text(s)))
+        assert text(back) == text(s)
+        assert back.describe() == s.describe()
+        assert s.dim == dim
+        assert domain._allows(s)
+    for i in range(60):
+        new = domain.nudge(setting, rng, 0.03 if i < 40 else 2.0)
+        if new is None:
+            refused += 1
+            continue
+        moved += 1
+        assert text(new) != text(setting)
+        assert (np.linalg.eigvalsh(new.cov) > 0).all()
+        assert new.chain.steps == new.steps == new.numbers.steps
+        setting = new
+    assert moved > 3
+    assert refused > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_routes_have_the_same_anchored_chain(seed):
+    s = AnchoredChains().draw(1, seed)
+    x = torch.tensor([[0.3]], dtype=torch.float64)
+    field = MixtureField(s.base, s.chain.path)
+    for k in range(s.steps):
+        slope, constant, variance = s.numbers.kernel(k)
+        mean = s.chain.mean(field, k, x).numpy()[0]
+        assert ALGEBRA.holds(slope @ x.numpy()[0] + constant, mean, 1.0)
+        assert ALGEBRA.holds(variance, float(s.chain.coefficients(x)[2][k]) ** 2, 1.0)

@@ -1,4 +1,4 @@
-"""Rows G1 to G11: verdicts in the fast profile, and every identity on random chains."""
+"""Rows G1 to G13: verdicts in the fast profile, and every identity on random chains."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.theory.ledger.examined import CHECKS, identities_of
-from theory.ledger.core.claim import PROFILES
+from tests.theory.ledger.examined import CHECKS, check_mutants, identities_of
+from theory.ledger.core.claim import PROFILES, Context
+from theory.ledger.gflownet import anchors, smoothing
 from theory.ledger.gflownet.looking import _ranks
 from theory.ledger.run import measure, select
 
 ROWS = select([], "nabla")
 FULL = replace(PROFILES["fast"], extras=True)
+QUICK = Context(PROFILES["fast"])
 
 
 @pytest.mark.slow
@@ -35,3 +37,30 @@ def test_without_two_steps_the_bidirectional_condition_says_nothing():
     free, directional, _ = _ranks(4, 2)
     assert free == directional
     assert free < 2 * 16
+
+
+# --- G12 and G13, quick
+
+
+@pytest.mark.parametrize(
+    "part",
+    [anchors.TO_THE_BASE, anchors.ROUND_BY_ROUND, smoothing.TARGET, smoothing.SCORE],
+    ids=lambda part: part.name,
+)
+def test_identity_rejects_its_wrong_versions(part):
+    check_mutants(part)
+
+
+def test_an_anchor_at_the_base_moves_the_fixed_point_in_proportion():
+    claim, instead = anchors.fixed_points(QUICK), anchors.order_one(QUICK)
+    assert (claim.role, claim.holds, instead.holds, instead.order) == ("claim", False, True, 1)
+    assert all(claim.mutants.values())
+    assert all(instead.mutants.values())
+    shares = claim.numbers["kept at 50 steps"]
+    assert 1 > shares["1"] > shares["100"] > shares["1000"] > 0
+
+
+def test_a_smoothed_reward_is_the_tilt_to_second_order():
+    claim = smoothing.order_two(QUICK)
+    assert (claim.role, claim.holds, claim.order) == ("claim", True, 2)
+    assert all(claim.mutants.values())

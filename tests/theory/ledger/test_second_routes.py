@@ -28,6 +28,7 @@ from theory.ledger.oracle import QuadratureError
 from theory.ledger.oracle.integrals.joint import JointNumbers
 from theory.ledger.oracle.integrals.plane import PlaneNumbers
 from theory.ledger.run import all_claims
+from theory.ledger.settings.anchored import AnchoredSetting
 from theory.ledger.settings.atoms import AtomSetting
 from theory.ledger.settings.couplings import CouplingSetting
 from theory.ledger.settings.gflownet import FlowSetting
@@ -60,6 +61,7 @@ SETTINGS = (
     ModeSetting,
     StepSetting,
     FlowSetting,
+    AnchoredSetting,
 )
 MAY_USE = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 # Numbers of a setting, and what oracle's own objects and numpy's arrays have.
@@ -161,6 +163,14 @@ NUMBERS = {
     "log_reward",
     "smoothing",
     "parameters",
+    "shifts",
+    "scores",
+    "rounds",
+    "gains",
+    "strength",
+    "w_forward",
+    "w_backward",
+    "w_terminal",
 }
 BY_NAME = (vars, eval, exec, globals, locals, __import__)
 # First routes in the ledger's rooms.

@@ -2,8 +2,9 @@ r"""The tilt by a reward whose logarithm is averaged over Gaussian noise, by qua
 
 E_eps grad log R(x + eps), eps ~ N(0, c^2 I), is the gradient of (log R) * N(0, c^2 I), so its
 target is p_T(x) exp(power (log R * N)(x)) / Z. The average is a trapezoidal sum over eps, of
-log R as it stands; Z is an adaptive integral. Nothing is known of bumps or parabolas. R must not
-vary outside the plane; other axes are p_T's.
+log R as it stands, in steps that follow the noise and the least width of W; Z is an adaptive
+integral. Nothing else is known of bumps or parabolas. R must not vary outside the plane; other axes
+are p_T's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from theory.ledger.oracle.gflownet.flows import slopes_at
 from theory.ledger.oracle.gflownet.numbers import FlowNumbers
 from theory.ledger.oracle.integrals import Array, Density, Law
 
-_XI = {1: np.arange(-8.0, 8.01, 0.25), 2: np.arange(-7.2, 7.21, 0.4)}  # in units of c, by axes
+_REACH, _STEP = {1: 8.0, 2: 7.2}, {1: 0.25, 2: 0.4}  # in units of c, by axes
+_FINEST = 0.5  # a step in units of the least width
 _ROWS = 400_000  # values of log R at once
 
 
@@ -26,7 +28,9 @@ def smoothed_log_reward(n: FlowNumbers, y: Array, c: float) -> Array:
     if c <= 0 or math.isfinite(n.reward_std):
         raise ValueError(f"c must be positive and R of the plane alone, got c = {c}")
     e = n.case.plane_dim
-    xi = _XI[e]
+    step = min(_STEP[e], _FINEST * n.parts[0].width / c)
+    count = math.ceil(_REACH[e] / step)
+    xi = step * np.arange(-count, count + 1)
     weight = np.exp(-0.5 * xi**2)
     weight /= weight.sum()
     steps = c * np.stack(np.meshgrid(*[xi] * e, indexing="ij"), axis=-1).reshape(-1, e)

@@ -189,6 +189,23 @@ def test_smoothed_bumps(e):
     assert QUADRATURE_TIGHT.holds(smoothed.smoothed_score(n, x, c), truth, 1.0)
 
 
+def narrower(n, share):
+    """Bumps of a share of their widths."""
+    p = n.case.parameters
+    return replace(
+        n, case=replace(n.case, parameters=p | {"precisions": p["precisions"] / share**2})
+    )
+
+
+@pytest.mark.parametrize(("e", "share"), [(1, 0.03), (2, 0.15)])
+def test_bumps_much_narrower_than_the_noise(e, share):
+    n, c = narrower(numbers(mixture(e, "bumps"), power=POWER), share), 0.5
+    y = n.case.parameters["centres"] + np.linspace(-0.2, 0.1, e)
+    found = smoothed.smoothed_log_reward(n, y, c)
+    assert QUADRATURE_TIGHT.holds(found, wider(n, c).log_reward(y), 1.0)
+    assert not QUADRATURE.holds(found, n.log_reward(y), 1.0)
+
+
 def test_the_target_of_a_smoothed_reward():
     n, c = line_mixture(), 0.4
     other = wider(n, c)
