@@ -241,9 +241,9 @@ class ResidualNablaDB(Nabla):
     forward-looking part. eta = prior.
 
     On-policy u = (m - m#)/s^2 for eta = 1, but h' fluctuates about its mean given x, and the loss
-    pays for that at every step: as it is printed, its fixed point keeps close to the base, the
-    more the more steps there are (`theory.gflownet.class_best`). held = True and bidirectional =
-    True have the KL-regularised optimum over Gaussian kernels for theirs.
+    pays for that at every step: as it is printed, its fixed point leaves a part of the way to the
+    target, however many steps there are (`theory.gflownet.class_best`). held = True and
+    bidirectional = True have the KL-regularised optimum over Gaussian kernels for theirs.
 
     prior: eta > 0, the power of the pretrained kernels.
     """

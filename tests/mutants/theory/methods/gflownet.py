@@ -17,7 +17,7 @@ from theory.methods.gflownet.priors import Pretrained
 
 SHORT = "steps=4,sigma_end=0.1"
 NABLA = f"residual_nabla_db:{SHORT}"
-HELD = f"residual_nabla_db:{SHORT},held=true"
+HELD = f"residual_nabla_db:{SHORT},held=true,look_ahead=off"
 AHEAD = f"residual_nabla_db:{SHORT},held=true,look_ahead=one"
 PLAIN_NABLA = f"nabla_db:{SHORT},held=true"
 SECOND = f"residual_nabla_db:{SHORT},second_order=true,look_ahead=off"
@@ -26,7 +26,7 @@ SMOOTH = f"residual_nabla_db:{SHORT},held=true,smoothing=0.8"
 FEW = f"residual_nabla_db:{SHORT},subset=2"
 ANCHORED = f"residual_nabla_db:{SHORT},held=true,anchor_weight=5,anchor=base"
 BALANCE = f"residual_db:{SHORT}"
-HELD_BALANCE = f"residual_db:{SHORT},held=true"
+HELD_BALANCE = f"residual_db:{SHORT},held=true,look_ahead=off"
 DAG = f"dag_db:{SHORT},held=true"
 RELATIVE = f"relative_trajectory_balance:{SHORT}"
 ALONE = f"trajectory_balance:{SHORT}"
@@ -90,15 +90,16 @@ MUTANTS = {
     # --- detailed balance
     "db: reward's sign": Mutant(HELD_BALANCE, LINE, scaled("log_reward", -1.0)),
     "db: without the prior": Mutant(HELD_BALANCE, LINE, scaled("prior", 0.0)),
+    # On a held flow, which is a baseline to the policy, nothing would be learnt: no gradient.
     "db: without log Ft(x), as (20) is printed": edited(
-        HELD_BALANCE, LINE, "log_ratio + here - after", "log_ratio + 0 * here - after"
+        BALANCE, LINE, "log_ratio + here - after", "log_ratio + 0 * here - after"
     ),
     "db: flow's ends swapped": edited(
         HELD_BALANCE, LINE, "log_ratio + here - after", "log_ratio + after - here"
     ),
     "db: flow not held": Mutant(HELD_BALANCE, LINE, options("loss", held=lambda m: False), MANY),
-    "db: flow held": Mutant(BALANCE, LINE, options("loss", held=lambda m: True)),
-    "db: half of what is ahead": Mutant(HELD_BALANCE, LINE, scaled("ahead_here", 0.5)),
+    "db: flow held": Mutant(BALANCE, LINE, options("loss", held=lambda m: True), MANY),
+    "db: half of what is ahead": Mutant(BALANCE, LINE, scaled("ahead_here", 0.5)),
     "dag_db: the base for the noising": Mutant(
         DAG, LINE, part(against=lambda whole, self: Pretrained())
     ),
