@@ -73,7 +73,13 @@ MOST_ROUNDS, SETTLED = 200, 1e-8
 MIXED, NEAR, RARE = 20, 0.02, 1e-4
 HALF = 0.5  # of a round's way: whole ones may go to and fro, farther each time
 
+MOST_LOG = 50.0  # of a density, which a law on the grid does not reach
+
 Terminal = Callable[[Tensor], Tensor]
+
+
+class NotSettledError(ValueError):
+    """The rounds lead to no fixed point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +120,8 @@ def nabla_best(
     terminal: beta log R at points (n, 1), (n,), differentiable.  start: u (T, n) to begin from.
 
     Raises:
-        ValueError: a weight b is 0, so that the flow's constants are anything; or the rounds do not
-            settle.
+        ValueError: a weight b is 0, so that the flow's constants are anything.
+        NotSettledError: the rounds do not settle.
     """
     if not bool((weights.backward > 0).all()):
         raise ValueError(
@@ -170,7 +176,7 @@ def scalar_best(
     """The fixed point of detailed balance's expected semi-gradient; anchor (T,): a of (4).
 
     Raises:
-        ValueError: the rounds do not settle.
+        NotSettledError: the rounds do not settle.
     """
     T, n, s = line.chain.steps, len(line.axis), line.widths
     slope, eye = line.slope, np.eye(n)
@@ -209,6 +215,8 @@ def _settled(line: Line, solve: Solve, prior: float, start: Array | None) -> Cla
     left, told = math.inf, list[tuple[Array, Array]]()
     for _ in range(MOST_ROUNDS):
         walk = walked(line, u, prior)
+        if not walk.log_p.max() < MOST_LOG:
+            break
         moved, flows = solve(u, walk)
         p = np.exp(walk.log_p[:-1])
         weight = s * np.sqrt(p / p.sum(1, keepdims=True))
@@ -227,7 +235,7 @@ def _settled(line: Line, solve: Solve, prior: float, start: Array | None) -> Cla
             # Points that the policy all but never visits say nothing of the shares: rounds alone.
             visited = p / (p + RARE * p.max(1, keepdims=True))
             u = half - visited * sum(c * h for c, (h, _) in zip(shares, apart, strict=True))
-    raise ValueError(
+    raise NotSettledError(
         f"the fixed point must settle in {MOST_ROUNDS} rounds, got a mean that still moves by "
         f"{left:.2g} kernel widths; use more steps or a smaller scale"
     )

@@ -73,7 +73,7 @@ SLOW_GFLOWNETS = [
     ("nabla_db:form=log", "quadratic_1d"),
     ("residual_db:prior=1.5,subset=2,anchor_weight=3,anchor=base", "note_1d"),
     ("residual_db:held=true,look_ahead=one,prior=0.8", "bump_2d"),
-    ("dag_db:look_ahead=off,scale=1", "note_1d"),
+    ("dag_db:anchor_weight=3", "note_1d"),
     ("relative_trajectory_balance:prior=0.8", "bump_2d"),
 ]
 ON_BUMPS = [

@@ -23,7 +23,13 @@ import torch
 from torch import Tensor
 
 from theory.control.chain_optimum import ChainOptimum, regularised_optimum
-from theory.gflownet.class_best import ClassBest, Weights, nabla_best, scalar_best
+from theory.gflownet.class_best import (
+    ClassBest,
+    NotSettledError,
+    Weights,
+    nabla_best,
+    scalar_best,
+)
 from theory.gflownet.flows import look_ahead_strengths
 from theory.gflownet.line import Line
 from theory.laws.distances import Array
@@ -190,7 +196,8 @@ def of_trajectories(method: TrajectoryMethod, problem: Problem) -> Optimum | Non
 
 
 def of_balance(method: DetailedBalance, problem: Problem) -> Optimum | None:
-    """d = 1; d = 2 too with a held flow and no anchor to the base."""
+    """d = 1; d = 2 too with a held flow and no anchor to the base. None where no fixed point is
+    found."""
     case, known = Case(method, problem), method.held and method.anchor != "base"
     if problem.dim > 2 or (problem.dim == 2 and not known):
         return None
@@ -200,10 +207,13 @@ def of_balance(method: DetailedBalance, problem: Problem) -> Optimum | None:
         def residual(k: int, x: Tensor) -> Tensor:
             return _value(case, k, x) - float(case.costs[k])
     else:
-        found = scalar_best(
-            case.line, case.terminal, case.anchors,
-            prior=case.strength, held=method.held, start=case.start,
-        )  # fmt: skip
+        try:
+            found = scalar_best(
+                case.line, case.terminal, case.anchors,
+                prior=case.strength, held=method.held, start=case.start,
+            )  # fmt: skip
+        except NotSettledError:
+            return None
         best = case.best_on_line(found)
 
         def residual(k: int, x: Tensor) -> Tensor:
@@ -227,7 +237,8 @@ def of_balance(method: DetailedBalance, problem: Problem) -> Optimum | None:
 
 def of_nabla(method: Nabla, problem: Problem) -> Optimum | None:
     """d = 1; d = 2 too where it is the KL-regularised one. None where the flow is known up to
-    constants (w_backward = 0), or the forward-looking part is trained through."""
+    constants (w_backward = 0), the forward-looking part is trained through, or no fixed point is
+    found."""
     case = Case(method, problem, _smoothing(method, problem))
     first = method.bidirectional and not method.second_order
     known = (method.held or first) and method.anchor != "base"
@@ -242,11 +253,14 @@ def of_nabla(method: Nabla, problem: Problem) -> Optimum | None:
         def score(k: int, x: Tensor) -> Tensor:
             return _value_slope(case, k, x)
     else:
-        found = nabla_best(
-            case.line, case.terminal, _weights(method, case),
-            prior=case.strength, second_order=method.second_order, held=method.held,
-            start=case.start,
-        )  # fmt: skip
+        try:
+            found = nabla_best(
+                case.line, case.terminal, _weights(method, case),
+                prior=case.strength, second_order=method.second_order, held=method.held,
+                start=case.start,
+            )  # fmt: skip
+        except NotSettledError:
+            return None
         best = case.best_on_line(found)
 
         def score(k: int, x: Tensor) -> Tensor:
