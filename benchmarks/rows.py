@@ -78,7 +78,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def child_usage(call: Sequence[str], **options: Any) -> tuple[float, float]:
     """(CPU-seconds, user's and system's; peak bytes) of a process that `subprocess.Popen` starts,
-    and of those that it waited for."""
+    and of those that it waited for; the peak is at least this process's own size."""
     with subprocess.Popen(call, **options) as child:
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
+import sys
 from argparse import Namespace
 
 import pytest
@@ -36,10 +38,14 @@ def test_an_audit_is_held_to_time_and_memory(floor, status, monkeypatch, capsys)
 
 
 def test_work_is_counted():
-    (idle, little), (busy, much) = (
-        light.usage(["timeit", "-n", "1", "-r", "1", text], light.ROOT)
-        for text in ("pass", "sum(list(range(10**7)))")
+    """By a small process: a child's peak is no less than its parent's size when it began."""
+    call = "light.usage(['timeit', '-n', '1', '-r', '1', text], light.ROOT)"
+    texts = "('pass', 'sum(list(range(10**7)))')"
+    code = f"from benchmarks import light; print([{call} for text in {texts}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=light.ROOT, capture_output=True, text=True, check=True
     )
+    (idle, little), (busy, much) = ast.literal_eval(done.stdout)
     assert 0 < idle < busy
     assert much - little > 8e7  # ten million pointers
 

@@ -32,5 +32,7 @@ def run(options: argparse.Namespace) -> int:
             )
             for row in rows
         )
-        show(table("", "method; what; options; rewards; source", shown, words=5))
+        methods = table("", "method; what; options; rewards; source", shown, words=5)
+        methods.columns[0].no_wrap = True  # names are to be copied
+        show(methods)
     return 0

@@ -59,7 +59,10 @@ def test_all_pairs_at_once():
             assert not ALGEBRA.holds(one.T, other, float(other.abs().max()))
 
 
-@pytest.mark.parametrize(("first_time", "start_std"), [(0.0, None), (0.4, None), (0.0, 1.6)])
+@pytest.mark.parametrize(
+    ("first_time", "start_std"),
+    [(0.0, None), (0.4, None), pytest.param(0.0, 1.6, marks=pytest.mark.slow)],
+)
 def test_exact_policy_on_the_line(first_time, start_std):
     """Step by step and in one integral, from a wide start too; W / Z from a memoryless one."""
     chain = Chain(3, 0.2, first_time=first_time, start_std=start_std)

@@ -132,7 +132,14 @@ def test_a_right_one_passes(tmp_path):
     one_step(parse_method(str(written(tmp_path))))
 
 
-@pytest.mark.parametrize("name", methods())
+# Fixed points that take seconds; `residual_db` has one too.
+SLOW = ("nabla_db", "residual_nabla_db", "dag_db")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in methods()],
+)
 def test_so_does_every_method_of_ours(name):
     kind = methods()[name]
     short = {"steps": 4, "sigma_end": 0.1}

@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from theory.common.checks import check_choice, check_nonnegative, check_order, check_positive
 from theory.fields.mixture import VelocityModel
+from theory.gflownet.class_best import NotSettledError, Weights, nabla_best
 from theory.methods import Batch, Draws, Info, Optimum, Policy, Task, square
 from theory.methods.adjoint.family import check_differentiable
-from theory.methods.chain.rollouts import every_state
+from theory.methods.chain.rollouts import Smooth, every_state
 from theory.methods.chain.transforms import squares
-from theory.methods.gflownet import truth
 from theory.methods.gflownet.family import FlowMethod, predicted
 from theory.methods.gflownet.priors import Noising, Pretrained, Prior
 from theory.methods.gflownet.transitions import Transitions
+from theory.methods.gflownet.truth import NOTE, Case, slope_of
 from theory.problems.problem import Problem
 
 FLOW = "flow"
+SMOOTHING_NODES = 16
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,63 @@ class Nabla(FlowMethod):
     # --- truth
 
     def optimum(self, problem: Problem) -> Optimum | None:
-        return truth.of_nabla(self, problem)
+        """d = 1; d = 2 too where it is the KL-regularised one. None where the flow is known up to
+        constants (w_backward = 0), the forward-looking part is trained through, or no fixed point
+        is found."""
+        case = Case(self, problem, self.smoothing_nodes(problem.dim))
+        first = self.bidirectional and not self.second_order
+        known = (self.held or first) and self.anchor != "base"
+        unknown = not self.w_backward or (self.second_order and self.looks) or self.bidirectional
+        if problem.dim > 2 or (problem.dim == 2 and not known) or (unknown and not known):
+            return None
+        if known:
+            best = case.regularised
+            score = case.value_slope
+        else:
+            try:
+                found = nabla_best(
+                    case.line, case.terminal, self.weights(case), prior=case.strength,
+                    second_order=self.second_order, held=self.held, start=case.start,
+                )  # fmt: skip
+            except NotSettledError:
+                return None
+            best = case.best_on_line(found)
+
+            def score(k: int, x: Tensor) -> Tensor:
+                return torch.as_tensor(found.flows[k](x.numpy()))
+
+        model = Smooth(best)
+        if self.bidirectional:
+            return Optimum(model, case.chain)
+
+        def left(k: int, x: Tensor) -> Tensor:
+            def looked(y: Tensor) -> Tensor:
+                ahead = case.ahead(self, model, k, y)
+                return self.against.log_state(case.chain, k, y) - ahead
+
+            return score(k, x) + slope_of(looked, x)
+
+        networks = {FLOW: case.by_state(left, problem.dim)}
+        return Optimum(model, case.chain, networks=networks, note="" if known else NOTE)
+
+    def weights(self, case: Case) -> Weights:
+        """What `nabla_best` weighs."""
+        s2 = case.line.widths[:, 0] ** 2
+        unit = s2 if self.unit == "kernel" else np.ones_like(s2)
+        return Weights(
+            self.w_forward * unit, self.w_backward * unit, self.w_terminal * unit[-1], case.anchors
+        )
+
+    def smoothing_nodes(self, dim: int) -> tuple[Tensor, Tensor] | None:
+        """Nodes c eps (q, d) and their weights (q,), or None without smoothing."""
+        if not self.smoothing:
+            return None
+        z, w = np.polynomial.hermite_e.hermegauss(SMOOTHING_NODES)
+        nodes, weights = (
+            np.stack([g.ravel() for g in np.meshgrid(*[v] * dim, indexing="ij")], -1)
+            for v in (z, w / w.sum())
+        )
+        return self.smoothing * torch.as_tensor(nodes), torch.as_tensor(weights.prod(-1))
 
 
 @dataclass(frozen=True)

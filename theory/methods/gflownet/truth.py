@@ -1,4 +1,4 @@
-"""The optimum of each GFlowNet method, over Gaussian kernels N(m(x), s_k^2 I) with m free.
+"""What the optima of GFlowNet methods are made of, over Gaussian kernels N(m(x), s_k^2 I), m free.
 
 Where it is the KL-regularised one (`theory.control.chain_optimum`) it is known in d = 1 and 2: for
 trajectory balance, for a `held` flow, and for the bidirectional condition with the policy's score
@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,26 +25,15 @@ from torch import Tensor
 from theory.control.chain_optimum import ChainOptimum, regularised_optimum
 from theory.gflownet.class_best import (
     ClassBest,
-    NotSettledError,
-    Weights,
-    nabla_best,
-    scalar_best,
 )
 from theory.gflownet.flows import look_ahead_strengths
 from theory.gflownet.line import Line
 from theory.laws.distances import Array
-from theory.methods.chain.rollouts import GRID_SPACING, Smooth, jacobian
-from theory.methods.contract.method import Optimum
+from theory.methods.chain.rollouts import GRID_SPACING, jacobian
 from theory.methods.gflownet.family import FlowMethod, GFlowNet, predicted
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain, state_axes
 
-if TYPE_CHECKING:
-    from theory.methods.gflownet.detailed_balance import DetailedBalance
-    from theory.methods.gflownet.nabla_db import Nabla
-    from theory.methods.gflownet.trajectory_balance import TrajectoryMethod
-
-SMOOTHING_NODES = 16
 NOTE = "Gaussian kernels: the fixed point of the loss's own gradient at given trajectories"
 
 
@@ -152,162 +141,34 @@ class Case:
         _, Q, s = (c.numpy() for c in self.chain.coefficients(torch.zeros(1, dtype=torch.float64)))
         return np.asarray(self.method.anchor_weight * s**4 / Q**2)
 
+    # --- flows of the KL-regularised optimum, and what is looked ahead to
 
-def _value(case: Case, k: int, x: Tensor) -> Tensor:
-    """V_k at x, (n, 1)."""
-    if k == case.chain.steps:
-        return case.terminal(x)[:, None]
-    return torch.as_tensor(case.regularised.values[k](x.numpy()))
+    def value(self, k: int, x: Tensor) -> Tensor:
+        """V_k at x, (n, 1)."""
+        if k == self.chain.steps:
+            return self.terminal(x)[:, None]
+        return torch.as_tensor(self.regularised.values[k](x.numpy()))
+
+    def value_slope(self, k: int, x: Tensor) -> Tensor:
+        """grad V_k at x, (n, d)."""
+        if k == self.chain.steps:
+            return slope_of(self.terminal, x)
+        return torch.as_tensor(jacobian(self.regularised.values[k], x.numpy())[:, 0])
+
+    def ahead(self, method: FlowMethod, model: Any, k: int, x: Tensor) -> Tensor:
+        """gamma_k beta log R(xhat) at X_k = x, (n,); at the end xhat is x itself."""
+        gamma = method.scale * look_ahead_strengths(self.chain, method.look_ahead)[k]
+        if not gamma:
+            return 0.0 * x.sum(1)
+        if k < self.chain.steps:
+            t = self.chain.times[k].to(x).expand(len(x))
+            x = predicted(self.problem.path, model, x, t, None)
+        return gamma * self.log_reward(x)
 
 
-def _value_slope(case: Case, k: int, x: Tensor) -> Tensor:
-    """grad V_k at x, (n, d)."""
-    if k == case.chain.steps:
-        return _slope(case.terminal, x)
-    return torch.as_tensor(jacobian(case.regularised.values[k], x.numpy())[:, 0])
-
-
-def _slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Its gradient at x, (n, d)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(function(x).sum(), x)
     return slope
-
-
-# --- trajectory balance
-
-
-def of_trajectories(method: TrajectoryMethod, problem: Problem) -> Optimum | None:
-    """d = 1 and 2, without an anchor to the base; log Z is the mean of V_0."""
-    if problem.dim > 2 or method.anchor == "base":
-        return None
-    case = Case(method, problem)
-    best = case.regularised
-    log_z = best.log_z * case.strength - float(case.costs[0])
-    return Optimum(
-        Smooth(best),
-        case.chain,
-        networks={"log_z": lambda x, t, cond=None: x.new_full((len(x), 1), log_z)},
-        log_z=log_z,
-    )
-
-
-# --- detailed balance
-
-
-def of_balance(method: DetailedBalance, problem: Problem) -> Optimum | None:
-    """d = 1; d = 2 too with a held flow and no anchor to the base. None where no fixed point is
-    found."""
-    case, known = Case(method, problem), method.held and method.anchor != "base"
-    if problem.dim > 2 or (problem.dim == 2 and not known):
-        return None
-    if known:
-        best = case.regularised
-
-        def residual(k: int, x: Tensor) -> Tensor:
-            return _value(case, k, x) - float(case.costs[k])
-    else:
-        try:
-            found = scalar_best(
-                case.line, case.terminal, case.anchors,
-                prior=case.strength, held=method.held, start=case.start,
-            )  # fmt: skip
-        except NotSettledError:
-            return None
-        best = case.best_on_line(found)
-
-        def residual(k: int, x: Tensor) -> Tensor:
-            return torch.as_tensor(found.flows[k](x.numpy()))
-
-    model = Smooth(best)
-
-    def left(k: int, x: Tensor) -> Tensor:
-        flow = residual(k, x) + method.against.log_state(case.chain, k, x)[:, None]
-        gamma = _gamma(method, case.chain, k)
-        if not gamma:
-            return flow
-        return flow - gamma * case.log_reward(_data(case, model, k, x))[:, None]
-
-    networks = {"flow": case.by_state(left, 1)}
-    return Optimum(model, case.chain, networks=networks, note="" if known else NOTE)
-
-
-# --- nabla-DB
-
-
-def of_nabla(method: Nabla, problem: Problem) -> Optimum | None:
-    """d = 1; d = 2 too where it is the KL-regularised one. None where the flow is known up to
-    constants (w_backward = 0), the forward-looking part is trained through, or no fixed point is
-    found."""
-    case = Case(method, problem, _smoothing(method, problem))
-    first = method.bidirectional and not method.second_order
-    known = (method.held or first) and method.anchor != "base"
-    if method.bidirectional and not known:
-        return None
-    unknown = not method.w_backward or (method.second_order and method.looks)
-    if problem.dim > 2 or (problem.dim == 2 and not known) or (unknown and not known):
-        return None
-    if known:
-        best = case.regularised
-
-        def score(k: int, x: Tensor) -> Tensor:
-            return _value_slope(case, k, x)
-    else:
-        try:
-            found = nabla_best(
-                case.line, case.terminal, _weights(method, case),
-                prior=case.strength, second_order=method.second_order, held=method.held,
-                start=case.start,
-            )  # fmt: skip
-        except NotSettledError:
-            return None
-        best = case.best_on_line(found)
-
-        def score(k: int, x: Tensor) -> Tensor:
-            return torch.as_tensor(found.flows[k](x.numpy()))
-
-    model = Smooth(best)
-    if method.bidirectional:
-        return Optimum(model, case.chain)
-
-    def left(k: int, x: Tensor) -> Tensor:
-        flow = score(k, x) + _slope(lambda y: method.against.log_state(case.chain, k, y), x)
-        gamma = _gamma(method, case.chain, k)
-        if not gamma:
-            return flow
-        return flow - gamma * _slope(lambda y: case.log_reward(_data(case, model, k, y)), x)
-
-    networks = {"flow": case.by_state(left, problem.dim)}
-    return Optimum(model, case.chain, networks=networks, note="" if known else NOTE)
-
-
-def _weights(method: Nabla, case: Case) -> Weights:
-    s2 = case.line.widths[:, 0] ** 2
-    unit = s2 if method.unit == "kernel" else np.ones_like(s2)
-    return Weights(
-        method.w_forward * unit, method.w_backward * unit, method.w_terminal * unit[-1],
-        case.anchors,
-    )  # fmt: skip
-
-
-def _smoothing(method: Nabla, problem: Problem) -> tuple[Tensor, Tensor] | None:
-    """Nodes c eps (q, d) and their weights (q,), or None without smoothing."""
-    if not method.smoothing:
-        return None
-    z, w = np.polynomial.hermite_e.hermegauss(SMOOTHING_NODES)
-    nodes = np.stack([g.ravel() for g in np.meshgrid(*[z] * problem.dim, indexing="ij")], -1)
-    weights = np.stack([g.ravel() for g in np.meshgrid(*[w] * problem.dim, indexing="ij")], -1)
-    weights = weights.prod(-1)
-    return method.smoothing * torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum())
-
-
-def _gamma(method: FlowMethod, chain: Chain, k: int) -> float:
-    return method.scale * look_ahead_strengths(chain, method.look_ahead)[k]
-
-
-def _data(case: Case, model: Any, k: int, x: Tensor) -> Tensor:
-    """xhat at X_k = x, x itself at the end."""
-    if k == case.chain.steps:
-        return x
-    t = case.chain.times[k].to(x).expand(len(x))
-    return predicted(case.problem.path, model, x, t, None)
