@@ -302,6 +302,22 @@ def test_a_share_of_rows_comes_from_samples():
 # --- networks
 
 
+def test_flows_begin_with_the_bases_layers():
+    """All but the last, which is 0; the student is left as it is, and both can be trained."""
+    draws = Draws.seeded([0, 1])
+    student = StackedMLP(2, 2, 8, 2, draws)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    task = ProblemTask([PLANE] * 2)
+    policy = parse_method(f"residual_nabla_db:{SHORT},flow_start=base").setup(student, task, draws)
+    flow = policy.networks["flow"]
+    assert not bool(flow(torch.ones(6, 2), torch.zeros(6)).any())
+    same = [torch.equal(value, before[name]) for name, value in flow.state_dict().items()]
+    assert same.count(False) in (1, 2)  # the last layer's weights and bias
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    assert {id(p) for p in policy.parameters()} >= {id(p) for p in flow.parameters()}
+    assert all(p.requires_grad for p in flow.parameters())
+
+
 def test_flows_begin_at_zero_and_have_the_events_shape():
     def maker(outputs, draws):
         return StackedMLP(2, outputs, 8, 2, draws)

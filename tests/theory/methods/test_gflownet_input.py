@@ -30,6 +30,8 @@ from toys.evaluation.evaluate import claimed
         ("residual_nabla_db:held=true,w_backward=0", "held must come with"),
         ("residual_nabla_db:bidirectional=true,subset=4", "bidirectional must come with"),
         ("residual_nabla_db:bidirectional=true,unit=kernel", "unit must be 'score' with bidir"),
+        ("residual_nabla_db:bidirectional=true,flow_start=base", "bidirectional must come with"),
+        ("residual_nabla_db:flow_start=old", "flow_start .* must be new or base"),
         ("residual_nabla_db:anchor=base", "anchor must come with anchor_weight"),
         ("residual_nabla_db:anchor_weight=-1", "anchor_weight must be"),
         ("relative_trajectory_balance:temper=0", "temper must be"),
@@ -71,6 +73,13 @@ def test_without_a_prior_a_chain_starts_at_pure_noise():
         with pytest.raises(ValueError, match=r"starts at pure noise.*from t = 0\.1"):
             parse_method(name).setup(student, task, draws)
     parse_method("residual_nabla_db").setup(student, task, draws)
+
+
+def test_a_student_that_no_flow_can_begin_from():
+    task = ProblemTask([NOTE], dtype=DOUBLE, auxiliary_maker=lambda o, _: random(NOTE, o, 1))
+    student = Perturbed(NOTE.base_field, 1, 1, 1)
+    with pytest.raises(ValueError, match="flow_start must be 'new' for a Perturbed"):
+        parse_method("nabla_db:flow_start=base").setup(student, task, Draws.seeded([0], DOUBLE))
 
 
 def test_a_task_without_auxiliary_networks():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,14 +17,14 @@ from theory.methods import Batch, Draws, Info, Optimum, Policy, Task, square
 from theory.methods.adjoint.family import check_differentiable
 from theory.methods.chain.rollouts import Smooth, every_state
 from theory.methods.chain.transforms import squares
+from theory.methods.contract.auxiliary import StartsAtZero
 from theory.methods.gflownet.family import FlowMethod, predicted
 from theory.methods.gflownet.priors import Noising, Pretrained, Prior
 from theory.methods.gflownet.transitions import Transitions
-from theory.methods.gflownet.truth import NOTE, Case, slope_of
+from theory.methods.gflownet.truth import NOTE, Case, noise_nodes, slope_of
 from theory.problems.problem import Problem
 
 FLOW = "flow"
-SMOOTHING_NODES = 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Nabla(FlowMethod):
     smoothing, smoothing_draws: log R's gradient at x is the mean of those at so many x + c eps, c
         the smoothing and eps ~ N(0, I): that of log R convolved with N(0, c^2 I).
 
+    flow_start: where the flow network begins: "new", one that the task makes, or "base", the
+        pretrained network with its last layer at 0 (Remark 3).
+
     A flow network is a field h (rows, *event): grad log Ft_k, less the forward-looking part.
     """
 
@@ -53,6 +57,7 @@ class Nabla(FlowMethod):
     second_order: bool = False
     smoothing: float = 0.0
     smoothing_draws: int = 1
+    flow_start: Literal["new", "base"] = "new"
 
     differentiable: ClassVar[bool] = True
 
@@ -64,6 +69,7 @@ class Nabla(FlowMethod):
         check_nonnegative("smoothing", self.smoothing)
         check_order("smoothing_draws", self.smoothing_draws, 1)
         check_choice("unit", self.unit, ("score", "kernel"))
+        check_choice("flow_start", self.flow_start, ("new", "base"))
         if self.smoothing_draws > 1 and not self.smoothing:
             raise ValueError(
                 "smoothing_draws must come with smoothing > 0, else it changes nothing, got "
@@ -75,10 +81,11 @@ class Nabla(FlowMethod):
                 f"the policy's score as it is), got second_order = {self.second_order} and "
                 f"w_backward = {self.w_backward:g}"
             )
-        if self.bidirectional and (self.subset or self.held):
+        if self.bidirectional and (self.subset or self.held or self.flow_start == "base"):
             raise ValueError(
-                "bidirectional must come with subset = 0 and held = False (it takes neighbouring "
-                f"transitions, and has no flow), got subset = {self.subset} and held = {self.held}"
+                "bidirectional must come with subset = 0, held = False and flow_start = 'new' (it "
+                f"takes neighbouring transitions, and has no flow), got {self.subset}, {self.held} "
+                f"and {self.flow_start!r}"
             )
         if self.bidirectional and self.unit == "kernel":
             raise ValueError(
@@ -90,8 +97,22 @@ class Nabla(FlowMethod):
     # --- training
 
     def setup(self, student: VelocityModel, task: Task, draws: Draws) -> Policy:
+        """The policy, its flow network beside it.
+
+        Raises:
+            ValueError: flow_start is "base", and the student's last layer cannot be set to 0.
+        """
         policy = super().setup(student, task, draws)
-        if not self.bidirectional:
+        if self.flow_start == "base":
+            if not isinstance(student, StartsAtZero):
+                raise ValueError(
+                    f"flow_start must be 'new' for a {type(student).__name__}, whose last layer "
+                    "cannot be set to 0, got 'base'"
+                )
+            flow: Any = copy.deepcopy(student)
+            flow.zero_last()
+            policy.networks[FLOW] = flow
+        elif not self.bidirectional:
             policy.networks[FLOW] = task.auxiliary("event", draws, near_zero=True)
         return policy
 
@@ -235,7 +256,7 @@ class Nabla(FlowMethod):
         """d = 1; d = 2 too where it is the KL-regularised one. None where the flow is known up to
         constants (w_backward = 0), the forward-looking part is trained through, or no fixed point
         is found."""
-        case = Case(self, problem, self.smoothing_nodes(problem.dim))
+        case = Case(self, problem, noise_nodes(self.smoothing, problem.dim))
         first = self.bidirectional and not self.second_order
         known = (self.held or first) and self.anchor != "base"
         unknown = not self.w_backward or (self.second_order and self.looks) or self.bidirectional
@@ -278,17 +299,6 @@ class Nabla(FlowMethod):
         return Weights(
             self.w_forward * unit, self.w_backward * unit, self.w_terminal * unit[-1], case.anchors
         )
-
-    def smoothing_nodes(self, dim: int) -> tuple[Tensor, Tensor] | None:
-        """Nodes c eps (q, d) and their weights (q,), or None without smoothing."""
-        if not self.smoothing:
-            return None
-        z, w = np.polynomial.hermite_e.hermegauss(SMOOTHING_NODES)
-        nodes, weights = (
-            np.stack([g.ravel() for g in np.meshgrid(*[v] * dim, indexing="ij")], -1)
-            for v in (z, w / w.sum())
-        )
-        return self.smoothing * torch.as_tensor(nodes), torch.as_tensor(weights.prod(-1))
 
 
 @dataclass(frozen=True)

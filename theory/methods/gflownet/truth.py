@@ -34,6 +34,7 @@ from theory.methods.gflownet.family import FlowMethod, GFlowNet, predicted
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain, state_axes
 
+NOISE_NODES = 16  # an axis
 NOTE = "Gaussian kernels: the fixed point of the loss's own gradient at given trajectories"
 
 
@@ -172,3 +173,15 @@ def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(function(x).sum(), x)
     return slope
+
+
+def noise_nodes(c: float, dim: int) -> tuple[Tensor, Tensor] | None:
+    """Nodes c eps (q, d), eps ~ N(0, I), and their weights (q,); None where c is 0."""
+    if not c:
+        return None
+    z, w = np.polynomial.hermite_e.hermegauss(NOISE_NODES)
+    nodes, weights = (
+        np.stack([g.ravel() for g in np.meshgrid(*[v] * dim, indexing="ij")], -1)
+        for v in (z, w / w.sum())
+    )
+    return c * torch.as_tensor(nodes), torch.as_tensor(weights.prod(-1))
