@@ -25,6 +25,11 @@ COMMANDS = {
         "forecast training with the released NFT code: tilt, reward, diversity",
         one_thread=True,
     ),
+    "optima": Command(
+        "theory.methods.optima",
+        "what methods' exact optima on a chain sample, by its number of steps",
+        one_thread=True,
+    ),
     "control": Command(
         "theory.control.command",
         "what the optimal control samples under a schedule; named control problems",

@@ -19,6 +19,7 @@ COMMANDS = {
     "law": ("theory law", "what a field samples, measured against every candidate target"),
     "problems": ("theory problems", "the named problems, or one of them in full"),
     "control": ("theory control", "what the optimal control samples under a schedule"),
+    "optima": ("theory optima", "what methods' exact optima on a chain sample"),
     "recipe": ("theory recipe", "forecast training with the released NFT code"),
     "verify": ("theory verify", "measure the ledger of claims"),
     "methods": ("toys methods", "the methods, their options and their rewards"),
