@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from theory.common.identity import digest_of
+from theory.common.identity import digest_of, plumbline_code
 from theory.common.progress import Progress
 from theory.evaluation.sampler_laws import Law, levels
 from theory.gflownet.prior import prior_target_on_grid
@@ -37,8 +37,6 @@ from toys.training.config import RunConfig
 from toys.training.files import keep, kept
 
 PROBLEM = "note_1d"
-STEPS = 16
-HELD = "held=true"
 # The last state's noise, about a share of the one before.
 END = 0.64
 LOSSES = {
@@ -51,7 +49,7 @@ PRIORS = (0.5, 1.0, 2.0)
 CHAINS = (10, 20, 50)
 LOOKS = ("off", "one", "signal", "signal_squared")
 SUBSETS = (2, 4, 8, 0)  # of 16 transitions; 0: all
-TRAINED = "residual_nabla_db"
+TRAINED, RATE = "residual_nabla_db", 1e-2
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Plan:
     """What is tried, and the budget of a trained run."""
 
     problem: str = PROBLEM
-    budget: float = 2e7
-    batch: int = 256
+    budget: float = 1e7
+    batch: int = 64
     width: int = 64
     betas: tuple[float, ...] = BETAS
     priors: tuple[float, ...] = PRIORS
@@ -112,6 +110,7 @@ class Plan:
             problem=self.problem,
             steps=max(1, steps),
             batch=self.batch,
+            learning_rate=RATE,
             width=self.width,
         )
 
@@ -147,7 +146,7 @@ def ablations(out: Path, *, processes: int = 2, plan: Plan | None = None) -> dic
 
 def _kept_fixed_point(out: Path, method: str, problem: str) -> dict[str, Any]:
     label = parse_method(method).label
-    key = digest_of([measuring_key(), label, problem])[:16]
+    key = digest_of([measuring_key(), plumbline_code(__name__), label, problem])[:16]
     path = out / "measured" / f"fixed-{key}.json"
     row = kept(path, key)
     if row is None:

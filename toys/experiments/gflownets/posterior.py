@@ -11,13 +11,13 @@ miss.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from theory.common.identity import digest_of
+from theory.common.identity import digest_of, plumbline_code
 from toys.evaluation.policies import PolicyTruth, measure_policy
 from toys.experiments.gflownets.runs import measuring_key, row_of
 from toys.training.config import RunConfig
@@ -32,6 +32,7 @@ METHODS = {
     "rtb": "relative_trajectory_balance",
     "nabla_bidirectional": "residual_nabla_db:bidirectional=true",
 }
+STEPS = {"rtb": 4000, "nabla_bidirectional": 3000}
 UNTRAINED = ("base", "untrained")
 
 
@@ -39,20 +40,19 @@ UNTRAINED = ("base", "untrained")
 class Plan:
     """Steps, rows a step, the peak learning rate and the networks' width."""
 
-    steps: Mapping[str, int] | None = None
-    batch: int = 1024
+    steps: Mapping[str, int] = field(default_factory=lambda: dict(STEPS))
+    batch: int = 256
     learning_rate: float = 2e-3
     width: int = 128
     problem: str = PROBLEM
 
     def configs(self) -> dict[str, RunConfig]:
         """The runs by method."""
-        steps = self.steps or {"rtb": 2000, "nabla_bidirectional": 800}
         return {
             name: RunConfig.checked(
                 method=method,
                 problem=self.problem,
-                steps=steps[name],
+                steps=self.steps[name],
                 batch=self.batch,
                 learning_rate=self.learning_rate,
                 width=self.width,
@@ -65,7 +65,9 @@ def posterior(out: Path, *, processes: int = 2, plan: Plan | None = None) -> dic
     """Train what is missing, measure what has not been; a row a policy."""
     configs = (plan or Plan()).configs()
     train(out, list(configs.values()), processes=processes)
-    key = digest_of([measuring_key(), *(c.digest for c in configs.values())])[:16]
+    key = digest_of(
+        [measuring_key(), plumbline_code(__name__), *(c.digest for c in configs.values())]
+    )[:16]
     path = out / "measured" / f"posterior-{key}.json"
     found = kept(path, key)
     if found is None:
