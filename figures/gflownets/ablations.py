@@ -36,6 +36,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
             _panel(axes, found[name])
         else:
             axes.text(0.5, 0.5, "not run", ha="center", va="center", transform=axes.transAxes)
+            axes.set_xticks([])
     for axes in panels[:, 0]:
         axes.set_ylabel("to the target (% of base to target)")
     legend_below(figure, panels[0][0], 2)
@@ -77,7 +78,7 @@ where the loss's own moves; the forward-looking gamma and the share of transitio
 is, so these are trained, {Plan().budget / 1e6:.0f} million evaluations each. All
 numbers are distances (W1) to the target as a share of base to target. The paper's 20-step chain,
 SDE-DPM-Solver++, has at first order the ancestral kernels themselves; at second order it is no
-Markov chain in x, and no claim of the paper covers it.
+Markov chain in x, and is left out.
 
 {parts}
 """

@@ -34,7 +34,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
     rows, places = found["rows"], found["places"]
     modes = kept_modes(rows[0])
     figure, (weights, bounds) = subplots(
-        1, 2, figsize=(11.0, 4.0), gridspec_kw={"width_ratios": [3, 1]}
+        1, 2, figsize=(11.0, 4.0), gridspec_kw={"width_ratios": [5, 2]}
     )
     x, width = np.arange(len(modes)), 0.8 / len(rows)
     for i, row in enumerate(rows):

@@ -21,7 +21,9 @@ DIGITS = 6  # significant, of what is kept
 class Page:
     """Where a page is, under the folder of the documentation, and what it is made of.
 
-    package: of the pictures' modules.  folder: of the pictures.  parts: keys of the numbers.
+    package: of the pictures' modules.  folder: of the pictures.  pictures: their names, and the
+    key of the numbers that each one needs: without these it is left out.  parts: keys that there
+    must be.
     command: what writes the page.  markdown: the page, from its numbers.
     """
 
@@ -29,14 +31,18 @@ class Page:
     path: str
     folder: str
     numbers: str
-    pictures: tuple[str, ...]
+    pictures: Mapping[str, str]
     parts: tuple[str, ...]
     command: str
     markdown: Callable[[Mapping[str, Any]], str]
 
+    def shown(self, numbers: Mapping[str, Any]) -> list[str]:
+        """The pictures that there are numbers for."""
+        return [name for name, part in self.pictures.items() if numbers.get(part)]
+
     def write(self, docs: Path, numbers: Mapping[str, Any]) -> list[Path]:
         """The pictures, the numbers, the page last; returns the paths."""
-        pictures = {name: docs / self.folder / f"{name}.png" for name in self.pictures}
+        pictures = {name: docs / self.folder / f"{name}.png" for name in self.shown(numbers)}
         for name, path in pictures.items():
             write_atomically(path, png(module_of(self.package, name).draw(numbers)))
         text = json.dumps(numbers, allow_nan=False, separators=(",", ":"))
@@ -59,14 +65,14 @@ class Page:
 
     def stale(self, docs: Path) -> list[str]:
         """What is not what the committed numbers give, one line each."""
-        page = docs / self.path
+        page, numbers = docs / self.path, self.read(docs)
         lines = [
             f"{docs / self.folder}/{name}.png: missing"
-            for name in self.pictures
+            for name in self.shown(numbers)
             if not (docs / self.folder / f"{name}.png").is_file()
         ]
         text = page.read_text(encoding="utf-8") if page.is_file() else ""
-        if text != self.markdown(self.read(docs)):
+        if text != self.markdown(numbers):
             lines.append(f"{page}: not what its numbers give")
         return lines
 

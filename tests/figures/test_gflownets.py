@@ -10,7 +10,7 @@ import pytest
 from matplotlib import image
 
 from figures.__main__ import main
-from figures.gflownets import NAMES, PICTURES
+from figures.gflownets import NAMES
 from figures.gflownets.page import PACKAGE, PAGE, markdown, read_results
 from figures.shared.pages import DOCS, module_of
 from figures.shared.reference import LEAST_COLOUR, is_blank
@@ -38,7 +38,7 @@ def test_the_page_is_whole(tmp_path, numbers):
     text = (tmp_path / PAGE.path).read_text()
     assert text == (ROOT / PAGE.path).read_text()
     assert "{" not in text  # nothing is left unfilled
-    for name in PICTURES:
+    for name in PAGE.shown(numbers):
         assert f"](../{PAGE.folder}/{name}.png)" in text
         assert not is_blank(tmp_path / PAGE.folder / f"{name}.png"), LEAST_COLOUR
         # Pictures fit a page: readable, and no wider than a screen.
@@ -47,11 +47,11 @@ def test_the_page_is_whole(tmp_path, numbers):
         assert height > 250
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_the_text_says_what_the_numbers_say(name, numbers):
+def test_the_text_says_what_the_numbers_say(numbers):
     """Other numbers, another text: nothing that was measured is written down by hand."""
-    module = module_of(PACKAGE, name)
-    assert module.text(_scaled(numbers)) != module.text(numbers)
+    for name in PAGE.shown(numbers):
+        module = module_of(PACKAGE, name)
+        assert module.text(_scaled(numbers)) != module.text(numbers)
     assert markdown(_scaled(numbers)) != markdown(numbers)
 
 
@@ -65,7 +65,7 @@ def _scaled(data):
 
 def test_every_row_has_a_name(numbers):
     assert set(NAMES) == {*METHODS, *posterior.METHODS, *posterior.UNTRAINED}
-    assert {r["name"] for r in numbers["rows"]} == set(METHODS)
+    assert {r["name"] for r in numbers["rows"]} <= set(METHODS)
 
 
 def test_pictures_show_the_numbers(numbers):
@@ -83,8 +83,12 @@ def test_pictures_show_the_numbers(numbers):
     plt.close("all")
 
 
-def test_what_is_stale_is_said(tmp_path, capsys):
-    parts = (PAGE.path, PAGE.numbers, *(f"{PAGE.folder}/{name}.png" for name in PICTURES))
+def test_what_is_stale_is_said(tmp_path, numbers, capsys):
+    parts = (
+        PAGE.path,
+        PAGE.numbers,
+        *(f"{PAGE.folder}/{name}.png" for name in PAGE.shown(numbers)),
+    )
     for part in parts:
         (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / part, tmp_path / part)
@@ -106,6 +110,6 @@ def test_results_are_read_and_refused(tmp_path, numbers, capsys):
         read_results(path)
     path.write_text(json.dumps({"rows": numbers["rows"]}))
     assert main(["gflownets", "--results", str(path), "--out", str(tmp_path)]) == 2
-    assert "has no posterior, ablations; make it with `python -m toys" in capsys.readouterr().err
+    assert "has no posterior; make it with `python -m toys" in capsys.readouterr().err
     with pytest.raises(ValueError, match=PAGE.numbers):
         PAGE.read(tmp_path)
