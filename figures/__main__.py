@@ -27,6 +27,11 @@ COMMANDS = {
         "the adjoint family against the exact optimum: docs/results/control.md",
         one_thread=True,
     ),
+    "gflownets": Command(
+        "figures.gflownets.command",
+        "GFlowNets against what they sample: docs/results/gflownets.md",
+        one_thread=True,
+    ),
     "list": Command("figures.commands.listing", "the figures"),
 }
 

@@ -46,6 +46,12 @@ COMMANDS = {
         stopped=GOES_ON,
         one_thread=True,
     ),
+    "gflownets": Command(
+        "toys.commands.gflownets",
+        "GFlowNets beside DDPO and Adjoint Matching, a posterior of nine modes, ablations",
+        stopped=GOES_ON,
+        one_thread=True,
+    ),
     "exact-tilt": Command(
         "toys.commands.exact_tilt",
         "what exp(a r) costs: one NFT epoch, many small ones, Tilt Matching, ...",

@@ -176,7 +176,7 @@ def measure(truth: ControlTruth, student: VelocityModel, base: VelocityModel) ->
     law = truth.bench.of_velocity(student)
     to_go = truth.start.distance(truth.target)
     laws = {"base": truth.start, "target": truth.target, "optimum": truth.optimum, "trained": law}
-    rewards = {name: mean_reward(truth, one) for name, one in laws.items()}
+    rewards = {name: mean_reward(truth.problem, one) for name, one in laws.items()}
     spreads = {name: variance(one) for name, one in laws.items()}
     return {
         "problem": truth.problem.name,
@@ -210,10 +210,10 @@ def kernels_label(chain: Chain) -> str:
 # --- what a law is like
 
 
-def mean_reward(truth: ControlTruth, law: Law) -> float:
+def mean_reward(problem: Problem, law: Law) -> float:
     """E r(X)."""
     points = grid_points(law.grid.axes)
-    reward = truth.problem.reward(points).numpy().reshape(law.grid.log_density.shape)
+    reward = problem.reward(points).numpy().reshape(law.grid.log_density.shape)
     return law.grid.integrate(reward) / law.grid.mass()
 
 
