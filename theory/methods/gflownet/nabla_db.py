@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -167,7 +168,7 @@ class Nabla(FlowMethod):
         condition at X_T."""
         last = torch.full((1, 1), walk.chain.steps, device=walk.x.device)
         end = self.flow(policy, walk, last)[:, 0]
-        here, after = walk.at_both_ends(lambda k: self.flow(policy, walk, k), end)
+        here, after = self.at_ends(walk, lambda k: self.flow(policy, walk, k), end)
         if not self.looks:
             return here, after, end - batch["terminal"]
         if self.second_order:
@@ -175,6 +176,16 @@ class Nabla(FlowMethod):
         else:
             ahead = batch["ahead_here"], batch["ahead_after"]
         return here + ahead[0], after + ahead[1], end
+
+    def at_ends(
+        self, walk: Transitions, function: Callable[[Tensor], Tensor], last: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `Transitions.at_both_ends`; zeros at X_k without the reverse loss, which alone looks
+        there."""
+        if self.w_backward:
+            return walk.at_both_ends(function, last)
+        after = walk.at_later_ends(function, last)
+        return torch.zeros_like(after), after
 
     def terminal_score(self, task: Task, batch: Batch) -> Tensor:
         """beta grad log R(X_T), (rows, *event), by the last column of the smoothing's noise."""
@@ -189,7 +200,11 @@ class Nabla(FlowMethod):
     ) -> tuple[Tensor, Tensor]:
         """gamma_k beta grad log R(xhat) at both ends of each transition, differentiable in the
         student where gradients of second order are."""
-        noise = batch["smooth"][:, :-1].flatten(0, 1) if self.smoothing else None
+        noise = None
+        if self.smoothing:
+            # Of the columns those of the states that are asked for: the later ends are the last.
+            asked = slice(None) if self.w_backward else slice(1 - walk.k.shape[1], None)
+            noise = batch["smooth"][:, :-1][:, asked].flatten(0, 1)
 
         def ahead(k: Tensor) -> Tensor:
             def score(x: Tensor, t: Tensor, cond: Any) -> Tensor:
@@ -197,7 +212,7 @@ class Nabla(FlowMethod):
 
             return self.gamma(walk, k) * walk.at(score, walk.states(k), k)
 
-        return walk.at_both_ends(ahead, batch["terminal"])
+        return self.at_ends(walk, ahead, batch["terminal"])
 
     def ahead_score(
         self,

@@ -116,6 +116,10 @@ class Transitions:
             here, later = both.split([count, count - 1], 1)
         return here, torch.cat([later, last[:, None]], 1)
 
+    def at_later_ends(self, function: Callable[[Tensor], Tensor], last: Tensor) -> Tensor:
+        """function(k) at X_{k+1} of every transition, `last` (rows, ...) at X_T."""
+        return torch.cat([function(self.k[:, :-1] + 1), last[:, None]], 1)
+
 
 def strata(steps: int, subset: int) -> Tensor:
     """Sizes (subset,) of what one transition each is drawn from: 0 .. T - 2 in subset - 1 pieces as
