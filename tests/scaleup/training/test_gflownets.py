@@ -1,17 +1,19 @@
 """GFlowNet methods on pipelines: flow networks in checkpoints, refusals at the start."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from scaleup.adapter.auxiliary import EncoderHalf, FlowNetwork
-from scaleup.training.config import TrainConfig
+from scaleup.training.config import TrainConfig, load_config, recipe_names
 from scaleup.training.run import run
 from tests.scaleup.training.test_trainer import goes_on, state_of
 from tests.scaleup.work import session, settings, trained
 
 FULL = "w_backward=1,anchor_weight=0.1,smoothing=0.002,smoothing_draws=2"
 METHODS = {
-    "residual nabla-DB": f"residual_nabla_db:steps=4,subset=2,{FULL}",
+    "residual nabla-DB": f"residual_nabla_db:steps=3,subset=2,{FULL}",
     "residual nabla-DB, Algorithm 1": (
         "residual_nabla_db:steps=3,anchor_weight=0.1,anchor=base,data=previous"
     ),
@@ -75,6 +77,7 @@ def test_a_long_chain_ends_where_the_model_does(folders, tmp_path):
 REFUSED = {
     "no gradient": ("residual_nabla_db", {"reward": "jpeg_size"}, "has no gradient"),
     "a reward that is not positive": ("residual_db:form=plain,scale=1", {}, r"\[0, inf\]"),
+    "a solver of second order": ("residual_nabla_db:solver=sde-dpm-solver++", {}, "'solver'"),
     "no prior": ("nabla_db", {"reward": "brightness"}, "must run on a chain that starts at pure"),
 }
 
@@ -86,6 +89,42 @@ def test_what_is_refused_before_any_training(case, folders, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(config, tmp_path, tensorboard=False)
     assert list(tmp_path.iterdir()) == []
+
+
+RECIPES = {
+    name: load_config(name, {})
+    for name in recipe_names()
+    if load_config(name, {}).parsed_method.source.find("GFlowNet") >= 0 or name == "sd15-ddpo"
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_train_a_small_pipeline(name, folders, tmp_path):
+    """As they are, in bf16 and with their 50 steps, on fewer rows."""
+    few = {"batch": 4, "micro_batch": 2, "steps": 2, "chunk": 4, "lora_rank": 2, "device": "cpu"}
+    place = {"model": folders["sd15"], "prompts": folders["prompts"], "reward": "redness"}
+    config = replace(RECIPES[name], **few, **place)
+    trainer = trained(config, tmp_path)
+    assert trainer.step == 2
+    assert all(row["gradient_norm"] > 0 for row in trainer.metrics)
+
+
+def test_recipes_have_the_papers_settings():
+    options = {name: config.parsed_method.options for name, config in RECIPES.items()}
+    assert len(options) == 5
+    nabla = options["sd15-residual-nabla-db"]
+    expected = {"steps": 50, "subset": 5, "smoothing": 2e-3, "smoothing_draws": 3, "prior": 1.0,
+                "anchor_weight": 1000.0, "anchor": "previous", "scale": 1e4}  # fmt: skip
+    assert expected.items() <= nabla.items()
+    other = options["sd15-residual-nabla-20-steps"]
+    assert {k for k in nabla if nabla[k] != other[k]} == {"steps", "subset"}
+    rates = {name: config.learning_rate for name, config in RECIPES.items()}
+    assert rates["sd15-residual-nabla-db"] == 1e-3
+    assert rates["sd15-residual-db"] == 3e-4
+    assert options["sd15-residual-db"]["anchor_weight"] == 1.0
+    assert {(config.batch, config.accumulate) for name, config in RECIPES.items()
+            if "nabla" in name or name == "sd15-residual-db"} == {(32, 4)}  # fmt: skip
 
 
 @pytest.mark.slow
