@@ -2,7 +2,8 @@
 
 Moments: random ones, from outside; inside a checkpoint's write (its draft half on disk, whole but
 not in place, in place with the older ones still there); before the first checkpoint. Two runs:
-NFT online with an old copy and a pool, and DDPO with its value network.
+NFT online with an old copy and a pool, and DDPO with its value network; and three of GFlowNets with
+a flow network or log Z beside.
 """
 
 from __future__ import annotations
@@ -51,6 +52,15 @@ NFT = {
 }
 DDPO = {"method": "ddpo:steps=4,kl_weight=0.1", "steps": 60, "checkpoint_every": 10}
 
+SHORT = {"steps": 40, "checkpoint_every": 8}
+NABLA = {
+    "method": "residual_nabla_db:steps=6,subset=3,anchor_weight=0.1,smoothing=0.002,"
+    "smoothing_draws=2",
+    **SHORT,
+}
+BALANCE = {"method": "residual_db:steps=6,subset=3", **SHORT}
+TRAJECTORY = {"method": "relative_trajectory_balance:steps=6", **SHORT}
+
 PRELOAD = (
     "scaleup.training.run",
     "scaleup.commands.train",
@@ -93,8 +103,21 @@ WRITES = {
     "nft": (AtWrite("step-", 1), AtWrite("step-", 4), AtWrite("step-", 6, "whole"),
             AtWrite("step-", 7, "placed")),
     "ddpo": (AtWrite("step-", 3),),
+    "nabla": (AtWrite("step-", 2), AtWrite("step-", 4, "whole")),
+    "balance": (AtWrite("step-", 3, "placed"),),
+    "trajectory": (AtWrite("step-", 5),),
 }  # fmt: skip
-RANDOM_MOMENTS = {"nft": 9, "ddpo": 5}
+RANDOM_MOMENTS = {"nft": 9, "ddpo": 5, "nabla": 2, "balance": 2, "trajectory": 2}
+# What a run is, and its options.
+RUNS = {
+    "nft": ("NFT online, old copy and pool", NFT),
+    "ddpo": ("DDPO with its value network", DDPO),
+}
+GFLOWNETS = {
+    "nabla": ("residual nabla-DB, flow network and old copy", NABLA),
+    "balance": ("residual DB, flow network", BALANCE),
+    "trajectory": ("relative trajectory balance, log Z", TRAJECTORY),
+}
 
 
 def moments(name: str, options: Mapping[str, Any], seed: int = 0) -> list[Moment]:
@@ -108,15 +131,21 @@ def moments(name: str, options: Mapping[str, Any], seed: int = 0) -> list[Moment
 
 def measure() -> list[Row]:
     """A row a run."""
+    return _rows(RUNS)
+
+
+def measure_gflownets() -> list[Row]:
+    """The same of GFlowNets; ten kills."""
+    return _rows(GFLOWNETS)
+
+
+def _rows(runs: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         common = {**write_pipeline(folder), **OPTIONS}
         return [
             killed_and_resumed(what, {**common, **options}, moments(name, options), folder / name)
-            for name, what, options in (
-                ("nft", "NFT online, old copy and pool", NFT),
-                ("ddpo", "DDPO with its value network", DDPO),
-            )
+            for name, (what, options) in runs.items()
         ]
 
 

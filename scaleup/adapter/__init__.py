@@ -6,6 +6,7 @@ clocks    the network's own time and scaling, and how they relate to the path
 prompts   Prompts: texts embedded once, indexed by conditions
 velocity  NetworkVelocity, Guided
 sampling  sample: the ODE over the covered times
+auxiliary flow_network: networks of the pipeline's kind, cut down, that methods train beside
 
 Only this package knows schedulers, integer steps and the range of times that a schedule covers.
 """

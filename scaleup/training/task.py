@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from scaleup.adapter.auxiliary import flow_network
 from scaleup.adapter.lora import OLD, STUDENT
 from scaleup.adapter.model import ImageModel
 from scaleup.adapter.prompts import Prompts
@@ -231,11 +232,15 @@ class PromptedTask(Task):
         return self._guided(x, t, cond)
 
     def auxiliary(self, outputs: Outputs, draws: Draws, near_zero: bool = False) -> nn.Module:
-        if outputs == "event":
-            raise NotImplementedError(
-                "outputs of auxiliary networks must be numbers a row, got 'event': methods that "
-                "train a field of their own beside the student cannot run on pictures"
-            )
+        """A flow network (`scaleup.adapter.auxiliary`) for "event" and where it is to start at 0;
+        else an `AuxiliaryNetwork`.
+
+        Raises:
+            ValueError: the pipeline's network is none that a flow network can be made of.
+        """
+        if outputs == "event" or near_zero:
+            (generator,) = draws.generators
+            return flow_network(self.model, self.prompts, outputs, generator, near_zero)
         return AuxiliaryNetwork(self.event_shape, self.prompts, outputs, draws)
 
 

@@ -19,6 +19,7 @@ from benchmarks.scaleup import (
     PARTS,
     audit,
     ddpo,
+    gflownet,
     gpu,
     models,
     processes,
@@ -31,7 +32,12 @@ from benchmarks.scaleup import (
 from tests.scaleup.tiny import save
 from tests.scaleup.tiny import sd15 as tiny_pipeline
 from theory.common.files import write_json
-from theory.common.tolerances import FLOAT32
+from theory.common.tolerances import ALGEBRA, FLOAT32
+from theory.methods import Draws, ProblemTask
+from theory.methods.contract.perturbed import Perturbed
+from theory.methods.policy_gradient.ddpo import DDPO
+from theory.methods.registry import parse_method
+from theory.problems.problem import load_problem
 
 MET, MISSED = Row("a", "1", "2", True, {"x": 2.0}), Row("b", "3", "2", False)
 ABSENT = Row("c", "4", "no GPU here", None)
@@ -52,8 +58,9 @@ ABSENT = Row("c", "4", "no GPU here", None)
     ],
 )
 def test_the_exit_status(monkeypatch, capsys, only, rows, status):
-    for part in (audit, ddpo, gpu, processes, resume, sd15, signals):
+    for part in (audit, ddpo, gflownet, gpu, processes, resume, sd15, signals):
         monkeypatch.setattr(part, "measure", lambda: rows)
+    monkeypatch.setattr(resume, "measure_gflownets", lambda: rows)
     assert run(Namespace(only=only, json=True)) == status
     times = len(PARTS) if only is None else 1
     assert json.loads(capsys.readouterr().out) == [asdict(row) for row in rows * times]
@@ -111,6 +118,38 @@ def test_moments_are_those_that_the_floor_names():
     assert found == [
         *resume.moments("nft", resume.NFT), *resume.moments("ddpo", resume.DDPO)
     ]  # fmt: skip
+
+
+def test_moments_of_gflownets():
+    found = [m for n, (_, run) in resume.GFLOWNETS.items() for m in resume.moments(n, run)]
+    assert len(found) == 10
+    writes = {m.stage for m in found if isinstance(m, resume.AtWrite)}
+    assert writes == {"half", "whole", "placed"}
+
+
+def test_an_epoch_sees_the_same_transitions_of_both_methods():
+    nabla = parse_method(gflownet.NABLA[1])
+    ours = gflownet.SubsetDDPO(steps=gflownet.STEPS, sigma_end=gflownet.SIGMA_END)
+    assert (nabla.steps, nabla.sigma_end) == (ours.steps, ours.sigma_end)
+    assert nabla.subset == gflownet.SUBSET == gflownet.STEPS // 10
+    # With all transitions in the subset, DDPO's own loss: a batch and its policy by hand.
+    problem = load_problem("note_1d")
+    double = torch.float64
+    task = ProblemTask(
+        [problem], dtype=double, auxiliary_maker=lambda n, _: Perturbed(zero, 1, 1, n)
+    )
+    student = Perturbed(problem.base_field, 1, 1, 1)
+    whole = DDPO(steps=gflownet.SUBSET, sigma_end=0.1)
+    part = gflownet.SubsetDDPO(steps=gflownet.SUBSET, sigma_end=0.1)
+    policy = whole.setup(student, task, Draws.seeded([0], double))
+    batch = part.collect(policy, task, 6, Draws.seeded([1], double))
+    assert batch["index"].tolist() == [list(range(gflownet.SUBSET))] * 6
+    losses = [method.loss(policy, task, batch)[0].detach() for method in (part, whole)]
+    assert ALGEBRA.holds(losses[0], losses[1], 1.0)
+
+
+def zero(x, t, cond):
+    return x.new_zeros(len(x), 1)
 
 
 @pytest.fixture(scope="module")

@@ -235,7 +235,7 @@ BAD = {
     "targets": (["--lora-targets", "x"], ["lora_targets must be", "got ['x']"]),
     "pool and group": (["--method", NFT_ONLINE.replace("pool=8", "pool=6"), "--group", 4],
                        ["must be a multiple of group = 4, got 6"]),
-    "steps of a chain": (["--method", "ddpo:steps=60,sigma_end=0.001"],
+    "steps of a chain": (["--method", "adjoint_matching:steps=60,sigma_end=0.001"],
                          ["steps must be at most", "got 60"]),
     "steps": (["--steps", 0], ["steps must", "got 0", ">= 1"]),
     "rate": (["--learning-rate", "nan"], ["learning_rate must", "got nan", "> 0"]),

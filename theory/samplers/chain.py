@@ -30,7 +30,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from theory.common.checks import check_count, check_positive, check_share
+from theory.common.checks import check_count, check_finite, check_positive, check_share
 from theory.fields.diffusion import Diffusion
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import RECTIFIED_FLOW, Path
@@ -51,6 +51,7 @@ class Chain:
     first_time: t_0, where the model begins.  start_std: X_0 ~ N(0, start_std^2 I); the path's
         sigma(t_0) by default, which is exact at t_0 = 0 alone.
     schedule: Euler-Maruyama kernels with this g(t); they end at t = 1 and have no sigma_end.
+    last_time: t_{T-1}; the kernels' times are then equal steps from t_0 to it. None: as above.
     """
 
     steps: int = 16
@@ -59,6 +60,7 @@ class Chain:
     first_time: float = 0.0
     start_std: float | None = None
     schedule: Diffusion | None = None
+    last_time: float | None = None
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 2, MOST_STEPS)
@@ -66,6 +68,13 @@ class Chain:
         check_share("first_time", self.first_time)
         if self.start_std is not None:
             check_positive("start_std", self.start_std)
+        if self.last_time is not None:
+            check_finite("last_time", self.last_time)
+            if not self.first_time < self.last_time < 1 or self.schedule is not None:
+                raise ValueError(
+                    f"last_time must be between first_time = {self.first_time:g} and 1, and None "
+                    f"with a schedule, got {self.last_time!r}"
+                )
         if self.schedule is not None:
             if not bool((torch.isfinite(self._rows) & (self._rows[2] > 0)).all()):
                 raise ValueError(
@@ -84,6 +93,8 @@ class Chain:
     def times(self) -> Tensor:
         """(T,) times at which the velocity is asked."""
         k = torch.arange(self.steps, dtype=torch.float64)
+        if self.last_time is not None:
+            return self.first_time + (self.last_time - self.first_time) * k / (self.steps - 1)
         return self.first_time + (1 - self.first_time) * k / self.steps
 
     @cached_property

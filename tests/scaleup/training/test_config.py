@@ -111,12 +111,18 @@ def test_recipes(name):
     dataclasses.replace(config, prompts="", model="builtin").check_together()
 
 
-def test_recipes_of_both_families_and_three_methods():
+def test_recipes_of_both_families_and_three_methods_and_of_gflownets():
     found = {
         (load_config(n, {}).model, load_config(n, {}).parsed_method.name) for n in recipe_names()
     }
-    assert len(found) == 6
-    assert {method for _, method in found} == {"nft", "tilt_matching", "weighted_flow_matching"}
+    models = {model for model, _ in found}
+    assert len(models) == 2
+    small = load_config("sd15-nft", {}).model
+    gflownets = {"residual_nabla_db", "residual_db", "relative_trajectory_balance", "ddpo"}
+    assert found == {
+        *((m, n) for m in models for n in ("nft", "tilt_matching", "weighted_flow_matching")),
+        *((small, n) for n in gflownets),
+    }
 
 
 # --- refusing

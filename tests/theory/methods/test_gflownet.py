@@ -277,6 +277,21 @@ def test_smoothing_averages_the_gradients():
     assert ALGEBRA.holds(s.batch["terminal"], expected, scale=1.0)
 
 
+@pytest.mark.parametrize("subset", [0, 3])
+def test_without_the_reverse_loss_the_states_ahead_are_the_same(subset):
+    """No state is looked at for it, and the others with the noise that they had."""
+    text = f"residual_nabla_db:{SHORT},subset={subset},smoothing=0.3,look_ahead=one"
+    both, alone = Setting(text), Setting(f"{text},w_backward=0")
+    assert torch.equal(both.batch["x"], alone.batch["x"])
+    assert not alone.batch["ahead_here"].any()
+    assert ALGEBRA.holds(alone.batch["ahead_after"], both.batch["ahead_after"], scale=1.0)
+    after = [
+        s.method.flows(s.policy, s.task, s.method.walk(s.task, s.batch), s.batch)[1].detach()
+        for s in (both, alone)
+    ]
+    assert ALGEBRA.holds(after[1], after[0], scale=1.0)
+
+
 def test_trajectories_from_samples_back_have_the_base_chains_marginals():
     n = 20_000
     method = parse_method(f"relative_trajectory_balance:{SHORT}")

@@ -26,7 +26,8 @@ def posterior_mean(x, alpha, sigma):
 def bayes_kernel(chain, k, x):
     """(mean (n,), std) of X_{k+1} given X_k = x and X_1 = its posterior mean: the noising kernel
     X_k | X_{k+1} times the law of X_{k+1} given X_1, normalised."""
-    t, after = k / chain.steps, (k + 1) / chain.steps
+    most = (chain.steps - 1) / chain.steps if chain.last_time is None else chain.last_time
+    t, after = np.append(np.linspace(0, most, chain.steps), 1.0)[k : k + 2]
     alpha, sigma = t, 1 - t
     alpha_next, sigma_next = (after, 1 - after) if k + 1 < chain.steps else (1.0, chain.sigma_end)
     ratio = alpha / alpha_next

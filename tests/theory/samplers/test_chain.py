@@ -20,6 +20,7 @@ from tests.theory.samplers.chain_routes import (
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
 from theory.control.chain_optimum import regularised_optimum
+from theory.fields.diffusion import Diffusion
 from theory.fields.paths import PATHS
 from theory.laws.gaussians import GaussianSum
 from theory.problems.problem import Problem
@@ -27,8 +28,10 @@ from theory.samplers.chain import Chain, chain_law, state_axes
 from theory.tilts.bump_rewards import bump_reward, bumps_reward
 from theory.tilts.quadratic import linear_reward
 
+LATE = Chain(5, 0.1, last_time=0.7)
 
-@pytest.mark.parametrize("chain", [SHORT, Chain(16, 0.04), Chain(2, 0.3)])
+
+@pytest.mark.parametrize("chain", [SHORT, Chain(16, 0.04), Chain(2, 0.3), LATE])
 def test_kernels_are_those_of_bayes(chain):
     x = np.linspace(-4, 4, 33)
     for k in range(chain.steps):
@@ -188,6 +191,11 @@ def test_refusals_name_what_is_allowed():
     for end in (0.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"sigma_end must be a finite number > 0, got .*"):
             Chain(4, end)
+    for last in (0.0, 1.0, 1.2):
+        with pytest.raises(ValueError, match=r"last_time must be between .* = 0 and 1, .* got .*"):
+            Chain(4, 0.1, last_time=last)
+    with pytest.raises(ValueError, match=r"last_time must be .* None with a schedule, got 0.5"):
+        Chain(4, 0.1, schedule=Diffusion(constant=0.5), last_time=0.5)
     for steps in (1, 2.5, True):
         with pytest.raises(ValueError, match=r"steps must be a whole number >= 2, got .*"):
             Chain(steps, 0.1)

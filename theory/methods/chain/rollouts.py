@@ -69,24 +69,35 @@ def every_state(cond: Any, steps: int) -> Any:
 
 
 def chain_on(
-    task: Task | Problem, steps: int, sigma_end: float, schedule: Diffusion | None = None
+    task: Task | Problem,
+    steps: int,
+    sigma_end: float,
+    schedule: Diffusion | None = None,
+    *,
+    within: bool = False,
 ) -> Chain:
     """The chain on the task's path, over the times at which its model is defined; with a schedule
     of Euler-Maruyama kernels (sigma_end then means nothing).
+
+    within: where equal steps to t = 1 start the last kernel later than the model is defined, the
+        kernels start in equal steps up to the model's last time instead.
 
     Raises:
         ValueError: the last kernel starts at a time that the model does not cover.
     """
     if not isinstance(task, Task):
         return Chain(steps, sigma_end, task.path, task.first_time, schedule=schedule)
-    chain = Chain(steps, sigma_end, task.path, task.first_time, task.start_std, schedule)
-    if task.times is not None and float(chain.times[-1]) > float(task.times[-1]):
-        most = int((1 - task.first_time) / (1 - float(task.times[-1])))
-        raise ValueError(
-            f"steps must be at most {most}, got {steps}: the last kernel starts at t = "
-            f"{float(chain.times[-1]):.4g}, past {float(task.times[-1]):.4g} where the model ends"
-        )
-    return chain
+    first, start = task.first_time, task.start_std
+    begins = first + (1 - first) * (steps - 1) / steps  # the last kernel, at equal steps to t = 1
+    last = None if task.times is None else float(task.times[-1])
+    if last is None or begins <= last:
+        return Chain(steps, sigma_end, task.path, first, start, schedule)
+    if within:
+        return Chain(steps, sigma_end, task.path, first, start, schedule, last)
+    raise ValueError(
+        f"steps must be at most {int((1 - first) / (1 - last))}, got {steps}: the last kernel "
+        f"starts at t = {begins:.4g}, past {last:.4g} where the model ends"
+    )
 
 
 # --- the optimum

@@ -6,7 +6,6 @@ import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,9 +88,8 @@ class Nabla(FlowMethod):
             )
         if self.bidirectional and self.unit == "kernel":
             raise ValueError(
-                "unit must be 'score' with bidirectional = True, got 'kernel': kernels learn from "
-                "the next one's score, and where late ones weigh little a shift of the velocity "
-                "that all times share leads away from the optimum"
+                "unit must be 'score' with bidirectional = True, got 'kernel': where late kernels "
+                "weigh little, a shift that all times share leads away from the optimum"
             )
 
     # --- training
@@ -159,9 +157,8 @@ class Nabla(FlowMethod):
         walk = self.walk(task, batch)
         own = walk.scores(policy.student, before=self.reverse, graph=self.second_order)
         forward = own.after - batch["prior_after"]
-        unit = forward.new_ones(forward.shape[:2])
-        if self.unit == "kernel":
-            unit = unit * walk.variance.flatten(2)[..., 0]
+        kernel = walk.variance.flatten(2)[..., 0].expand(forward.shape[:2])
+        unit = kernel if self.unit == "kernel" else torch.ones_like(kernel)
         if self.bidirectional:
             reverse = own.before - batch["prior_before"]
             to_come = torch.cat([-reverse[:, 1:], batch["terminal"][:, None]], 1)
@@ -191,7 +188,9 @@ class Nabla(FlowMethod):
         condition at X_T."""
         last = torch.full((1, 1), walk.chain.steps, device=walk.x.device)
         end = self.flow(policy, walk, last)[:, 0]
-        here, after = walk.at_both_ends(lambda k: self.flow(policy, walk, k), end)
+        here, after = walk.at_both_ends(
+            lambda k: self.flow(policy, walk, k), end, self.w_backward > 0
+        )
         if not self.looks:
             return here, after, end - batch["terminal"]
         if self.second_order:
@@ -213,7 +212,11 @@ class Nabla(FlowMethod):
     ) -> tuple[Tensor, Tensor]:
         """gamma_k beta grad log R(xhat) at both ends of each transition, differentiable in the
         student where gradients of second order are."""
-        noise = batch["smooth"][:, :-1].flatten(0, 1) if self.smoothing else None
+        noise = None
+        if self.smoothing:
+            # Of the columns those of the states that are asked for: the later ends are the last.
+            asked = slice(None) if self.w_backward else slice(1 - walk.k.shape[1], None)
+            noise = batch["smooth"][:, :-1][:, asked].flatten(0, 1)
 
         def ahead(k: Tensor) -> Tensor:
             def score(x: Tensor, t: Tensor, cond: Any) -> Tensor:
@@ -221,7 +224,7 @@ class Nabla(FlowMethod):
 
             return self.gamma(walk, k) * walk.at(score, walk.states(k), k)
 
-        return walk.at_both_ends(ahead, batch["terminal"])
+        return walk.at_both_ends(ahead, batch["terminal"], self.w_backward > 0)
 
     def ahead_score(
         self,
@@ -266,9 +269,14 @@ class Nabla(FlowMethod):
             best = case.regularised
             score = case.value_slope
         else:
+            unit = case.line.widths[:, 0] ** (2 * (self.unit == "kernel"))
+            weights = Weights(
+                self.w_forward * unit, self.w_backward * unit, self.w_terminal * unit[-1],
+                case.anchors,
+            )  # fmt: skip
             try:
                 found = nabla_best(
-                    case.line, case.terminal, self.weights(case), prior=case.strength,
+                    case.line, case.terminal, weights, prior=case.strength,
                     second_order=self.second_order, held=self.held, start=case.start,
                 )  # fmt: skip
             except NotSettledError:
@@ -291,14 +299,6 @@ class Nabla(FlowMethod):
 
         networks = {FLOW: case.by_state(left, problem.dim)}
         return Optimum(model, case.chain, networks=networks, note="" if known else NOTE)
-
-    def weights(self, case: Case) -> Weights:
-        """What `nabla_best` weighs."""
-        s2 = case.line.widths[:, 0] ** 2
-        unit = s2 if self.unit == "kernel" else np.ones_like(s2)
-        return Weights(
-            self.w_forward * unit, self.w_backward * unit, self.w_terminal * unit[-1], case.anchors
-        )
 
 
 @dataclass(frozen=True)

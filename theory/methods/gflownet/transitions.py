@@ -104,10 +104,14 @@ class Transitions:
         return -0.5 * (squares(gap / variance.sqrt()) + normaliser)
 
     def at_both_ends(
-        self, function: Callable[[Tensor], Tensor], last: Tensor
+        self, function: Callable[[Tensor], Tensor], last: Tensor, behind: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """function(k) at X_k and at X_{k+1} of every transition, `last` (rows, ...) at X_T."""
+        """function(k) at X_k and at X_{k+1} of every transition, `last` (rows, ...) at X_T; zeros
+        at X_k where nothing is asked of what lies behind."""
         count = self.k.shape[1]
+        if not behind:
+            after = torch.cat([function(self.k[:, :-1] + 1), last[:, None]], 1)
+            return torch.zeros_like(after), after
         if self.every:
             here = function(self.k)
             later = here[:, 1:]

@@ -61,7 +61,7 @@ class DDPO(Method):
 
     def chain(self, task: Task | Problem) -> Chain:
         """The chain on the task's path."""
-        return chain_on(task, self.steps, self.sigma_end)
+        return chain_on(task, self.steps, self.sigma_end, within=True)
 
     @property
     def states_per_row(self) -> int:
