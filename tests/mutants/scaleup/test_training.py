@@ -23,6 +23,7 @@ from tests.cases.test_scaleup_stops import (  # noqa: F401
 from tests.mutants.harness import overriding, with_name
 from tests.scaleup.training.test_config import own_files
 from tests.scaleup.training.test_draws import shards_make_the_batch
+from tests.scaleup.training.test_gflownets import METHODS as GFLOWNETS
 from tests.scaleup.training.test_task import (  # noqa: F401
     bank_statistics,
     endpoints_follow_their_prompts,
@@ -185,6 +186,8 @@ CHECKPOINTS = {
     "the old copy is left out": ("nft online", without("policy.old")),
     "the pool is left out": ("nft online", without("state.pool")),
     "the value network is left out": ("ddpo", without("networks.value")),
+    "the flow network is left out": ("residual nabla-DB", without("networks.flow")),
+    "the last update's copy is left out": ("residual nabla-DB", without("policy.old")),
     "the generator is left out": ("nft", overriding(Trainer, load=own_generator)),
     "the optimiser is left out": (
         "nft",
@@ -201,7 +204,7 @@ CHECKPOINTS = {
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_what_a_checkpoint_lacks_is_seen(name, folders, tmp_path):
     method, kind = CHECKPOINTS[name]
-    assert not goes_on(settings(folders, method=METHODS[method]), tmp_path, kind)
+    assert not goes_on(settings(folders, method={**METHODS, **GFLOWNETS}[method]), tmp_path, kind)
 
 
 def losses(change):
