@@ -39,7 +39,8 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
             axes.set_xticks([])
     for axes in panels[:, 0]:
         axes.set_ylabel("to the target (% of base to target)")
-    legend_below(figure, panels[0][0], 2)
+    full = max(panels.ravel(), key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    legend_below(figure, full)
     return figure
 
 
@@ -60,6 +61,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
                 axes.text(x, 1, "none\nfound", ha="center", va="bottom", fontsize=7)
     if losses == list(LOSSES):  # the panel that the legend is made of
         axes.plot([], [], "D", color=GREEN, ms=6, label="trained")
+    axes.set_xlim(-0.6, len(values) - 0.4)
     axes.set_xticks(range(len(values)), [v.replace("_", " ") for v in values], fontsize=8)
 
 

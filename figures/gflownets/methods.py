@@ -41,7 +41,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
     figure, panels = subplots(
         1,
         len(problems),
-        figsize=(4.9 * len(problems), 1.2 + 0.4 * most),
+        figsize=(max(7.2, 4.9 * len(problems)), 1.2 + 0.4 * most),
         squeeze=False,
         sharex=True,
     )
@@ -97,6 +97,7 @@ def text(numbers: Mapping[str, Any]) -> str:
     """What the runs say."""
     rows = numbers["rows"]
     first = rows[0]
+    error = max(r["bound_se"] for r in rows if r["bound_se"] is not None)
     tables = "\n\n".join(_table(name, own) for name, own in _problems(rows).items())
     return f"""
 Every run has {first["evaluations"]["total"] / 1e6:.0f} million evaluations of a network (forward
@@ -113,8 +114,8 @@ have another (`theory/gflownet/class_best.py`); methods without a prior go to R^
 
 Law: exact law of the network's chain to the method's own optimum, W1 on the line and total
 variation in the plane, as a share of base to optimum. KL: of the policy's chain to the base's, over
-paths; E[log w]: the lower bound on log Z along the policy's own trajectories; std: of X_T, all
-coordinates together.
+paths; E[log w]: the lower bound on log Z along the policy's own trajectories, with a standard error
+of at most {error:.3f}, the same draws for all; std: of X_T, all coordinates together.
 """
 
 
