@@ -159,7 +159,7 @@ def table_of_modes(found: Mapping[str, Any]) -> Table:
         "; ".join(["mode at", "target", "optimum", *(r["name"] for r in rows)]),
         (
             (
-                "({:g}, {:g})".format(*found["places"][i]),
+                f"({', '.join(format(x, 'g') for x in found['places'][i])})",
                 number(first["target"][i], 4),
                 number(first["optimum"][i], 4),
                 *(
