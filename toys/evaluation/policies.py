@@ -7,7 +7,7 @@ only the distance to the target is known.
 
 KL to the base, and the lower bound on log Z,
 
-    KL = sum_k E|m_k - m#_k|^2/(2 s_k^2),     E[log w] = beta E log R(X_T) - KL <= log Z,
+    KL = sum_k E|m_k - m#_k|^2/(2 s_k^2),     E[log w] = E log R^beta(X_T) - KL <= log Z,
 
 are over paths, m# the exact base kernels, along trajectories of the policy itself: importance
 estimates from the base's trajectories see modes that the policy never visits, these do not.
@@ -29,6 +29,7 @@ from theory.methods.gflownet.family import GFlowNet
 from theory.methods.gflownet.priors import Noising
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
+from theory.tilts.wrappers import Wrapper
 from toys.evaluation.control_error import (
     chain_of,
     kernels_label,
@@ -55,6 +56,7 @@ class PolicyTruth:
     target: Law
     start: Law
     log_z: float
+    wrapper: Wrapper
 
     @classmethod
     def of(cls, method: Method, problem: Problem) -> PolicyTruth:
@@ -81,6 +83,7 @@ class PolicyTruth:
             target=bench.of_target(goal),
             start=bench.of_velocity(problem.base_field),
             log_z=float(goal.log_z) if with_prior(method) else _log_mass(method, problem),
+            wrapper=goal.wrapper,
         )
 
 
@@ -110,7 +113,7 @@ def path_kl(truth: PolicyTruth, model: VelocityModel, draws: int = DRAWS) -> tup
         _, Q, s = chain.coefficients(x)
         gap = velocities(model, chain, x[:, :-1]) - velocities(problem.base_field, chain, x[:, :-1])
         kl = 0.5 * ((Q / s)[:, None] * gap).square().sum((1, 2))
-        log_w = problem.scale * problem.reward(x[:, -1]) - kl
+        log_w = truth.wrapper.log_abs(problem.reward(x[:, -1])) - kl
     return tuple(
         value
         for one in (kl, log_w)

@@ -16,7 +16,7 @@ from theory.methods.chain.rollouts import Smooth
 from theory.methods.gflownet.family import FlowMethod, predicted
 from theory.methods.gflownet.priors import Noising, Pretrained, Prior
 from theory.methods.gflownet.transitions import Transitions
-from theory.methods.gflownet.truth import NOTE, Case
+from theory.methods.gflownet.truth import Case
 from theory.problems.problem import Problem
 
 FLOW = "flow"
@@ -124,7 +124,7 @@ class DetailedBalance(FlowMethod):
             return flow - case.ahead(self, model, k, x)[:, None]
 
         networks = {FLOW: case.by_state(left, 1)}
-        return Optimum(model, case.chain, networks=networks, note="" if known else NOTE)
+        return case.optimum(model, networks, known)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from theory.methods.contract.auxiliary import StartsAtZero
 from theory.methods.gflownet.family import FlowMethod, predicted
 from theory.methods.gflownet.priors import Noising, Pretrained, Prior
 from theory.methods.gflownet.transitions import Transitions
-from theory.methods.gflownet.truth import NOTE, Case, noise_nodes, slope_of
+from theory.methods.gflownet.truth import Case, noise_nodes, slope_of
 from theory.problems.problem import Problem
 
 FLOW = "flow"
@@ -288,7 +288,7 @@ class Nabla(FlowMethod):
 
         model = Smooth(best)
         if self.bidirectional:
-            return Optimum(model, case.chain)
+            return case.optimum(model, {}, known)
 
         def left(k: int, x: Tensor) -> Tensor:
             def looked(y: Tensor) -> Tensor:
@@ -298,7 +298,7 @@ class Nabla(FlowMethod):
             return score(k, x) + slope_of(looked, x)
 
         networks = {FLOW: case.by_state(left, problem.dim)}
-        return Optimum(model, case.chain, networks=networks, note="" if known else NOTE)
+        return case.optimum(model, networks, known)
 
 
 @dataclass(frozen=True)

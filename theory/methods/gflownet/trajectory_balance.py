@@ -118,13 +118,8 @@ class TrajectoryMethod(GFlowNet):
         if problem.dim > 2 or self.anchor == "base":
             return None
         case = Case(self, problem)
-        log_z = case.regularised.log_z * case.strength - float(case.costs[0])
-        best = Optimum(
-            Smooth(case.regularised),
-            case.chain,
-            networks={LOG_Z: lambda x, t, cond=None: x.new_full((len(x), 1), log_z)},
-            log_z=log_z,
-        )
+        networks = {LOG_Z: lambda x, t, cond=None: x.new_full((len(x), 1), case.log_z)}
+        best = case.optimum(Smooth(case.regularised), networks, known=True)
         if self.on_policy:
             return best
         return replace(

@@ -29,7 +29,8 @@ from theory.gflownet.class_best import (
 from theory.gflownet.flows import look_ahead_strengths
 from theory.gflownet.line import Line
 from theory.laws.distances import Array
-from theory.methods.chain.rollouts import GRID_SPACING, jacobian
+from theory.methods.chain.rollouts import GRID_SPACING, Smooth, jacobian
+from theory.methods.contract.method import Optimum
 from theory.methods.gflownet.family import FlowMethod, GFlowNet, predicted
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain, state_axes
@@ -141,6 +142,18 @@ class Case:
             return np.zeros(self.chain.steps)
         _, Q, s = (c.numpy() for c in self.chain.coefficients(torch.zeros(1, dtype=torch.float64)))
         return np.asarray(self.method.anchor_weight * s**4 / Q**2)
+
+    @property
+    def log_z(self) -> float:
+        """E[V_0(X_0)]: a policy's lower bound on log Z, at the KL-regularised optimum."""
+        return self.regularised.log_z * self.strength - float(self.costs[0])
+
+    def optimum(self, model: Smooth, networks: dict[str, Any], known: bool) -> Optimum:
+        """As a method states it; known: whether it is the KL-regularised one."""
+        log_z = self.log_z if known else None
+        return Optimum(
+            model, self.chain, networks=networks, note="" if known else NOTE, log_z=log_z
+        )
 
     # --- flows of the KL-regularised optimum, and what is looked ahead to
 
