@@ -11,6 +11,7 @@ from theory.common.tolerances import QUADRATURE
 from theory.control.chain_optimum import regularised_optimum
 from theory.evaluation.sampler_laws import Bench
 from theory.laws.distances import grid_distances
+from theory.methods.registry import parse_method
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain, state_axes
 from theory.tilts.wrappers import Exponential
@@ -63,3 +64,16 @@ def test_bad_input(words, said, capsys):
     status, _, err = asked(capsys, *words)
     assert status == 2
     assert said in err
+
+
+def test_one_optimum_has_one_log_z():
+    note = load_problem("note_1d")
+    texts = (
+        "relative_trajectory_balance:",
+        "residual_db:held=true,",
+        "residual_nabla_db:held=true,",
+        "residual_nabla_db:bidirectional=true,",
+    )
+    found = [parse_method(f"{text}steps=4,sigma_end=0.1").optimum(note).log_z for text in texts]
+    assert found == found[:1] * 4
+    assert 0 < found[0] < float(note.tilt(Exponential(2.0)).log_z)  # a lower bound on log Z
