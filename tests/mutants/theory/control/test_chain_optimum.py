@@ -65,7 +65,9 @@ OPTIMUM_MUTANTS = {
     "cost without the 1/2": kernel(lambda value, cost, scale: value - cost),
     "gain s for s squared": {
         "_solve": lambda whole: (
-            lambda smooth, start, gain, k: whole(smooth, start, math.sqrt(gain * SCALE), k)
+            lambda smooth, start, gain, own, k: whole(
+                smooth, start, math.sqrt(gain * SCALE), own, k
+            )
         )
     },
     "value without its cost": kernel(lambda value, cost, scale: value + cost),
