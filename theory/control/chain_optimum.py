@@ -74,19 +74,10 @@ class ChainOptimum:
         Raises:
             ValueError: a time that is none of the chain's.
         """
-        begin = self.chain.first_time
-        place = (times - begin) / (1 - begin) * self.chain.steps
-        index = place.round()
-        if not bool(((place - index).abs() < 1e-6).all()) or not bool(
-            ((index >= 0) & (index < self.chain.steps)).all()
-        ):
-            raise ValueError(
-                f"t must be one of the chain's times k/{self.chain.steps}, k < {self.chain.steps} "
-                f"of the way from {begin:g} to 1, got values in [{times.min():g}, "
-                f"{times.max():g}]"
-            )
-        for k in index.unique().tolist():
-            yield int(k), index == k
+        for k, rows in self.chain.rows_by_state(times):
+            if k == self.chain.steps:
+                raise ValueError(f"t must be one of the chain's {k} times before 1, got 1")
+            yield k, rows
 
 
 @dataclass(frozen=True, eq=False)

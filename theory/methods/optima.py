@@ -96,9 +96,11 @@ def measured(method: Method, problem: Problem, steps: int) -> dict[str, Any]:
     if best is not None and goal is not None and best.exact:
         bench = Bench.of(problem, best.sampler, [goal])
         target = bench.of_target(goal).grid
-        laws = (bench.of_velocity(best.velocity).grid, bench.of_base().grid)
         name = "W1" if problem.dim == 1 else "sliced W2"
-        to, base = (grid_distances(law, target) for law in laws)
+        to, base = (
+            grid_distances(bench.of_velocity(model).grid, target)
+            for model in (best.velocity, problem.base_field)
+        )
         row["optimum"] = "own fixed point" if best.note else "KL projection"
         values = (to[name].value, to[name].value / base[name].value, to["TV"].value)
         numbers = dict(zip(numbers, values, strict=True))

@@ -21,7 +21,7 @@ Its KL-regularised optimum is in `theory.control.chain_optimum`. Laws on grids (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -40,6 +40,7 @@ from theory.laws.gaussians import GaussianSum
 STD_SPACING = 0.15
 # Source points whose kernels are multiplied out at once: bounds the memory of a step.
 SOURCE_ROWS = 20_000
+SAME_TIME = 1e-6  # float32's times are as near
 MOST_STEPS = 100_000
 
 
@@ -96,6 +97,22 @@ class Chain:
         if self.last_time is not None:
             return self.first_time + (self.last_time - self.first_time) * k / (self.steps - 1)
         return self.first_time + (1 - self.first_time) * k / self.steps
+
+    def rows_by_state(self, t: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(k, the rows whose t (rows,) is t_k) of every state 0 .. T that has any; t_T = 1.
+
+        Raises:
+            ValueError: a time that is none of the chain's.
+        """
+        times = torch.cat([self.times, torch.ones(1, dtype=torch.float64)]).to(t)
+        index = torch.searchsorted((times[1:] + times[:-1]) / 2, t.contiguous())
+        if not bool(((t - times[index]).abs() < SAME_TIME).all()):
+            raise ValueError(
+                f"t must be one of the chain's {self.steps} times, from {self.first_time:g} to "
+                f"{float(times[-2]):g}, or 1, got values in [{t.min():g}, {t.max():g}]"
+            )
+        for k in index.unique().tolist():
+            yield k, index == k
 
     @cached_property
     def levels(self) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,7 @@ def square(x):
     [
         "residual_nabla_db:prior=0.7",
         "residual_nabla_db:w_forward=0.5,w_backward=2,w_terminal=3",
+        "residual_nabla_db:w_backward=0",
         "residual_nabla_db:unit=kernel,form=plain,second_order=true",
         "nabla_db",
         "nabla_db:unit=kernel,held=true",

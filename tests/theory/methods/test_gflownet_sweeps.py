@@ -14,6 +14,7 @@ QUICK = [
     ("residual_nabla_db:look_ahead=off", "note_1d"),
     ("residual_nabla_db:w_backward=0", "note_1d"),
     ("residual_db", "linear_1d"),
+    ("residual_db:held=true", "late_1d"),
     ("dag_db:held=true", "bump_2d"),
     ("relative_trajectory_balance:temper=1.3,backward=0.5", "note_1d"),
     ("relative_trajectory_balance:form=plain", "note_1d"),
@@ -21,6 +22,8 @@ QUICK = [
     ("trajectory_balance", "bump_2d"),
 ]
 SLOW = [
+    ("residual_nabla_db", "late_1d"),
+    ("residual_db", "late_1d"),
     ("residual_nabla_db:anchor_weight=5,anchor=base,w_terminal=2,w_forward=0.5", "note_1d"),
     ("residual_nabla_db:held=true,anchor_weight=5,anchor=base", "note_1d"),
     ("nabla_db:held=true", "bump_2d"),

@@ -18,7 +18,14 @@ from tests.theory.samplers.chain_routes import (
     normal,
     note_axes,
 )
-from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
+from theory.common.tolerances import (
+    ALGEBRA,
+    FLOAT32,
+    QUADRATURE,
+    QUADRATURE_2D,
+    QUADRATURE_TIGHT,
+    SLOPE,
+)
 from theory.control.chain_optimum import regularised_optimum
 from theory.fields.diffusion import Diffusion
 from theory.fields.paths import PATHS
@@ -207,3 +214,22 @@ def test_refusals_name_what_is_allowed():
         chain_law(SHORT, field, (np.linspace(-1, 1, 201),))
     with pytest.raises(ValueError, match=r"mass of 1 to 1e-3 .*use a wider or finer"):
         chain_law(Chain(16, 0.02), field, (np.linspace(-6, 6, 41),))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [SHORT, LATE, Chain(4, 0.1, first_time=0.35, start_std=1.0)],
+    ids=["even", "ends", "begins"],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rows_by_state_are_those_of_its_time(chain, dtype):
+    times = torch.cat([chain.times, torch.ones(1, dtype=torch.float64)])
+    order = torch.randperm(3 * len(times), generator=torch.Generator().manual_seed(0))
+    t = times.repeat(3)[order].to(dtype)
+    found = dict(chain.rows_by_state(t))
+    assert sorted(found) == list(range(chain.steps + 1))
+    for k, rows in found.items():
+        assert int(rows.sum()) == 3
+        assert FLOAT32.holds(t[rows], float(times[k]), 1.0)
+    with pytest.raises(ValueError, match=f"t must be one of the chain's {chain.steps} times, from"):
+        list(chain.rows_by_state(t + 1e-3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
@@ -21,13 +21,3 @@ class StartsAtZero(Protocol):
 
     def zero_last(self) -> None:
         """The last layer to 0, and so what the network returns."""
-
-
-def made(
-    maker: AuxiliaryMaker, event: Sequence[int], outputs: Outputs, draws: Draws, near_zero: bool
-) -> nn.Module:
-    """The maker's network for events (d,), at 0 where that is asked for and it can be."""
-    network = maker(event[0] if outputs == "event" else outputs, draws)
-    if near_zero and isinstance(network, StartsAtZero):
-        network.zero_last()
-    return network

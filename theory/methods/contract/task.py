@@ -20,7 +20,7 @@ from theory.common.checks import check_order
 from theory.fields.mixture import VelocityModel
 from theory.fields.paths import Path
 from theory.laws.gaussians import GaussianSum
-from theory.methods.contract.auxiliary import AuxiliaryMaker, Outputs, made
+from theory.methods.contract.auxiliary import AuxiliaryMaker, Outputs, StartsAtZero
 from theory.methods.contract.draws import Draws
 from theory.problems.problem import Problem
 
@@ -322,7 +322,12 @@ class ProblemTask(Task):
     def auxiliary(self, outputs: Outputs, draws: Draws, near_zero: bool = False) -> nn.Module:
         if self._auxiliary_maker is None:
             return super().auxiliary(outputs, draws, near_zero)
-        return made(self._auxiliary_maker, self.event_shape, outputs, draws, near_zero)
+        network = self._auxiliary_maker(
+            self.event_shape[0] if outputs == "event" else outputs, draws
+        )
+        if near_zero and isinstance(network, StartsAtZero):
+            network.zero_last()
+        return network
 
 
 def _mixture_samples(law: GaussianSum, u: Tensor, noise: Tensor) -> Tensor:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from theory.common.checks import check_positive
 from theory.fields.mixture import VelocityModel
 from theory.gflownet.class_best import NotSettledError, scalar_best
 from theory.methods import Batch, Draws, Info, Optimum, Policy, Task
 from theory.methods.chain.rollouts import Smooth
-from theory.methods.gflownet.family import FlowMethod, predicted
-from theory.methods.gflownet.priors import Noising, Pretrained, Prior
+from theory.methods.gflownet.family import FlowMethod, Residual, WithoutPrior, predicted
 from theory.methods.gflownet.transitions import Transitions
 from theory.methods.gflownet.truth import Case
 from theory.problems.problem import Problem
@@ -128,42 +126,24 @@ class DetailedBalance(FlowMethod):
 
 
 @dataclass(frozen=True)
-class ResidualDB(DetailedBalance):
+class ResidualDB(Residual, DetailedBalance):
     """sum_k (log P_F(x'|x) - eta log P#(x'|x) + log Ft(x) - log Ft(x'))^2 over the policy's
     trajectories, held fixed: residual detailed balance, Remark 5 and (50), with log Ft_T = beta log
     R. (20) is printed without log Ft(x), and is met by no policy unless R is constant.
-
-    prior: eta > 0, the power of the pretrained kernels.
     """
-
-    prior: float = 1.0
 
     name: ClassVar[str] = "residual_db"
     summary: ClassVar[str] = "residual detailed balance, with a flow learnt"
     source: ClassVar[str] = "nabla-GFlowNet Remark 5, (20), (50)"
 
-    def __post_init__(self) -> None:
-        check_positive("prior", self.prior)
-        super().__post_init__()
-
-    @property
-    def against(self) -> Prior:
-        return Pretrained(self.prior)
-
 
 @dataclass(frozen=True)
-class DagDB(DetailedBalance):
+class DagDB(WithoutPrior, DetailedBalance):
     """sum_k (log P_F(x'|x) + log F(x) - log P_B(x|x') - log F(x'))^2 over the policy's
     trajectories, held fixed, log F_T = beta log R: detailed balance (4)-(5). It is said to sample
-    R^beta, which has to be integrable; form "plain", r = R, is the default.
+    R^beta, which has to be integrable.
     """
-
-    form: Literal["log", "plain"] = "plain"
 
     name: ClassVar[str] = "dag_db"
     summary: ClassVar[str] = "detailed balance with the noising, no prior"
     source: ClassVar[str] = "Zhang et al. 2024 (DAG); nabla-GFlowNet (4)-(5)"
-
-    @property
-    def against(self) -> Prior:
-        return Noising()

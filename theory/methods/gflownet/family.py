@@ -38,7 +38,7 @@ from theory.methods.contract.method import (
 )
 from theory.methods.contract.online import follow
 from theory.methods.contract.task import Task, column
-from theory.methods.gflownet.priors import Pretrained, Prior
+from theory.methods.gflownet.priors import Noising, Pretrained, Prior
 from theory.methods.gflownet.transitions import Transitions, draw_strata, strata
 from theory.problems.problem import Problem
 from theory.samplers.chain import Chain
@@ -205,6 +205,38 @@ class GFlowNet(Method):
         if len(pieces) == 1:
             return pieces[0]
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+@dataclass(frozen=True)
+class Residual(GFlowNet):
+    """Options of methods that divide by the pretrained chain; none by itself.
+
+    prior: eta > 0, the power of the pretrained kernels.
+    """
+
+    prior: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("prior", self.prior)
+        super().__post_init__()
+
+    @property
+    def against(self) -> Prior:
+        return Pretrained(self.prior)
+
+
+@dataclass(frozen=True)
+class WithoutPrior(GFlowNet):
+    """Options of methods that set the policy against the noising; none by itself.
+
+    form: "plain" is the default: R^beta has to be integrable.
+    """
+
+    form: Form = "plain"
+
+    @property
+    def against(self) -> Prior:
+        return Noising()
 
 
 @dataclass(frozen=True)

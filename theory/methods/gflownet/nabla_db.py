@@ -17,8 +17,7 @@ from theory.methods.adjoint.family import check_differentiable
 from theory.methods.chain.rollouts import Smooth, every_state
 from theory.methods.chain.transforms import squares
 from theory.methods.contract.auxiliary import StartsAtZero
-from theory.methods.gflownet.family import FlowMethod, predicted
-from theory.methods.gflownet.priors import Noising, Pretrained, Prior
+from theory.methods.gflownet.family import FlowMethod, Residual, WithoutPrior, predicted
 from theory.methods.gflownet.transitions import Transitions
 from theory.methods.gflownet.truth import Case, noise_nodes, slope_of
 from theory.problems.problem import Problem
@@ -302,7 +301,7 @@ class Nabla(FlowMethod):
 
 
 @dataclass(frozen=True)
-class ResidualNablaDB(Nabla):
+class ResidualNablaDB(Residual, Nabla):
     """sum_k w_F |u - h'|^2 + w_B |J'(x' - m)/s^2 - eta J#'(x' - m#)/s^2 + h|^2 + w_T |...|^2 over
     the policy's trajectories, held fixed, h and h' the flow's scores at x = X_k and x' = X_{k+1},
     u = ((x' - m#) eta - (x' - m))/s^2 the residual score in x', m and m# the means of the policy's
@@ -313,38 +312,20 @@ class ResidualNablaDB(Nabla):
     pays for that at every step: as it is printed, its fixed point leaves a part of the way to the
     target, however many steps there are (`theory.gflownet.class_best`). held = True and
     bidirectional = True have the KL-regularised optimum over Gaussian kernels for theirs.
-
-    prior: eta > 0, the power of the pretrained kernels.
     """
-
-    prior: float = 1.0
 
     name: ClassVar[str] = "residual_nabla_db"
     summary: ClassVar[str] = "the scores of residual detailed balance, with a flow's score learnt"
     source: ClassVar[str] = "nabla-GFlowNet (11)-(19), Algorithm 1"
 
-    def __post_init__(self) -> None:
-        check_positive("prior", self.prior)
-        super().__post_init__()
-
-    @property
-    def against(self) -> Prior:
-        return Pretrained(self.prior)
-
 
 @dataclass(frozen=True)
-class NablaDB(Nabla):
+class NablaDB(WithoutPrior, Nabla):
     """The same without a prior, (7)-(9): the scores of the policy against those of the noising
     kernels log P_B(x | x') and of a flow, grad log F_T = beta grad log R at the end. It is said to
-    sample R^beta, which has to be integrable; form "plain", r = R, is the default.
+    sample R^beta, which has to be integrable.
     """
-
-    form: Literal["log", "plain"] = "plain"
 
     name: ClassVar[str] = "nabla_db"
     summary: ClassVar[str] = "the scores of detailed balance with the noising, no prior"
     source: ClassVar[str] = "nabla-GFlowNet (7)-(9)"
-
-    @property
-    def against(self) -> Prior:
-        return Noising()

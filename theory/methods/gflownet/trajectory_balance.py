@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from theory.common.checks import check_positive, check_share
 from theory.fields.mixture import VelocityModel
 from theory.methods import Batch, Draws, Info, Optimum, Policy, Task
 from theory.methods.chain.rollouts import Smooth
-from theory.methods.gflownet.family import GFlowNet
-from theory.methods.gflownet.priors import Noising, Pretrained, Prior
+from theory.methods.gflownet.family import GFlowNet, Residual, WithoutPrior
 from theory.methods.gflownet.transitions import Transitions
 from theory.methods.gflownet.truth import Case
 from theory.problems.problem import Problem
@@ -147,44 +146,26 @@ def joined(task: Task, one: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RelativeTrajectoryBalance(TrajectoryMethod):
+class RelativeTrajectoryBalance(Residual, TrajectoryMethod):
     """(log Z + sum_k (log P_F - eta log P#)(x_{k+1} | x_k) - beta log R(x_T))^2 over trajectories
     held fixed: (49), the relative trajectory balance of Venkatraman et al. 2024.
-
-    prior: eta > 0, the power of the pretrained kernels.
     """
-
-    prior: float = 1.0
 
     name: ClassVar[str] = "relative_trajectory_balance"
     summary: ClassVar[str] = "one balance a trajectory against the pretrained chain, log Z learnt"
     source: ClassVar[str] = "Venkatraman et al. 2024 (arXiv 2405.20971); nabla-GFlowNet (49)"
 
-    def __post_init__(self) -> None:
-        check_positive("prior", self.prior)
-        super().__post_init__()
-
-    @property
-    def against(self) -> Prior:
-        return Pretrained(self.prior)
-
 
 @dataclass(frozen=True)
-class TrajectoryBalance(TrajectoryMethod):
+class TrajectoryBalance(WithoutPrior, TrajectoryMethod):
     """(log Z + log P_0(x_0) + sum_k log P_F(x_{k+1} | x_k) - log P_B(x_k | x_{k+1}) - beta log
     R(x_T))^2 over trajectories held fixed: (48). It is said to sample R^beta, which has to be
-    integrable; form "plain", r = R, is the default.
+    integrable.
     """
-
-    form: Literal["log", "plain"] = "plain"
 
     name: ClassVar[str] = "trajectory_balance"
     summary: ClassVar[str] = "one balance a trajectory against the noising, log Z learnt"
     source: ClassVar[str] = "Malkin et al. 2022 (arXiv 2201.13259); nabla-GFlowNet (48)"
-
-    @property
-    def against(self) -> Prior:
-        return Noising()
 
     def log_start(self, walk: Transitions) -> Tensor:
         """log P_0(x_0)."""

@@ -107,10 +107,8 @@ class Case:
         """function(k, x) -> (n, outputs) as one of (x, t, cond), t = 1 being k = T."""
 
         def network(x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-            index = (t * self.chain.steps).round().long()
             values = x.new_zeros(len(x), outputs)
-            for k in index.unique().tolist():
-                rows = index == k
+            for k, rows in self.chain.rows_by_state(t):
                 values[rows] = function(k, x[rows].detach())
             return values
 
