@@ -19,7 +19,7 @@ from theory.audit.data.samples import Array, Pooled
 from theory.audit.estimators.reweighting import kl_bound, reweighted
 from theory.audit.estimators.tilt import ONE_TILT, Interval, Tilt, effective_tilt
 from theory.audit.families.family import Fitted, check_together, times
-from theory.audit.fit.likelihood import OUTER, Fit, NoFitError, maximise
+from theory.audit.fit.likelihood import OUTER, NoFitError, maximise
 
 LEAST_EFFECTIVE = 30.0  # samples of the reweighted base: below, KL and diversity are off (validate)
 PERCENT = 100  # rows, of which one is left out
@@ -56,7 +56,7 @@ class Influence:
 def influence(fitted: Fitted, tilt: Tilt, effective: float, pooled: Pooled) -> Influence:
     """Of the exponential's fit and its tilt; effective: samples of its reweighted base."""
     fit = fitted.fit
-    information = float(fit.information[0, 0])
+    theta, information = float(fit.theta[0]), float(fit.information[0, 0])
     scores, own = fit.scores(pooled)[:, 0], fit.weight * fit.slope[:, 0] ** 2
 
     def moves(score: Array, part: Array) -> Array:
@@ -64,7 +64,7 @@ def influence(fitted: Fitted, tilt: Tilt, effective: float, pooled: Pooled) -> I
         return np.asarray(score / np.maximum(information - part, LEAST_LEFT * information))
 
     def without(rows: Mask, change: float) -> Without:
-        return _without(~rows, change, fit, tilt, effective, pooled)
+        return _without(~rows, theta - change, tilt, effective, pooled)
 
     by_row = moves(scores, own)
     row_at = int(np.argmax(np.abs(by_row)))
@@ -102,9 +102,7 @@ def _most(by_row: Array, count: int, tilt: Interval) -> Mask:
     return np.isin(np.arange(len(by_row)), rows)
 
 
-def _without(
-    rows: Mask, change: float, fit: Fit, tilt: Tilt, effective: float, pooled: Pooled
-) -> Without:
+def _without(rows: Mask, start: float, tilt: Tilt, effective: float, pooled: Pooled) -> Without:
     """The tilt of some rows, begun where the influence function says that it lies."""
     kept = pooled.two_sided(rows)
     if not kept.any():
@@ -114,17 +112,8 @@ def _without(
     some = Pooled.sorted(pooled.reward[kept], pooled.label[kept], pooled.prompt[kept], unit)
     try:
         check_together(some.z, some)
-        start = (float(fit.theta[0]) - change) / pooled.spread
-        # Intercepts follow the tilt to first order, and the centre.
-        alpha = fit.alpha + fit.means[:, 0] * change + start * (some.centre - pooled.centre)
-        left_in = pooled.sums(kept) > 0
-        fit = maximise(
-            times(some.z),
-            np.array([start * some.spread]),
-            some,
-            most=STEPS if len(some) > MANY else OUTER,
-            alpha=alpha[left_in],
-        )
+        at = np.array([start / pooled.spread * some.spread])
+        fit = maximise(times(some.z), at, some, most=STEPS if len(some) > MANY else OUTER)
     except NoFitError:
         return Without(None, 0.0, True)
     again = Fitted("exponential", {"a": float(fit.theta[0]) / some.spread}, "", fit, times(some.z))

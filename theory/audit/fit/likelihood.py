@@ -169,18 +169,16 @@ def maximise(
     high: Array | None = None,
     ridge: float = 0.0,
     most: int = OUTER,
-    alpha: Array | None = None,
 ) -> Fit:
     """The maximum of the adjusted likelihood near `start`, by damped Fisher scoring.
 
-    low, high (k,): the open range of the parameters. ridge: times |theta|^2/2, taken off. alpha:
-    intercepts to begin from (P,).
+    low, high (k,): the open range of the parameters. ridge: times |theta|^2/2, taken off.
 
     Raises:
         NoFitError: no maximum inside: labels are separated, all but.
     """
     theta = np.array(start, dtype=np.float64)
-    fit, gradient = state(evaluate, theta, pooled, alpha)
+    fit, gradient = state(evaluate, theta, pooled, None)
     if not np.isfinite(fit.value):
         raise NoFitError(f"the likelihood of theta = {theta.tolist()} is zero")
 
