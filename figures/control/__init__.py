@@ -9,7 +9,3 @@ committed page is what the committed numbers give. One module a picture, each wi
     draw(numbers) -> Figure         the picture
     text(numbers) -> str            what the page says beside it, Markdown
 """
-
-from __future__ import annotations
-
-PICTURES = ("schedules", "matrix", "methods", "cases")

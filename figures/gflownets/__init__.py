@@ -12,8 +12,6 @@ committed numbers give. One module a picture, each with
 
 from __future__ import annotations
 
-# By the part of the numbers that each one needs; ablations may be left out.
-PICTURES = {"methods": "rows", "posterior": "posterior", "ablations": "ablations"}
 NAMES = {
     "nabla_held": "residual nabla-DB, held",
     "nabla_bidirectional": "residual nabla-DB, bidirectional",

@@ -1,32 +1,19 @@
-"""docs/results/control.md follows from its numbers, and what is stale or missing is said."""
+"""What docs/results/control.md shows, and which results it is made of."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib import image
 
 from figures.__main__ import main
-from figures.control import PICTURES, cases, matrix
+from figures.control import cases, matrix
 from figures.control.methods import NAMES
-from figures.control.page import (
-    DOCS,
-    FOLDER,
-    NUMBERS,
-    PAGE,
-    markdown,
-    module_of,
-    read_numbers,
-    read_results,
-    stale,
-    write,
-)
-from figures.shared.reference import LEAST_COLOUR, is_blank
+from figures.control.page import PAGE, read_results
+from figures.shared.pages import DOCS
 from theory.common.files import write_json
 from theory.common.tolerances import TRAINED_SHARE
 from theory.control.cases import control_case
@@ -40,44 +27,7 @@ ROOT = DOCS.absolute()
 
 @pytest.fixture(scope="module")
 def numbers():
-    return read_numbers(ROOT)
-
-
-def test_the_committed_page_is_what_its_numbers_give():
-    assert stale(ROOT) == []
-    assert main(["control", "--check"]) == 0
-
-
-@pytest.mark.slow
-def test_the_page_is_whole(tmp_path, numbers):
-    write(tmp_path, numbers)
-    assert stale(tmp_path) == []
-    text = (tmp_path / PAGE).read_text()
-    assert text == (ROOT / PAGE).read_text()
-    assert "{" not in text  # nothing is left unfilled
-    for name in PICTURES:
-        assert f"](../{FOLDER}/{name}.png)" in text
-        assert not is_blank(tmp_path / FOLDER / f"{name}.png"), LEAST_COLOUR
-        # Pictures fit a page: readable, and no wider than a screen.
-        height, width = image.imread(tmp_path / FOLDER / f"{name}.png").shape[:2]
-        assert 700 < width < 1400
-        assert height > 250
-
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_the_text_says_what_the_numbers_say(name, numbers):
-    """Other numbers, another text: nothing that was measured is written down by hand."""
-    module = module_of(name)
-    assert module.text(_scaled(numbers)) != module.text(numbers)
-    assert markdown(_scaled(numbers)) != markdown(numbers)
-
-
-def _scaled(data):
-    if isinstance(data, dict):
-        return {k: _scaled(v) for k, v in data.items()}
-    if isinstance(data, list):
-        return [_scaled(v) for v in data]
-    return 1.37 * data if isinstance(data, float) else data
+    return PAGE.read(ROOT)
 
 
 def test_the_floors_hold_in_what_is_shown(numbers):
@@ -87,9 +37,9 @@ def test_the_floors_hold_in_what_is_shown(numbers):
 
 def test_every_method_has_a_name_and_a_style():
     assert list(NAMES) == list(METHODS)
-    assert len(module_of("methods").STYLES) == len(NAMES)
-    assert len({color for color, _ in module_of("methods").STYLES}) == len(NAMES)
-    assert len({marker for _, marker in module_of("methods").STYLES}) == len(NAMES)
+    assert len(PAGE.module_of("methods").STYLES) == len(NAMES)
+    assert len({color for color, _ in PAGE.module_of("methods").STYLES}) == len(NAMES)
+    assert len({marker for _, marker in PAGE.module_of("methods").STYLES}) == len(NAMES)
 
 
 def test_the_matrix_is_placed_by_name(numbers):
@@ -102,15 +52,15 @@ def test_the_matrix_is_placed_by_name(numbers):
 
 
 def test_pictures_show_the_numbers(numbers):
-    figure = module_of("schedules").draw(numbers)
+    figure = PAGE.module_of("schedules").draw(numbers)
     for axes, law in zip(figure.axes, numbers["schedules"]["laws"], strict=True):
         shown = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
         assert np.array_equal(shown["exact optimum, continuous time"], law["continuous"])
         assert np.array_equal(shown["exact optimum of the chain"], law["chain"])
-    figure = module_of("methods").draw(numbers)
+    figure = PAGE.module_of("methods").draw(numbers)
     points = [line for line in figure.axes[0].get_lines() if line.get_label() in NAMES.values()]
     assert sum(len(line.get_ydata()) for line in points) == len(numbers["rows"])
-    figure = module_of("cases").draw(numbers)
+    figure = PAGE.module_of("cases").draw(numbers)
     for row in numbers["cases"]:
         name = f"{row['case']}, d = {row['dim']}"
         (axes,) = (a for a in figure.axes if a.get_title() == name)
@@ -146,19 +96,6 @@ def test_every_kind_of_coordinate_of_a_well_is_shown(numbers):
             assert f"| {name} | Adjoint Matching (lean) | {kappa:g} | {nu:g} | {count} |" in words
 
 
-def test_what_is_stale_is_said(tmp_path, capsys):
-    for part in (PAGE, NUMBERS, *(f"{FOLDER}/{name}.png" for name in PICTURES)):
-        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / part, tmp_path / part)
-    assert main(["control", "--check", "--out", str(tmp_path)]) == 0
-    (tmp_path / PAGE).write_text("something else")
-    (tmp_path / FOLDER / "matrix.png").unlink()
-    assert main(["control", "--check", "--out", str(tmp_path)]) == 1
-    words = capsys.readouterr().err
-    assert "matrix.png: missing" in words
-    assert f"{PAGE}: not what its numbers give" in words
-
-
 def test_results_are_read_and_refused(tmp_path, numbers, capsys):
     path, own = tmp_path / "control.json", tmp_path / "cases"
     rest = {k: v for k, v in numbers.items() if k != "cases"}
@@ -180,5 +117,3 @@ def test_results_are_read_and_refused(tmp_path, numbers, capsys):
     path.unlink()
     assert main(["control", "--results", str(path), "--out", str(tmp_path)]) == 2
     assert "missing; make it with" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=NUMBERS):
-        read_numbers(tmp_path)

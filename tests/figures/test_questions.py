@@ -25,6 +25,7 @@ from figures.questions.pages import (
     stale,
     write_pages,
 )
+from tests.figures.numbers import scaled
 
 ROOT = FOLDER.absolute()
 
@@ -58,19 +59,11 @@ def test_every_page_is_whole(tmp_path, numbers):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_what_its_numbers_say(name, numbers):
     """Other numbers, another text: nothing that was measured is written down by hand."""
-    moved = make_page(name, _scaled(numbers[name], module_of(name).GIVEN))
+    moved = make_page(name, scaled(numbers[name], module_of(name).GIVEN))
     page = make_page(name, numbers[name])
     plt.close("all")
     assert moved.text != page.text
     assert page.question.endswith("?")
-
-
-def _scaled(data, given):
-    if isinstance(data, dict):
-        return {k: v if k in given else _scaled(v, given) for k, v in data.items()}
-    if isinstance(data, list):
-        return [_scaled(v, given) for v in data]
-    return 1.37 * data if isinstance(data, float) else data
 
 
 def test_what_is_stale_is_said(tmp_path, numbers):
