@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,7 +72,7 @@ def measure(rounds: int = ROUNDS, batch: int = BATCH) -> list[Row]:
         found: dict[str, list[float]] = {name: [] for name in (*trainers, "trajectories")}
         for _ in range(rounds + 1):
             for name, trainer in trainers.items():
-                found[name].append(cpu_seconds(lambda t=trainer: _epoch(t)))  # type: ignore[misc]
+                found[name].append(cpu_seconds(partial(_epoch, trainer)))
             found["trajectories"].append(cpu_seconds(lambda: _trajectories(trainers["ddpo"])))
     kept = {name: seconds[1:] for name, seconds in found.items()}
     return [*(_epochs(weight, kept) for weight in NABLA), _transitions(kept, batch)]

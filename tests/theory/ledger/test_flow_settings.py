@@ -36,17 +36,36 @@ def domain(request):
     return DOMAINS[request.param]
 
 
+def packed(domain, dim, seed):
+    """A setting that its seed and dimension name, which JSON gives back."""
+    s = domain.draw(dim, seed)
+    assert text(s) == text(domain.draw(dim, seed)) != text(domain.draw(dim, seed + 9))
+    back = domain.unpack(json.loads(text(s)))
+    assert text(back) == text(s)
+    assert back.describe() == s.describe()
+    assert "\n" not in s.describe()
+    assert len(s.describe()) < 250
+    assert s.dim == dim
+    return s
+
+
+def nudged(domain, dim):
+    """Settings, each a step from the one before; some steps are refused, and some not."""
+    rng, setting, found = np.random.default_rng(0), domain.draw(dim, 0), []
+    for i in range(60):
+        new = domain.nudge(setting, rng, 0.03 if i < 40 else 2.0)
+        if new is not None:
+            assert text(new) != text(setting)
+            found.append(new)
+            setting = new
+    assert 3 < len(found) < 60
+    return found
+
+
 @pytest.mark.parametrize("dim", DIMS)
 def test_draw_and_json(domain, dim):
     for seed in range(4):
-        s = domain.draw(dim, seed)
-        assert text(s) == text(domain.draw(dim, seed)) != text(domain.draw(dim, seed + 9))
-        back = domain.unpack(json.loads(text(s)))
-        assert text(back) == text(s)
-        assert back.describe() == s.describe()
-        assert "\n" not in s.describe()
-        assert len(s.describe()) < 250
-        assert s.dim == dim
+        s = packed(domain, dim, seed)
         assert s.states.shape == (s.steps + 1, dim)
         assert 0 <= s.k < s.steps
         assert s.numbers.steps == s.chain.steps == s.steps
@@ -56,22 +75,10 @@ def test_draw_and_json(domain, dim):
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_nudge_stays_inside(domain, dim):
-    rng = np.random.default_rng(0)
-    setting = domain.draw(dim, 0)
-    moved = refused = 0
-    for i in range(60):
-        new = domain.nudge(setting, rng, 0.03 if i < 40 else 2.0)
-        if new is None:
-            refused += 1
-            continue
-        moved += 1
-        assert text(new) != text(setting)
+    for new in nudged(domain, dim):
         assert gflownet._farthest(new) <= gflownet.REACH
         assert (new.numbers.forward > 0).all()
         assert new.chain.steps == new.steps
-        setting = new
-    assert moved > 3
-    assert refused > 0
 
 
 @pytest.mark.parametrize("dim", DIMS)
@@ -108,28 +115,13 @@ def test_line_problems_fit_tables(seed):
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_anchored_chains_are_drawn_packed_and_nudged_inside(dim):
-    domain, rng = AnchoredChains(), np.random.default_rng(0)
-    setting, moved, refused = domain.draw(dim, 0), 0, 0
+    domain = AnchoredChains()
     for seed in range(4):
-        s = domain.draw(dim, seed)
-        assert text(s) == text(domain.draw(dim, seed)) != text(domain.draw(dim, seed + 9))
-        back = domain.unpack(json.loads(text(s)))
-        assert text(back) == text(s)
-        assert back.describe() == s.describe()
-        assert s.dim == dim
+        s = packed(domain, dim, seed)
         assert domain._allows(s)
-    for i in range(60):
-        new = domain.nudge(setting, rng, 0.03 if i < 40 else 2.0)
-        if new is None:
-            refused += 1
-            continue
-        moved += 1
-        assert text(new) != text(setting)
+    for new in nudged(domain, dim):
         assert (np.linalg.eigvalsh(new.cov) > 0).all()
         assert new.chain.steps == new.steps == new.numbers.steps
-        setting = new
-    assert moved > 3
-    assert refused > 0
 
 
 @pytest.mark.parametrize("seed", range(4))
