@@ -100,7 +100,7 @@ def test_optimum_of_a_late_chain():
     moves = [float(best(x, t) - problem.base_field(x, t)) for t in times]
     assert min(moves) > 0.01
     for t in (0.0, 0.4, 1.0):
-        with pytest.raises(ValueError, match=r"k < 4 of the way from 0\.35 to 1"):
+        with pytest.raises(ValueError, match="t must be one of the chain's 4 times"):
             best(x, t)
 
 

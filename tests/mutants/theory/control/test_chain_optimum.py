@@ -7,7 +7,11 @@ import math
 import pytest
 
 from tests.mutants.harness import mutant_module, overriding
-from tests.theory.control.test_chain_optimum import against_search, smoothing_errors
+from tests.theory.control.test_chain_optimum import (
+    against_search,
+    bowl_error,
+    smoothing_errors,
+)
 from tests.theory.samplers.chain_routes import NOTE, SCALE, SHORT, note_axes
 from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, SLOPE
 from theory.control import chain_optimum
@@ -117,3 +121,30 @@ PLANE_MUTANTS = {
 @pytest.mark.parametrize("name", PLANE_MUTANTS)
 def test_mutant_of_the_plane_is_rejected(name):
     assert max(smoothing_errors(PLANE_MUTANTS[name]())) > SLOPE / 10
+
+
+BOWL_MUTANTS = {
+    "left out of the mean": lambda: replaced(
+        {
+            "_solve": lambda whole: (
+                lambda smooth, start, gain, own, k: whole(smooth, start, gain, 1, k)
+            )
+        }
+    ),
+    "its spread forgotten": lambda: edited(" + start.shape[1] * std**2)", ")"),
+    "left out of the value": lambda: edited("smooth(mean)[0] + bowl - ", "smooth(mean)[0] - "),
+    "not taken off the next value": lambda: edited("(value - c[k] * bowl)", "value"),
+    "of the state before": lambda: edited("scale, k, c[k + 1])", "scale, k, c[k])"),
+}
+
+
+@pytest.mark.parametrize("name", BOWL_MUTANTS)
+def test_mutant_of_the_bowl_is_rejected(name):
+    module = BOWL_MUTANTS[name]()
+    try:
+        error = bowl_error(1, module)
+    except ValueError as stopped:  # its own check stops it: the maximum is not unique
+        if "kernel" not in str(stopped):
+            raise
+    else:
+        assert error > QUADRATURE.rtol
