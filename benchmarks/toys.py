@@ -4,6 +4,7 @@ the same bits.
 throughput  model-steps/s of this trainer over those of a plain eager loop (a network at a time,
             torch.nn layers, default Adam, default precision), CPU-seconds, medians, alternating.
 resume      runs killed (SIGKILL) at random moments and resumed, against one left alone, bit by bit.
+flow_resume the same of methods with networks beside the policy's.
 signals     runs stopped at random moments, by SIGINT to their process group (Ctrl-C) and by SIGTERM
             to their first process: exit status, seconds until all processes have ended, the one
             line, the step that it says is saved, no checkpoint but that one; and resumed, as above.
@@ -44,7 +45,7 @@ BATCH = 1024
 ROUNDS = 5
 STEPS_A_ROUND = 4
 KILLS = 10
-RESUME_STEPS, STOP_STEPS = 1200, 600
+RESUME_STEPS, FLOW_STEPS, STOP_STEPS = 1200, 300, 600
 STOP_SECONDS = 10.0
 # Many checkpoints in a short run, so that kills fall between and into them.
 ENVIRONMENT = {**os.environ, "PLUMBLINE_CHECKPOINT_SECONDS": "0.3"}
@@ -134,33 +135,46 @@ class _PlainNetwork:
 # --- resume
 
 
-def resume(kills: int = KILLS, seed: int = 0) -> list[Row]:
-    """A method with an old copy and rollouts, killed at random moments, against one left alone."""
-    rng = random.Random(seed)
-    options = [
-        "train", "--method", "nft:refresh_every=25,old_decay=0.5", "--problem", "note_1d",
-        "--seeds", "2", "--steps", str(RESUME_STEPS), "--batch", "256", "--processes", "1",
-    ]  # fmt: skip
+def resume(seed: int = 0) -> list[Row]:
+    """A method with an old copy and rollouts."""
+    return [killed(["nft:refresh_every=25,old_decay=0.5"], RESUME_STEPS, KILLS, seed)]
+
+
+def flow_resume(seed: int = 0) -> list[Row]:
+    """Methods with networks beside the policy's: a flow's score, a flow, log Z; with batches of the
+    last epoch, and an anchor at the last step's policy."""
+    methods = [
+        "residual_nabla_db:anchor_weight=1,subset=3,data=previous",
+        "residual_db:held=true",
+        "relative_trajectory_balance:backward=0.25",
+    ]
+    return [killed(methods, FLOW_STEPS, KILLS, seed)]
+
+
+def killed(methods: list[str], steps: int, kills: int, seed: int) -> Row:
+    """Runs of each method, killed at random moments by turns, against those left alone."""
+    rng, equal, moments = random.Random(seed), 0, []
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        bases, expected, seconds = _left_alone(options, root)
-        equal, moments = 0, []
+        alone = []
+        for number, method in enumerate(methods):
+            options = f"train --method {method} --problem note_1d --seeds 2 --processes 1".split()
+            options += ["--steps", str(steps), "--batch", "256"]
+            alone.append((options, *_left_alone(options, Path(folder) / f"method{number}")))
         for i in range(kills):
-            out = root / f"killed{i}"
+            options, bases, expected, seconds = alone[i % len(methods)]
+            out = Path(folder) / f"killed{i}"
             shutil.copytree(bases, out)
             moments.append(_kill_within(options, out, rng.uniform(0.15, 0.85) * seconds))
             _toys([*options, "--out", str(out)])
             equal += _same(_weights(out), expected)
             shutil.rmtree(out)
-    return [
-        Row(
-            "runs killed (SIGKILL) at random moments and resumed, bit-equal",
-            f"{kills} of {kills}",
-            f"{equal} of {kills} (checkpoints at steps {', '.join(map(str, moments))})",
-            equal == kills,
-            {"equal": equal, "kills": kills, "checkpoint_steps_at_kill": moments},
-        )
-    ]
+    return Row(
+        f"runs of {', '.join(methods)} killed (SIGKILL) at random moments and resumed, bit-equal",
+        f"{kills} of {kills}",
+        f"{equal} of {kills} (checkpoints at steps {', '.join(map(str, moments))})",
+        equal == kills,
+        {"equal": equal, "kills": kills, "checkpoint_steps_at_kill": moments},
+    )
 
 
 # --- signals
@@ -205,7 +219,12 @@ def stop(stops: int = KILLS, seed: int = 0) -> list[Row]:
     ]
 
 
-PARTS = {"throughput": throughputs, "resume": resume, "signals": stop}
+PARTS = {
+    "throughput": throughputs,
+    "resume": resume,
+    "flow_resume": flow_resume,
+    "signals": stop,
+}
 
 
 def _stop_within(
@@ -250,7 +269,7 @@ def _left_alone(options: list[str], root: Path) -> tuple[Path, dict[str, torch.T
     """(a folder of the bases alone, the other runs' weights, the seconds that these took)."""
     bases, whole = root / "bases", root / "whole"
     _toys([*options, "--steps", "1", "--out", str(bases)])
-    for path in (bases / "runs").glob("*-nft*"):
+    for path in _fine_tuned(bases):
         shutil.rmtree(path)  # only what is tested is killed
     shutil.copytree(bases, whole)
     start = time.monotonic()
@@ -288,6 +307,10 @@ def _kill_within(options: list[str], out: Path, seconds: float) -> int:
 def _weights(out: Path) -> dict[str, torch.Tensor]:
     return {
         f"{path.parent.name}/{k}": v
-        for path in sorted((out / "runs").glob("*-nft*/weights.safetensors"))
-        for k, v in read_tensors(path)[0].items()
+        for path in _fine_tuned(out)
+        for k, v in read_tensors(path / "weights.safetensors")[0].items()
     }
+
+
+def _fine_tuned(out: Path) -> list[Path]:
+    return sorted(p for p in (out / "runs").iterdir() if "-flow_matching" not in p.name)

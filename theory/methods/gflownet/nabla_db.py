@@ -1,4 +1,4 @@
-"""nabla-DB: detailed balance by the gradients of its logarithm, with and without a prior."""
+"""nabla-DB: detailed balance by the gradients of its logarithm."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from theory.methods.adjoint.family import check_differentiable
 from theory.methods.chain.rollouts import Smooth, every_state
 from theory.methods.chain.transforms import squares
 from theory.methods.contract.auxiliary import StartsAtZero
-from theory.methods.gflownet.family import FlowMethod, Residual, WithoutPrior, predicted
-from theory.methods.gflownet.transitions import Transitions
+from theory.methods.gflownet.family import FlowMethod, WithoutPrior, predicted
+from theory.methods.gflownet.transitions import Scores, Transitions
 from theory.methods.gflownet.truth import Case, noise_nodes, slope_of
 from theory.problems.problem import Problem
 
@@ -154,12 +154,10 @@ class Nabla(FlowMethod):
 
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         walk = self.walk(task, batch)
-        own = walk.scores(policy.student, before=self.reverse, graph=self.second_order)
-        forward = own.after - batch["prior_after"]
+        forward, reverse, velocity = self.scores(policy, walk, batch)
         kernel = walk.variance.flatten(2)[..., 0].expand(forward.shape[:2])
         unit = kernel if self.unit == "kernel" else torch.ones_like(kernel)
         if self.bidirectional:
-            reverse = own.before - batch["prior_before"]
             to_come = torch.cat([-reverse[:, 1:], batch["terminal"][:, None]], 1)
             terms = self.w_forward * squares(forward - to_come)
             terminal = torch.zeros_like(batch["r"])
@@ -169,11 +167,16 @@ class Nabla(FlowMethod):
                 after = after.detach()
             terms = self.w_forward * squares(forward - after)
             if self.w_backward:
-                reverse = own.before - batch["prior_before"]
                 terms = terms + self.w_backward * squares(reverse + here)
             terminal = self.w_terminal * unit[:, -1] * square(left)
-        losses = self.total(unit * terms + self.penalty(batch, own.velocity)) + terminal
+        losses = self.total(unit * terms + self.penalty(batch, velocity)) + terminal
         return losses, {"reward": batch["r"]}
+
+    def scores(self, policy: Policy, walk: Transitions, batch: Batch) -> Scores:
+        """The kernels' scores less the prior's."""
+        own = walk.scores(policy.student, before=self.reverse, graph=self.second_order)
+        after, before = own.after - batch["prior_after"], own.before - batch["prior_before"]
+        return Scores(after, before, own.velocity)
 
     # --- flows
 
@@ -301,29 +304,10 @@ class Nabla(FlowMethod):
 
 
 @dataclass(frozen=True)
-class ResidualNablaDB(Residual, Nabla):
-    """sum_k w_F |u - h'|^2 + w_B |J'(x' - m)/s^2 - eta J#'(x' - m#)/s^2 + h|^2 + w_T |...|^2 over
-    the policy's trajectories, held fixed, h and h' the flow's scores at x = X_k and x' = X_{k+1},
-    u = ((x' - m#) eta - (x' - m))/s^2 the residual score in x', m and m# the means of the policy's
-    and the pretrained kernels, J and J# their Jacobians: (12), (13) and (14), or (16)-(19) with the
-    forward-looking part. eta = prior.
-
-    On-policy u = (m - m#)/s^2 for eta = 1, but h' fluctuates about its mean given x, and the loss
-    pays for that at every step: as it is printed, its fixed point leaves a part of the way to the
-    target, however many steps there are (`theory.gflownet.class_best`). held = True and
-    bidirectional = True have the KL-regularised optimum over Gaussian kernels for theirs.
-    """
-
-    name: ClassVar[str] = "residual_nabla_db"
-    summary: ClassVar[str] = "the scores of residual detailed balance, with a flow's score learnt"
-    source: ClassVar[str] = "nabla-GFlowNet (11)-(19), Algorithm 1"
-
-
-@dataclass(frozen=True)
 class NablaDB(WithoutPrior, Nabla):
-    """The same without a prior, (7)-(9): the scores of the policy against those of the noising
-    kernels log P_B(x | x') and of a flow, grad log F_T = beta grad log R at the end. It is said to
-    sample R^beta, which has to be integrable.
+    """Without a prior, (7)-(9): the scores of the policy against those of the noising kernels
+    log P_B(x | x') and of a flow, grad log F_T = beta grad log R at the end, elsewhere as residual
+    nabla-DB. It is said to sample R^beta, which has to be integrable.
     """
 
     name: ClassVar[str] = "nabla_db"
