@@ -19,6 +19,7 @@ NAMES = {
     "rtb": "relative trajectory balance",
     "nabla_printed": "residual nabla-DB, as printed",
     "db_printed": "residual DB, as printed",
+    "nabla_corrected": "residual nabla-DB, corrected",
     "nabla_no_prior": "nabla-DB, no prior",
     "dag_db": "DAG-DB, no prior",
     "tb": "trajectory balance, no prior",

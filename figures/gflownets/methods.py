@@ -49,7 +49,7 @@ def draw(numbers: Mapping[str, Any]) -> Figure:
         y = np.arange(len(own))[::-1]
         axes.barh(
             y + 0.2,
-            [100 * (r["law_share"] or 0.0) for r in own],
+            [np.nan if r["law_share"] is None else 100 * r["law_share"] for r in own],
             0.36,
             color=BLUE,
             label="law to the method's own optimum (% of base to optimum)",
@@ -106,7 +106,8 @@ passes and vector-Jacobian products at one state, of student, base and auxiliary
 {first["kernels"]}. Held: the flow ahead, and the policy behind a flow, are held fixed;
 bidirectional: no flow (Remark 6). Both, and relative trajectory balance, have the KL-regularised
 optimum of the chain for their own, as Adjoint Matching and DDPO with KL have; the losses as printed
-have another (`theory/gflownet/class_best.py`); methods without a prior go to R^beta.
+have another (`theory/gflownet/class_best.py`); methods without a prior go to R^beta. Corrected:
+with the learnt term of (51) and (52), which every policy meets, so that no law is its optimum.
 
 {_printed(rows)}
 
@@ -123,7 +124,7 @@ def _printed(rows: Sequence[Row]) -> str:
     """Where the losses as printed lead, in words."""
     lines = []
     for r in rows:
-        if r["name"] in ("nabla_printed", "db_printed"):
+        if r["name"] in ("nabla_printed", "db_printed", "nabla_corrected"):
             way = f"{100 * r['to_target_share']:.0f} % of the way to the target is left"
             if r["law_share"] is None:
                 lines.append(f"- {r['problem']}, {NAMES[r['name']]}: {way}; no optimum is known.")

@@ -30,6 +30,7 @@ METHODS = {
     "rtb": "relative_trajectory_balance:scale={scale:.12g}",
     "nabla_printed": "residual_nabla_db:scale={scale:.12g}",
     "db_printed": "residual_db:scale={scale:.12g}",
+    "nabla_corrected": "residual_nabla_db:correction=true,scale={scale:.12g}",
     "nabla_no_prior": "nabla_db:scale={scale:.12g}",
     "dag_db": "dag_db:scale={scale:.12g}",
     "tb": "trajectory_balance:scale={scale:.12g}",
@@ -39,7 +40,7 @@ METHODS = {
 WITHOUT_PRIOR = ("nabla_no_prior", "dag_db", "tb")
 # Peak learning rates other than the method's own: a flow and a policy that learn from each other
 # are slow to take the reward's gradient to the first kernels.
-RATES = {"nabla_held": 1e-2, "nabla_printed": 1e-2, "nabla_no_prior": 1e-2}
+RATES = dict.fromkeys(("nabla_held", "nabla_printed", "nabla_corrected", "nabla_no_prior"), 1e-2)
 
 
 @dataclass(frozen=True)
