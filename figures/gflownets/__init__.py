@@ -18,6 +18,7 @@ NAMES = {
     "db_held": "residual DB, held",
     "rtb": "relative trajectory balance",
     "nabla_printed": "residual nabla-DB, as printed",
+    "nabla_printed_longer": "residual nabla-DB, longer",
     "db_printed": "residual DB, as printed",
     "nabla_corrected": "residual nabla-DB, corrected",
     "nabla_no_prior": "nabla-DB, no prior",
