@@ -57,7 +57,6 @@ LONG = {
     "tests/scaleup/training/test_config.py",
     "tests/scaleup/training/test_run.py",
     "tests/scaleup/training/test_trainer.py",
-    "tests/mutants/theory/audit/test_audit.py",
     "tests/theory/ledger/test_second_routes.py",
     "tests/theory/methods/test_adjoints.py",
     "tests/theory/released/test_recipe.py",
