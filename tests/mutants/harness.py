@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from importlib import import_module
+from inspect import getattr_static
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -14,22 +16,31 @@ from typing import Any
 from unittest.mock import patch
 
 _NUMBER = count()
+Mistake = Callable[[str], ModuleType]
 
 
 def overriding(kind: type, **parts: Callable[..., Any]) -> type:
     """A subclass of `kind` with methods and properties replaced.
 
     A part is called as part(whole, self, *arguments), `whole` being the one that it replaces, bound
-    to self; `whole.func` takes another self.
+    to self; `whole.func` takes another self. Of a class method self is the class, and a static one
+    is called as part(whole, *arguments).
     """
 
     def override(name: str, part: Callable[..., Any]) -> Any:
-        whole = getattr(kind, name)
+        whole = getattr_static(kind, name)
         if isinstance(whole, property):
             return property(lambda self: part(partial(whole.fget, self), self))
         if isinstance(whole, cached_property):
-            return property(lambda self: part(partial(whole.func, self), self))
-        return lambda self, *arguments: part(partial(whole, self), self, *arguments)
+            return cached_property(lambda self: part(partial(whole.func, self), self))
+        if isinstance(whole, staticmethod):
+            return staticmethod(partial(part, whole.__func__))
+        plain = whole.__func__ if isinstance(whole, classmethod) else whole
+
+        def method(self: Any, *arguments: Any) -> Any:
+            return part(partial(plain, self), self, *arguments)
+
+        return classmethod(method) if isinstance(whole, classmethod) else method
 
     body = {name: override(name, part) for name, part in parts.items()}
     return type(f"Wrong{kind.__name__}", (kind,), body)
@@ -50,7 +61,7 @@ def with_name(kind: type, where: str, wrong: Callable[..., Any], *parts: str) ->
 
 def mutant_module(name: str, *edits: tuple[str, str], **names: Callable[..., Any]) -> ModuleType:
     """The module `name` run anew: every (old, new) of `edits` is applied to its text, exactly once,
-    and each function or class of `names` is replaced by what it says: name=wrong, wrong(whole)."""
+    and each global of `names` is replaced by what it says: name=wrong, wrong(whole)."""
     file = import_module(name).__file__
     assert file is not None
     text = Path(file).read_text(encoding="utf-8")
@@ -67,3 +78,26 @@ def mutant_module(name: str, *edits: tuple[str, str], **names: Callable[..., Any
     for own, wrong in names.items():
         setattr(module, own, wrong(getattr(module, own)))
     return module
+
+
+# --- mistakes to be made in a module, by its name
+
+
+def edited(old: str, new: str) -> Mistake:
+    """Text replaced."""
+    return lambda name: mutant_module(name, (old, new))
+
+
+def replaced(**names: Callable[..., Any]) -> Mistake:
+    """Globals replaced, as `mutant_module` says."""
+    return lambda name: mutant_module(name, **names)
+
+
+def overridden(kind: str, **parts: Callable[..., Any]) -> Mistake:
+    """Parts of a class replaced, as `overriding` says."""
+    return replaced(**{kind: lambda whole: overriding(whole, **parts)})
+
+
+def revised(found: Any, **fields: Callable[[Any], Any]) -> Any:
+    """A dataclass with other fields, each of what was found."""
+    return replace(found, **{name: of(found) for name, of in fields.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from types import ModuleType
@@ -12,6 +13,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from tests.helpers import tensor
+from tests.mutants.harness import edited, replaced
 from tests.mutants.theory.control.shared import (
     STEP,
     Checks,
@@ -172,76 +174,104 @@ def check_adjoints(module: ModuleType) -> Checks:
 
 CHECKS = {"control.adjoints": check_adjoints}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def seen_by(function, change):
+    """A function that is given another process: change(process)."""
+
+    def wrong(whole):
+        return lambda process, *rest, **options: whole(change(process), *rest, **options)
+
+    return replaced(**{function: wrong})
+
+
+def without_g(process):
+    return replace(process, noise=lambda t: 1.0)
+
+
+def paying_twice(process):
+    def running(x, t):
+        return process.running(x, t) + 0.5 * (process.control(x, t) ** 2).sum(1)
+
+    return replace(process, running=running)
+
+
+def drifting_with_control(process):
+    def drift(x, t):
+        return process.drift(x, t) + process.noise(t) * process.control(x, t)
+
+    return replace(process, drift=drift)
+
+
+def at_later_states(whole):
+    def backwards(process, times, states, *rest):
+        return whole(process, times, torch.cat([states[:, 1:], states[:, -1:]], 1), *rest)
+
+    return backwards
+
+
+def noise_without_g(whole):
+    def rollout(process, times, start, noise):
+        g = tensor([process.noise(t) for t in times[:-1].tolist()])
+        return whole(process, times, start, noise / g[:, None])
+
+    return rollout
+
+
+def control_without_dt(whole):
+    def chain_process(*given):
+        process, times = whole(*given)
+        root = math.sqrt(times[1] - times[0])
+        return replace(process, control=lambda x, t: root * process.control(x, t)), times
+
+    return chain_process
+
+
+OTHER = {"next": "own", "own": "next"}
+
+
+def exchanged(whole):
+    return lambda *given, matching: whole(*given[:-1], OTHER[given[-1]], matching=matching)
+
+
 MUTANTS = {
-    "energy not halved": ("control.adjoints", "0.5 * (u**2).sum()\n", "(u**2).sum()\n", "full"),
-    "control without g": ("control.adjoints", "+ process.noise(t) * u) * a", "+ u) * a", "full"),
-    "lean with the control": (
-        "control.adjoints",
-        "total = (process.drift(x, t) * a).sum()",
-        ("total = ((process.drift(x, t) + process.noise(t) * process.control(x, t)) * a).sum()"),
-        "lean",
-    ),
-    "lean without running cost": (
-        "control.adjoints",
-        ("(process.drift(x, t) * a).sum()\n        return total if process.running is None"),
-        "(process.drift(x, t) * a).sum()\n        return total if True",
-        "lean",
-    ),
-    "step at its end": (
-        "control.adjoints",
-        "a = a + dt * slope(k, t, a)",
-        "a = a + dt * slope(k + 1, t, a)",
-        "full",
-    ),
-    "Euler for Heun": (
-        "control.adjoints",
-        "slope(k, t, a + dt * first)",
-        "slope(k, t, a)",
-        "orders",
-    ),
-    "Heun at one time": (
-        "control.adjoints",
-        "slope(k + 1, steps[k + 1][0], a)",
-        "slope(k + 1, t, a)",
-        "orders",
-    ),
-    "Heun in the wrong order": (
-        "control.adjoints",
-        "(first + slope(k, t, a + dt * first))",
-        "(slope(k, t, a) + slope(k + 1, t, a + dt * first))",
-        "orders",
-    ),
-    "last two by steps": (
-        "control.adjoints",
-        '"heun" and k < len(steps) - 1',
-        '"heun" and k < len(steps) - 2',
-        "Heun by hand",
-    ),
-    "noise without g": (
-        "control.adjoints",
-        "g * math.sqrt(dt) * noise",
-        "math.sqrt(dt) * noise",
-        "paths",
-    ),
-    "chain's control without dt": ("control.adjoints", "(s[k] * math.sqrt(dt))", "s[k]", "chain"),
-    "chain of unit time": (
-        "control.adjoints",
-        "dt = (1 - chain.first_time) / chain.steps",
-        "dt = 1 / chain.steps",
-        "chain",
-    ),
-    "places exchanged": (
-        "control.adjoints",
-        'k + 1 if place == "next" else k',
-        'k if place == "next" else k + 1',
-        "own",
-    ),
-    "adjoint without g": (
-        "control.adjoints",
-        "u + process.noise(t) * adjoint",
-        "u + adjoint",
-        "matching gradient",
-    ),
-    "gap not held": ("control.adjoints", "(gap.detach() * u)", "(gap * u)", "control gradient"),
+    "control.adjoints": {
+        "energy not halved": (seen_by("full_adjoint", paying_twice), "full"),
+        "control without g": (seen_by("full_adjoint", without_g), "full"),
+        "lean with the control": (seen_by("lean_adjoint", drifting_with_control), "lean"),
+        "lean without running cost": (
+            seen_by("lean_adjoint", lambda process: replace(process, running=None)),
+            "lean",
+        ),
+        "step at its end": (replaced(_backwards=at_later_states), "full"),
+        "Euler for Heun": (
+            edited("slope(k, t, a + dt * first)", "slope(k, t, a)"),
+            "orders",
+        ),
+        "Heun at one time": (
+            edited("slope(k + 1, steps[k + 1][0], a)", "slope(k + 1, t, a)"),
+            "orders",
+        ),
+        "Heun in the wrong order": (
+            edited(
+                "(first + slope(k, t, a + dt * first))",
+                "(slope(k, t, a) + slope(k + 1, t, a + dt * first))",
+            ),
+            "orders",
+        ),
+        "last two by steps": (
+            edited('"heun" and k < len(steps) - 1', '"heun" and k < len(steps) - 2'),
+            "Heun by hand",
+        ),
+        "noise without g": (replaced(rollout=noise_without_g), "paths"),
+        "chain's control without dt": (replaced(chain_process=control_without_dt), "chain"),
+        "chain of unit time": (
+            edited("dt = (1 - chain.first_time) / chain.steps", "dt = 1 / chain.steps"),
+            "chain",
+        ),
+        "places exchanged": (replaced(_gradient=exchanged), "own"),
+        "adjoint without g": (seen_by("_gradient", without_g), "matching gradient"),
+        "gap not held": (edited("(gap.detach() * u)", "(gap * u)"), "control gradient"),
+    }
 }

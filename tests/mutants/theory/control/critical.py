@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 
 from tests.helpers import tensor
+from tests.mutants.harness import edited, overridden, revised
 from tests.mutants.theory.control.shared import (
     SCALE,
     STEP,
@@ -139,45 +141,82 @@ def check_critical(module: ModuleType) -> Checks:
 HOME = "ledger.domingo.line_chain"
 CHECKS = {HOME: check_critical}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def line_with(**parts):
+    return overridden("LineChain", **parts)
+
+
+def lean_by_the_policy(whole, self, means, adjoint="full"):
+    """Of the lean adjoint the base's slopes are the policy's."""
+    own = replace(self, base=means) if adjoint == "lean" else self
+    return whole.func(own, means, adjoint)
+
+
+def without_kl(whole, self, means):
+    return whole.func(replace(self, base=means), means)
+
+
+def without_s(whole, self, means, *adjoint):
+    u = self.controls(means)
+    return u + (whole(means, *adjoint) - u) / self.std[:, None]
+
+
+def not_centred(whole, self):
+    z, rows = whole()
+    return z, np.stack([rows[0], rows[1], rows[2] + rows[0]])
+
+
+def not_by_s(whole, self, k, later, m):
+    mean, slope, bend = whole(k, later, m)
+    return mean, slope * self.std[k], bend
+
+
+def made(**fields):
+    """Other fields of a problem's chain, each of what it is."""
+    return line_with(of_problem=lambda whole, kind, *given: revised(whole(*given), **fields))
+
+
 MUTANTS = {
-    "energy's slope by s": (
-        HOME,
-        "(means[k] - self.base[k]) / self.std[k] ** 2",
-        "(means[k] - self.base[k]) / self.std[k]",
-        "full",
-    ),
-    "full by the base": (HOME, "a = slope * h +", "a = self.base_slopes[k] * h +", "full"),
-    "lean by the policy": (HOME, "a = self.base_slopes[k] * h\n", "a = slope * h\n", "lean"),
-    "cost to go without KL": (HOME, "[0] + 0.5 * u[k] ** 2)", "[0])", "cost to go"),
-    "gradient without s": (
-        HOME,
-        "self.std[:, None] * self.adjoints(means, adjoint)[1]\n",
-        "self.adjoints(means, adjoint)[1]\n",
-        "gradient",
-    ),
-    "dropped's sign": (HOME, "return slope * (H + move)", "return slope * (H - move)", "dropped"),
-    "kernel turned": (HOME, "kernel @ found[-1]", "kernel.T @ found[-1]", "hold a mass"),
-    "Stein without centre": (HOME, "w * (z**2 - 1)", "w * z**2", "curvature"),
-    "slope not by s": (HOME, "found[:, 1] / s,", "found[:, 1],", "least"),
-    "flat beyond": (HOME, "found[beyond] += ", "found[beyond] += 0 * ", "beyond"),
-    "roots of falling phi": (HOME, "(rest < 0) == rising", "rest < 0", "branches"),
-    "later kernel's own slope": (
-        HOME,
-        "Spline(self.axis, self.base_slopes[k] * self.smoothed",
-        "Spline(self.axis, self._derivative(means[k]) * self.smoothed",
-        "critical",
-    ),
-    "std of the next kernel": (
-        HOME,
-        "dtype=torch.float64))[2].numpy()",
-        "dtype=torch.float64))[2].roll(-1).numpy()",
-        "made",
-    ),
-    "cost's own slope's sign": (
-        HOME,
-        "-scale * found.numpy()",
-        "scale * found.numpy()",
-        "cost's slope",
-    ),
+    HOME: {
+        "energy's slope by s": (
+            edited(
+                "(means[k] - self.base[k]) / self.std[k] ** 2",
+                "(means[k] - self.base[k]) / self.std[k]",
+            ),
+            "full",
+        ),
+        "full by the base": (edited("a = slope * h +", "a = self.base_slopes[k] * h +"), "full"),
+        "lean by the policy": (line_with(adjoints=lean_by_the_policy), "lean"),
+        "cost to go without KL": (line_with(cost_to_go=without_kl), "cost to go"),
+        "gradient without s": (line_with(gradient_fields=without_s), "gradient"),
+        "dropped's sign": (
+            edited("return slope * (H + move)", "return slope * (H - move)"),
+            "dropped",
+        ),
+        "kernel turned": (edited("kernel @ found[-1]", "kernel.T @ found[-1]"), "hold a mass"),
+        "Stein without centre": (line_with(_noise=not_centred), "curvature"),
+        "slope not by s": (line_with(curved=not_by_s), "least"),
+        "flat beyond": (
+            overridden(
+                "Spline",
+                __call__=lambda whole, self, x: whole(np.clip(x, self.axis[0], self.axis[-1])),
+            ),
+            "beyond",
+        ),
+        "roots of falling phi": (edited("(rest < 0) == rising", "rest < 0"), "branches"),
+        "later kernel's own slope": (
+            edited(
+                "Spline(self.axis, self.base_slopes[k] * self.smoothed",
+                "Spline(self.axis, self._derivative(means[k]) * self.smoothed",
+            ),
+            "critical",
+        ),
+        "std of the next kernel": (made(std=lambda line: np.roll(line.std, -1)), "made"),
+        "cost's own slope's sign": (
+            made(final_slope=lambda line: lambda x: -line.final_slope(x)),
+            "cost's slope",
+        ),
+    }
 }

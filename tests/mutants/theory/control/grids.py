@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tests.helpers import tensor
+from tests.mutants.harness import overridden, replaced
 from tests.mutants.theory.control.shared import (
     LOOSE,
     SCALE,
@@ -134,35 +135,73 @@ def check_grid(module: ModuleType) -> Checks:
 
 CHECKS = {"control.grid": check_grid}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def optimum_with(**parts):
+    return overridden("GridOptimum", **parts)
+
+
+def score_not_halved(whole, self, x, t):
+    return 2 * whole(x, t) - self.problem.base_field(tensor(x), t).numpy()
+
+
+def by_g(whole, self, x, t):
+    return whole(x, t) * np.sqrt(self.squared(t))
+
+
+def by_width(whole, self, x, t):
+    return whole(x, t) * self.solution.frame.width(t)[0][0]
+
+
+def bent_beyond(whole, self, x, t):
+    """As it is just inside the grid's edge."""
+    frame, most = self.solution.frame, 1 - 1e-9
+    return whole(frame.place(np.clip(frame.find(x, t), -most, most), t), t)
+
+
+def forgotten(whole, self):
+    x, log_factor = whole()
+    return x, 0 * log_factor
+
+
+def twice_as_wide(whole):
+    def law_frame(*given, **options):
+        frame = whole(*given, **options)
+        return replace(frame, width=lambda t: tuple(2 * part for part in frame.width(t)))
+
+    return law_frame
+
+
+def cost_at_wrong_time(whole):
+    def shortened(equation, frame, start):
+        cost = equation.state_cost
+        return whole(replace(equation, state_cost=lambda x, s: cost(x, 1 - s)), frame, start)
+
+    return shortened
+
+
+def noise_not_slowed(whole):
+    def shortened(equation, frame, start):
+        slow, frame = whole(equation, frame, start)
+        return replace(slow, squared=lambda t: slow.squared(t) / (1 - start)), frame
+
+    return shortened
+
+
 MUTANTS = {
-    "score not halved": ("control.grid", "velocity + 0.5 * self", "velocity + self", "value"),
-    "g squared on the grid": (
-        "control.grid",
-        "-np.sqrt(self.squared(t))",
-        "-self.squared(t)",
-        "control",
-    ),
-    "chain rule once": ("control.grid", "bend / width**2", "bend / width", "laplacian"),
-    "bent beyond": ("control.grid", "np.where(beyond == 0, bend, 0.0)", "bend", "straight beyond"),
-    "diameter for radius": (
-        "control.grid",
-        "0.5 * (place[1] - place[0]), 0.5 * (slope",
-        "(place[1] - place[0]), (slope",
-        "frame holds",
-    ),
-    "memory forgotten": (
-        "control.grid",
-        "- self.terminal(x) + log_factor",
-        "- self.terminal(x)",
-        "mass",
-    ),
-    "memory by V's own equation": ("control.grid", "kappa=-1.0", "kappa=1.0", "mass"),
-    "running cost at the wrong time": ("control.grid", "-cost(x, 1 - s)", "-cost(x, s)", "mass"),
-    "shortened drift alone": (
-        "control.grid",
-        "keep * squared(keep * t)",
-        "squared(keep * t)",
-        "mass",
-    ),
+    "control.grid": {
+        "score not halved": (optimum_with(drift=score_not_halved), "value"),
+        "g squared on the grid": (optimum_with(control=by_g), "control"),
+        "chain rule once": (optimum_with(laplacian=by_width), "laplacian"),
+        "bent beyond": (optimum_with(laplacian=bent_beyond), "straight beyond"),
+        "diameter for radius": (replaced(law_frame=twice_as_wide), "frame holds"),
+        "memory forgotten": (optimum_with(memory_factor=forgotten), "mass"),
+        "memory by V's own equation": (
+            replaced(Equation=lambda whole: lambda *given, kappa=1.0: whole(*given)),
+            "mass",
+        ),
+        "running cost at the wrong time": (replaced(_shortened=cost_at_wrong_time), "mass"),
+        "shortened drift alone": (replaced(_shortened=noise_not_slowed), "mass"),
+    }
 }

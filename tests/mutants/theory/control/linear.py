@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from itertools import product
 from types import ModuleType
@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
+from tests.mutants.harness import edited, overridden, replaced, revised
 from tests.mutants.theory.control.shared import (
     SCALE,
     Checks,
@@ -131,72 +132,86 @@ def check_linear(module: ModuleType) -> Checks:
 
 CHECKS = {"control.linear": check_linear}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def problem_with(**parts):
+    return overridden("LinearQuadratic", **parts)
+
+
+def of_another(name, **changes):
+    """A part as that of another problem, each change(problem) a field of it."""
+    return problem_with(
+        **{name: lambda whole, self, *given: whole.func(revised(self, **changes), *given)}
+    )
+
+
+def without_running(whole, self, feedback):
+    return whole(feedback) - self._costs(feedback)[1]
+
+
+def as_a_cost(whole):
+    return lambda *given: revised(whole(*given), final_vector=lambda made: -made.final_vector)
+
+
+def score_not_halved(whole):
+    def wrong(problem, scale, schedule):
+        louder = whole(problem, scale, replace(schedule, constant=math.sqrt(2) * schedule.constant))
+        found = whole(problem, scale, schedule)
+        return replace(found, matrix=louder.matrix, shift=louder.shift)
+
+    return wrong
+
+
+def running_without_dt(whole, self, times):
+    most = self.running_matrix * (len(times) - 1)
+    return whole.func(replace(self, running_matrix=most), times)
+
+
 MUTANTS = {
-    "A for its transpose": (
-        "control.linear",
-        "dP = A.T @ P + P @ A",
-        "dP = A @ P + P @ A.T",
-        "value",
-    ),
-    "vector's transpose": ("control.linear", "dp = A.T @ p", "dp = A @ p", "gradient"),
-    "shift forgotten": ("control.linear", "g2 * P @ p + P @ a", "g2 * P @ p", "gradient"),
-    "trace forgotten": ("control.linear", "g2 * (np.trace(P) - p @ p)", "g2 * (-p @ p)", "value"),
-    "constant of the mean alone": (
-        "control.linear",
-        "self._expected(P, p, self.mean, self.cov) +",
-        "self._expected(P, p, self.mean, 0.0 * self.cov) +",
-        "expected",
-    ),
-    "g squared": (
-        "control.linear",
-        "-self.noise(t) * self",
-        "-self.noise(t) ** 2 * self",
-        "control",
-    ),
-    "cross moment turned": ("control.linear", "(cross @ B.T)", "(cross @ B)", "law"),
-    "energy of the mean": (
-        "control.linear",
-        "mean @ mean + np.trace(P @ S @ P.T)",
-        "mean @ mean",
-        "energy",
-    ),
-    "no running cost": (
-        "control.linear",
-        "return energy + running + final",
-        "return energy + final",
-        "cost",
-    ),
-    "chain with the tilt's value": (
-        "control.linear",
-        "+ 0.5 * s2 * np.trace(P)\n",
-        "+ 0.5 * np.linalg.slogdet(eye + s2 * P)[1]\n",
-        "chain's value",
-    ),
-    "no response of its own step": (
-        "control.linear",
-        "-g * K @ P @ M",
-        "-g * P @ M",
-        "chain's control",
-    ),
-    "running cost without dt": (
-        "control.linear",
-        "+ dt * self.running_matrix",
-        "+ self.running_matrix",
-        "chain's value",
-    ),
-    "chain's noise without dt": ("control.linear", "+ g**2 * dt * np", "+ g**2 * np", "distance"),
-    "score not halved": ("control.linear", "first - 0.5 * float", "first - float", "drift"),
-    "reward as a cost": (
-        "control.linear",
-        "final_vector=-scale",
-        "final_vector=scale",
-        "cost of a reward",
-    ),
-    "laws from time zero": (
-        "control.linear",
-        ("self.cov.ravel(), self.cov.ravel()])\n        found = solve_ivp(rate, (self.start,"),
-        ("self.cov.ravel(), self.cov.ravel()])\n        found = solve_ivp(rate, (0.0,"),
-        "marginal",
-    ),
+    "control.linear": {
+        "A for its transpose": (
+            of_another("_riccati", matrix=lambda problem: lambda t: problem.matrix(t).T),
+            "value",
+        ),
+        "vector's transpose": (edited("dp = A.T @ p", "dp = A @ p"), "gradient"),
+        "shift forgotten": (
+            of_another("_riccati", shift=lambda problem: lambda t: 0 * problem.shift(t)),
+            "gradient",
+        ),
+        "trace forgotten": (edited("g2 * (np.trace(P) - p @ p)", "g2 * (-p @ p)"), "value"),
+        "constant of the mean alone": (
+            of_another("expected_value", cov=lambda problem: 0 * problem.cov),
+            "expected",
+        ),
+        "g squared": (
+            problem_with(control=lambda whole, self, x, t: self.noise(t) * whole(x, t)),
+            "control",
+        ),
+        "cross moment turned": (edited("(cross @ B.T)", "(cross @ B)"), "law"),
+        "energy of the mean": (
+            edited("mean @ mean + np.trace(P @ S @ P.T)", "mean @ mean"),
+            "energy",
+        ),
+        "no running cost": (problem_with(cost=without_running), "cost"),
+        "chain with the tilt's value": (
+            edited(
+                "+ 0.5 * s2 * np.trace(P)\n",
+                "+ 0.5 * np.linalg.slogdet(eye + s2 * P)[1]\n",
+            ),
+            "chain's value",
+        ),
+        "no response of its own step": (
+            edited("-g * K @ P @ M", "-g * P @ M"),
+            "chain's control",
+        ),
+        "running cost without dt": (problem_with(discrete=running_without_dt), "chain's value"),
+        "chain's noise without dt": (edited("+ g**2 * dt * np", "+ g**2 * np"), "distance"),
+        "score not halved": (replaced(of_gaussian=score_not_halved), "drift"),
+        "reward as a cost": (
+            replaced(of_gaussian=as_a_cost),
+            "cost of a reward",
+        ),
+        "laws from time zero": (of_another("steered", start=lambda problem: 0.0), "marginal"),
+    }
 }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import torch
 
 from tests.helpers import tensor
+from tests.mutants.harness import overridden, replaced, revised
 from tests.mutants.theory.control.shared import Checks, refused
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
 from theory.control.cases import Case, DoubleWell, control_case
+from theory.control.linear import LinearQuadratic
 
 STEPS = 8
 
@@ -80,84 +84,104 @@ def check_processes(module: ModuleType) -> Checks:
 
 CHECKS = {"control.processes": check_processes}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def process_with(**changes):
+    """Costs of another process: each change(process) a field of it."""
+    return replaced(
+        path_costs=lambda whole: lambda process, *rest: whole(revised(process, **changes), *rest)
+    )
+
+
+def linear_with(function, **changes):
+    """A function that is given another linear-quadratic case; wells are left as they are."""
+
+    def wrong(whole):
+        def of(case, given):
+            linear = isinstance(case, LinearQuadratic)
+            return whole(revised(case, **changes) if linear else case, given)
+
+        return of
+
+    return replaced(**{function: wrong})
+
+
+def chain_with(**parts):
+    return overridden("OptimalChain", **parts)
+
+
+def one_step_early(whole):
+    def path_costs(process, times, states):
+        gap = process.final(states[:, -2]) - process.final(states[:, -1])
+        return whole(process, times, states) + gap
+
+    return path_costs
+
+
+def turned_root(case):
+    """The covariance of noise times the root, the root being on the wrong side."""
+    root = np.linalg.cholesky(case.cov)
+    return root.T @ root
+
+
+def of_the_next_time(whole, self, noise):
+    found = whole(noise)
+    pairs = zip(found.states.unbind(1), self.times[1:].tolist(), strict=False)
+    later = [tensor(self.case.control(x.numpy(), t)) for x, t in pairs]
+    return replace(found, continuous=torch.stack(later, 1))
+
+
+def of_the_diffusion(whole, self):
+    def control(x, k):
+        return self.case.control(x, float(self.times[k]))
+
+    return SimpleNamespace(control=control, value=whole().value)
+
+
 MUTANTS = {
-    "energy not halved": (
-        "control.processes",
-        "0.5 * dt * (process.control(x, t) ** 2)",
-        "dt * (process.control(x, t) ** 2)",
-        "cost",
-    ),
-    "running cost without dt": (
-        "control.processes",
-        "dt * process.running(x, t)",
-        "process.running(x, t)",
-        "ou_quadratic: cost",
-    ),
-    "no final cost": (
-        "control.processes",
-        "return total + process.final(states[:, -1])",
-        "return total",
-        "cost",
-    ),
-    "final cost one step early": (
-        "control.processes",
-        "process.final(states[:, -1])",
-        "process.final(states[:, -2])",
-        "cost",
-    ),
-    "quadratic not halved": (
-        "control.processes",
-        "0.5 * ((x @ _as(matrix, x))",
-        "((x @ _as(matrix, x))",
-        "ou_quadratic: cost",
-    ),
-    "covariance for its root": (
-        "control.processes",
-        "np.linalg.cholesky(case.cov), noise",
-        "case.cov, noise",
-        "ou_quadratic: states",
-    ),
-    "root turned": (
-        "control.processes",
-        "np.linalg.cholesky(case.cov), noise).T",
-        "np.linalg.cholesky(case.cov), noise)",
-        "ou_quadratic: states",
-    ),
-    "drift's matrix turned": (
-        "control.processes",
-        "x @ _as(case.matrix(t), x).T",
-        "x @ _as(case.matrix(t), x)",
-        "ou_quadratic: states",
-    ),
-    "noise of the step before": (
-        "control.processes",
-        "noise[:, k + 1]\n",
-        "noise[:, k]\n",
-        "states",
-    ),
-    "u* of the next time": (
-        "control.processes",
-        "case.control(x.numpy(), t)",
-        "case.control(x.numpy(), min(t + dt, 1.0))",
-        "diffusion",
-    ),
-    "paths of the diffusion's control": (
-        "control.processes",
-        "x = x + dt * (process.drift(x, t) + g * u)",
-        "x = x + dt * (process.drift(x, t) + g * continuous[-1])",
-        "states",
-    ),
-    "value at the mean": (
-        "control.processes",
-        "root = math.sqrt(case.dim) *",
-        "root = 0.0 *",
-        "least",
-    ),
-    "few steps let in": (
-        "control.processes",
-        "            _ = self.optimum\n",
-        "            pass\n",
-        "few",
-    ),
+    "control.processes": {
+        "energy not halved": (
+            process_with(control=lambda p: lambda x, t: math.sqrt(2) * p.control(x, t)),
+            "cost",
+        ),
+        "running cost without dt": (
+            process_with(running=lambda p: p.running and (lambda x, t: STEPS * p.running(x, t))),
+            "ou_quadratic: cost",
+        ),
+        "no final cost": (process_with(final=lambda p: lambda x: 0.0), "cost"),
+        "final cost one step early": (replaced(path_costs=one_step_early), "cost"),
+        "quadratic not halved": (
+            linear_with(
+                "case_process",
+                final_matrix=lambda case: 2 * case.final_matrix,
+                running_matrix=lambda case: 2 * case.running_matrix,
+            ),
+            "ou_quadratic: cost",
+        ),
+        "covariance for its root": (
+            linear_with("case_starts", cov=lambda case: case.cov @ case.cov),
+            "ou_quadratic: states",
+        ),
+        "root turned": (linear_with("case_starts", cov=turned_root), "ou_quadratic: states"),
+        "drift's matrix turned": (
+            linear_with("case_process", matrix=lambda case: lambda t: case.matrix(t).T),
+            "ou_quadratic: states",
+        ),
+        "noise of the step before": (
+            chain_with(
+                paths=lambda whole, self, noise: whole(torch.cat([noise[:, :1], noise[:, :-1]], 1))
+            ),
+            "states",
+        ),
+        "u* of the next time": (chain_with(paths=of_the_next_time), "diffusion"),
+        "paths of the diffusion's control": (chain_with(optimum=of_the_diffusion), "states"),
+        "value at the mean": (
+            chain_with(
+                least_cost=lambda whole, self: float(self.optimum.value(self.case.mean[None])[0])
+            ),
+            "least",
+        ),
+        "few steps let in": (chain_with(__post_init__=lambda whole, self: None), "few"),
+    }
 }

@@ -8,11 +8,13 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
+from tests.mutants.harness import edited, overridden
 from tests.mutants.theory.control.shared import (
     MEMORYLESS,
     STEP,
     Checks,
     refused,
+    scaled,
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.fields.diffusion import Diffusion
@@ -109,57 +111,101 @@ def check_schedules(module: ModuleType) -> Checks:
 HOME = "fields.diffusion"
 CHECKS = {"control.steered": check_steered, HOME: check_schedules}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def field_with(**parts):
+    return overridden("SteeredField", **parts)
+
+
+def diffusion_with(**parts):
+    return overridden("Diffusion", **parts)
+
+
+def eta_for_2_eta(whole, self, x, t):
+    return self.share / (self.share / whole(x, t) + 0.5 * self.path.alpha(tensor(t)))
+
+
+def without_alpha(whole, self, x, t):
+    return self.base.score(x, t) + self._displacement(x, t)
+
+
+def sigma_once(whole, self, x, t):
+    return self.base.posterior_mean(x, t) + self.path.sigma(tensor(t)) * self._displacement(x, t)
+
+
+def divergence(factor):
+    """So many times what the displacement adds to it: factor(field, x, t)."""
+
+    def wrong(whole, self, x, t):
+        velocity, found = whole(x, t)
+        plain = self.base.with_divergence(x, t)[1]
+        return velocity, plain + factor(self, x, t) * (found - plain)
+
+    return field_with(with_divergence=wrong)
+
+
+def offset_on_one_side(whole, self, path, t):
+    h = self.offset
+    return whole(path, (t + h) * (1 + 2 * h) / (1 + h) - h)
+
+
+def ratio_to_eta(whole, self, path, t):
+    return whole(path, t) * (2 if self.memoryless and not self.offset else 1)
+
+
+def without_offset(whole, self, path, t):
+    return whole.func(replace(self, offset=0.0), path, t)
+
+
+def without_start(whole, kind, multiple=1.0, start=None):
+    return replace(whole(multiple), start=0.0)
+
+
 MUTANTS = {
-    "eta for 2 eta": ("control.steered", "ratio + 0.5 * self", "ratio + self", "drift"),
-    "displacement's sign": (
-        "control.steered",
-        "-self._factor(x, t) * gradient",
-        "self._factor(x, t) * gradient",
-        "drift",
-    ),
-    "all of the control": ("control.steered", "self.share / (", "1.0 / (", "0.6: drift"),
-    "score without alpha": (
-        "control.steered",
-        "score(x, t) + alpha * self",
-        "score(x, t) + self",
-        "score",
-    ),
-    "sigma once": ("control.steered", "sigma**2 * self", "sigma * self", "mean"),
-    "divergence's sign": (
-        "control.steered",
-        "divergence - gain",
-        "divergence + gain",
-        "divergence",
-    ),
-    "divergence without share": ("control.steered", "gain * own * lap", "gain * lap", "divergence"),
-    "g for g squared": (HOME, "self.constant**2", "self.constant", "constant"),
-    "one eta": (HOME, "2 * self.memoryless * path.eta", "self.memoryless * path.eta", "memoryless"),
-    "offset on one side": (HOME, "(1 + 2 * self.offset))", "(1 + self.offset))", "offset"),
-    "ratio to eta": (
-        HOME,
-        "path.alpha(t) / (2 * self.memoryless)",
-        "path.alpha(t) / self.memoryless",
-        "eta's ratio",
-    ),
-    "ratio as without offset": (
-        HOME,
-        "self.memoryless is not None and not self.offset:",
-        "self.memoryless is not None:",
-        "offset's ratio",
-    ),
-    "eta for the gain": (HOME, "path.gain(t) / self", "path.eta(t) / self", "ratio"),
-    "negative squares": (
-        HOME,
-        "torch.isfinite(value) & (value >= 0)",
-        "torch.isfinite(value)",
-        "negative",
-    ),
-    "guard of the other kind": (
-        HOME,
-        "self.offset and self.memoryless is None",
-        "self.offset and self.constant is None",
-        "must be 0 but for eta-schedules",
-    ),
-    "start forgotten": (HOME, "memoryless=multiple, start=start", "memoryless=multiple", "start"),
+    "control.steered": {
+        "eta for 2 eta": (field_with(_factor=eta_for_2_eta), "drift"),
+        "displacement's sign": (field_with(_displacement=scaled(-1)), "drift"),
+        "all of the control": (
+            field_with(_factor=lambda whole, self, x, t: whole(x, t) / self.share),
+            "0.6: drift",
+        ),
+        "score without alpha": (field_with(score=without_alpha), "score"),
+        "sigma once": (field_with(posterior_mean=sigma_once), "mean"),
+        "divergence's sign": (divergence(lambda field, x, t: -1), "divergence"),
+        "divergence without share": (
+            divergence(lambda field, x, t: 1 / field._factor(x, t)),
+            "divergence",
+        ),
+    },
+    HOME: {
+        "g for g squared": (
+            diffusion_with(squared=lambda whole, self, path, t: whole(path, t).sqrt()),
+            "constant",
+        ),
+        "one eta": (
+            diffusion_with(
+                squared=lambda whole, self, path, t: whole(path, t) / (2 if self.memoryless else 1)
+            ),
+            "memoryless",
+        ),
+        "offset on one side": (diffusion_with(squared=offset_on_one_side), "offset"),
+        "ratio to eta": (diffusion_with(gain_ratio=ratio_to_eta), "eta's ratio"),
+        "ratio as without offset": (diffusion_with(gain_ratio=without_offset), "offset's ratio"),
+        "eta for the gain": (
+            diffusion_with(gain_ratio=lambda whole, self, path, t: whole(path, t) / path.alpha(t)),
+            "ratio",
+        ),
+        "negative squares": (
+            edited("torch.isfinite(value) & (value >= 0)", "torch.isfinite(value)"),
+            "negative",
+        ),
+        "guard of the other kind": (
+            edited(
+                "self.offset and self.memoryless is None", "self.offset and self.constant is None"
+            ),
+            "must be 0 but for eta-schedules",
+        ),
+        "start forgotten": (diffusion_with(of_memoryless=without_start), "start"),
+    },
 }

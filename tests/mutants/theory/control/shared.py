@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,11 @@ def value_of(numbers: LinearNumbers, x: Sequence[float]) -> float:
     """-log E[exp(-cost) | X_0 = x], the steps of dense paths extrapolated to 0."""
     place = np.array(x)
     return float(extrapolated(lambda n: np.array(dense_value(numbers, place, n)), 8, 3).value)
+
+
+def scaled(factor: float) -> Callable[..., Any]:
+    """A part that gives so many times what it should."""
+    return lambda whole, self, *given: factor * whole(*given)
 
 
 def failures(checks: Callable[[ModuleType], Checks], module: ModuleType) -> list[str]:

@@ -12,17 +12,19 @@ from scipy import integrate
 from scipy.special import logsumexp, softmax
 
 from tests.helpers import tensor
+from tests.mutants.harness import overridden, replaced
 from tests.mutants.theory.control.shared import (
     SCALE,
     STEP,
     Checks,
     later,
     refused,
+    scaled,
     value_of,
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT
 from theory.fields.diffusion import Diffusion
-from theory.fields.paths import PATHS
+from theory.fields.paths import PATHS, column
 from theory.ledger.oracle.control.linear import LinearNumbers
 from theory.ledger.oracle.instants import instant
 from theory.problems.problem import load_problem
@@ -178,77 +180,105 @@ def check_equation(module: ModuleType) -> Checks:
 
 CHECKS = {"control.value": check_value, "control.equation": check_equation}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def coefficients(of):
+    """Other drift, g^2 and cost on the grid: of(drift, g2, cost)."""
+    return overridden("_System", _coefficients=lambda whole, self, tau: of(*whole(tau)))
+
+
+def solving(change):
+    """Another equation or frame is solved: change(equation, frame)."""
+
+    def init(whole, self, equation, frame, *rest):
+        whole(*change(equation, frame), *rest)
+
+    return overridden("_System", __init__=init)
+
+
+def still(frame):
+    return replace(frame, centre=lambda t: (frame.centre(t)[0], 0.0))
+
+
+def at_log_one(whole, self, x, t):
+    """log Z, which the value takes off, is 0."""
+    return whole(x, t) + self.target.log_z
+
+
+def with_base_density(whole, self, x, t):
+    return whole(x, t) - self.problem.base_field.posterior(x, t).log_abs
+
+
+def without_alpha(whole, self, x, t):
+    return whole(x, t) / column(self.problem.path.alpha(t))
+
+
+def at_own_scale(whole, self):
+    return whole.func(replace(self, scale=self.problem.scale))
+
+
+def without_offset(whole, self, x, t, schedule=None):
+    return whole(x, t, schedule and replace(schedule, offset=0.0))
+
+
+OPTIMUM = "MemorylessOptimum"
 MUTANTS = {
-    "value's sign": (
-        "control.value",
-        "return -self.target.conditional.evaluate(post)[0]",
-        "return self.target.conditional.evaluate(post)[0]",
-        "note_1d: value",
-    ),
-    "no log Z": ("control.value", "-(self.target.log_z + post.of", "-(post.of", "linear_1d: value"),
-    "density of the base kept": (
-        "control.value",
-        ".log_abs - post.log_abs)",
-        ".log_abs)",
-        "linear_1d: value",
-    ),
-    "gradient without alpha": (
-        "control.value",
-        "-column(self.problem.path.alpha(check_time(t, x))) *",
-        "-",
-        "note_1d: gradient",
-    ),
-    "g squared": (
-        "control.value",
-        "check_time(t, x)).sqrt()",
-        "check_time(t, x))",
-        "note_1d: control",
-    ),
-    "control uphill in cost": (
-        "control.value",
-        "return -column(g)",
-        "return column(g)",
-        "note_1d: control",
-    ),
-    "the problem's own scale": (
-        "control.value",
-        "Exponential(self.scale)",
-        "Exponential(self.problem.scale)",
-        "note_1d: velocity",
-    ),
-    "offsets let in": ("control.value", "!= 1.0 or schedule.offset:", "!= 1.0:", "guard"),
-    "noise not halved": ("control.equation", "0.5 * g2[i] * curved", "g2[i] * curved", "line"),
-    "square's sign": (
-        "control.equation",
-        "DD @ w - self.equation.kappa",
-        "DD @ w + self.equation.kappa",
-        "line",
-    ),
-    "kappa forgotten": (
-        "control.equation",
-        "self.equation.kappa * slope**2",
-        "slope**2",
-        "logarithm",
-    ),
-    "frame's motion forgotten": ("control.equation", "- dcentre - dwidth", "- dwidth", "line"),
-    "slope in y": ("control.equation", "-1) / self.frame.width(t)[0]", "-1)", "gradient"),
-    "no factorial": (
-        "control.equation",
-        "right[derivative] = float(derivative)",
-        "right[derivative] = 1.0",
-        "stencil 2: power 2",
-    ),
-    "Jacobian of half the square": (
-        "control.equation",
-        "- g2[i] * self.equation.kappa",
-        "- 0.5 * g2[i] * self.equation.kappa",
-        "jacobian",
-    ),
-    "axes exchanged": (
-        "control.equation",
-        "csr_array(kron(a, other)), csr_array(kron(one, b))",
-        "csr_array(kron(other, a)), csr_array(kron(b, one))",
-        "plane",
-    ),
+    "control.value": {
+        "value's sign": (overridden(OPTIMUM, value=scaled(-1)), "note_1d: value"),
+        "no log Z": (overridden(OPTIMUM, value=at_log_one), "linear_1d: value"),
+        "density of the base kept": (
+            overridden(OPTIMUM, value=with_base_density),
+            "linear_1d: value",
+        ),
+        "gradient without alpha": (
+            overridden(OPTIMUM, gradient=without_alpha),
+            "note_1d: gradient",
+        ),
+        "g squared": (
+            overridden("Diffusion", squared=lambda whole, self, path, t: whole(path, t) ** 2),
+            "note_1d: control",
+        ),
+        "control uphill in cost": (overridden(OPTIMUM, control=scaled(-1)), "note_1d: control"),
+        "the problem's own scale": (
+            overridden(OPTIMUM, target=at_own_scale),
+            "note_1d: velocity",
+        ),
+        "offsets let in": (overridden(OPTIMUM, control=without_offset), "guard"),
+    },
+    "control.equation": {
+        "noise not halved": (coefficients(lambda drift, g2, cost: (drift, 2 * g2, cost)), "line"),
+        "square's sign": (
+            solving(lambda own, frame: (replace(own, kappa=-own.kappa), frame)),
+            "line",
+        ),
+        "kappa forgotten": (
+            solving(lambda own, frame: (replace(own, kappa=1.0), frame)),
+            "logarithm",
+        ),
+        "frame's motion forgotten": (solving(lambda own, frame: (own, still(frame))), "line"),
+        "slope in y": (
+            overridden(
+                "Solution",
+                gradient_at=lambda whole, self, t: whole(t) * self.frame.width(t)[0],
+            ),
+            "gradient",
+        ),
+        "no factorial": (
+            replaced(_weights=lambda whole: lambda places, k: whole(places, k) / math.factorial(k)),
+            "stencil 2: power 2",
+        ),
+        "Jacobian of half the square": (
+            overridden("_System", jacobian=lambda whole, self, tau, w: whole(tau, w / 2)),
+            "jacobian",
+        ),
+        "axes exchanged": (
+            replaced(
+                _operators=lambda whole: (
+                    lambda axes, order: tuple(along[::-1] for along in whole(axes, order))
+                )
+            ),
+            "plane",
+        ),
+    },
 }

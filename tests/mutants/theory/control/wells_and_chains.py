@@ -12,12 +12,14 @@ import torch
 from scipy.optimize import brentq
 
 from tests.helpers import tensor
+from tests.mutants.harness import edited, overridden, replaced
 from tests.mutants.theory.control.shared import (
     LOOSE,
     MEMORYLESS,
     STEP,
     Checks,
     refused,
+    scaled,
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.control.equation import solve
@@ -151,58 +153,95 @@ def check_chains(module: ModuleType) -> Checks:
 CHAIN = "samplers.chain"
 CHECKS = {"control.cases": check_cases, CHAIN: check_chains}
 
-# module, text, replacement, and the check that rejects it
+# --- the mutants of a module, and the check that rejects each
+
+
+def well_with(**parts):
+    return overridden("DoubleWell", **parts)
+
+
+def of_g(whole, self, *kind):
+    return replace(whole(*kind), squared=lambda t: self.g)
+
+
+def moved_by(whole, self, x, k):
+    return whole(x, k) * np.diff(self.times)[k] ** 0.5
+
+
+def kernel_of_dt(whole):
+    return lambda later, start, std, scale, k: whole(later, start, std**2 / G, scale, k)
+
+
+def exchanged(whole):
+    return lambda counts, kinds, name: whole(counts, [kind[::-1] for kind in kinds], name)
+
+
+def without_rotation(whole):
+    def ou(*given):
+        case = whole(*given)
+        A = case.matrix(0.0)
+        return replace(case, matrix=lambda t: (A + A.T) / 2)
+
+    return ou
+
+
+def rows(of):
+    """Other P, Q and s^2 of the kernels: of(chain, dt, P, Q, s2)."""
+
+    def wrong(whole, self):
+        dt = (1 - self.first_time) / self.steps
+        return torch.stack(of(self, dt, *whole()))
+
+    return overridden("Chain", _rows=wrong)
+
+
+def with_bare_gain(chain, dt, P, Q, s2):
+    return P, dt + 0.5 * s2 / chain.path.gain(chain.times), s2
+
+
+def later_noise(chain, dt, P, Q, s2):
+    return P, Q, dt * chain.schedule.squared(chain.path, chain.times + dt)
+
+
+def from_time_zero(chain, dt, P, Q, s2):
+    longer = 1 / (1 - chain.first_time)
+    return 1 + longer * (P - 1), longer * Q, longer * s2
+
+
 MUTANTS = {
-    "half the drift": ("control.cases", "return -4 * kappa * x", "return -2 * kappa * x", "drift"),
-    "g for its square": ("control.cases", "lambda t: self.g**2", "lambda t: self.g", "value"),
-    "end at the other well": (
-        "control.cases",
-        "nu * (x - 1) ** 2",
-        "nu * (x + 1) ** 2",
-        "terminal",
-    ),
-    "control by g squared": (
-        "control.cases",
-        "-self.g * self.gradient",
-        "-self.g**2 * self.gradient",
-        "control",
-    ),
-    "kernel of dt": ("control.cases", "self.g * dt**0.5", "self.g * dt", "chain's value"),
-    "move for control": (
-        "control.cases",
-        "(mean - start) / (self.g * dt)",
-        "(mean - start) / (self.g * dt**0.5)",
-        "chain's first",
-    ),
-    "even steps": (
-        "control.cases",
-        "float(grid[k + 1] - grid[k])",
-        "1 / (len(grid) - 1)",
-        "chain's second",
-    ),
-    "chain's reward for its cost": (
-        "control.cases",
-        "[-self._values[j]",
-        "[self._values[j]",
-        "chain's value",
-    ),
-    "kappa and nu exchanged": ("control.cases", "for i in (0, 1))", "for i in (1, 0))", "named"),
-    "no rotation": ("control.cases", "0.6 * (turn - turn.T)", "0.6 * (turn + turn.T)", "rotation"),
-    "P's sign": (CHAIN, "1 - dt * 0.5 * g2", "1 + dt * 0.5 * g2", "mean"),
-    "score's half in Q": (CHAIN, "(1 + 0.5 * g2 *", "(1 + g2 *", "mean"),
-    "eta for the gain in Q": (CHAIN, "g2 * path.alpha(t) / gain", "g2 / gain", "mean"),
-    "noise of dt squared": (CHAIN, "P, Q, g2 * dt]", "P, Q, g2 * dt**2]", "std"),
-    "noise at the step's end": (
-        CHAIN,
-        "squared(path, t)",
-        "squared(path, t + 1 / self.steps)",
-        "std",
-    ),
-    "steps from time zero": (
-        CHAIN,
-        "dt, gain = (1 - self.first_time) / self.steps,",
-        "dt, gain = 1 / self.steps,",
-        "rectified_flow: mean",
-    ),
-    "silent kernels": (CHAIN, "(self._rows[2] > 0)", "(self._rows[2] >= 0)", "silent"),
+    "control.cases": {
+        "half the drift": (
+            replaced(well_drift=lambda whole: lambda kappa, x: whole(kappa / 2, x)),
+            "drift",
+        ),
+        "g for its square": (well_with(_equation=of_g), "value"),
+        "end at the other well": (
+            replaced(well_cost=lambda whole: lambda nu, x: whole(nu, -x)),
+            "terminal",
+        ),
+        "control by g squared": (well_with(control=scaled(G)), "control"),
+        "kernel of dt": (replaced(best_kernel=kernel_of_dt), "chain's value"),
+        "move for control": (overridden("DiscreteWell", control=moved_by), "chain's first"),
+        "even steps": (
+            well_with(
+                discrete=lambda whole, self, times: whole(np.linspace(0, 1, len(times)).tolist())
+            ),
+            "chain's second",
+        ),
+        "chain's reward for its cost": (
+            overridden("DiscreteWell", value=scaled(-1)),
+            "chain's value",
+        ),
+        "kappa and nu exchanged": (replaced(_well=exchanged), "named"),
+        "no rotation": (replaced(_ou=without_rotation), "rotation"),
+    },
+    CHAIN: {
+        "P's sign": (rows(lambda chain, dt, P, Q, s2: (2 - P, Q, s2)), "mean"),
+        "score's half in Q": (rows(lambda chain, dt, P, Q, s2: (P, 2 * Q - dt, s2)), "mean"),
+        "eta for the gain in Q": (rows(with_bare_gain), "mean"),
+        "noise of dt squared": (rows(lambda chain, dt, P, Q, s2: (P, Q, s2 * dt)), "std"),
+        "noise at the step's end": (rows(later_noise), "std"),
+        "steps from time zero": (rows(from_time_zero), "rectified_flow: mean"),
+        "silent kernels": (edited("(self._rows[2] > 0)", "(self._rows[2] >= 0)"), "silent"),
+    },
 }
