@@ -15,7 +15,10 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
 _NUMBER = count()
+Checks = dict[str, bool]
 Mistake = Callable[[str], ModuleType]
 
 
@@ -101,3 +104,15 @@ def overridden(kind: str, **parts: Callable[..., Any]) -> Mistake:
 def revised(found: Any, **fields: Callable[[Any], Any]) -> Any:
     """A dataclass with other fields, each of what was found."""
     return replace(found, **{name: of(found) for name, of in fields.items()})
+
+
+# --- what rejects them
+
+
+def failures(checks: Callable[[ModuleType], Checks], module: ModuleType) -> list[str]:
+    """The names of the checks that fail; a module may also refuse to go on, with its own words."""
+    try:
+        with np.errstate(all="ignore"):
+            return [what for what, good in checks(module).items() if not good]
+    except ValueError as error:
+        return [str(error)]

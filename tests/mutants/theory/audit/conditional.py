@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 from scipy import stats
 
-from tests.mutants.theory.audit.shared import Checks
+from tests.mutants.harness import Checks, edited, overridden, replaced, revised
 from tests.theory.audit.synthetic import data_of, planted
 from theory.audit.fit import likelihood
 from theory.common.tolerances import ALGEBRA, FLOAT32
@@ -60,54 +61,74 @@ def check_conditional(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"conditional": check_conditional}
+CHECKS = {"estimators.conditional": check_conditional}
+
+# --- the mutants of a module, and the check that rejects each
+
+
+def labels_with(of):
+    """Other labels of the real data and its permutations."""
+    return replaced(
+        permute=lambda whole: (
+            lambda *given: revised(whole(*given), labels=lambda found: of(found.labels))
+        )
+    )
+
+
+def without_curve(whole):
+    def orthogonal(phi, strata):
+        return whole(phi, replace(strata, functions=0 * strata.functions))
+
+    return orthogonal
+
+
+def means_kept(whole):
+    def orthogonal(phi, strata):
+        means = likelihood.prompt_means(phi, strata.weight, strata.pooled)
+        return whole(phi, strata) + strata.pooled.over_rows(means).astype(np.float32)
+
+    return orthogonal
+
+
+def turned(whole):
+    return lambda strata, phi, direction, data: whole(strata, phi, -direction, data)
+
 
 MUTANTS = {
-    # conditional
-    "real labels not among them": (
-        "conditional",
-        "np.concatenate([strata.pooled.label[None] == 1, drawn])",
-        "drawn",
-    ),
-    "real labels last": (
-        "conditional",
-        "np.concatenate([strata.pooled.label[None] == 1, drawn])",
-        "np.concatenate([drawn, strata.pooled.label[None] == 1])",
-    ),
-    "labels without their chance": (
-        "conditional",
-        "- self.strata.chance.astype(np.float32)",
-        "- np.float32(0.3)",
-    ),
-    "no projection on the curve": (
-        "conditional",
-        ("return np.asarray(rest - H.astype(np.float32) @ inner.astype(np.float32))"),
-        "return rest",
-    ),
-    "strata's means kept": (
-        "conditional",
-        ("rest = phi - pooled.over_rows(prompt_means(phi, c, pooled)).astype(np.float32)"),
-        "rest = phi",
-    ),
-    "small values are extreme": (
-        "conditional",
-        "(values >= values[..., :1])",
-        "(values <= values[..., :1])",
-    ),
-    "ties do not count": (
-        "conditional",
-        "(values >= values[..., :1])",
-        "(values > values[..., :1])",
-    ),
-    "witness turned": ("conditional", "values = (phi @ direction)", "values = -(phi @ direction)"),
-    "pairs on both sides": (
-        "conditional",
-        "at_most(data.unpaired(), MOST_ROWS)",
-        "at_most(data, MOST_ROWS)",
-    ),
-    "strata by prompt alone": (
-        "conditional",
-        "np.lexsort((pooled.reward, pooled.prompt))",
-        "np.lexsort((pooled.label, pooled.prompt))",
-    ),
+    "estimators.conditional": {
+        "real labels not among them": (
+            labels_with(lambda labels: np.concatenate([labels[1:2], labels[1:]])),
+            "real labels first",
+        ),
+        "real labels last": (
+            labels_with(lambda labels: np.roll(labels, -1, 0)),
+            "real labels first",
+        ),
+        "labels without their chance": (
+            overridden(
+                "Permuted",
+                residual=lambda whole, self: self.labels.astype(np.float32) - np.float32(0.3),
+            ),
+            "residual",
+        ),
+        "no projection on the curve": (replaced(orthogonal=without_curve), "projection"),
+        "strata's means kept": (replaced(orthogonal=means_kept), "projection"),
+        "small values are extreme": (
+            replaced(rank=lambda whole: lambda values: whole(-values)),
+            "power",
+        ),
+        "ties do not count": (
+            replaced(rank=lambda whole: lambda values: 1 - whole(-values)),
+            "rank",
+        ),
+        "witness turned": (replaced(_witness=turned), "witness"),
+        "pairs on both sides": (
+            edited("at_most(data.unpaired(), MOST_ROWS)", "at_most(data, MOST_ROWS)"),
+            "seeds",
+        ),
+        "strata by prompt alone": (
+            replaced(_cut=lambda whole: lambda pooled: whole(replace(pooled, reward=pooled.label))),
+            "no stratum of rewards",
+        ),
+    }
 }

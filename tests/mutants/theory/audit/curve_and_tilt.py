@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 from scipy import stats
 
-from tests.mutants.theory.audit.shared import ZERO, Checks, times
+from tests.mutants.harness import Checks, edited, replaced, revised
+from tests.mutants.theory.audit.shared import ZERO, times
 from tests.theory.audit.synthetic import data_of, gaussians, statistic
 from theory.audit.data.samples import Pooled
 from theory.audit.estimators import tilt
@@ -128,42 +130,104 @@ def check_tilt(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"curve": check_curve, "tilt": check_tilt}
+CHECKS = {"estimators.curve": check_curve, "estimators.tilt": check_tilt}
+
+# --- the mutants of a module, and the check that rejects each
+
+
+def unprojected(whole):
+    """The functions' products with the wrapper's slope, which project on it, are 0."""
+
+    def moments(fit, pooled, functions):
+        products, *rest = whole(fit, pooled, functions)
+        k = fit.slope.shape[1]
+        products[:k, k:] = 0
+        products[k:, :k] = 0
+        return products, *rest
+
+    return moments
+
+
+def single_rows(whole):
+    return lambda fit, pooled, *rest: whole(fit, replace(pooled, unit=None), *rest)
+
+
+def without_shared_freedom(whole):
+    def sf(x, freedom, rest):
+        return whole.sf(x * (rest + freedom) / rest, freedom, rest)
+
+    return SimpleNamespace(sf=sf)
+
+
+def one_freedom_more(whole):
+    return SimpleNamespace(ppf=lambda level, freedom: whole.ppf(level, freedom + 1), sf=whole.sf)
+
+
+def at_the_maximum(whole):
+    def at(fitted, pooled, step):
+        return replace(whole(fitted, pooled, step), information=fitted.fit.information)
+
+    return at
+
 
 MUTANTS = {
-    # curve
-    "no projection on the wrapper": ("curve", "np.vstack([-inner,", "np.vstack([0 * inner,"),
-    "projection's sign": ("curve", "np.vstack([-inner,", "np.vstack([inner,"),
-    "prompts' sums not centred": ("curve", "rest = sums - sums.mean(0)", "rest = sums"),
-    "Hotelling's share": (
-        "curve",
-        "share = (groups - freedom) / (freedom * (groups - 1))",
-        "share = groups / (freedom * (groups - 1))",
-    ),
-    "prompts' means kept": ("curve", "inner - (totals / mass[:, None]).T @ totals", "inner"),
-    "pairs as rows in the test": ("curve", "if pooled.unit is not None:", "if False:"),
-    "ranks of half the range": ("curve", "overall = 2 * share - 1", "overall = share - 0.5"),
-    # tilt
-    "intercept's bias left in": ("tilt", "(y - given.chance) * slope", "(y - p) * slope"),
-    "spread in standard units": (
-        "tilt",
-        "np.where(good, a, np.nan) / pooled.spread",
-        "np.where(good, a, np.nan)",
-    ),
-    "Q's weights": ("tilt", "w = error**-2", "w = error**-1"),
-    "heterogeneity's norm": ("tilt", "(w.sum() - (w**2).sum() / w.sum())", "w.sum()"),
-    "half the rows do not matter": ("tilt", "MOST_SHARE = 0.5", "MOST_SHARE = 1.0"),
-    "scores at the maximum for all a": ("tilt", "fit.theta + step, pooled", "fit.theta, pooled"),
-    "flips in standard units": ("tilt", "ends[0] / unit, ends[1] / unit", "ends[0], ends[1]"),
-    "chi^2 of two": ("tilt", "chi2.ppf(CONFIDENCE, 1)", "chi2.ppf(CONFIDENCE, 2)"),
-    "information at the maximum for all a": (
-        "tilt",
-        "max(float(fit.information[0, 0]), TINY)",
-        "float(fitted.fit.information[0, 0])",
-    ),
-    "information for the sandwich": (
-        "tilt",
-        "math.sqrt(float(score_variance(fit, pooled)[0, 0]))",
-        "math.sqrt(float(fit.information[0, 0]))",
-    ),
+    "estimators.curve": {
+        "no projection on the wrapper": (replaced(_moments=unprojected), "statistic"),
+        "projection's sign": (edited("np.vstack([-inner,", "np.vstack([inner,"), "statistic"),
+        "prompts' sums not centred": (
+            edited("rest = sums - sums.mean(0)", "rest = sums"),
+            "Hotelling",
+        ),
+        "Hotelling's share": (replaced(fisher=without_shared_freedom), "F"),
+        "prompts' means kept": (
+            edited("inner - (totals / mass[:, None]).T @ totals", "inner"),
+            "statistic",
+        ),
+        "pairs as rows in the test": (replaced(goodness=single_rows), "pairs"),
+        "ranks of half the range": (
+            replaced(_polynomials=lambda whole: lambda values: whole(values / 2)),
+            "ranks",
+        ),
+    },
+    "estimators.tilt": {
+        "intercept's bias left in": (
+            replaced(inclusion=lambda whole: lambda p, pooled: replace(whole(p, pooled), chance=p)),
+            "tilts",
+        ),
+        "spread in standard units": (
+            replaced(
+                prompt_tilts=lambda whole: (
+                    lambda pooled: revised(
+                        whole(pooled), tilt=lambda found: found.tilt * pooled.spread
+                    )
+                )
+            ),
+            "tilts",
+        ),
+        "Q's weights": (
+            replaced(_between=lambda whole: lambda tilt, error: whole(tilt, np.sqrt(error))),
+            "Q",
+        ),
+        "heterogeneity's norm": (
+            edited("(w.sum() - (w**2).sum() / w.sum())", "w.sum()"),
+            "spread",
+        ),
+        "half the rows do not matter": (replaced(MOST_SHARE=lambda whole: 1.0), "one prompt"),
+        "scores at the maximum for all a": (
+            replaced(_at=lambda whole: lambda fitted, pooled, step: whole(fitted, pooled, 0.0)),
+            "interval",
+        ),
+        "flips in standard units": (
+            replaced(
+                _between_ends=lambda whole: lambda value, unit, *rest: whole(value, 1.0, *rest)
+            ),
+            "interval",
+        ),
+        "chi^2 of two": (replaced(chi2=one_freedom_more), "one tilt"),
+        "information at the maximum for all a": (replaced(_at=at_the_maximum), "one tilt"),
+        "information for the sandwich": (
+            replaced(score_variance=lambda whole: lambda fit, pooled: fit.information),
+            "sandwich",
+        ),
+    },
 }

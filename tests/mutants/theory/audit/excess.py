@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 from scipy import special, stats
 
-from tests.mutants.theory.audit.shared import Checks
+from tests.mutants.harness import Checks, edited, overridden, replaced, revised
 from tests.theory.audit.synthetic import planted
-from theory.audit.estimators import conditional, curve
+from theory.audit.estimators import conditional, curve, excess
 from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D
 
 
@@ -66,67 +67,109 @@ def check_excess(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"excess": check_excess}
+CHECKS = {"estimators.excess": check_excess}
+
+# --- the mutants of a module, and the check that rejects each
+
+
+def spread_with(**fields):
+    """Other variances: each field of what they are."""
+    return overridden("Spread", of=lambda whole, *given: revised(whole(*given), **fields))
+
+
+def turned_round(found):
+    return excess._variance(found.features, found.pooled.label * found.curve.chance, found.pooled)
+
+
+def in_own_units(whole, data, units):
+    return whole(data, SimpleNamespace(standard=lambda features: features))
+
+
+def with_bias(whole):
+    def variance(x, weights, pooled):
+        w = weights / pooled.over_rows(pooled.sums(weights))
+        return whole(x, weights, pooled) * (1 - pooled.sums(w**2))
+
+    return variance
+
+
+def excess_with(**fields):
+    """Another result: each field of what it is."""
+    return replaced(excess=lambda whole: lambda *given: revised(whole(*given), **fields))
+
+
+def root_not_doubled(whole):
+    def frechet(p, q):
+        gap = p[0] - q[0]
+        without_root = gap @ gap + np.trace(p[1] + q[1])
+        return 0.5 * (whole(p, q) + without_root)
+
+    return frechet
+
+
+def covariance_with_bias(whole):
+    def moments(x, weights):
+        mean, cov = whole(x, weights)
+        return mean, cov * (1 - weights @ weights)
+
+    return moments
+
+
+def floor_not_taken_off(whole):
+    def distances(*given):
+        found = whole(*given)
+        return found | {"frechet_excess": found["frechet_floor"]}
+
+    return distances
+
+
+def implied_of_the_base(whole):
+    def distances(data, units, spread, permuted):
+        even = 1 / spread.pooled.n0[data.base.prompt]
+        return whole(data, units, replace(spread, weights=even), permuted)
+
+    return distances
+
 
 MUTANTS = {
-    # excess
-    "base not reweighted": (
-        "excess",
-        "implied = _variance(rest, weights, pooled)",
-        "implied = _variance(rest, 1 - label, pooled)",
-    ),
-    "base for tuned": (
-        "excess",
-        "tuned = _variance(rest, label * (1 - curve.chance), pooled)",
-        "tuned = _variance(rest, (1 - label) * curve.chance, pooled)",
-    ),
-    "overlap turned round": (
-        "excess",
-        "label * (1 - curve.chance), pooled)",
-        "label * curve.chance, pooled)",
-    ),
-    "variance with bias": ("excess", "away / np.maximum(room, TINY) * (room > 0)", "away"),
-    "tuned and base swapped": (
-        "excess",
-        "math.log(of_tuned / self.mean(",
-        "-math.log(of_tuned / self.mean(",
-    ),
-    "p of another calibration": (
-        "excess",
-        "2 * float(student.sf(abs(log) / error, freedom))",
-        "float(rank(np.abs(standardised(np.ones((1, 40)))))[0])",
-    ),
-    "features in their own units": (
-        "excess",
-        "units.standard(pooled_features(data))",
-        "pooled_features(data)",
-    ),
-    "ends not swapped": (
-        "excess",
-        "-math.expm1(inner.high), -math.expm1(inner.low)",
-        "-math.expm1(inner.low), -math.expm1(inner.high)",
-    ),
-    "rows of no weight": (
-        "excess",
-        "_variance(spread.features, u * weight, pooled)",
-        "_variance(spread.features, weight, pooled)",
-    ),
-    "curve's refit doubled many times": (
-        "excess",
-        "inverse @ ((u - 1) @ scores)",
-        "30 * inverse @ ((u - 1) @ scores)",
-    ),
-    "root not doubled": ("excess", "np.trace(q[1]) - 2 * cross", "np.trace(q[1]) - cross"),
-    "covariance with bias": ("excess", "@ rest / (1 - float((weights**2).sum()))", "@ rest"),
-    "floor not taken off": (
-        "excess",
-        "float(found[0] - found[1:].mean())",
-        "float(found[1:].mean())",
-    ),
-    "implied of the base": ("excess", "share[base.prompt] * spread.weights", "even"),
-    "not about a mean": (
-        "excess",
-        ("away = np.square(strata.raw - centre[np.searchsorted(turns, strata.prompt)]).sum(1)"),
-        "away = strata.raw.sum(1)",
-    ),
+    "estimators.excess": {
+        "base not reweighted": (spread_with(implied=lambda found: found.base), "implied"),
+        "base for tuned": (spread_with(overlap_tuned=lambda found: found.overlap_base), "lost"),
+        "overlap turned round": (spread_with(overlap_tuned=turned_round), "lost"),
+        "variance with bias": (replaced(_variance=with_bias), "base"),
+        "tuned and base swapped": (
+            overridden("Spread", log_ratio=lambda whole, self: -whole()),
+            "lost",
+        ),
+        "p of another calibration": (excess_with(p_value=lambda found: found.frechet_p), "p"),
+        "features in their own units": (overridden("Spread", of=in_own_units), "base"),
+        "ends not swapped": (
+            excess_with(
+                lost=lambda found: replace(found.lost, low=found.lost.high, high=found.lost.low)
+            ),
+            "interval",
+        ),
+        "rows of no weight": (
+            edited(
+                "_variance(spread.features, u * weight, pooled)",
+                "_variance(spread.features, weight, pooled)",
+            ),
+            "error",
+        ),
+        "curve's refit doubled many times": (
+            edited("inverse @ ((u - 1) @ scores)", "30 * inverse @ ((u - 1) @ scores)"),
+            "error",
+        ),
+        "root not doubled": (replaced(frechet=root_not_doubled), "frechet"),
+        "covariance with bias": (replaced(moments=covariance_with_bias), "moments"),
+        "floor not taken off": (replaced(_distances=floor_not_taken_off), "excess"),
+        "implied of the base": (replaced(_distances=implied_of_the_base), "implied distance"),
+        "not about a mean": (
+            edited(
+                "np.square(strata.raw - centre[np.searchsorted(turns, strata.prompt)])",
+                "strata.raw",
+            ),
+            "p of a prompt",
+        ),
+    }
 }

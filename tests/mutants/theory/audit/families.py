@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 
-from tests.mutants.theory.audit.shared import Checks
+from tests.mutants.harness import Checks, overridden, replaced, revised
 from tests.theory.audit.synthetic import data_of
 from theory.audit.data.samples import Pooled
 from theory.audit.families import families
 from theory.common.tolerances import QUADRATURE
-
-FAMILIES = ("family", "ranks", "curved", "clipped")
 
 
 def check_families(module: ModuleType) -> Checks:
@@ -55,27 +54,88 @@ def _base_ranks(pooled: Pooled) -> np.ndarray:
     return np.array(values) / (len(base) + 1)
 
 
-CHECKS = dict.fromkeys(FAMILIES, check_families)
+FORMS = ("family", "ranks", "curved", "clipped")
+CHECKS = {f"families.{name}": check_families for name in FORMS}
+
+# --- the mutants of a module, and the check that rejects each
+
+
+def slopes(kind, of):
+    """Another derivative of log Phi: of(slope, log Phi, theta, pooled)."""
+
+    def evaluate(whole, self, pooled):
+        right = whole(pooled)
+
+        def values(theta):
+            log_phi, slope = right(theta)
+            return log_phi, of(slope, log_phi, theta[0], pooled)
+
+        return values
+
+    return overridden(kind, evaluate=evaluate)
+
+
+def with_sine_added(slope, log_phi, theta, pooled):
+    return slope + 2 * np.sin(theta) * np.exp(-log_phi)[:, None]
+
+
+def of_the_same_order(slope, log_phi, theta, pooled):
+    return (pooled.reward / pooled.spread)[:, None]
+
+
+def ranks_of_the_tuned(whole, self, pooled):
+    return whole(replace(pooled, label=1 - pooled.label))
+
+
+def centre_added(whole, self, theta, pooled):
+    found = whole(theta, pooled)
+    return found | {"constant": found["constant"] + 2 * found["slope"] * pooled.centre}
+
+
+def standardised_cap(whole, self, pooled):
+    def parameters(found):
+        cap = (found.parameters["cap"] - pooled.centre) / pooled.spread
+        return found.parameters | {"cap": cap}
+
+    return revised(whole(pooled), parameters=parameters)
+
 
 MUTANTS = {
-    "spread not taken off": ("family", "return pooled.z, pooled.spread", "return pooled.z, 1.0"),
-    "n for n - 1": ("ranks", '"n", 1.0', '"n", 0.0'),
-    "ranks of the tuned": (
-        "ranks",
-        "own[pooled.label[start:end] == 0]",
-        "own[pooled.label[start:end] == 1]",
-    ),
-    "linear slope's sign": ("curved", "((c * z - s) / phi)", "((c * z + s) / phi)"),
-    "linear centre": (
-        "curved",
-        "math.cos(theta) - slope * pooled.centre",
-        "math.cos(theta) + slope * pooled.centre",
-    ),
-    "truncated derivative": (
-        "curved",
-        "_coefficients(self.order - 1)",
-        "_coefficients(self.order)",
-    ),
-    "factorials forgotten": ("curved", "1 / math.factorial(j)", "1.0"),
-    "cap in standard units": ("clipped", "cap = pooled.centre + pooled.spread * cut", "cap = cut"),
+    "families.family": {
+        "spread not taken off": (
+            overridden(
+                "ExponentialFamily",
+                statistic=lambda whole, self, pooled: (whole(pooled)[0], 1.0),
+            ),
+            "exponential: words",
+        ),
+    },
+    "families.ranks": {
+        "n for n - 1": (
+            replaced(BestOfN=lambda whole: type("WrongBestOfN", (whole,), {"shift": 0.0})),
+            "best_of_n: words",
+        ),
+        "ranks of the tuned": (
+            overridden("BestOfN", ranks=ranks_of_the_tuned),
+            "best_of_n: words",
+        ),
+    },
+    "families.curved": {
+        "linear slope's sign": (slopes("LinearFamily", with_sine_added), "linear: slope"),
+        "linear centre": (overridden("LinearFamily", parameters=centre_added), "linear: words"),
+        "truncated derivative": (
+            slopes("TruncatedFamily", of_the_same_order),
+            "truncated_2: slope",
+        ),
+        "factorials forgotten": (
+            replaced(_coefficients=lambda whole: lambda order: np.ones(order + 1)),
+            "truncated_2: words",
+        ),
+    },
+    "families.clipped": {
+        "cap in standard units": (
+            overridden("ClippedFamily", fit=standardised_cap),
+            "clipped: words",
+        ),
+    },
 }

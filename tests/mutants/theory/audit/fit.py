@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 from scipy import special
 
-from tests.mutants.theory.audit.shared import ZERO, Checks, small, times
+from tests.mutants.harness import Checks, edited, replaced, revised
+from tests.mutants.theory.audit.shared import ZERO, small, times
 from tests.theory.audit.synthetic import conditional_likelihood, data_of, gaussians, label_law
+from theory.audit.data.samples import SMALL
 from theory.audit.fit import inclusion, likelihood
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 
@@ -86,46 +89,104 @@ def check_likelihood(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"inclusion": check_inclusion, "likelihood": check_likelihood}
+CHECKS = {"fit.inclusion": check_inclusion, "fit.likelihood": check_likelihood}
+
+# --- the mutants of a module, and the check that rejects each
+
+
+def inclusion_with(change):
+    """Other chances, weights or normalisers: change(found, p, pooled)."""
+
+    def wrong(whole):
+        def inclusion(p, pooled):
+            found = whole(p, pooled)
+            return replace(found, **change(found, p, pooled))
+
+        return inclusion
+
+    return replaced(inclusion=wrong)
+
+
+def by_size(pooled, small, large):
+    """Values of rows of small prompts, and of large ones."""
+    return np.where(pooled.sizes[pooled.prompt] <= SMALL, small, large)
+
+
+def without_2_pi(found, p, pooled):
+    gap = 0.5 * np.log(2 * np.pi) * (pooled.sizes > SMALL).sum()
+    return {"log_normaliser": found.log_normaliser + gap}
+
+
+def rows_with(**fields):
+    """Score variances of other rows: each field of them."""
+    return replaced(
+        score_variance=lambda whole: lambda fit, pooled: whole(fit, revised(pooled, **fields))
+    )
+
 
 MUTANTS = {
-    # inclusion
-    "correction's sign": ("inclusion", "chance = p - 0.5 *", "chance = p + 0.5 *"),
-    "correction forgotten": ("inclusion", "chance = p - 0.5 *", "chance = p - 0.0 *"),
-    "skew not centred": ("inclusion", "(skew - pooled.over_rows(mean) * w)", "(skew)"),
-    "2 pi forgotten": ("inclusion", "np.log(2 * np.pi * size[~small])", "np.log(size[~small])"),
-    "n/(n - 1) dropped": ("inclusion", "None) * (n / (n - 1))", "None)"),
-    "labels of no doubt": ("inclusion", "size = W + rest / (2 * np.pi)", "size = W"),
-    "p for pi": ("inclusion", "chance[rows] = found", "pass"),
-    "normaliser's sign": ("inclusion", "log_normaliser += logs", "log_normaliser -= logs"),
-    "later rows with this one": (
-        "inclusion",
-        "table[:, 1:] = chance[:, i, None] * later[i + 1, :, :-1]",
-        "table[:, 1:] = chance[:, i, None] * later[i, :, :-1]",
-    ),
-    "labels not counted down": ("inclusion", "left -= one", "left -= 0 * one"),
-    # likelihood
-    "no normaliser": ("likelihood", "rows.sum()) - given.log_normaliser", "rows.sum())"),
-    "chance without condition": (
-        "likelihood",
-        "chance, c = given.chance, given.weight",
-        "chance, c = p, given.weight",
-    ),
-    "labels swapped": (
-        "likelihood",
-        "(2 * pooled.label - 1) * eta",
-        "(1 - 2 * pooled.label) * eta",
-    ),
-    "ridge's sign": ("likelihood", "gradient - ridge * theta", "gradient + ridge * theta"),
-    "means of cells kept": (
-        "likelihood",
-        "rest = scores - means[cell]",
-        "rest = scores - 0 * means[cell]",
-    ),
-    "cells by label alone": (
-        "likelihood",
-        "cell = 2 * pooled.prompt + pooled.label",
-        "cell = 0 * pooled.prompt + pooled.label",
-    ),
-    "pairs as single rows": ("likelihood", "rest = _by(rest, pooled.unit)", "pass"),
+    "fit.inclusion": {
+        "correction's sign": (
+            inclusion_with(
+                lambda found, p, pooled: {
+                    "chance": by_size(pooled, found.chance, 2 * p - found.chance)
+                }
+            ),
+            "expansion",
+        ),
+        "correction forgotten": (
+            inclusion_with(lambda found, p, pooled: {"chance": by_size(pooled, found.chance, p)}),
+            "expansion",
+        ),
+        "skew not centred": (
+            edited("(skew - pooled.over_rows(mean) * w)", "(skew)"),
+            "expansion",
+        ),
+        "2 pi forgotten": (inclusion_with(without_2_pi), "expanded normaliser"),
+        "n/(n - 1) dropped": (
+            inclusion_with(lambda found, p, pooled: {"weight": found.chance * (1 - found.chance)}),
+            "weight",
+        ),
+        "labels of no doubt": (edited("size = W + rest / (2 * np.pi)", "size = W"), "certain"),
+        "p for pi": (
+            inclusion_with(lambda found, p, pooled: {"chance": by_size(pooled, p, found.chance)}),
+            "chance",
+        ),
+        "normaliser's sign": (
+            inclusion_with(lambda found, p, pooled: {"log_normaliser": -found.log_normaliser}),
+            "normaliser",
+        ),
+        "later rows with this one": (
+            edited(
+                "table[:, 1:] = chance[:, i, None] * later[i + 1, :, :-1]",
+                "table[:, 1:] = chance[:, i, None] * later[i, :, :-1]",
+            ),
+            "draws",
+        ),
+        "labels not counted down": (edited("left -= one", "left -= 0 * one"), "counts"),
+    },
+    "fit.likelihood": {
+        "no normaliser": (
+            inclusion_with(lambda found, p, pooled: {"log_normaliser": 0.0}),
+            "value",
+        ),
+        "chance without condition": (
+            inclusion_with(lambda found, p, pooled: {"chance": p}),
+            "maximum",
+        ),
+        "labels swapped": (
+            replaced(_row_values=lambda whole: lambda eta, pooled: whole(-eta, pooled)),
+            "value",
+        ),
+        "ridge's sign": (
+            replaced(maximise=lambda whole: lambda *given, ridge=0.0: whole(*given, ridge=-ridge)),
+            "ridge",
+        ),
+        "means of cells kept": (
+            edited("rest = scores - means[cell]", "rest = scores - 0 * means[cell]"),
+            "rows",
+        ),
+        "cells by label alone": (rows_with(prompt=lambda pooled: 0 * pooled.prompt), "rows"),
+        "pairs as single rows": (rows_with(unit=lambda pooled: None), "pairs"),
+    },
 }

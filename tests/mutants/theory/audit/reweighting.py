@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 from scipy import special
 
-from tests.mutants.theory.audit.shared import Checks
+from tests.mutants.harness import Checks, edited, replaced
 from tests.theory.audit.synthetic import data_of, gaussians, statistic
 from theory.audit.estimators import tilt
 from theory.common.tolerances import ALGEBRA, QUADRATURE
@@ -77,34 +77,57 @@ def check_reweighting(module: ModuleType) -> Checks:
     }
 
 
-CHECKS = {"reweighting": check_reweighting}
+CHECKS = {"estimators.reweighting": check_reweighting}
+
+# --- the mutants of a module, and the check that rejects each
+
+
+def tuned_rows(whole):
+    return lambda values, pooled: whole(values, replace(pooled, label=1 - pooled.label))
+
+
+def together(whole):
+    return lambda log_ratio, pooled: whole(log_ratio, replace(pooled, prompt=0 * pooled.prompt))
+
+
+def nearer_end(whole):
+    def at_most(tilt, pooled):
+        near = min(abs(tilt.low), abs(tilt.high))
+        return whole(replace(tilt, low=-near, high=near), pooled)
+
+    return at_most
+
+
+def by_all_rows(whole):
+    """The spread over n for that over n - 1."""
+
+    def at_most(tilt, pooled):
+        found = whole(tilt, pooled)
+        return found and found * (1 - pooled.count / pooled.n0.sum())
+
+    return at_most
+
 
 MUTANTS = {
-    # reweighting
-    "weights of all prompts together": (
-        "reweighting",
-        "w = parts / np.bincount(prompt, parts)[prompt]",
-        "w = parts / parts.sum()",
-    ),
-    "tuned rows reweighted": ("reweighting", "rows = pooled.is_base", "rows = ~pooled.is_base"),
-    "bias left in": ("reweighting", "log_z = top + jackknife", "log_z = top + plain"),
-    "top forgotten": ("reweighting", "log_z = top + jackknife", "log_z = jackknife"),
-    "prompts even in the error": ("reweighting", "share**2 @ (of_tuned", "share @ (of_tuned"),
-    "base rows' own noise": ("reweighting", "+ pooled.over_rows(n1) * ratio", ""),
-    "any number of base rows": ("reweighting", "return None if few else found", "return found"),
-    "nearer end": (
-        "reweighting",
-        "max(abs(tilt.low), abs(tilt.high))",
-        "min(abs(tilt.low), abs(tilt.high))",
-    ),
-    "n for n - 1 in the spread": (
-        "reweighting",
-        "float((pooled.n0 - 1).sum())",
-        "float(pooled.n0.sum())",
-    ),
-    "prompts even in the flips": (
-        "reweighting",
-        "away = share * (own - value)",
-        "away = (own - value) / len(own)",
-    ),
+    "estimators.reweighting": {
+        "weights of all prompts together": (replaced(reweighted=together), "weights"),
+        "tuned rows reweighted": (replaced(_base=tuned_rows), "there"),
+        "bias left in": (edited("log_z = top + jackknife", "log_z = top + plain"), "bound"),
+        "top forgotten": (edited("log_z = top + jackknife", "log_z = jackknife"), "there"),
+        "prompts even in the error": (
+            edited("share**2 @ (of_tuned", "share @ (of_tuned"),
+            "error",
+        ),
+        "base rows' own noise": (edited("+ pooled.over_rows(n1) * ratio", ""), "there"),
+        "any number of base rows": (
+            replaced(MOST_BIAS=lambda whole: np.inf, MOST_LEFT=lambda whole: np.inf),
+            "too few",
+        ),
+        "nearer end": (replaced(kl_at_most=nearer_end), "at most"),
+        "n for n - 1 in the spread": (replaced(kl_at_most=by_all_rows), "at most"),
+        "prompts even in the flips": (
+            edited("away = share * (own - value)", "away = (own - value) / len(own)"),
+            "flips",
+        ),
+    }
 }

@@ -6,7 +6,6 @@ import numpy as np
 
 from tests.theory.audit.synthetic import data_of
 
-Checks = dict[str, bool]
 ZERO = np.zeros(1)
 
 

@@ -13,10 +13,9 @@ import torch
 from scipy.integrate import solve_ivp
 
 from tests.helpers import tensor
-from tests.mutants.harness import edited, replaced
+from tests.mutants.harness import Checks, edited, replaced
 from tests.mutants.theory.control.shared import (
     STEP,
-    Checks,
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE, SLOPE
 from theory.ledger.oracle.control import chain as control_chain

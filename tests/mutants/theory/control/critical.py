@@ -11,11 +11,10 @@ from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 
 from tests.helpers import tensor
-from tests.mutants.harness import edited, overridden, revised
+from tests.mutants.harness import Checks, edited, overridden, revised
 from tests.mutants.theory.control.shared import (
     SCALE,
     STEP,
-    Checks,
 )
 from theory.common.tolerances import ALGEBRA, QUADRATURE
 from theory.problems.problem import load_problem

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from tests.helpers import tensor
-from tests.mutants.harness import overridden, replaced
+from tests.mutants.harness import Checks, overridden, replaced
 from tests.mutants.theory.control.shared import (
     LOOSE,
     SCALE,
     STEP,
-    Checks,
     later,
     value_of,
 )

@@ -11,10 +11,9 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
-from tests.mutants.harness import edited, overridden, replaced, revised
+from tests.mutants.harness import Checks, edited, overridden, replaced, revised
 from tests.mutants.theory.control.shared import (
     SCALE,
-    Checks,
     later,
     value_of,
 )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from tests.helpers import tensor
-from tests.mutants.harness import overridden, replaced, revised
-from tests.mutants.theory.control.shared import Checks, refused
+from tests.mutants.harness import Checks, overridden, replaced, revised
+from tests.mutants.theory.control.shared import refused
 from theory.common.tolerances import ALGEBRA, QUADRATURE_TIGHT
 from theory.control.cases import Case, DoubleWell, control_case
 from theory.control.linear import LinearQuadratic

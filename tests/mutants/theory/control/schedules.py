@@ -8,11 +8,10 @@ from types import ModuleType
 import numpy as np
 
 from tests.helpers import tensor
-from tests.mutants.harness import edited, overridden
+from tests.mutants.harness import Checks, edited, overridden
 from tests.mutants.theory.control.shared import (
     MEMORYLESS,
     STEP,
-    Checks,
     refused,
     scaled,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from theory.fields.diffusion import Diffusion
 from theory.ledger.oracle.control.line import extrapolated
 from theory.ledger.oracle.control.linear import LinearNumbers, dense_value
 
-Checks = dict[str, bool]
 SCALE = 1.3
 STEP = 1e-5  # of central differences
 LOOSE = (1e-8, 1e-9)  # of time steps: below QUADRATURE, a third of the time
@@ -55,12 +53,3 @@ def value_of(numbers: LinearNumbers, x: Sequence[float]) -> float:
 def scaled(factor: float) -> Callable[..., Any]:
     """A part that gives so many times what it should."""
     return lambda whole, self, *given: factor * whole(*given)
-
-
-def failures(checks: Callable[[ModuleType], Checks], module: ModuleType) -> list[str]:
-    """What fails; a mutant may also be unable to go on."""
-    try:
-        with np.errstate(all="ignore"):
-            return [what for what, good in checks(module).items() if not good]
-    except ValueError as error:
-        return [str(error)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.mutants.harness import mutant_module
+from tests.mutants.harness import failures, mutant_module
 from tests.mutants.theory.control import (
     adjoints,
     critical,
@@ -19,7 +19,6 @@ from tests.mutants.theory.control import (
     values_and_equations,
     wells_and_chains,
 )
-from tests.mutants.theory.control.shared import failures
 
 ROOMS = (
     values_and_equations,

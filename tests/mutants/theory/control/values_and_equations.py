@@ -12,11 +12,10 @@ from scipy import integrate
 from scipy.special import logsumexp, softmax
 
 from tests.helpers import tensor
-from tests.mutants.harness import overridden, replaced
+from tests.mutants.harness import Checks, overridden, replaced
 from tests.mutants.theory.control.shared import (
     SCALE,
     STEP,
-    Checks,
     later,
     refused,
     scaled,

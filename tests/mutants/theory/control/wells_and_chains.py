@@ -12,12 +12,11 @@ import torch
 from scipy.optimize import brentq
 
 from tests.helpers import tensor
-from tests.mutants.harness import edited, overridden, replaced
+from tests.mutants.harness import Checks, edited, overridden, replaced
 from tests.mutants.theory.control.shared import (
     LOOSE,
     MEMORYLESS,
     STEP,
-    Checks,
     refused,
     scaled,
 )
