@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from tests.mutants.harness import mutant_module, overriding
+from tests.mutants.harness import edited, overridden, replaced
 from tests.theory.control.test_chain_optimum import (
     against_search,
     bowl_error,
@@ -15,6 +16,8 @@ from tests.theory.control.test_chain_optimum import (
 from tests.theory.samplers.chain_routes import NOTE, SCALE, SHORT, note_axes
 from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, SLOPE
 from theory.control import chain_optimum
+
+MODULE = "theory.control.chain_optimum"
 
 
 def cost(mean, start, std, scale):
@@ -31,7 +34,7 @@ def kernel(of):
 
         return best_kernel
 
-    return {"best_kernel": wrong}
+    return replaced(best_kernel=wrong)
 
 
 def at_the_bases_mean(whole):
@@ -45,7 +48,16 @@ def at_the_bases_mean(whole):
 
 def stein(of):
     """Other nodes and rows: of(nodes, rows, std)."""
-    return {"_stein": lambda whole: lambda std, dim: of(*whole(std, dim), std)}
+    return replaced(_stein=lambda whole: lambda std, dim: of(*whole(std, dim), std))
+
+
+def solving(of):
+    """Another equation of the mean: of(gain, own)."""
+
+    def wrong(whole):
+        return lambda smooth, start, gain, own, k: whole(smooth, start, *of(gain, own), k)
+
+    return replaced(_solve=wrong)
 
 
 def scaled_row(row, power):
@@ -67,20 +79,12 @@ def without_q(whole, self, x, t, cond=None):
 OPTIMUM_MUTANTS = {
     "scale of the cost dropped": kernel(lambda value, cost, scale: value + cost - scale * cost),
     "cost without the 1/2": kernel(lambda value, cost, scale: value - cost),
-    "gain s for s squared": {
-        "_solve": lambda whole: (
-            lambda smooth, start, gain, own, k: whole(
-                smooth, start, math.sqrt(gain * SCALE), own, k
-            )
-        )
-    },
+    "gain s for s squared": solving(lambda gain, own: (math.sqrt(gain * SCALE), own)),
     "value without its cost": kernel(lambda value, cost, scale: value + cost),
-    "slope at the base's mean": {"best_kernel": at_the_bases_mean},
+    "slope at the base's mean": replaced(best_kernel=at_the_bases_mean),
     "value not smoothed": stein(lambda nodes, rows, std: (0 * nodes, rows)),
     "Stein's slope without 1/s": scaled_row(1, 1),
-    "Q left out of the shift": {
-        "ChainOptimum": lambda whole: overriding(whole, __call__=without_q)
-    },
+    "Q left out of the shift": overridden("ChainOptimum", __call__=without_q),
 }
 
 
@@ -90,7 +94,7 @@ REFUSED = {"gain s for s squared"}
 
 @pytest.mark.parametrize("name", OPTIMUM_MUTANTS)
 def test_mutant_of_the_optimum_is_rejected(name):
-    module = mutant_module("theory.control.chain_optimum", **OPTIMUM_MUTANTS[name])
+    module = OPTIMUM_MUTANTS[name](MODULE)
     case = (SHORT, NOTE.base_field, NOTE.reward, SCALE, note_axes(SHORT))
     if name in REFUSED:
         with pytest.raises(ValueError, match="kernel"):
@@ -100,47 +104,74 @@ def test_mutant_of_the_optimum_is_rejected(name):
     assert value > QUADRATURE.rtol or mean > QUADRATURE_2D.rtol
 
 
-def edited(old, new):
-    return mutant_module("theory.control.chain_optimum", (old, new))
+def slopes(of):
+    """Other slopes of what is smoothed in the plane: of(slope, curve)."""
 
+    def wrong(whole):
+        def smoothed_plane(later, std):
+            right = whole(later, std)
 
-def replaced(names):
-    return mutant_module("theory.control.chain_optimum", **names)
+            def at(m):
+                value, slope, curve = right(m)
+                return value, of(slope, curve), curve
+
+            return at
+
+        return smoothed_plane
+
+    return replaced(_smoothed_plane=wrong)
 
 
 PLANE_MUTANTS = {
-    "second order for first": lambda: edited("(0, 1), (2, 0)", "(0, 2), (2, 0)"),
-    "slopes exchanged": lambda: edited("[(0, 0), (1, 0), (0, 1),", "[(0, 0), (0, 1), (1, 0),"),
-    "curvatures without 1/s": lambda: replaced(scaled_row(2, 2)),
-    "values not smoothed": lambda: replaced(
-        {"_readings": lambda whole: lambda axis, steps: whole(axis, 0 * steps)}
+    "second order for first": slopes(
+        lambda slope, curve: np.stack([slope[:, 0], curve[:, 1, 1]], 1)
+    ),
+    "slopes exchanged": slopes(lambda slope, curve: slope[:, ::-1]),
+    "curvatures without 1/s": scaled_row(2, 2),
+    "values not smoothed": replaced(
+        _readings=lambda whole: lambda axis, steps: whole(axis, 0 * steps)
     ),
 }
 
 
 @pytest.mark.parametrize("name", PLANE_MUTANTS)
 def test_mutant_of_the_plane_is_rejected(name):
-    assert max(smoothing_errors(PLANE_MUTANTS[name]())) > SLOPE / 10
+    assert max(smoothing_errors(PLANE_MUTANTS[name](MODULE))) > SLOPE / 10
+
+
+def less(of):
+    """A value of the best kernel without a part of the bowl: of(curvature, mean, std)."""
+
+    def wrong(whole):
+        def best_kernel(later, start, std, scale, k, curvature=0.0):
+            mean, value = whole(later, start, std, scale, k, curvature)
+            return mean, value - of(curvature, mean, std)
+
+        return best_kernel
+
+    return replaced(best_kernel=wrong)
+
+
+def spread(curvature, mean, std):
+    return curvature * mean.shape[1] * std**2 / 2
+
+
+def bowl(curvature, mean, std):
+    return curvature * (mean**2).sum(-1) / 2 + spread(curvature, mean, std)
 
 
 BOWL_MUTANTS = {
-    "left out of the mean": lambda: replaced(
-        {
-            "_solve": lambda whole: (
-                lambda smooth, start, gain, own, k: whole(smooth, start, gain, 1, k)
-            )
-        }
-    ),
-    "its spread forgotten": lambda: edited(" + start.shape[1] * std**2)", ")"),
-    "left out of the value": lambda: edited("smooth(mean)[0] + bowl - ", "smooth(mean)[0] - "),
-    "not taken off the next value": lambda: edited("(value - c[k] * bowl)", "value"),
-    "of the state before": lambda: edited("scale, k, c[k + 1])", "scale, k, c[k])"),
+    "left out of the mean": solving(lambda gain, own: (gain, 1)),
+    "its spread forgotten": less(spread),
+    "left out of the value": less(bowl),
+    "not taken off the next value": edited("(value - c[k] * bowl)", "value"),
+    "of the state before": edited("scale, k, c[k + 1])", "scale, k, c[k])"),
 }
 
 
 @pytest.mark.parametrize("name", BOWL_MUTANTS)
 def test_mutant_of_the_bowl_is_rejected(name):
-    module = BOWL_MUTANTS[name]()
+    module = BOWL_MUTANTS[name](MODULE)
     try:
         error = bowl_error(1, module)
     except ValueError as stopped:  # its own check stops it: the maximum is not unique
