@@ -99,17 +99,21 @@ def text(numbers: Mapping[str, Any]) -> str:
     rows = numbers["rows"]
     first = rows[0]
     error = max(r["bound_se"] for r in rows if r["bound_se"] is not None)
+    budgets = ", ".join(
+        f"{own[0]['evaluations']['total'] / 1e6:.0f} million on {name}"
+        for name, own in _problems(rows).items()
+    )
     tables = "\n\n".join(_table(name, own) for name, own in _problems(rows).items())
     return f"""
-Every run has {first["evaluations"]["total"] / 1e6:.0f} million evaluations of a network (forward
-passes and vector-Jacobian products at one state, of student, base and auxiliary networks together,
-`toys/evaluation/cost.py`; the longer one {LONGER["nabla_printed_longer"]:g} times as many) on
-{first["batch"]} rows a step, one seed, and trains {first["kernels"]}. Held: the flow ahead, and the
-policy behind a flow, are held fixed; bidirectional: no flow (Remark 6). Both, and relative
-trajectory balance, have the KL-regularised optimum of the chain for their own, as Adjoint Matching
-and DDPO with KL have; the losses as printed have another (`theory/gflownet/class_best.py`); methods
-without a prior go to R^beta. Corrected: with the learnt term of (51) and (52), which every policy
-meets, so that no law is its optimum.
+Every run on a problem has one budget of evaluations of a network (forward passes and
+vector-Jacobian products at one state, of student, base and auxiliary networks together,
+`toys/evaluation/cost.py`): {budgets}, and the longer one
+{LONGER["nabla_printed_longer"]:g} times as many. {first["batch"]} rows a step, one seed,
+{first["kernels"]}. Held: the flow ahead, and the policy behind a flow, are held fixed;
+bidirectional: no flow (Remark 6). Both, and relative trajectory balance, have the KL-regularised
+optimum of the chain for their own, as Adjoint Matching and DDPO with KL have; the losses as printed
+have another (`theory/gflownet/class_best.py`); methods without a prior go to R^beta. Corrected:
+with the learnt term of (51) and (52), which every policy meets, so that no law is its optimum.
 
 {_printed(rows)}
 

@@ -39,6 +39,10 @@ NEWTON_STEPS, FULL_STEPS = 120, 20
 NEWTON_TOLERANCE = 1e-12
 
 
+class NotUniqueError(ValueError):
+    """Where several kernels may be the best."""
+
+
 @dataclass(frozen=True, eq=False)
 class ChainOptimum:
     """The optimal kernels as a velocity at the chain's times, and the value functions V_k.
@@ -130,9 +134,10 @@ def regularised_optimum(
         goes on about straight beyond the grid, as V_k does where none are given.
 
     Raises:
-        ValueError: d is above 2, scale is not > 0, or the maximum over a kernel's mean is not
-            unique (a kernel is so wide, or the reward so curved, that scale s_k^2 times the
-            smoothed value's curvature reaches 1): more steps make the kernels narrower.
+        ValueError: d is above 2, or scale is not > 0.
+        NotUniqueError: the maximum over a kernel's mean (a kernel is so wide, or the reward so
+            curved, that scale s_k^2 times the smoothed value's curvature reaches 1): more steps
+            make the kernels narrower.
     """
     check_axes(axes)
     check_positive("scale", scale)
@@ -176,7 +181,8 @@ def best_kernel(
     later: values (n, 1) at points (n, d), a Surface in d = 2.
 
     Raises:
-        ValueError: the maximum is not unique, or Newton's method does not settle.
+        NotUniqueError: the maximum.
+        ValueError: Newton's method does not settle.
     """
     smooth, gain = SMOOTHED[start.shape[1]](later, std), scale * std**2
     mean = _solve(smooth, start, gain, 1 - gain * curvature, k)
@@ -256,7 +262,7 @@ def _solve(smooth: Smooth, start: Array, gain: float, own: float, k: int) -> Arr
         matrix = eye - gain * curve
         least = np.linalg.eigvalsh(matrix)[:, 0].min()
         if least <= 0:
-            raise ValueError(
+            raise NotUniqueError(
                 f"kernel {k}: 1 - scale s^2 (curvature of the smoothed value) must stay above 0, "
                 f"so that the best kernel is unique, got {least:.3g}; use more steps or a smaller "
                 "scale"

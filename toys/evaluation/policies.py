@@ -3,7 +3,7 @@
 Laws are exact, of the networks' own chains, on a grid in d = 1 and 2; distances are W1 in d = 1 and
 TV in d = 2. The error of a law is its distance to the optimum's as a share of the shift, from the
 base's own chain to that optimum. Where a method states no optimum (`theory.methods.gflownet.truth`)
-only the distance to the target is known.
+or it is not known to be unique, only the distance to the target is known.
 
 KL to the base, and the lower bound on log Z,
 
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from theory.control.chain_optimum import NotUniqueError
 from theory.evaluation.sampler_laws import Bench, Law
 from theory.fields.mixture import VelocityModel
 from theory.gflownet.flows import reward_sum
@@ -72,7 +73,11 @@ class PolicyTruth:
         chain, goal = chain_of(method, problem), method.target(problem)
         if goal is None:
             raise ValueError(f"the method must aim at a target, got {method.label}")
-        bench, best = Bench.of(problem, chain, [goal]), method.optimum(problem)
+        bench = Bench.of(problem, chain, [goal])
+        try:
+            best = method.optimum(problem)
+        except NotUniqueError:
+            best = None
         return cls(
             method,
             problem,
@@ -147,6 +152,6 @@ def measure_policy(truth: PolicyTruth, model: VelocityModel) -> dict[str, Any]:
         "path_kl_se": kl_se,
         "bound": bound if prior else None,
         "bound_se": bound_se if prior else None,
-        "bound_of_optimum": truth.best.log_z if prior and truth.best is not None else None,
+        "bound_of_optimum": None if truth.best is None else truth.best.log_z,
         "log_z": truth.log_z,
     }

@@ -55,7 +55,7 @@ def velocity_of_noise(whole, self, output, x, t):
 
 VP_MUTANTS = {
     "forgotten b": lambda: vp(inputs=lambda whole, self, x, t: (x, whole(x, t)[1])),
-    "b upside down": lambda: vp(total=lambda whole, self, t: 1 / whole.func(t)),
+    "b upside down": lambda: vp(total=lambda whole, t: 1 / whole(t)),
     "time reversed": lambda: vp(step=lambda whole, self, t: len(self.times) - 1 - whole(t)),
     "one step early": lambda: vp(step=lambda whole, self, t: whole(t) + 1),
     "one step late": lambda: vp(step=lambda whole, self, t: whole(t) - 1),

@@ -1,4 +1,5 @@
-"""Every method of the family beside DDPO and Adjoint Matching at one budget of evaluations.
+"""Every method of the family beside DDPO and Adjoint Matching, at one budget of evaluations each
+problem.
 
 All train ancestral kernels of 16 steps from the same base network; a run's steps follow from its
 BUDGET (`toys.evaluation.cost`). Methods without a prior go to R^beta, so they run where the reward
@@ -39,7 +40,9 @@ METHODS = {
     "ddpo": "ddpo:kl_weight={kl_weight:.12g}",
 }
 WITHOUT_PRIOR = ("nabla_no_prior", "dag_db", "tb")
-# By how much a run has more than the one budget: is what is left the training's, or the loss's?
+# Narrow bumps take longer to learn: budgets of one's own, in the unit of the plan's.
+BUDGETS = {"bumps_1d": 3.5}
+# One loss with more than the others: is what is left the training's, or the loss's?
 LONGER = {"nabla_printed_longer": 3.5}
 # Peak learning rates other than the method's own: a flow and a policy that learn from each other
 # are slow to take the reward's gradient to the first kernels.
@@ -51,7 +54,7 @@ RATES = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Plan:
-    """evaluations of a run, and rows a step."""
+    """Evaluations of a run (times BUDGETS and LONGER), rows a step, the networks' width."""
 
     budget: float = BUDGET
     batch: int = BATCH
@@ -65,7 +68,7 @@ class Plan:
         scale = problem.scale
         method = METHODS[name].format(scale=scale, kl_weight=1 / scale)
         bare = RunConfig.checked(method=method, problem=problem.name)
-        budget = LONGER.get(name, 1.0) * self.budget
+        budget = self.budget * BUDGETS.get(problem.name, LONGER.get(name, 1.0))
         steps = round(budget / (self.batch * evaluations.per_row(bare).total))
         return RunConfig.checked(
             method=method,
@@ -88,7 +91,8 @@ class Plan:
         return {
             name: self.config(name, case)
             for name in only or METHODS
-            if name not in WITHOUT_PRIOR or without_prior(case)
+            if (name not in WITHOUT_PRIOR or without_prior(case))
+            and not (name in LONGER and problem in BUDGETS)
         }
 
 

@@ -43,6 +43,15 @@ def flows(change):
     return part(flows=lambda whole, self, *given: change(*whole(*given)))
 
 
+def behind(change):
+    """The kernels' scores in X_k, less the prior's: change(scores)."""
+    return part(scores=lambda whole, self, *given: revised(whole(*given), change))
+
+
+def revised(scores, change):
+    return scores._replace(before=change(scores.before))
+
+
 def before(b, name="prior_before"):
     return torch.cat([b[name][:, 1:], b[name][:, -1:]], 1)
 
@@ -76,11 +85,9 @@ MUTANTS = {
     "nabla: anchor dropped": Mutant(
         ANCHORED, LINE, part(penalty=lambda whole, self, given, v: torch.zeros_like(v[..., 0]))
     ),
-    "nabla: Jacobian's sign": edited(
-        TWO_WAYS, LINE, "[-reverse[:, 1:], batch", "[reverse[:, 1:], batch"
-    ),
-    "nabla: a kernel's own score behind": edited(
-        TWO_WAYS, LINE, "[-reverse[:, 1:], batch", "[-reverse[:, :-1], batch"
+    "nabla: Jacobian's sign": Mutant(TWO_WAYS, LINE, behind(torch.neg)),
+    "nabla: a kernel's own score behind": Mutant(
+        TWO_WAYS, LINE, behind(lambda score: score.roll(1, 1))
     ),
     "nabla_db: the base for the noising": Mutant(
         PLAIN_NABLA, LINE, part(against=lambda whole, self: Pretrained())
