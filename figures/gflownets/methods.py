@@ -103,12 +103,14 @@ def text(numbers: Mapping[str, Any]) -> str:
         f"{own[0]['evaluations']['total'] / 1e6:.0f} million on {name}"
         for name, own in _problems(rows).items()
     )
+    if any(r["name"] in LONGER for r in rows):
+        times = max(LONGER.values())
+        budgets += f", and {times:g} times as many for the longer run"
     tables = "\n\n".join(_table(name, own) for name, own in _problems(rows).items())
     return f"""
 Every run on a problem has one budget of evaluations of a network (forward passes and
 vector-Jacobian products at one state, of student, base and auxiliary networks together,
-`toys/evaluation/cost.py`): {budgets}, and the longer one
-{LONGER["nabla_printed_longer"]:g} times as many. {first["batch"]} rows a step, one seed,
+`toys/evaluation/cost.py`): {budgets}. {first["batch"]} rows a step, one seed,
 {first["kernels"]}. Held: the flow ahead, and the policy behind a flow, are held fixed;
 bidirectional: no flow (Remark 6). Both, and relative trajectory balance, have the KL-regularised
 optimum of the chain for their own, as Adjoint Matching and DDPO with KL have; the losses as printed
