@@ -65,7 +65,9 @@ import torch
 from torch import Tensor
 
 from theory.control.chain_optimum import Surface
-from theory.gflownet.line import Line, Tridiagonal, Walk, walked
+from theory.gflownet.blocks import Tridiagonal
+from theory.gflownet.grids import Grid, Walk
+from theory.gflownet.line import Line
 from theory.laws.distances import Array
 
 MOST_ROUNDS, SETTLED = 200, 1e-8
@@ -106,7 +108,7 @@ class Weights:
 
 
 def nabla_best(
-    line: Line,
+    grid: Grid,
     terminal: Terminal,
     weights: Weights,
     *,
@@ -127,45 +129,57 @@ def nabla_best(
         raise ValueError(
             "weights.backward must be > 0, else flows are known up to constants, got 0"
         )
-    T, n, slope = line.chain.steps, len(line.axis), line.slope
-    eye, base_slopes, s2 = np.eye(n), line.kernels[1], line.widths**2
-    end = _gradient(terminal, line.axis)
+    T, one, slope, pulls = grid.chain.steps, grid.one, grid.slope, grid.pulls
+    end = _gradient(terminal, grid.points)
+
+    values: list[Array] = []
 
     def solve(u: Array, walk: Walk) -> tuple[Array, list[Array]]:
         # Unknowns in the order u_0, h_1, u_1, .., h_T: each equation knows its two neighbours.
-        system = Tridiagonal(2 * T, n)
+        nonlocal values
+        system = grid.system(2 * T)
         for k in range(T):
             f, b = weights.forward[k], weights.backward[k]
-            own = (prior * f + weights.anchor[k]) * eye
+            system.own[2 * k] = (prior * f + weights.anchor[k]) * one
+            system.above[2 * k] = -f * walk.ahead[k]
+            system.right[2 * k] = np.zeros_like(u[k])
             if second_order:
-                log_slope = slope @ walk.log_p[k]
-                density = slope @ slope + log_slope[:, None] * slope
-                own = own - b * s2[k] * density
-                system.right[2 * k] += (
-                    b * (1 - prior) * (slope @ base_slopes[k] + log_slope * base_slopes[k])
-                )
-                if k:  # at k = 0 nothing else teaches h_0, and h_0 = eta J# u_0
-                    own = own + b * prior * np.diag(walk.slopes[k] * base_slopes[k])
-                    system.below[2 * k] = -b * np.diag(walk.slopes[k])
-            system.own[2 * k], system.above[2 * k] = own, -f * walk.ahead[k]
+                assert isinstance(grid, Line)
+                _train_through(system, grid, k, b, prior, u[k], walk.log_p[k])
             taught = 0.0 if held else f
             b = weights.terminal if k == T - 1 else weights.backward[k + 1]
             row = 2 * k + 1
-            system.own[row] = (taught + b) * eye
+            system.own[row] = (taught + b) * one
             system.below[row] = -taught * prior * walk.back[k]
-            system.right[row] += taught * (1 - prior) * (slope @ walk.log_p[k + 1])
+            system.right[row] = taught * (1 - prior) * (slope @ walk.log_p[k + 1])
             if k == T - 1:
                 system.right[row] += b * end
             else:
-                system.above[row] = -b * prior * np.diag(base_slopes[k + 1])
-        values = system.solved()
-        return np.array(values[0::2]), [prior * base_slopes[0] * values[0], *values[1::2]]
+                system.above[row] = -b * prior * pulls[k + 1]
+        values = system.solved(values)
+        return np.array(values[0::2]), [prior * (pulls[0] @ values[0]), *values[1::2]]
 
-    return _settled(line, solve, prior, start)
+    return _settled(grid, solve, prior, start)
+
+
+def _train_through(
+    system: Tridiagonal, line: Line, k: int, b: float, prior: float, u: Array, log_p: Array
+) -> None:
+    """S_k in the equation of u_k."""
+    slope, base = line.slope, line.slopes[k]
+    s2 = float(line.widths[k, 0]) ** 2
+    log_slope = slope @ log_p
+    density = slope @ slope + log_slope[:, None] * slope
+    system.own[2 * k] = system.own[2 * k] - b * s2 * density
+    system.right[2 * k] += b * (1 - prior) * (slope @ base + log_slope * base)
+    if k:  # at k = 0 nothing else teaches h_0, and h_0 = eta J# u_0
+        own = line.slopes_of(k, u)
+        system.own[2 * k] = system.own[2 * k] + b * prior * np.diag(own * base)
+        system.below[2 * k] = -b * np.diag(own)
 
 
 def scalar_best(
-    line: Line,
+    grid: Grid,
     terminal: Terminal,
     anchor: Array,
     *,
@@ -178,53 +192,59 @@ def scalar_best(
     Raises:
         NotSettledError: the rounds do not settle.
     """
-    T, n, s = line.chain.steps, len(line.axis), line.widths
-    slope, eye = line.slope, np.eye(n)
+    T, d, s, one = grid.chain.steps, len(grid.axes), grid.widths, grid.one
     with torch.no_grad():
-        end = terminal(torch.as_tensor(line.axis)[:, None]).numpy()
-    constants = (prior - 1) * (0.5 + np.log(s * math.sqrt(2 * math.pi)))
+        end = terminal(grid.points).numpy()
+    constants = (prior - 1) * d * (0.5 + np.log(s * math.sqrt(2 * math.pi)))
+
+    values: list[Array] = []
 
     def solve(u: Array, walk: Walk) -> tuple[Array, list[Array]]:
-        costs = constants + 0.5 * prior * s**2 * u**2
-        system = Tridiagonal(T, n)
+        nonlocal values
+        costs = constants + 0.5 * prior * s**2 * (u.reshape(T, d, -1) ** 2).sum(1)
+        system = grid.system(T)
         for k in range(T):
-            system.own[k], system.right[k] = eye, -costs[k]
+            system.own[k], system.right[k] = one, -costs[k]
             if k and not held:
-                system.own[k] = 2 * eye
-                system.right[k] = walk.ratios[k - 1] - costs[k]
-                system.below[k] = -walk.back[k - 1]
+                system.own[k] = 2 * one
+                system.right[k] = walk.ratio(k - 1) - costs[k]
+                system.below[k] = -1.0 * walk.back[k - 1]
             if k == T - 1:
                 system.right[k] = system.right[k] + walk.ahead[k] @ end
             else:
-                system.above[k] = -walk.ahead[k]
-        flows = [*system.solved(), end]
-        pulls = [A @ (slope @ f) for A, f in zip(walk.ahead, flows[1:], strict=True)]
+                system.above[k] = -1.0 * walk.ahead[k]
+        values = system.solved(values)
+        flows = [*values, end]
+        pulls = [A @ (grid.slope @ f) for A, f in zip(walk.ahead, flows[1:], strict=True)]
         return np.array(pulls) / (prior + anchor[:, None] / s**2), flows
 
-    return _settled(line, solve, prior, start)
+    return _settled(grid, solve, prior, start)
 
 
 Solve = Callable[[Array, Walk], tuple[Array, list[Array]]]
 
 
-def _settled(line: Line, solve: Solve, prior: float, start: Array | None) -> ClassBest:
+def _settled(grid: Grid, solve: Solve, prior: float, start: Array | None) -> ClassBest:
     """Rounds of solve(u, its law) -> (u, flows) until no mean moves, mixed by the rule of Anderson
     (1965): alone they gain as little as a tenth each."""
-    s = line.widths
-    u = np.zeros((line.chain.steps, len(line.axis))) if start is None else start
+    s, d = grid.widths, len(grid.axes)
+    u = np.zeros_like(grid.kernels[0]) if start is None else start
     left, told = math.inf, list[tuple[Array, Array]]()
     for _ in range(MOST_ROUNDS):
-        walk = walked(line, u, prior)
+        walk = grid.walked(u, prior)
         if not walk.log_p.max() < MOST_LOG:
             break
         moved, flows = solve(u, walk)
-        p = np.exp(walk.log_p[:-1])
-        weight = s * np.sqrt(p / p.sum(1, keepdims=True))
+        p = np.tile(np.exp(walk.log_p[:-1]), d)
+        weight = s * np.sqrt(d * p / p.sum(1, keepdims=True))
         left = float(np.sqrt(((weight * (moved - u)) ** 2).sum(1)).max())
         if left < SETTLED:
-            axes = (line.axis,)
-            shifts = [Surface(axes, row[:, None]) for row in s**2 * moved]
-            return ClassBest(shifts, [Surface(axes, f[:, None]) for f in flows], left)
+            size = len(grid.points)
+            shifts, scores = (
+                [Surface(grid.axes, row.reshape(-1, size).T) for row in rows]
+                for rows in (s**2 * moved, flows)
+            )
+            return ClassBest(shifts, scores, left)
         half = u + HALF * (moved - u)
         told = [*told[-MIXED:], (half, moved - u)] if left < NEAR else [(half, moved - u)]
         apart = [(h - half, r - (moved - u)) for h, r in told[:-1]]
@@ -241,7 +261,7 @@ def _settled(line: Line, solve: Solve, prior: float, start: Array | None) -> Cla
     )
 
 
-def _gradient(function: Terminal, axis: Array) -> Array:
-    x = torch.as_tensor(axis)[:, None].requires_grad_(True)
+def _gradient(function: Terminal, points: Tensor) -> Array:
+    x = points.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(function(x).sum(), x)
-    return slope.numpy()[:, 0]
+    return slope.numpy().T.ravel()
