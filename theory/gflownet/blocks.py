@@ -26,7 +26,7 @@ class Linear:
     def __matmul__(self, values: Array) -> Array:
         return self.apply(values)
 
-    def __rmul__(self, factor: float) -> Linear:
+    def __rmul__(self, factor: float | Array) -> Linear:
         return Linear(lambda values: factor * self.apply(values))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,13 +75,15 @@ class Walk:
     """A policy's law along its own trajectories.
 
     ahead: A_k.  back: B_k.  log_p: log p_k, (T + 1, n).  ratio: by k, E[log N(x'; m, s^2 I) - eta
-    log N(x'; m#, s^2 I) | X_{k+1} = x'], (n,).
+    log N(x'; m#, s^2 I) | X_{k+1} = x'], (n,).  seen: of states 0 .. T, numbers or (n,): 1, and 0
+    where the policy comes so rarely that what lies behind is not known, and is left out.
     """
 
     ahead: list[Any]
     back: list[Any]
     log_p: Array
     ratio: Callable[[int], Array]
+    seen: Sequence[float | Array]
 
 
 @dataclass(frozen=True, eq=False)

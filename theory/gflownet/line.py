@@ -77,4 +77,4 @@ class Line(Grid):
             weights /= mass[:, None]
             back.append(self.only.average(places, weights))
             ratios.append((weights * (own - prior * other)).sum(1))
-        return Walk(ahead, back, np.array(log_p), ratios.__getitem__)
+        return Walk(ahead, back, np.array(log_p), ratios.__getitem__, [1.0] * len(log_p))

@@ -2,8 +2,9 @@
 
 An average over a kernel is a product of one over each axis. A_k first averages at the grid's
 points, exactly for an interpolant, and then reads the result at the means. B_k = p_k N(x'; m_k,
-s_k^2 I)/p_{k+1} sums over states x by the trapezoidal rule, on a finer grid where the noising
-kernels are narrow. d = 2, ancestral kernels, float64.
+s_k^2 I)/p_{k+1} sums over states x by the trapezoidal rule, on a finer grid where kernels are
+narrow. At states that the policy all but never visits such sums say little, and rounds led by them
+run away: flows there are taught by what lies ahead alone. d = 2, ancestral kernels, float64.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from theory.gflownet.blocks import Linear, Swept
 from theory.gflownet.grids import NODES, WEIGHTS, Axis, Grid, Walk
 from theory.laws.distances import Array
 
-# Steps of the states summed over in standard deviations of the noising kernel; the least density,
-# of a state's highest: it falls no further, and what is as rare is left out of the sums.
-FINE, LEAST = 0.8, 1e-30
+# Steps of the states summed over in standard deviations of the kernel; the least density, of a
+# state's highest: it falls no further, and what is as rare is left out of the sums.
+FINE, LEAST = 0.8, 1e-24
 # Standard deviations that a kernel reaches; the share of an axis below which others are left out.
 WINDOW, NARROW = 10.0, 1 / 3
+RARE = 1e-12  # of a state's highest density, where what lies behind is left out
 TINY = 1e-300  # a density that the sums do not reach
 
 
@@ -88,7 +90,8 @@ class Plane(Grid):
             log_p.append(behind.log_density)
             back.append(Linear(behind.average))
             ratios.append(partial(behind.ratio, base[k], prior))
-        return Walk(ahead, back, np.array(log_p), lambda k: ratios[k]())
+        seen = [1 / (1 + RARE * np.exp(row.max() - row)) for row in log_p]
+        return Walk(ahead, back, np.array(log_p), lambda k: ratios[k](), seen)
 
     @cached_property
     def smoothings(self) -> list[list[Array]]:
@@ -122,7 +125,7 @@ class Plane(Grid):
     def finer(self) -> list[tuple[list[Array], float]]:
         """Readings (rows, n) of each axis at the states summed over and their cell, by kernel."""
         found = []
-        for width in self.chain.noising[1].sqrt().tolist():
+        for width in self.widths[:, 0]:
             readings, cell = [], 1.0
             for axis in self.both:
                 x = axis.points
@@ -165,8 +168,9 @@ class Behind:
             n, step = len(axis), axis[1] - axis[0]
             count = 2 * math.ceil(WINDOW * self.width / step)
             count = count if count < NARROW * n else n
-            first = np.floor((mean - axis[0]) / step).astype(int) - count // 2 + 1
-            found.append(np.clip(first, 0, n - count)[:, None] + np.arange(count))
+            first = np.floor((mean - axis[0]) / step) - count // 2 + 1
+            first = np.clip(first, 0, n - count).astype(int)
+            found.append(first[:, None] + np.arange(count))
         return found
 
     def apart(self, mean: Array) -> list[Array]:
