@@ -29,7 +29,7 @@ def terminal(x):
 def line_of(chain, factor=1.0):
     target = NOTE.tilt(Exponential(BETA)).law
     (axis,) = state_axes(chain, [NOTE.base, target], np.inf)
-    return Line(chain, NOTE.base_field, np.linspace(axis[0], axis[-1], int(factor * len(axis))))
+    return Line(chain, NOTE.base_field, (np.linspace(axis[0], axis[-1], int(factor * len(axis))),))
 
 
 LINE = line_of(CHAIN)
@@ -157,7 +157,7 @@ def scalar_gradient(found, prior=1.0, held=False, anchor=(0.0,) * STEPS):
 
 
 def regularised(chain, line, prior=1.0):
-    return regularised_optimum(chain, NOTE.base_field, terminal, 1 / prior, (line.axis,))
+    return regularised_optimum(chain, NOTE.base_field, terminal, 1 / prior, line.axes)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def distances(steps, sigma_end):
     line, target = line_of(chain), NOTE.tilt(Exponential(BETA))
     best = regularised(chain, line)
     one = np.ones(steps)
-    start = np.array([v(line.axis[:, None])[:, 0] for v in best.shifts]) / line.widths**2
+    start = np.array([v(line.points.numpy())[:, 0] for v in best.shifts]) / line.widths**2
     found = (
         nabla_best(line, terminal, Weights(one, one, 1.0, 0 * one), start=start),
         scalar_best(line, terminal, 0 * one, start=start),

@@ -39,6 +39,11 @@ SLOW = [
     ("residual_db:held=true,look_ahead=one,prior=0.8", "bump_2d"),
     ("dag_db:anchor_weight=3", "note_1d"),
     ("relative_trajectory_balance:prior=0.8", "bump_2d"),
+    ("residual_nabla_db", "bump_2d"),
+    ("residual_nabla_db:prior=0.8,anchor_weight=5,anchor=base,unit=kernel", "bump_2d"),
+    ("residual_db", "bump_2d"),
+    ("nabla_db", "bump_2d"),
+    ("dag_db", "bump_2d"),
 ]
 WITHOUT_OPTIMUM = ("w_backward=0,", "db:second_order=true", "temper")
 

@@ -92,25 +92,30 @@ class DetailedBalance(FlowMethod):
     # --- truth
 
     def optimum(self, problem: Problem) -> Optimum | None:
-        """d = 1; d = 2 too with a held flow and no anchor to the base. None where no fixed point is
-        found."""
+        """d = 1 and 2. None where no fixed point is found, or the grid for it is too large."""
         case, known = Case(self, problem), self.held and self.anchor != "base"
-        if problem.dim > 2 or (problem.dim == 2 and not known):
+        if problem.dim > 2:
             return None
         if known:
             best = case.regularised
 
             def residual(k: int, x: Tensor) -> Tensor:
                 return case.value(k, x) - float(case.costs[k])
+        elif case.grid is None:
+            return None
         else:
             try:
                 found = scalar_best(
-                    case.line, case.terminal, case.anchors,
-                    prior=case.strength, held=self.held, start=case.start,
-                )  # fmt: skip
+                    case.grid,
+                    case.terminal,
+                    case.anchors,
+                    prior=case.strength,
+                    held=self.held,
+                    start=case.start(case.grid),
+                )
             except NotSettledError:
                 return None
-            best = case.best_on_line(found)
+            best = case.kernels(found)
 
             def residual(k: int, x: Tensor) -> Tensor:
                 return torch.as_tensor(found.flows[k](x.numpy()))

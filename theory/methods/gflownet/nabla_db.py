@@ -258,32 +258,43 @@ class Nabla(FlowMethod):
     # --- truth
 
     def optimum(self, problem: Problem) -> Optimum | None:
-        """d = 1; d = 2 too where it is the KL-regularised one. None where the flow is known up to
-        constants (w_backward = 0), the forward-looking part is trained through, or no fixed point
-        is found."""
+        """d = 1 and 2. None where the flow is known up to constants (w_backward = 0), the
+        forward-looking part is trained through, or no fixed point is found; in d = 2 also with
+        second_order, or where the grid for it is too large."""
         case = Case(self, problem, noise_nodes(self.smoothing, problem.dim))
         first = self.bidirectional and not self.second_order
         known = (self.held or first) and self.anchor != "base"
-        unknown = not self.w_backward or (self.second_order and self.looks) or self.bidirectional
-        if problem.dim > 2 or (problem.dim == 2 and not known) or (unknown and not known):
+        unknown = not self.w_backward or self.bidirectional
+        if self.second_order:
+            unknown = unknown or self.looks or problem.dim == 2
+        if problem.dim > 2 or (unknown and not known):
             return None
         if known:
             best = case.regularised
             score = case.value_slope
+        elif case.grid is None:
+            return None
         else:
-            unit = case.line.widths[:, 0] ** (2 * (self.unit == "kernel"))
+            unit = case.grid.widths[:, 0] ** (2 * (self.unit == "kernel"))
             weights = Weights(
-                self.w_forward * unit, self.w_backward * unit, self.w_terminal * unit[-1],
+                self.w_forward * unit,
+                self.w_backward * unit,
+                self.w_terminal * unit[-1],
                 case.anchors,
-            )  # fmt: skip
+            )
             try:
                 found = nabla_best(
-                    case.line, case.terminal, weights, prior=case.strength,
-                    second_order=self.second_order, held=self.held, start=case.start,
-                )  # fmt: skip
+                    case.grid,
+                    case.terminal,
+                    weights,
+                    prior=case.strength,
+                    second_order=self.second_order,
+                    held=self.held,
+                    start=case.start(case.grid),
+                )
             except NotSettledError:
                 return None
-            best = case.best_on_line(found)
+            best = case.kernels(found)
 
             def score(k: int, x: Tensor) -> Tensor:
                 return torch.as_tensor(found.flows[k](x.numpy()))

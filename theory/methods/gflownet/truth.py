@@ -3,9 +3,9 @@
 Where it is the KL-regularised one (`theory.control.chain_optimum`) it is known in d = 1 and 2: for
 trajectory balance, for a `held` flow, and for the bidirectional condition with the policy's score
 held fixed, E[u_k + J#' u_{k+1} | X_k] being its dynamic programming. Else it is the fixed point of
-the loss's own expected semi-gradient (`theory.gflownet.class_best`), d = 1. Either is the optimum
-of the loss; neither samples the target at finitely many steps, which needs kernels that are no
-Gaussians.
+the loss's own expected semi-gradient (`theory.gflownet.class_best`), in d = 2 where the grid stays
+small. Either is the optimum of the loss; neither samples the target at finitely many steps, which
+needs kernels that are no Gaussians.
 
 A prior of strength eta enters as a chain, `priors`; all flows are in the unit of log R^beta.
 """
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from theory.control.chain_optimum import ChainOptimum, regularised_optimum
-from theory.gflownet.class_best import (
-    ClassBest,
-)
+from theory.gflownet.class_best import ClassBest
 from theory.gflownet.flows import look_ahead_strengths
+from theory.gflownet.grids import Grid
 from theory.gflownet.line import Line
+from theory.gflownet.plane import Plane
 from theory.laws.distances import Array
 from theory.methods.chain.rollouts import GRID_SPACING, Smooth, jacobian
 from theory.methods.contract.method import Optimum
@@ -36,6 +36,9 @@ from theory.problems.problem import Problem
 from theory.samplers.chain import Chain, state_axes
 
 NOISE_NODES = 16  # an axis
+# Of the fixed point's grid in the plane: its step in the base's least standard deviation, and how
+# many points an axis may have (a kernel's sums cost their fourth power).
+PLANE_SPACING, PLANE_POINTS = 0.28, 140
 NOTE = "Gaussian kernels: the fixed point of the loss's own gradient at given trajectories"
 
 
@@ -70,17 +73,20 @@ class Case:
         last = self.method.against.log_state(self.chain, self.chain.steps, x)
         return self.method.scale * self.log_reward(x) - last
 
-    def axes(self, coarse: bool = False) -> tuple[Array, ...]:
-        """A grid that holds base and target."""
+    def axes(self, spacing: float) -> tuple[Array, ...]:
+        """A grid that holds base and target, its step at most `spacing` least s_k."""
         target = self.method.target(self.problem).law
         laws = [self.problem.base, *([] if target is None else [target])]
         laws.sort(key=lambda law: float(torch.linalg.eigvalsh(law.cov).min()))
-        spacing = math.inf if coarse else GRID_SPACING[self.problem.dim]
         return state_axes(self.chain, laws, spacing)
 
     @cached_property
     def regularised(self) -> ChainOptimum:
         """The KL-regularised optimum; its values V_k are the logarithms of the flows."""
+        return self.regularised_on(self.axes(GRID_SPACING[self.problem.dim]))
+
+    def regularised_on(self, axes: tuple[Array, ...]) -> ChainOptimum:
+        """The same by values on a grid."""
         against = self.method.against
         curvatures = against.curvatures(self.chain)
 
@@ -92,7 +98,7 @@ class Case:
             against.velocity(self.problem),
             straight,
             1 / self.strength,
-            self.axes(),
+            axes,
             curvatures,
         )
 
@@ -114,24 +120,28 @@ class Case:
 
         return network
 
-    def best_on_line(self, best: ClassBest) -> ChainOptimum:
+    def kernels(self, best: ClassBest) -> ChainOptimum:
         """A fixed point's kernels."""
         base = self.method.against.velocity(self.problem)
         return ChainOptimum(self.chain, base, 1 / self.strength, math.nan, best.shifts, best.flows)
 
     @cached_property
-    def line(self) -> Line:
-        """The grid of the fixed point."""
-        (axis,) = self.axes(coarse=True)
-        return Line(self.chain, self.method.against.velocity(self.problem), axis)
+    def grid(self) -> Grid | None:
+        """That of the fixed point; None where it is too large."""
+        axes, base = self.axes(math.inf), self.method.against.velocity(self.problem)
+        if self.problem.dim == 1:
+            return Line(self.chain, base, axes)
+        least = float(torch.linalg.eigvalsh(self.problem.base.cov).min().sqrt())
+        counts = [math.ceil(np.ptp(axis) / (PLANE_SPACING * least)) + 1 for axis in axes]
+        if max(counts) > PLANE_POINTS:
+            return None
+        coarse = [np.linspace(axis[0], axis[-1], n) for axis, n in zip(axes, counts, strict=True)]
+        return Plane(self.chain, base, tuple(coarse))
 
-    @cached_property
-    def start(self) -> Array:
-        """Shifts to begin the rounds from, (T, n): the KL-regularised ones."""
-        points = self.line.axis[:, None]
-        return np.array([shift(points)[:, 0] for shift in self.regularised.shifts]) / (
-            self.line.widths**2
-        )
+    def start(self, grid: Grid) -> Array:
+        """Shifts to begin the rounds from, (T, d n): the KL-regularised ones."""
+        shifts = self.regularised_on(grid.axes).shifts
+        return np.array([shift.values.T.ravel() for shift in shifts]) / grid.widths**2
 
     @cached_property
     def anchors(self) -> Array:
