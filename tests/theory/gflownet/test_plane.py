@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import root
 
+from tests.helpers import tensor
 from theory.control.chain_optimum import regularised_optimum
 from theory.gflownet.class_best import Weights, nabla_best, scalar_best
 from theory.gflownet.line import Line
 from theory.gflownet.plane import Plane
+from theory.methods.gflownet.truth import Case
+from theory.methods.registry import parse_method
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain, state_axes
+from theory.tilts.bump_rewards import BumpReward
 
 NOTE = load_problem("note_1d")
 SHORT, LONG = Chain(2, 0.3), Chain(4, 0.1)
@@ -185,3 +191,12 @@ def test_held_flows_have_the_regularised_optimum():
 def test_second_order_is_refused():
     with pytest.raises(ValueError, match="second_order must be False"):
         nabla_best(LINEAR, quadratic, UNEVEN, second_order=True)
+
+
+@pytest.mark.parametrize(("narrower", "resolved"), [(1.0, True), (400.0, False)])
+def test_a_reward_narrower_than_the_grid_has_no_fixed_point_stated(narrower, resolved):
+    """It would be read wrong between the points."""
+    reward = BumpReward(tensor([1.0]), tensor([[1.2, -0.6]]), narrower * tensor(np.eye(2)[None]))
+    case = Case(parse_method("residual_db:steps=4,sigma_end=0.1"), replace(BUMP, reward=reward))
+    assert (case.grid is not None) == resolved
+    assert resolved or case.method.optimum(case.problem) is None

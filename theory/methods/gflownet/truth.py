@@ -33,12 +33,15 @@ from theory.methods.chain.rollouts import GRID_SPACING, Smooth, jacobian
 from theory.methods.contract.method import Optimum
 from theory.methods.gflownet.family import FlowMethod, GFlowNet, predicted
 from theory.problems.problem import Problem
-from theory.samplers.chain import Chain, state_axes
+from theory.samplers.chain import Chain, grid_points, state_axes
 
 NOISE_NODES = 16  # an axis
 # Of the fixed point's grid in the plane: its step in the base's least standard deviation, and how
 # many points an axis may have (a kernel's sums cost their fourth power).
 PLANE_SPACING, PLANE_POINTS = 0.28, 140
+# What reading the end's value between the points may be off by, in that value's range.
+RESOLVED = 1e-4
+COMMON = 20.0  # nats below the base's highest density
 NOTE = "Gaussian kernels: the fixed point of the loss's own gradient at given trajectories"
 
 
@@ -127,7 +130,7 @@ class Case:
 
     @cached_property
     def grid(self) -> Grid | None:
-        """That of the fixed point; None where it is too large."""
+        """That of the fixed point; None where it is too large, or too coarse for the reward."""
         axes, base = self.axes(math.inf), self.method.against.velocity(self.problem)
         if self.problem.dim == 1:
             return Line(self.chain, base, axes)
@@ -136,7 +139,18 @@ class Case:
         if max(counts) > PLANE_POINTS:
             return None
         coarse = [np.linspace(axis[0], axis[-1], n) for axis, n in zip(axes, counts, strict=True)]
-        return Plane(self.chain, base, tuple(coarse))
+        plane = Plane(self.chain, base, tuple(coarse))
+        return plane if self.resolved(plane) else None
+
+    def resolved(self, plane: Plane) -> bool:
+        """Whether the end's value is read right amid the points, where the base has any mass."""
+        amid = grid_points(tuple((axis[1:] + axis[:-1]) / 2 for axis in plane.axes))
+        with torch.no_grad():
+            known, exact = self.terminal(plane.points).numpy(), self.terminal(amid).numpy()
+        density = self.problem.base.log_density(amid)
+        seen = (density > density.max() - COMMON).numpy()
+        error = np.abs(plane.reading(amid.numpy().T) @ known - exact)[seen].max()
+        return bool(error <= RESOLVED * np.ptp(exact[seen]))
 
     def start(self, grid: Grid) -> Array:
         """Shifts to begin the rounds from, (T, d n): the KL-regularised ones."""
