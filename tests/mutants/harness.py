@@ -4,7 +4,7 @@ snippet replaced, run as a module of its own."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from importlib import import_module
@@ -116,3 +116,16 @@ def failures(checks: Callable[[ModuleType], Checks], module: ModuleType) -> list
             return [what for what, good in checks(module).items() if not good]
     except ValueError as error:
         return [str(error)]
+
+
+def every(rooms: Sequence[ModuleType]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of modules with CHECKS {module: checks} and MUTANTS {module: {what: (mistake, check)}}: the
+    checks, and {"module: what": (module, mistake, the check that rejects it)}."""
+    checks = {name: check for room in rooms for name, check in room.CHECKS.items()}
+    cases = {
+        f"{module}: {what}": (module, *mutant)
+        for room in rooms
+        for module, mutants in room.MUTANTS.items()
+        for what, mutant in mutants.items()
+    }
+    return checks, cases

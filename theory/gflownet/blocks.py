@@ -14,6 +14,11 @@ from theory.laws.distances import Array
 # Of what a guess leaves of the equations, that is left: at 1e-3 the mixing of rounds takes several
 # times as many of them. Steps at most.
 LEFT, MOST_SWEEPS = 1e-6, 200
+ROUNDING = 1e-13  # of the right side, swept: no residual is asked to be smaller
+
+
+class NotSettledError(ValueError):
+    """Steps that lead to no solution."""
 
 
 class Linear:
@@ -56,7 +61,11 @@ class Swept(Tridiagonal):
     the last row to the first."""
 
     def solved(self, near: list[Array]) -> list[Array]:
-        """z, nearer than `near`, or than 0 if that is empty: LEFT of the residual is left."""
+        """z, nearer than `near`, or than 0 if that is empty: LEFT of the residual is left.
+
+        Raises:
+            NotSettledError: more of it is left.
+        """
         ends = np.cumsum([0, *(len(right) for right in self.right)])
 
         def parts(flat: Array) -> list[Array]:
@@ -73,12 +82,18 @@ class Swept(Tridiagonal):
             z = parts(flat)
             return flat + sweep([0 * z[0], *(self.below[i] @ z[i - 1] for i in range(1, len(z)))])
 
-        guess = np.concatenate(near) if near else np.zeros(ends[-1])
-        move, _ = gmres(
+        guess, goal = np.concatenate(near) if near else np.zeros(ends[-1]), sweep(self.right)
+        move, failed = gmres(
             LinearOperator((ends[-1], ends[-1]), matvec=swept, dtype=float),
-            sweep(self.right) - swept(guess),
+            goal - swept(guess),
             rtol=LEFT,
+            atol=ROUNDING * float(np.linalg.norm(goal)),
             restart=MOST_SWEEPS,
             maxiter=1,
         )
+        if failed:
+            raise NotSettledError(
+                f"a round's equations must be solved in {MOST_SWEEPS} sweeps, got more than "
+                f"{LEFT:g} of what the guess left"
+            )
         return parts(guess + move)

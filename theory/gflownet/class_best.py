@@ -66,7 +66,7 @@ import torch
 from torch import Tensor
 
 from theory.control.chain_optimum import Surface
-from theory.gflownet.blocks import Tridiagonal
+from theory.gflownet.blocks import NotSettledError, Tridiagonal
 from theory.gflownet.grids import Grid, Walk
 from theory.gflownet.line import Line
 from theory.laws.distances import Array
@@ -80,10 +80,6 @@ HALF = 0.5  # of a round's way: whole ones may go to and fro, farther each time
 MOST_LOG, MOST_LEFT = 50.0, 1e6
 
 Terminal = Callable[[Tensor], Tensor]
-
-
-class NotSettledError(ValueError):
-    """The rounds lead to no fixed point."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from scipy.optimize import root
 
 from tests.helpers import tensor
 from theory.control.chain_optimum import regularised_optimum
+from theory.gflownet import blocks
 from theory.gflownet.class_best import Weights, nabla_best, scalar_best
 from theory.gflownet.line import Line
 from theory.gflownet.plane import Plane
@@ -200,3 +201,10 @@ def test_a_reward_narrower_than_the_grid_has_no_fixed_point_stated(narrower, res
     case = Case(parse_method("residual_db:steps=4,sigma_end=0.1"), replace(BUMP, reward=reward))
     assert (case.grid is not None) == resolved
     assert resolved or case.method.optimum(case.problem) is None
+
+
+def test_equations_that_are_not_solved_settle_nothing(monkeypatch):
+    """Else what is left of a round would be small because nothing moved."""
+    monkeypatch.setattr(blocks, "MOST_SWEEPS", 1)
+    with pytest.raises(blocks.NotSettledError, match="must be solved in 1 sweeps"):
+        scalar()(TWO, turned_end)

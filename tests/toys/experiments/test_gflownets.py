@@ -12,6 +12,7 @@ import torch
 
 from tests.toys.small import call
 from theory.common.tolerances import ALGEBRA, QUADRATURE, TRAINED_SHARE
+from theory.control.chain_optimum import NotUniqueError
 from theory.methods.registry import parse_method
 from theory.problems.problem import load_problem
 from theory.samplers.chain import Chain
@@ -53,6 +54,15 @@ def test_the_optimum_passes_and_the_base_fails(truth):
     # Without a control the bound is the mean reward alone.
     assert abs(base["bound"] - NOTE.scale * base["reward"]["base"]) <= 5 * base["bound_se"]
     assert base["bound"] < best["bound"] < best["log_z"]
+
+
+def test_no_optimum_where_the_best_kernels_may_be_several():
+    """Told as unknown; other refusals of a method's optimum still end the measurement."""
+    method, problem = parse_method("trajectory_balance:scale=3"), load_problem("bumps_1d")
+    with pytest.raises(NotUniqueError, match="so that the best kernel is unique"):
+        method.optimum(problem)
+    unknown = PolicyTruth.of(method, problem)
+    assert unknown.best is unknown.optimum is None
 
 
 def test_the_kl_is_that_of_the_kernels(truth):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from theory.fields.mixture import VelocityModel
-from theory.gflownet.class_best import NotSettledError, scalar_best
+from theory.gflownet.blocks import NotSettledError
+from theory.gflownet.class_best import scalar_best
 from theory.methods import Batch, Draws, Info, Optimum, Policy, Task
 from theory.methods.chain.rollouts import Smooth
 from theory.methods.gflownet.family import FlowMethod, Residual, WithoutPrior, predicted

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from theory.common.checks import check_choice, check_nonnegative, check_order, check_positive
 from theory.fields.mixture import VelocityModel
-from theory.gflownet.class_best import NotSettledError, Weights, nabla_best
+from theory.gflownet.blocks import NotSettledError
+from theory.gflownet.class_best import Weights, nabla_best
 from theory.methods import Batch, Draws, Info, Optimum, Policy, Task, square
 from theory.methods.adjoint.family import check_differentiable
 from theory.methods.chain.rollouts import Smooth, every_state

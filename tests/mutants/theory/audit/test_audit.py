@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
-from tests.mutants.harness import failures, mutant_module
+from tests.mutants.harness import every, failures, mutant_module
 from tests.mutants.theory.audit import (
     conditional,
     curve_and_tilt,
@@ -17,14 +14,7 @@ from tests.mutants.theory.audit import (
     reweighting,
 )
 
-ROOMS = (fit, families, curve_and_tilt, reweighting, conditional, excess)
-CHECKS = {name: check for room in ROOMS for name, check in room.CHECKS.items()}
-CASES: Mapping[str, Any] = {
-    f"{module}: {what}": (module, *mutant)
-    for room in ROOMS
-    for module, mutants in room.MUTANTS.items()
-    for what, mutant in mutants.items()
-}
+CHECKS, CASES = every((fit, families, curve_and_tilt, reweighting, conditional, excess))
 
 
 @pytest.mark.parametrize("name", CHECKS)

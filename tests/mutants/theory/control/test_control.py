@@ -3,12 +3,9 @@ quick checks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
-from tests.mutants.harness import failures, mutant_module
+from tests.mutants.harness import every, failures, mutant_module
 from tests.mutants.theory.control import (
     adjoints,
     critical,
@@ -20,23 +17,18 @@ from tests.mutants.theory.control import (
     wells_and_chains,
 )
 
-ROOMS = (
-    values_and_equations,
-    grids,
-    schedules,
-    linear,
-    wells_and_chains,
-    processes,
-    adjoints,
-    critical,
+CHECKS, CASES = every(
+    (
+        values_and_equations,
+        grids,
+        schedules,
+        linear,
+        wells_and_chains,
+        processes,
+        adjoints,
+        critical,
+    )
 )
-CHECKS = {name: check for room in ROOMS for name, check in room.CHECKS.items()}
-CASES: Mapping[str, Any] = {
-    f"{module}: {what}": (module, *mutant)
-    for room in ROOMS
-    for module, mutants in room.MUTANTS.items()
-    for what, mutant in mutants.items()
-}
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -15,7 +15,8 @@ from tests.theory.gflownet.test_class_best import (
     scalar_gradient,
     terminal,
 )
-from theory.gflownet.class_best import NotSettledError, nabla_best, scalar_best
+from theory.gflownet.blocks import NotSettledError
+from theory.gflownet.class_best import nabla_best, scalar_best
 from theory.gflownet.line import Line
 
 

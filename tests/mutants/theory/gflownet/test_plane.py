@@ -7,8 +7,7 @@ import pytest
 
 from tests.mutants.harness import overriding
 from tests.theory.gflownet.test_plane import LINEAR, TWO, UNEVEN, linear_gaps, scalar, turned_gaps
-from theory.gflownet.blocks import Linear
-from theory.gflownet.class_best import NotSettledError
+from theory.gflownet.blocks import Linear, NotSettledError
 from theory.gflownet.plane import Plane
 
 
