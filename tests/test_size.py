@@ -25,6 +25,7 @@ def test_statements_are_counted_without_docstrings_and_layout():
     assert size.statements(TEXT.replace("; pass", "\n    pass")) == size.statements(TEXT)
 
 
+@pytest.mark.slow
 def test_a_commit_against_itself_is_no_smaller(monkeypatch, capsys):
     monkeypatch.setattr(size, "of_commit", cache(size.of_commit))
     assert size.run(Namespace(against="HEAD", json=False)) == 1

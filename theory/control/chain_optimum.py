@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline, RectBivariateSpline
+from scipy.interpolate import BSpline, CubicSpline, NdBSpline, make_interp_spline
+from scipy.sparse import eye_array, kron
 from torch import Tensor
 
 from theory.common.checks import check_positive
@@ -92,32 +93,40 @@ class Surface:
     values: Array
 
     @cached_property
-    def _splines(self) -> list[CubicSpline | RectBivariateSpline]:
-        columns = np.moveaxis(self.values.reshape(*(len(a) for a in self.axes), -1), -1, 0)
+    def spline(self) -> CubicSpline | NdBSpline:
+        """Through all columns at once."""
+        columns = self.values.reshape(*map(len, self.axes), -1)
         if len(self.axes) == 1:
-            return [CubicSpline(self.axes[0], c) for c in columns]
-        return [RectBivariateSpline(*self.axes, c) for c in columns]
+            return CubicSpline(self.axes[0], columns)
+        knots = []
+        for i, axis in enumerate(self.axes):
+            along = make_interp_spline(axis, columns, axis=i)
+            knots.append(along.t)
+            columns = np.moveaxis(along.c, 0, i)
+        return NdBSpline(tuple(knots), np.ascontiguousarray(columns), 3)
+
+    def inside(self, x: Array) -> Array:
+        """The grid's points that are nearest to x (n, d)."""
+        return np.stack([x[:, i].clip(a[0], a[-1]) for i, a in enumerate(self.axes)], -1)
+
+    def slope(self, x: Array, axis: int) -> Array:
+        """Derivatives along an axis at points (n, d), (n, c)."""
+        x = self.inside(x)
+        if isinstance(self.spline, CubicSpline):
+            return np.asarray(self.spline(x[:, 0], 1))
+        return np.asarray(self.spline(x, nu=[int(axis == i) for i in range(x.shape[1])]))
 
     def __call__(self, x: Array) -> Array:
         """Values at points (n, d), (n, c)."""
-        inside = np.stack([np.clip(x[:, i], a[0], a[-1]) for i, a in enumerate(self.axes)], -1)
-        found = np.stack([spline_at(s, inside) for s in self._splines], -1)
+        inside = self.inside(x)
+        one = isinstance(self.spline, CubicSpline)
+        found = np.asarray(self.spline(inside[:, 0] if one else inside))
         beyond = x - inside
         out = np.flatnonzero(beyond.any(-1))
         if len(out):
             for i in range(len(self.axes)):
-                slope = np.stack([spline_at(s, inside[out], i) for s in self._splines], -1)
-                found[out] += slope * beyond[out, i, None]
+                found[out] += self.slope(inside[out], i) * beyond[out, i, None]
         return found
-
-
-def spline_at(
-    spline: CubicSpline | RectBivariateSpline, x: Array, axis: int | None = None
-) -> Array:
-    """A spline's values at points (n, d), or its derivatives along an axis."""
-    if isinstance(spline, CubicSpline):
-        return np.asarray(spline(x[:, 0], 0 if axis is None else 1))
-    return np.asarray(spline.ev(x[:, 0], x[:, 1], dx=int(axis == 0), dy=int(axis == 1)))
 
 
 def regularised_optimum(
@@ -226,7 +235,7 @@ def _smoothed_plane(later: Surface, std: float) -> Smooth:
     between the grid's points, splines of them.
     """
     z, rows = _stein(std, 2)
-    one, two = (np.einsum("jq,nqm->jnm", rows, _readings(a, std * z)) for a in later.axes)
+    one, two = (_averages(axis, std * z, rows) for axis in later.axes)
     V = later.values.reshape(len(later.axes[0]), -1)
     orders = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
     tables = np.stack([(one[i] @ V @ two[j].T).ravel() for i, j in orders], -1)
@@ -244,13 +253,18 @@ def _smoothed_plane(later: Surface, std: float) -> Smooth:
 SMOOTHED: dict[int, Callable[[Any, float], Smooth]] = {1: _smoothed_line, 2: _smoothed_plane}
 
 
-def _readings(axis: Array, steps: Array) -> Array:
-    """What a spline through values on the axis reads at axis + steps (q,), straight on beyond the
-    ends: (n, q, n) coefficients of the values."""
-    basis = CubicSpline(axis, np.eye(len(axis)))
+def _averages(axis: Array, steps: Array, rows: Array) -> Array:
+    """sum_q rows[j, q] of what a spline through values on the axis, straight on beyond its ends,
+    reads at axis + steps (q,): (3, n, n) coefficients of the values, for rows (3, q)."""
+    basis, eye = make_interp_spline(axis, np.eye(len(axis))), eye_array(len(axis))
     places = axis[:, None] + steps
-    inside = np.clip(places, axis[0], axis[-1])
-    return np.asarray(basis(inside) + basis(inside, 1) * (places - inside)[..., None])
+    inside = places.clip(axis[0], axis[-1])
+    read = BSpline.design_matrix(inside.ravel(), basis.t, basis.k)
+    past, slopes = places - inside, basis(axis[[0, -1]], 1)
+    ends = np.stack([past.clip(max=0), past.clip(min=0)])
+    return np.stack(
+        [(kron(eye, row[None]) @ read) @ basis.c + (ends @ row).T @ slopes for row in rows]
+    )
 
 
 def _solve(smooth: Smooth, start: Array, gain: float, own: float, k: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicSpline, RectBivariateSpline
 from scipy.optimize import minimize_scalar
 
 from tests.helpers import tensor
@@ -19,7 +19,7 @@ from tests.theory.samplers.chain_routes import (
     normal,
     note_axes,
 )
-from theory.common.tolerances import QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
+from theory.common.tolerances import ALGEBRA, QUADRATURE, QUADRATURE_2D, QUADRATURE_TIGHT, SLOPE
 from theory.control import chain_optimum
 from theory.control.chain_optimum import regularised_optimum
 from theory.laws.distances import GridLaw, grid_distances
@@ -203,6 +203,38 @@ def smoothing_errors(module=chain_optimum):
 def test_smoothing_in_the_plane():
     """One smoothed bump: W and its derivatives against the Gaussian's closed form."""
     assert max(smoothing_errors()) <= QUADRATURE_2D.rtol
+
+
+def test_surfaces_are_fitpacks_splines():
+    """Of two columns on axes of different steps: values and slopes, straight on beyond the ends."""
+    axes = (np.linspace(-2, 3, 23), np.linspace(-1, 2, 17))
+    x, y = np.meshgrid(*axes, indexing="ij")
+    columns = [np.sin(x + 2 * y), x**2 * y]
+    surface = chain_optimum.Surface(axes, np.stack([c.ravel() for c in columns], -1))
+    points = np.random.default_rng(0).uniform((-4, -3), (5, 4), size=(200, 2))
+    inside = points.clip((-2, -1), (3, 2))
+    assert (inside == points).all(1).any()
+    assert (inside != points).all(1).any()
+    for i, column in enumerate(columns):
+        spline = RectBivariateSpline(*axes, column)
+        slopes = [spline.ev(*inside.T, dx=int(j == 0), dy=int(j == 1)) for j in range(2)]
+        value = spline.ev(*inside.T)
+        for j, slope in enumerate(slopes):
+            assert ALGEBRA.holds(surface.slope(points, j)[:, i], slope, 1.0)
+            value = value + slope * (points - inside)[:, j]
+        assert ALGEBRA.holds(surface(points)[:, i], value, 1.0)
+
+
+def test_averages_are_sums_of_what_the_spline_reads():
+    """Also where nodes lie beyond the ends."""
+    axis, steps = np.linspace(-2, 3, 23), np.array([-1.5, -0.2, 0.0, 0.9])
+    rows = np.random.default_rng(1).normal(size=(3, 4))
+    values = np.exp(-(axis**2))
+    surface = chain_optimum.Surface((axis,), values[:, None])
+    places = axis[:, None] + steps
+    read = surface(places.reshape(-1, 1)).reshape(places.shape)
+    found = chain_optimum._averages(axis, steps, rows) @ values
+    assert ALGEBRA.holds(found, rows @ read.T, 1.0)
 
 
 # --- a steep bowl at the end

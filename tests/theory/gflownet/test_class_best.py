@@ -164,8 +164,8 @@ def regularised(chain, line, prior=1.0):
     ("weights", "options"),
     [
         (WEIGHTS, {}),
-        (WEIGHTS, {"prior": 0.7}),
-        (WEIGHTS, {"second_order": True}),
+        pytest.param(WEIGHTS, {"prior": 0.7}, marks=pytest.mark.slow),
+        pytest.param(WEIGHTS, {"second_order": True}, marks=pytest.mark.slow),
         (WEIGHTS, {"second_order": True, "prior": 1.4}),
         (ANCHORED, {}),
         (ANCHORED, {"held": True, "prior": 0.7}),
@@ -188,7 +188,7 @@ def test_the_expected_gradient_of_nabla_db_vanishes_there_alone(weights, options
 @pytest.mark.parametrize(
     "options", [{}, {"prior": 0.7}, {"held": True}, {"held": True, "prior": 1.5}]
 )
-@pytest.mark.parametrize("anchor", [0.0, 0.3])
+@pytest.mark.parametrize("anchor", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_the_expected_gradient_of_detailed_balance_vanishes_there_alone(options, anchor):
     anchors = anchor * ONE
     found = scalar_best(LINE, terminal, anchors, **options)
@@ -250,6 +250,7 @@ def distances(steps, sigma_end):
     return gaps
 
 
+@pytest.mark.slow
 def test_losses_as_printed_stop_short_of_the_projection():
     """At 10 steps: the share of the way to the target that is left."""
     base, nabla, scalar, best = distances(10, 0.04)

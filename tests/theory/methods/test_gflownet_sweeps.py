@@ -11,17 +11,17 @@ from theory.problems.problem import load_problem
 
 # Each way to a fixed point, and each option that moves it.
 QUICK = [
-    ("residual_nabla_db:look_ahead=off", "note_1d"),
     ("residual_nabla_db:w_backward=0", "note_1d"),
-    ("residual_db", "linear_1d"),
     ("residual_db:held=true", "late_1d"),
-    ("dag_db:held=true", "bump_2d"),
     ("relative_trajectory_balance:temper=1.3,backward=0.5", "note_1d"),
     ("relative_trajectory_balance:form=plain", "note_1d"),
     ("trajectory_balance:form=log,scale=0.7", "quadratic_1d"),
     ("trajectory_balance", "bump_2d"),
 ]
 SLOW = [
+    ("residual_nabla_db:look_ahead=off", "note_1d"),
+    ("residual_db", "linear_1d"),
+    ("dag_db:held=true", "bump_2d"),
     ("residual_nabla_db", "late_1d"),
     ("residual_db", "late_1d"),
     ("residual_nabla_db:anchor_weight=5,anchor=base,w_terminal=2,w_forward=0.5", "note_1d"),

@@ -146,8 +146,8 @@ def with_optimum(name: str) -> Method:
     return build(kind, SHORT | {"kl_weight": 0.5}) if name == "ddpo" else small(kind)
 
 
-# Fixed points that take seconds; `residual_db` has one too.
-SLOW = ("nabla_db", "residual_nabla_db", "dag_db")
+# Fixed points that take seconds.
+SLOW = ("nabla_db", "residual_nabla_db", "dag_db", "residual_db")
 
 
 @pytest.mark.parametrize(

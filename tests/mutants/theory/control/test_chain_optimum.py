@@ -129,7 +129,7 @@ PLANE_MUTANTS = {
     "slopes exchanged": slopes(lambda slope, curve: slope[:, ::-1]),
     "curvatures without 1/s": scaled_row(2, 2),
     "values not smoothed": replaced(
-        _readings=lambda whole: lambda axis, steps: whole(axis, 0 * steps)
+        _averages=lambda whole: lambda axis, steps, rows: whole(axis, 0 * steps, rows)
     ),
 }
 

@@ -100,7 +100,9 @@ LINES = {
 STATES = {"log": 3}  # how many states are tried: mpmath takes its time
 
 
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in STATES else n for n in LINES]
+)
 def test_on_the_line(name):
     n = LINES[name]
     with mp.workdps(20):

@@ -105,7 +105,7 @@ def affine_chain(hand):
 
 
 @pytest.mark.parametrize("first_time", [0.0, 0.4])
-@pytest.mark.parametrize("eta", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("eta", [1.0, 0.5, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_powers_of_a_gaussian_chain(eta, first_time):
     """N(x'; J x + b, v)^eta is a Gaussian of variance v / eta times a number that does not depend
     on x; a linear log R moves every mean by its slope times the variance."""

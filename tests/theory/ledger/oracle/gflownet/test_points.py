@@ -71,7 +71,7 @@ def test_a_mixture_looks_ahead(form):
     assert not QUADRATURE.holds(fixed, truth, 1.0)
 
 
-@pytest.mark.parametrize("of", ["data", "last"])
+@pytest.mark.parametrize("of", [pytest.param("data", marks=pytest.mark.slow), "last"])
 def test_share_that_is_left(of):
     """Tables against the adaptive route, over the law F_k; for one Gaussian by hand."""
     n, k = line_mixture(), 1
