@@ -111,23 +111,21 @@ def square(x):
         "residual_nabla_db:prior=0.7",
         "residual_nabla_db:w_forward=0.5,w_backward=2,w_terminal=3",
         "residual_nabla_db:w_backward=0",
-        "residual_nabla_db:unit=kernel,form=plain,second_order=true",
+        "residual_nabla_db:form=plain,second_order=true",
         "nabla_db",
-        "nabla_db:unit=kernel,held=true",
+        "nabla_db:held=true",
     ],
 )
 def test_nabla_losses_are_the_conditions_squared(text, look):
     s = Setting(f"{text}{',' if ':' in text else ':'}{SHORT},look_ahead={look}")
     method, conditions, x = s.method, s.conditions(), s.x
-    widths = s.chain.coefficients(x)[2] ** 2 if method.unit == "kernel" else torch.ones(4)
     expected = torch.zeros(3, dtype=DOUBLE)
     for k in range(4):
         forward = conditions.forward(k, x[:, k], x[:, k + 1])
         reverse = conditions.reverse(k, x[:, k], x[:, k + 1])
-        each = method.w_forward * square(forward) + method.w_backward * square(reverse)
-        expected += widths[k] * each
+        expected += method.w_forward * square(forward) + method.w_backward * square(reverse)
     left = s.score(4, x[:, 4]) - gradient(s.log_reward, x[:, 4].detach())
-    expected += method.w_terminal * widths[3] * square(left)
+    expected += method.w_terminal * square(left)
     assert ALGEBRA.holds(
         s.losses().detach(), expected.detach(), scale=float(expected.detach().max())
     )

@@ -29,7 +29,6 @@ from toys.evaluation.evaluate import claimed
         ("residual_nabla_db:held=true,second_order=true", "held must come with"),
         ("residual_nabla_db:held=true,w_backward=0", "held must come with"),
         ("residual_nabla_db:bidirectional=true,subset=4", "bidirectional must come with"),
-        ("residual_nabla_db:bidirectional=true,unit=kernel", "unit must be 'score' with bidir"),
         ("residual_nabla_db:bidirectional=true,flow_start=base", "bidirectional must come with"),
         ("residual_nabla_db:flow_start=old", "flow_start .* must be new or base"),
         ("residual_nabla_db:anchor=base", "anchor must come with anchor_weight"),

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +34,6 @@ class Nabla(FlowMethod):
     w_forward, w_backward, w_terminal: weights of the forward, reverse and terminal losses. Without
         the reverse one nothing takes the reward's gradient to the flows of earlier states: any
         constants will do.
-    unit: what a transition's squares are weighted with: 1, "score", as printed, or s_k^2,
-        "kernel" (the terminal loss then with the last one).
     bidirectional: no flow, but the forward residual at X_{k+1} of kernel k plus the reverse one of
         kernel k + 1 (Remark 6).
     second_order: the policy's score in X_k, which holds the Jacobian of its mean, and xhat in the
@@ -46,12 +45,14 @@ class Nabla(FlowMethod):
         pretrained network with its last layer at 0 (Remark 3).
 
     A flow network is a field h (rows, *event): grad log Ft_k, less the forward-looking part.
+
+    Squares of scores weigh kernel k by 1/s_k^4, and what states at the start share is learnt
+    slowly. Weighted evenly, by s_k^2, parameters that all times share lead away from the optimum.
     """
 
     w_forward: float = 1.0
     w_backward: float = 1.0
     w_terminal: float = 1.0
-    unit: Literal["score", "kernel"] = "score"
     bidirectional: bool = False
     second_order: bool = False
     smoothing: float = 0.0
@@ -67,7 +68,6 @@ class Nabla(FlowMethod):
         check_nonnegative("w_backward", self.w_backward)
         check_nonnegative("smoothing", self.smoothing)
         check_order("smoothing_draws", self.smoothing_draws, 1)
-        check_choice("unit", self.unit, ("score", "kernel"))
         check_choice("flow_start", self.flow_start, ("new", "base"))
         if self.smoothing_draws > 1 and not self.smoothing:
             raise ValueError(
@@ -85,11 +85,6 @@ class Nabla(FlowMethod):
                 "bidirectional must come with subset = 0, held = False and flow_start = 'new' (it "
                 f"takes neighbouring transitions, and has no flow), got {self.subset}, {self.held} "
                 f"and {self.flow_start!r}"
-            )
-        if self.bidirectional and self.unit == "kernel":
-            raise ValueError(
-                "unit must be 'score' with bidirectional = True, got 'kernel': where late kernels "
-                "weigh little, a shift that all times share leads away from the optimum"
             )
 
     # --- training
@@ -156,8 +151,6 @@ class Nabla(FlowMethod):
     def loss(self, policy: Policy, task: Task, batch: Batch) -> tuple[Tensor, Info]:
         walk = self.walk(task, batch)
         forward, reverse, velocity = self.scores(policy, walk, batch)
-        kernel = walk.variance.flatten(2)[..., 0].expand(forward.shape[:2])
-        unit = kernel if self.unit == "kernel" else torch.ones_like(kernel)
         if self.bidirectional:
             to_come = torch.cat([-reverse[:, 1:], batch["terminal"][:, None]], 1)
             terms = self.w_forward * squares(forward - to_come)
@@ -169,8 +162,8 @@ class Nabla(FlowMethod):
             terms = self.w_forward * squares(forward - after)
             if self.w_backward:
                 terms = terms + self.w_backward * squares(reverse + here)
-            terminal = self.w_terminal * unit[:, -1] * square(left)
-        losses = self.total(unit * terms + self.penalty(batch, velocity)) + terminal
+            terminal = self.w_terminal * square(left)
+        losses = self.total(terms + self.penalty(batch, velocity)) + terminal
         return losses, {"reward": batch["r"]}
 
     def scores(self, policy: Policy, walk: Transitions, batch: Batch) -> Scores:
@@ -276,12 +269,9 @@ class Nabla(FlowMethod):
         elif case.grid is None:
             return None
         else:
-            unit = case.grid.widths[:, 0] ** (2 * (self.unit == "kernel"))
+            each = np.ones(case.chain.steps)
             weights = Weights(
-                self.w_forward * unit,
-                self.w_backward * unit,
-                self.w_terminal * unit[-1],
-                case.anchors,
+                self.w_forward * each, self.w_backward * each, self.w_terminal, case.anchors
             )
             try:
                 found = nabla_best(

@@ -56,6 +56,10 @@ def before(b, name="prior_before"):
     return torch.cat([b[name][:, 1:], b[name][:, -1:]], 1)
 
 
+def late_kernels_less(whole, self, terms):
+    return whole(terms * torch.linspace(1.0, 0.02, terms.shape[1]).to(terms))
+
+
 MUTANTS = {
     # --- nabla-DB
     "nabla: reward's sign": Mutant(HELD, LINE, scaled("terminal", -1.0)),
@@ -69,9 +73,7 @@ MUTANTS = {
     "nabla: flow's sign behind": Mutant(HELD, LINE, flows(lambda h, a, left: (-h, a, left))),
     "nabla: flow not held": Mutant(HELD, LINE, options("loss", held=lambda m: False)),
     "nabla: flow held": Mutant(NABLA, LINE, options("loss", held=lambda m: True)),
-    "nabla: squares in kernels' units": Mutant(
-        NABLA, LINE, options("loss", unit=lambda m: "kernel"), MANY
-    ),
+    "nabla: late kernels weigh less": Mutant(NABLA, LINE, part(total=late_kernels_less), MANY),
     "nabla: no reverse loss": Mutant(NABLA, LINE, options("loss", w_backward=lambda m: 0.25), MANY),
     "nabla: half of what is ahead": Mutant(AHEAD, LINE, scaled("ahead_here", 0.5)),
     "nabla: nothing ahead of the next state": Mutant(AHEAD, LINE, scaled("ahead_after", 0.0)),
