@@ -18,6 +18,9 @@ COMMANDS = {
         "fine-tune (without options the built-in model, on brightness), or go on with it",
     ),
     "list": Command("scaleup.commands.listing", "rewards, methods, recipes"),
+    "table": Command(
+        "scaleup.commands.table", "finished runs side by side: reward, diversity, distance, cost"
+    ),
     "builtin": Command("scaleup.commands.builtin", "train the built-in model from nothing"),
     "audit": Command("scaleup.audit.command", "say what a fine-tuned model samples"),
     "loop": Command(

@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from scaleup.__main__ import main
 from scaleup.adapter import ImageModel, sample
 from scaleup.comparison import sheet
 from scaleup.rewards.redness import Redness
@@ -97,6 +98,23 @@ def test_what_a_run_leaves(done):
     assert names[:2] == ["reward redness", "diversity"]
     assert "prompt accuracy" not in names  # a user's own prompts have no verifier
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + config.steps
+
+
+def test_runs_side_by_side(done, capsys, tmp_path):
+    config, _, folder = done
+    assert main(["table", str(folder), str(folder), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert first == second
+    measured = {r["name"]: r for r in json.loads((folder / "comparison.json").read_text())["rows"]}
+    assert first["method"] == config.method
+    own = measured["reward redness"]
+    assert first["reward_measured"] == {key: own[key] for key in ("base", "tuned", "change")}
+    assert first["frechet"]["tuned"] == measured["Frechet distance to the base"]["tuned"]
+    assert first["accuracy"] is None  # a user's own prompts have no verifier
+    assert main(["table", str(folder)]) == 0
+    assert f"{own['base']['value']:.3g} -> " in capsys.readouterr().out
+    assert main(["table", str(tmp_path)]) == 2
+    assert "config.json" in capsys.readouterr().err
 
 
 def test_tensorboard_has_every_step_when_the_run_is_over(done):
