@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": ("toys compare", "trained networks against the truth"),
     "tune": ("scaleup train", "fine-tune a text-to-image model with LoRA on rewards of pictures"),
     "rewards": ("scaleup list rewards", "rewards of pictures"),
+    "table": ("scaleup table", "finished runs of tune side by side"),
     "audit": ("scaleup audit", "what a tuned model samples: of runs, or of two files of samples"),
     "figures": ("figures", "make the figures and compare their numbers"),
     "bench": ("benchmarks", "measure the floors of theory, toys or scaleup, in a checkout"),
